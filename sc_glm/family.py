@@ -1,0 +1,202 @@
+r"""The count distributions as functions of their linear predictors, with two derivatives.
+
+Every density of the package, its score and its Hessian are written here, once. The predictors are
+``eta = log(mu)``, ``rho = log(r)`` (``r`` the size: variance ``mu + mu**2 / r``) and, with zero
+inflation, ``zeta = logit(pi)``. Zeros and positive counts have methods of their own: most entries
+of a single-cell matrix are zero, and a zero needs no gamma function.
+
+With ``t = (y - mu) / (r + mu)`` the negative binomial log-mass is
+
+.. math::
+
+    r\,[\log(1+t) - t] + y\,[\log(1+w) - w] + C(y, r), \qquad w = -r t / y,
+
+the saddle-point form of Loader (2000): ``C`` is the log-mass at ``mu = y``, and no term grows
+where the sum does not, so the Poisson limit needs no special case.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations_with_replacement
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from sc_glm.special import log1p_and_rest, stirling_error
+
+MEAN, DISPERSION, ZERO_INFLATION = "mean", "dispersion", "zero_inflation"
+
+
+class Terms(NamedTuple):
+    """Log-mass per entry with its derivatives in the linear predictors.
+
+    ``score`` has one tensor per part; ``hessian`` one per pair of parts in the order of
+    :func:`pairs`, ``None`` where it is zero throughout.
+    """
+
+    value: Tensor
+    score: tuple[Tensor, ...]
+    hessian: tuple[Tensor | None, ...]
+
+
+def pairs(n_parts: int) -> list[tuple[int, int]]:
+    """Return the upper triangle of part pairs, row by row.
+
+    Examples
+    --------
+    >>> pairs(2)
+    [(0, 0), (0, 1), (1, 1)]
+    """
+    return list(combinations_with_replacement(range(n_parts), 2))
+
+
+class Counts(NamedTuple):
+    """Positive counts and what depends on them alone."""
+
+    y: Tensor
+    log_y: Tensor
+    constant: Tensor  # -delta(y) - log(2 pi y) / 2
+
+
+def positive_counts(y: Tensor) -> Counts:
+    """Prepare positive counts for :meth:`Family.positives`."""
+    log_y = y.log()
+    constant = -stirling_error(y).value - 0.5 * (log_y + math.log(2 * math.pi))
+    return Counts(y, log_y, constant)
+
+
+class Shape(NamedTuple):
+    """Log-mass of positive counts at ``mu = y``, a function of the count and the size alone.
+
+    ``first`` is ``r d/dr`` and ``second`` is ``r**2 d2/dr2`` of ``value``.
+    """
+
+    value: Tensor
+    first: Tensor
+    second: Tensor
+
+
+class Family(Protocol):
+    """A distribution of counts in terms of linear predictors."""
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Names of the parts, in the order of the predictors."""
+
+    def zeros(self, predictors: Sequence[Tensor]) -> Terms:
+        """Return the terms of entries with a count of zero."""
+
+    def shape(self, counts: Counts, rho: Tensor) -> Shape:
+        """Return what positive counts add to the log-mass through the size alone."""
+
+    def positives(self, counts: Counts, predictors: Sequence[Tensor], shape: Shape) -> Terms:
+        """Return the terms of entries with a positive count, given their :meth:`shape`."""
+
+
+@dataclass(frozen=True)
+class NegBinFamily:
+    """Negative binomial with log links for the mean and the size."""
+
+    parts: tuple[str, ...] = (MEAN, DISPERSION)
+
+    def zeros(self, predictors: Sequence[Tensor]) -> Terms:
+        """Return the terms of entries with a count of zero."""
+        eta, rho = predictors
+        mu, r = eta.exp(), rho.exp()
+        inverse = (mu + r).reciprocal_()
+        m = mu * inverse
+        q = r * inverse
+        log, rest = log1p_and_rest(-m, q)
+        s_eta = -(m * r)
+        s_rho = rest.mul_(r)
+        h_er = s_eta * m
+        return Terms(log.mul_(r), (s_eta, s_rho), (s_eta * q, h_er, s_rho - h_er))
+
+    def shape(self, counts: Counts, rho: Tensor) -> Shape:
+        """Return what positive counts add to the log-mass through the size alone."""
+        y = counts.y
+        r = rho.exp()
+        total = r + y
+        upper, lower = stirling_error(total), stirling_error(r)
+        inverse_r, inverse_total = r.reciprocal(), total.reciprocal()
+        difference = y * inverse_r * inverse_total  # 1/r - 1/(r + y)
+        value = (upper.value - lower.value) - 0.5 * (y * inverse_r).log1p() + counts.constant
+        d_r = 0.5 * difference + (upper.first - lower.first)
+        d_rr = (upper.second - lower.second) - 0.5 * difference * (inverse_total + inverse_r)
+        return Shape(value, r * d_r, r * r * d_rr)
+
+    def positives(self, counts: Counts, predictors: Sequence[Tensor], shape: Shape) -> Terms:
+        """Return the terms of entries with a positive count."""
+        eta, rho = predictors
+        y = counts.y
+        mu, r = eta.exp(), rho.exp()
+        inverse = (mu + r).reciprocal_()
+        total = r + y
+        m = mu * inverse
+        t = (y - mu).mul_(inverse)
+        ratio = total * inverse
+        s_eta = r * t
+        log, rest = log1p_and_rest(t, ratio)
+        # y log(M / y) - (M - y) for M = mu ratio, with log(mu) as given: mu itself may underflow
+        deviance_y = (eta - counts.log_y).add_(log).mul_(y).add_(s_eta)
+        deviance_r = rest.mul_(r)
+        s_rho = deviance_r + shape.first
+        return Terms(
+            deviance_y.add_(deviance_r).add_(shape.value),
+            (s_eta, s_rho),
+            (
+                -(r * m).mul_(ratio),
+                s_eta * m,
+                (s_eta * s_eta).div_(total).add_(s_rho).add_(shape.second),
+            ),
+        )
+
+
+@dataclass(frozen=True)
+class ZINBFamily:
+    """Negative binomial with a logit-linked probability of structural zeros."""
+
+    parts: tuple[str, ...] = (MEAN, DISPERSION, ZERO_INFLATION)
+
+    def zeros(self, predictors: Sequence[Tensor]) -> Terms:
+        """Return the terms of entries with a count of zero."""
+        *count_predictors, zeta = predictors
+        value, (a, b), (h_ee, h_er, h_rr) = NegBinFamily().zeros(count_predictors)
+        s = (value - zeta).sigmoid_()  # probability that the zero is a sampled one
+        v = s * (1 - s)
+        pi = zeta.sigmoid()
+        va, vb = v * a, v * b
+        return Terms(
+            torch.logaddexp(zeta, value) - softplus(zeta),
+            (s * a, s * b, (zeta - value).sigmoid_().sub_(pi)),
+            (
+                (va * a).addcmul_(s, h_ee),
+                (va * b).addcmul_(s, h_er),
+                -va,
+                (vb * b).addcmul_(s, h_rr),
+                -vb,
+                v - pi * (1 - pi),
+            ),
+        )
+
+    def shape(self, counts: Counts, rho: Tensor) -> Shape:
+        """Return what positive counts add to the log-mass through the size alone."""
+        return NegBinFamily().shape(counts, rho)
+
+    def positives(self, counts: Counts, predictors: Sequence[Tensor], shape: Shape) -> Terms:
+        """Return the terms of entries with a positive count."""
+        *count_predictors, zeta = predictors
+        value, (a, b), (h_ee, h_er, h_rr) = NegBinFamily().positives(
+            counts, count_predictors, shape
+        )
+        pi = zeta.sigmoid()
+        return Terms(
+            value - softplus(zeta), (a, b, -pi), (h_ee, h_er, None, h_rr, None, pi * (pi - 1))
+        )
+
+
+def softplus(x: Tensor) -> Tensor:
+    """Return ``log(1 + exp(x))`` to full accuracy (torch's own rounds beyond x = 20)."""
+    return torch.logaddexp(x, torch.zeros((), dtype=x.dtype, device=x.device))

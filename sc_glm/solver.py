@@ -1,0 +1,192 @@
+"""Batched Newton in a trust region: many small maximisations side by side.
+
+Each gene keeps its own radius and leaves the batch when the gain that its quadratic model still
+promises falls below the tolerance. A maximum at infinity (a group without counts, a size that
+wants to be infinite) shows as Newton steps of one length in one direction; such a step is
+extrapolated, so that a runaway costs a few passes and not one per unit.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sc_glm.objective import Evaluation, Objective
+
+_FIRST_RADIUS = 2.0
+_LARGEST_RADIUS = 50.0
+_ACCEPT = 1e-4
+_BISECTIONS = 40
+_LONGEST_STRIDE = 16.0
+
+
+@dataclass
+class Solution:
+    """Where each gene's maximisation ended.
+
+    Attributes
+    ----------
+    theta : Tensor of shape (n_genes, n_params)
+    value : Tensor of shape (n_genes,)
+        Objective at ``theta``.
+    hessian : Tensor of shape (n_genes, n_params, n_params)
+        Hessian one step before ``theta``, within the tolerance of it.
+    n_iter : Tensor of shape (n_genes,)
+        Passes over the gene's counts.
+    converged : Tensor of shape (n_genes,)
+        Whether the promised gain fell below the tolerance.
+    """
+
+    theta: Tensor
+    value: Tensor
+    hessian: Tensor
+    n_iter: Tensor
+    converged: Tensor
+
+
+@dataclass
+class _Model:
+    """Quadratic models of a batch of genes in the eigenbasis of their negative Hessians."""
+
+    curvature: Tensor
+    vectors: Tensor
+    slope: Tensor
+
+    @classmethod
+    def of(cls, at: Evaluation) -> "_Model":
+        curvature, vectors = torch.linalg.eigh(-at.hessian)
+        slope = (vectors.mT @ at.gradient[:, :, None])[:, :, 0]
+        return cls(curvature, vectors, slope)
+
+    def newton_gain(self, floor: Tensor) -> Tensor:
+        """Gain promised by a Newton step; infinite where the model is not concave.
+
+        Curvature below ``floor`` in size cannot yield more than that over a unit step.
+        """
+        flat = self.curvature.abs() < floor[:, None]
+        curvature = torch.where(flat, floor[:, None], self.curvature)
+        gain = 0.5 * (self.slope**2 / curvature).sum(1)
+        return torch.where((curvature > 0).all(1), gain, torch.inf)
+
+    def step(self, radius: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the step to the model's maximum within ``radius``, and whether it is Newton's."""
+        tiny = torch.finfo(radius.dtype).tiny
+        lowest = self.curvature[:, :1]
+        low = (-lowest).clamp_min(0.0)
+        newton = self.slope / self.curvature.clamp_min(tiny)
+        inside = (lowest[:, 0] > 0) & (newton.norm(dim=1) <= radius)
+        damping = torch.zeros_like(low)
+        if not inside.all():
+            high = low + self.slope.norm(dim=1, keepdim=True) / radius[:, None]
+            for _ in range(_BISECTIONS):
+                middle = 0.5 * (low + high)
+                length = (self.slope / (self.curvature + middle).clamp_min(tiny)).norm(dim=1)
+                too_long = (length > radius)[:, None]
+                low = torch.where(too_long, middle, low)
+                high = torch.where(too_long, high, middle)
+            damping = torch.where(inside[:, None], damping, high)
+        in_basis = self.slope / (self.curvature + damping).clamp_min(tiny)
+        return (self.vectors @ in_basis[:, :, None])[:, :, 0], inside
+
+    def gain(self, step: Tensor) -> Tensor:
+        """Gain that the model promises for ``step``."""
+        in_basis = (self.vectors.mT @ step[:, :, None])[:, :, 0]
+        return (self.slope * in_basis - 0.5 * self.curvature * in_basis**2).sum(1)
+
+
+def maximize(
+    objective: Objective,
+    theta: Tensor,
+    *,
+    max_iter: int,
+    tol: float,
+) -> Solution:
+    """Maximise every gene's objective from its own start.
+
+    Parameters
+    ----------
+    objective : Objective
+    theta : Tensor of shape (n_genes, n_params)
+        Starting points, in coordinates whose unit is a unit of the predictor.
+    max_iter : int
+        Passes over the counts after which a gene is given up.
+    tol : float
+        Gain in log-likelihood below which a gene has converged.
+
+    Returns
+    -------
+    Solution
+    """
+    n_genes = theta.shape[0]
+    eps = torch.finfo(theta.dtype).eps
+    solution = Solution(
+        theta=theta.clone(),
+        value=theta.new_full((n_genes,), -torch.inf),
+        hessian=theta.new_zeros(n_genes, theta.shape[1], theta.shape[1]),
+        n_iter=torch.ones(n_genes, dtype=torch.long, device=theta.device),
+        converged=torch.zeros(n_genes, dtype=torch.bool, device=theta.device),
+    )
+    genes = torch.arange(n_genes, device=theta.device)
+    at = objective.evaluate(theta, genes)
+    theta = theta.clone()
+    radius = theta.new_full((n_genes,), _FIRST_RADIUS)
+    previous = torch.zeros_like(theta)
+    stride = torch.ones_like(radius)
+    for iteration in range(max_iter):
+        model = _Model.of(at)
+        floor = (10 * eps * at.value.abs()).clamp_min(tol)
+        promised = model.newton_gain(floor)
+        done = promised <= floor
+        step, newton = model.step(radius)
+        stalled = radius < eps
+        leaving = done | stalled if iteration < max_iter - 1 else torch.ones_like(done)
+        if leaving.any():
+            last = torch.where(done & newton, promised, 0.0)
+            ids = genes[leaving]
+            solution.theta[ids] = (theta + step * (last > 0)[:, None])[leaving]
+            solution.value[ids] = (at.value + last)[leaving]
+            solution.hessian[ids] = at.hessian[leaving]
+            solution.n_iter[ids] = iteration + 1
+            solution.converged[ids] = done[leaving]
+            keep = ~leaving
+            if not keep.any():
+                break
+            genes, theta, radius = genes[keep], theta[keep], radius[keep]
+            previous, stride, step, newton = previous[keep], stride[keep], step[keep], newton[keep]
+            at = _select(at, keep)
+            model = _Model(model.curvature[keep], model.vectors[keep], model.slope[keep])
+        # A step like the last one is on its way to infinity: stride on along it.
+        along = (step * previous).sum(1)
+        length, last_length = step.norm(dim=1), previous.norm(dim=1)
+        alike = (
+            newton
+            & (along > 0.9 * length * last_length)
+            & (length > 0.7 * last_length)
+            & (length < 1.3 * last_length)
+        )
+        stride = torch.where(alike, (2 * stride).clamp_max(_LONGEST_STRIDE), 1.0)
+        extra = ((stride - 1) * along / last_length.square().clamp_min(eps))[:, None] * previous
+        expected = model.gain(step)
+        trial = theta + step + extra
+        new = objective.evaluate(trial, genes)
+        ratio = (new.value - at.value) / expected
+        finite = torch.isfinite(new.value) & torch.isfinite(new.hessian).all(-1).all(-1)
+        accepted = (ratio > _ACCEPT) & finite
+        previous = torch.where(accepted[:, None], step, 0.0)
+        radius = torch.where(
+            accepted & (ratio > 0.75),
+            torch.maximum(radius, (2 * length).clamp_max(_LARGEST_RADIUS)),
+            radius,
+        )
+        radius = torch.where(accepted & (ratio > 0.25), radius, 0.25 * length)
+        theta = torch.where(accepted[:, None], trial, theta)
+        at = Evaluation(
+            torch.where(accepted, new.value, at.value),
+            torch.where(accepted[:, None], new.gradient, at.gradient),
+            torch.where(accepted[:, None, None], new.hessian, at.hessian),
+        )
+    return solution
+
+
+def _select(at: Evaluation, keep: Tensor) -> Evaluation:
+    return Evaluation(at.value[keep], at.gradient[keep], at.hessian[keep])

@@ -1,0 +1,629 @@
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+from pandas.testing import assert_frame_equal
+from scipy import sparse
+from sklearn.base import clone
+from sklearn.linear_model import LinearRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from sc_glm.formula import FormulaTransformer
+
+STATEFUL = [
+    "~ bs(x, df=5)",
+    "~ cs(x, df=4) + cc(depth, df=3)",
+    "~ scale(x) + center(depth)",
+    "~ standardize(np.log(depth))",
+    "~ poly(x, 3)",
+    "~ C(kind)",
+    "~ C(kind, contr.sum) * x",
+    "~ C(kind, Treatment('b')) + C(batch, contr.helmert):x",
+    "~ kind + level:x + flag",
+    "~ 0 + level",
+    "~ bs(scale(x), df=4) + scale(center(depth))",
+    "~ hashed(kind, levels=3)",
+    "~ np.log(depth) + {x**2 / depth} + I(x > 0)",
+    "~ .",
+]
+
+
+@pytest.fixture
+def cells():
+    rng = np.random.default_rng(0)
+    n = 60
+    return pd.DataFrame(
+        {
+            "x": rng.normal(size=n),
+            "depth": rng.integers(500, 5000, size=n),
+            "kind": rng.choice(["a", "b", "c"], size=n),
+            "level": pd.Categorical(rng.choice(["hi", "lo"], size=n), categories=["lo", "hi"]),
+            "batch": rng.integers(1, 4, size=n),
+            "flag": rng.random(n) < 0.5,
+        },
+        index=[f"cell{i}" for i in range(n)],
+    )
+
+
+def fit(X, mean=None, **parts):
+    return FormulaTransformer(mean=mean, **parts).fit(X)
+
+
+@parametrize_with_checks([FormulaTransformer()])
+def test_scikit_learn_checks(estimator, check):
+    check(estimator)
+
+
+# Columns and containers
+
+
+def test_columns_of_every_part(cells):
+    model = FormulaTransformer(
+        mean="~ x + kind",
+        dispersion="level",
+        zero_inflation="~ 0 + x",
+        offset="np.log(depth)",
+    ).fit(cells)
+    design = model.transform(cells)
+    names = [
+        "mean__Intercept",
+        "mean__x",
+        "mean__kind[T.b]",
+        "mean__kind[T.c]",
+        "dispersion__Intercept",
+        "dispersion__level[T.hi]",
+        "zero_inflation__x",
+        "offset__np.log(depth)",
+    ]
+    assert list(design.columns) == names
+    assert_array_equal(model.get_feature_names_out(), names)
+    assert list(model.model_specs_) == ["mean", "dispersion", "zero_inflation", "offset"]
+    assert model.n_features_in_ == 6
+    assert_array_equal(model.feature_names_in_, cells.columns)
+    assert (design.dtypes == np.float64).all()
+    assert design.index.equals(cells.index)
+    assert_array_equal(design["offset__np.log(depth)"], np.log(cells["depth"]))
+    assert_array_equal(design["dispersion__level[T.hi]"], cells["level"] == "hi")
+
+
+def test_offset_alone_and_y_ignored(cells):
+    model = FormulaTransformer(mean=None, offset="x").fit(cells, y="anything")
+    assert list(model.transform(cells)) == ["offset__x"]
+
+
+@pytest.mark.parametrize(
+    ("offset", "name"),
+    [
+        ("~ 0 + np.log(depth)", "np.log(depth)"),
+        ("0 + np.log(depth)", "np.log(depth)"),
+        ("~ x", "x"),
+        ("{np.log(depth) - x}", "np.log(depth) - x"),
+        ("I(np.log(depth) + x)", "I(np.log(depth) + x)"),
+        ("flag", "flag"),
+    ],
+)
+def test_offset_spellings(cells, offset, name):
+    assert list(fit(cells, offset=offset).transform(cells)) == [f"offset__{name}"]
+
+
+@pytest.mark.parametrize(
+    "offset",
+    [
+        "np.log(depth) + x",
+        "np.log(depth) - x",
+        "2 * x",
+        "1",
+        "0",
+        "",
+        "~",
+        "~ .",
+        "x + 1",
+        "x - 1",
+        "-x",
+        "y ~ x",
+        "kind",
+        "C(batch)",
+        "bs(x, df=4)",
+        "poly(x, 2)",
+    ],
+)
+def test_offset_that_is_not_one_numeric_column(cells, offset):
+    with pytest.raises(ValueError, match=r"^offset=.*an offset is one numeric"):
+        fit(cells, offset=offset)
+
+
+def test_offset_log_of_zero(cells):
+    cells.loc["cell7", "depth"] = 0
+    with pytest.raises(ValueError, match=r"offset=.*np.log\(depth\)' is not finite.*-inf.*'cell7'"):
+        fit(cells, offset="np.log(depth)")
+
+
+def test_dot_is_frozen(cells):
+    model = fit(cells, "~ .")
+    extra = cells.assign(new="z", scale=1.0, np=2.0)[["new", "np", "scale", *cells.columns[::-1]]]
+    assert_frame_equal(model.transform(extra), model.transform(cells))
+
+
+def test_dot_less_a_column(cells):
+    assert list(fit(cells, ". - kind - level - batch - flag").transform(cells)) == [
+        "mean__Intercept",
+        "mean__x",
+        "mean__depth",
+    ]
+    assert "mean__Intercept" not in fit(cells, "0 + .").transform(cells)
+
+
+def test_odd_names():
+    names = ["a b", "c.d", "e[f]", "100%", "it's", "scale", "np", "class", "x:y", "ü"]
+    X = pd.DataFrame(np.random.default_rng(0).normal(size=(9, len(names))), columns=names)
+    design = fit(X, "~ .").transform(X)
+    assert list(design) == ["mean__Intercept", *(f"mean__{name}" for name in names)]
+    assert_array_equal(design.iloc[:, 1:], X)
+
+
+@pytest.mark.parametrize("name", ["a b", "c.d", "e[f]", "100%", "1a", "scale", "C", "log", "a"])
+def test_odd_names_in_expressions(name):
+    X = pd.DataFrame({name: [1.0, 2, 4], "np": 0.0, "center": 1.0, "c": 2.0})
+    model = fit(X, f"0 + `{name}` + center(`{name}`) + np.log(`{name}`)")
+    assert list(model.covariates_["mean"]) == [name]
+    design = model.transform(X[[name]].iloc[[2]])
+    assert_allclose(design, [[4, 4 - 7 / 3, np.log(4)]])
+
+
+def test_alias_of_another_column_is_refused():
+    X = pd.DataFrame({"a b": [1.0, 2, 4], "a_b": [1.0, 0, 5]})
+    with pytest.raises(ValueError, match=r"^mean=.*`a b`.*as a_b.*Rename"):
+        fit(X, "~ center(`a b`) + a_b")
+    design = fit(X, "~ `a b` + a_b + Q('a b')").transform(X.tail(1))
+    assert_array_equal(design, [[1, 4, 5, 4]])
+
+
+def test_expressions_over_several_columns(cells):
+    design = fit(cells, "~ 0 + {(x + depth) ** 2} + I(batch.clip(lower=2))").transform(cells)
+    assert_allclose(design.iloc[:, 0], (cells["x"] + cells["depth"]) ** 2)
+    assert_array_equal(design.iloc[:, 1], cells["batch"].clip(lower=2))
+
+
+def test_duplicated_index(cells):
+    cells.index = ["same"] * len(cells)
+    design = fit(cells, "~ C(kind) * x + bs(x, df=4)").transform(cells)
+    assert design.index.equals(cells.index)
+    assert_array_equal(design["mean__x"], cells["x"])
+
+
+def test_arrays_are_named_by_position():
+    X = np.arange(12.0).reshape(4, 3)
+    model = FormulaTransformer("~ x0 + center(x2)").fit(X)
+    assert not hasattr(model, "feature_names_in_")
+    assert model.n_features_in_ == 3
+    design = model.transform(X)
+    assert isinstance(design, pd.DataFrame)
+    assert list(design) == ["mean__Intercept", "mean__x0", "mean__center(x2)"]
+    with pytest.raises(ValueError, match=r"expecting 3 features"):
+        model.transform(X[:, :2])
+    with pytest.warns(UserWarning, match=r"fitted without feature names"):
+        assert_array_equal(model.transform(pd.DataFrame(X, columns=list("abc"))), design)
+
+
+def test_array_after_frame():
+    X = pd.DataFrame({"a": [1.0, 2, 3], "b": [3.0, 4, 4]})
+    model = fit(X, "~ b")
+    with pytest.warns(UserWarning, match="valid feature names"):
+        assert_array_equal(model.transform(X.to_numpy()), model.transform(X))
+
+
+def test_frame_without_columns():
+    X = pd.DataFrame(index=["a", "b"])
+    assert_array_equal(fit(X, "~ 1").transform(X), [[1.0], [1.0]])
+
+
+def test_sparse_is_refused():
+    with pytest.raises(TypeError, match=r"[Ss]parse"):
+        FormulaTransformer().fit(sparse.eye(3, format="csr"))
+
+
+# scikit-learn's ways
+
+
+def test_set_output_clone_and_parameters(cells):
+    model = FormulaTransformer("~ x", offset="depth")
+    assert clone(model).get_params() == model.get_params()
+    design = model.fit(cells).transform(cells)
+    assert_frame_equal(model.set_output(transform="pandas").transform(cells), design)
+    assert_frame_equal(model.set_output(transform="default").fit_transform(cells), design)
+
+
+def test_grid_search_crosses_parts(cells):
+    model = make_pipeline(FormulaTransformer(), LinearRegression())
+    grid = {
+        "formulatransformer__mean": ["~ 1", "~ x", "~ kind"],
+        "formulatransformer__dispersion": [None, "~ level"],
+    }
+    search = GridSearchCV(model, grid, cv=2, error_score="raise").fit(cells, cells["x"])
+    assert search.best_params_["formulatransformer__mean"] == "~ x"
+
+
+@pytest.mark.parametrize("formula", STATEFUL)
+def test_pickles_are_small_and_whole(cells, formula):
+    big = pd.concat([cells] * 500, ignore_index=True)
+    model = fit(big, formula)
+    stored = pickle.dumps(model)
+    assert len(stored) < 20_000
+    assert_frame_equal(pickle.loads(stored).transform(cells), model.transform(cells))  # noqa: S301
+
+
+def test_pickle_opens_in_another_process(cells, tmp_path):
+    model = fit(cells, "~ bs(x, df=5) + C(kind, contr.sum)")
+    (tmp_path / "model.pkl").write_bytes(pickle.dumps(model))
+    cells.to_pickle(tmp_path / "cells.pkl")
+    code = (
+        "import pickle, sys, pandas as pd; p = sys.argv[1];"
+        "m = pickle.load(open(p + '/model.pkl', 'rb'));"
+        "m.transform(pd.read_pickle(p + '/cells.pkl').head(2)).to_pickle(p + '/out.pkl')"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)  # noqa: S603
+    assert_frame_equal(pd.read_pickle(tmp_path / "out.pkl"), model.transform(cells.head(2)))  # noqa: S301
+
+
+@pytest.mark.parametrize("formula", STATEFUL)
+def test_nothing_of_the_callers_or_the_fitted_state_changes(cells, formula):
+    before = cells.copy(deep=True)
+    model = fit(cells, formula)
+    state = pickle.dumps(model)
+    seeded = np.random.get_state()[1].copy()  # noqa: NPY002
+    design = model.transform(cells.head(1))
+    design.iloc[:] = -1.0
+    model.transform(cells)
+    assert_frame_equal(cells, before)
+    assert pickle.dumps(model) == state
+    assert_array_equal(np.random.get_state()[1], seeded)  # noqa: NPY002
+
+
+def test_names_of_the_caller_are_out_of_reach(cells):
+    secret = np.ones(len(cells))
+    assert secret.any()
+    with pytest.raises(ValueError, match=r"mean=.*'?secret'?"):
+        fit(cells, "~ secret")
+    with pytest.raises(ValueError, match="secret"):
+        fit(cells, "~ np.log(secret)")
+    with pytest.raises(ValueError, match="sparse"):
+        fit(cells, "~ I(sparse.eye(60))")
+
+
+# State
+
+
+@pytest.mark.parametrize("formula", STATEFUL)
+def test_state_comes_from_fit(cells, formula):
+    model = fit(cells, formula)
+    whole = model.transform(cells)
+    order = np.random.default_rng(1).permutation(len(cells))
+    assert_frame_equal(model.transform(cells.iloc[order]), whole.iloc[order], rtol=1e-12)
+    for row in range(5):
+        assert_frame_equal(model.transform(cells.iloc[[row]]), whole.iloc[[row]], rtol=1e-12)
+    one_level = (cells["kind"] == "b").to_numpy()
+    assert_frame_equal(model.transform(cells[one_level]), whole[one_level], rtol=1e-12)
+    recoded = cells.assign(
+        kind=pd.Categorical(cells["kind"], categories=list("cdab")),
+        level=cells["level"].astype(str),
+        batch=cells["batch"].astype(float),
+        flag=cells["flag"].astype(object),
+    )
+    assert_frame_equal(model.transform(recoded), whole, rtol=1e-12)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.data())
+def test_every_row_is_transformed_alone(data):
+    n = data.draw(st.integers(6, 14))
+    number = st.floats(-1e3, 1e3).map(lambda value: round(value, 3))
+    X = pd.DataFrame(
+        {
+            "x": data.draw(st.lists(number, min_size=n, max_size=n, unique=True)),
+            "i": data.draw(st.lists(st.integers(-5, 5), min_size=n, max_size=n)),
+            "b": data.draw(st.lists(st.booleans(), min_size=n, max_size=n)),
+            "g": data.draw(st.lists(st.sampled_from("pqrs"), min_size=n, max_size=n)),
+        },
+        index=data.draw(st.lists(st.integers(0, 3), min_size=n, max_size=n)),
+    )
+    if data.draw(st.booleans()):
+        X["g"] = pd.Categorical(X["g"], categories=data.draw(st.permutations("pqrst")))
+    formula = data.draw(
+        st.sampled_from(
+            [
+                "~ .",
+                "0 + g:x + b",
+                "bs(x, df=4) + C(i)",
+                "scale(x) * g",
+                "poly(x, 2) + np.exp(-x**2)",
+                "C(g, contr.sum) + cs(x, df=3)",
+            ]
+        )
+    )
+    order = data.draw(st.permutations(range(n)))
+
+    model = fit(X, formula)
+    whole = model.transform(X)
+    options = {"rtol": 1e-12, "atol": 1e-12}
+    assert_frame_equal(model.transform(X.iloc[order]), whole.iloc[order], **options)
+    stacked = pd.concat([model.transform(X.iloc[[row]]) for row in range(n)])
+    assert_frame_equal(stacked, whole, **options)
+
+
+@pytest.mark.parametrize(
+    "formula",
+    [
+        "~ I(x - x.mean())",
+        "~ I(x - np.min(x))",
+        "~ x.rank()",
+        "~ I(np.arange(len(x)))",
+        "~ I(np.random.normal(size=len(x)))",
+        "~ {np.mean(x)}",
+        "~ lag(x)",
+        "~ {center(x) + center(x)}",  # formulaic keeps no state for the first of two equal calls
+    ],
+)
+def test_expressions_that_mix_rows_are_refused(cells, formula):
+    with pytest.raises(ValueError, match=r"^mean=.*(depends on the other rows|not finite)"):
+        fit(cells, formula)
+
+
+def test_unused_and_ordered_levels(cells):
+    cells["kind"] = pd.Categorical(cells["kind"], categories=list("czab"), ordered=True)
+    model = fit(cells, "~ kind")
+    design = model.transform(cells)
+    assert list(design) == [
+        "mean__Intercept",
+        "mean__kind[T.z]",
+        "mean__kind[T.a]",
+        "mean__kind[T.b]",
+    ]
+    assert (design["mean__kind[T.z]"] == 0).all()
+    new = pd.DataFrame({"kind": ["z", "c"]})
+    assert_array_equal(model.transform(new), [[1, 1, 0, 0], [1, 0, 0, 0]])
+
+
+def test_single_level():
+    X = pd.DataFrame({"g": ["a", "a"]})
+    assert list(fit(X, "~ g").transform(X)) == ["mean__Intercept"]
+    assert list(fit(X, "~ 0 + g").transform(X)) == ["mean__g[a]"]
+
+
+DTYPES = ["int8", "uint8", "int64", "float32", "float64", "Int64", "Float32", "boolean", "bool"]
+
+
+@pytest.mark.parametrize("new", [*DTYPES, "object", "category", "Sparse[int64]"])
+@pytest.mark.parametrize("old", [*DTYPES, "object", "Sparse[int64]"])
+def test_numeric_dtypes_agree(old, new):
+    X = pd.DataFrame({"x": [0, 1, 1, 0], "z": [1.0, 2, 3, 5]})
+    model = fit(X.astype({"x": old}), "~ x + scale(x) + x:z")
+    expected = fit(X, "~ x + scale(x) + x:z").transform(X)
+    assert_frame_equal(model.transform(X.astype({"x": new})), expected)
+
+
+@pytest.mark.parametrize("new", ["object", "string", "category"])
+@pytest.mark.parametrize("old", ["object", "string", "category"])
+def test_text_dtypes_agree(old, new):
+    X = pd.DataFrame({"g": ["b", "a", "c", "b"]})
+    model = fit(X.astype(old), "~ g")
+    assert list(model.transform(X)) == ["mean__Intercept", "mean__g[T.b]", "mean__g[T.c]"]
+    assert_frame_equal(model.transform(X.astype(new)), fit(X, "~ g").transform(X))
+
+
+def test_small_integers_do_not_overflow():
+    X = pd.DataFrame({"x": np.array([100, 7], dtype=np.int8)})
+    assert_array_equal(fit(X, "~ 0 + {x**2} + {x * 100}").transform(X), [[1e4, 1e4], [49, 700]])
+
+
+def test_numbers_in_categories_stay_levels():
+    X = pd.DataFrame({"g": pd.Categorical([2, 1, 10, 1])})
+    model = fit(X, "~ g")
+    assert list(model.transform(X)) == ["mean__Intercept", "mean__g[T.2]", "mean__g[T.10]"]
+    assert_array_equal(model.transform(pd.DataFrame({"g": [10, 1]})), [[1, 0, 1], [1, 0, 0]])
+
+
+# Errors
+
+
+@pytest.mark.parametrize("formula", ["~ kind", "~ C(kind)", "~ 0 + kind:x", "~ kind.str.upper()"])
+@pytest.mark.parametrize("dtype", ["object", "category"])
+def test_unseen_level(cells, formula, dtype):
+    model = fit(cells, "~ 1", dispersion=formula)
+    cells.loc["cell9", "kind"] = "zz"
+    message = r"(?i)^dispersion=.*kind.*unknown level 'zz' in row 'cell9' \(1 of 60"
+    with pytest.raises(ValueError, match=message):
+        model.transform(cells.astype({"kind": dtype}))
+
+
+def test_level_outside_of_declared_levels(cells):
+    with pytest.raises(ValueError, match="unknown level 'c'"):
+        fit(cells, "~ C(kind, levels=['a', 'b'])")
+
+
+@pytest.mark.parametrize("stage", ["fit", "transform"])
+@pytest.mark.parametrize(
+    ("column", "dtype", "value"),
+    [
+        ("x", "float64", np.nan),
+        ("x", "float64", np.inf),
+        ("x", "float64", -np.inf),
+        ("depth", "Int64", pd.NA),
+        ("depth", "object", None),
+        ("flag", "boolean", pd.NA),
+        ("kind", "object", None),
+        ("kind", "object", np.nan),
+        ("kind", "string", pd.NA),
+        ("level", "category", np.nan),
+    ],
+)
+def test_missing_values(cells, stage, column, dtype, value):
+    formula = "~ x + depth + kind + level + flag"
+    model = fit(cells, formula)
+    bad = cells.astype({column: dtype})
+    bad.loc[["cell3", "cell5"], column] = value
+    message = rf"^mean=.*column '{column}' is (missing|not finite) \(.*row 'cell3'; 2 of 60"
+    with pytest.raises(ValueError, match=message):
+        getattr(model, stage)(bad)
+    fit(bad, f"~ . - {column}")
+
+
+@pytest.mark.parametrize(
+    ("formula", "name"),
+    [
+        ("~ np.log(x)", r"np.log\(x\)"),
+        ("~ np.sqrt(x):kind", "np.sqrt"),
+        ("~ I(1 / (batch - 1))", "I"),
+        ("~ bs(x, df=4, lower_bound=-9, upper_bound=0, extrapolation='na')", "bs"),
+    ],
+)
+def test_results_that_are_not_finite(cells, formula, name):
+    with pytest.raises(ValueError, match=rf"^mean=.*['\"]{name}.*is not finite \(.*in row 'cell"):
+        fit(cells, formula)
+
+
+def test_computed_missing_level(cells):
+    with pytest.raises(ValueError, match=r"^mean=.*unknown level nan"):
+        fit(cells, "~ C(kind.map({'a': 'A', 'b': 'B'}))")
+
+
+@pytest.mark.parametrize("spline", ["bs(x, df=5)", "cs(x, df=4, extrapolation='raise')"])
+def test_outside_of_the_splines_range(cells, spline):
+    model = fit(cells, f"~ {spline}")
+    low, high = cells["x"].min(), cells["x"].max()
+    assert model.transform(cells.assign(x=low)).notna().all(axis=None)
+    new = cells.assign(x=np.where(np.arange(60) == 4, 99.5, cells["x"]))
+    with pytest.raises(ValueError, match=r"^mean=") as caught:
+        model.transform(new)
+    for word in [spline.split(",")[0], "99.5", str(low), str(high), "1 of 60"]:
+        assert word in str(caught.value)
+
+
+def test_splines_that_extrapolate_are_let(cells):
+    for how in ["clip", "extend", "zero"]:
+        model = fit(cells, f"~ bs(x, df=5, extrapolation='{how}')")
+        assert np.isfinite(model.transform(cells.assign(x=99.5))).all(axis=None)
+
+
+def test_other_errors_of_splines(cells):
+    with pytest.raises(ValueError, match=r"mean=.*bs\(x, df=1\).*df"):
+        fit(cells, "~ bs(x, df=1)")
+    with pytest.raises(ValueError, match=r"mean=.*bs"):
+        fit(cells, "~ bs()")
+
+
+def test_missing_column(cells):
+    model = fit(cells, "~ x", dispersion="~ np.log(depth) + kind")
+    with pytest.raises(ValueError, match=r"^dispersion=.*no column 'depth'"):
+        model.transform(cells.drop(columns="depth"))
+    model.transform(cells[["kind", "depth", "x"]])
+
+
+@pytest.mark.parametrize("formula", ["~ zz", "~ . - zz", "~ np.log(zz)", "~ x:zz", "~ `z z`"])
+def test_unknown_column_at_fit(cells, formula):
+    with pytest.raises(ValueError, match=r"^mean=.*z ?z"):
+        fit(cells, formula)
+
+
+@pytest.mark.parametrize(
+    "formula",
+    [
+        "y ~ x",
+        "x ~ kind",
+        "~ x | kind",
+        "x | kind",
+        "x ~ kind ~ x",
+        "[x ~ kind]",
+        "~ x +",
+        "~ bs(x",
+        "~ x)",
+        "~ np.log(x y)",
+        "~ x + 'a'",
+        "~ 2",
+        "~ x kind",
+        "~ x $ kind",
+        "import os",
+        "",
+        "  ",
+        "~",
+        "~ 0",
+        "~ np",
+        "~ bs",
+        "~ x[:3]",
+        "~ np.unique(batch)",
+        "~ I(kind + 1)",
+        "~ np.where(x > 0, 'a', 'b')",
+        "~ I(1j * x)",
+        "~ 1/0",
+        "~ {1/0}",
+    ],
+)
+@pytest.mark.parametrize("part", ["mean", "zero_inflation"])
+def test_formulas_that_cannot_be_used(cells, formula, part):
+    with pytest.raises(ValueError, match=rf"^{part}=") as caught:
+        FormulaTransformer(**{"mean": "~ 1", part: formula}).fit(cells)
+    assert repr(formula) in str(caught.value)
+    assert "\x1b" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [1, 1.0, True, ["x"], b"~ x", {"mean": "~ x"}])
+@pytest.mark.parametrize("part", ["mean", "dispersion", "zero_inflation", "offset"])
+def test_formula_of_another_type(cells, part, value):
+    with pytest.raises(TypeError, match=f"^{part}="):
+        FormulaTransformer(**{part: value}).fit(cells)
+
+
+def test_no_part(cells):
+    with pytest.raises(ValueError, match="all None"):
+        FormulaTransformer(mean=None).fit(cells)
+
+
+def test_names_of_columns_that_cannot_be_used(cells):
+    with pytest.raises(ValueError, match="more than one column named 'x'"):
+        fit(pd.concat([cells, cells[["x"]]], axis=1), "~ kind")
+    with pytest.raises(ValueError, match="more than one column named 'x'"):
+        fit(cells, "~ x").transform(pd.concat([cells, cells[["x"]]], axis=1))
+    with pytest.raises(ValueError, match="MultiIndex"):
+        fit(pd.concat({"a": cells}, axis=1), "~ 1")
+    for columns in ([0, 1], ["a", 1]):
+        with pytest.raises(ValueError, match="must be strings"):
+            fit(pd.DataFrame([[1.0, 2.0]], columns=columns), "~ 1")
+
+
+def test_no_rows(cells):
+    with pytest.raises(ValueError, match="no rows"):
+        fit(cells.head(0), "~ x")
+    with pytest.raises(ValueError, match="no rows"):
+        fit(cells, "~ x").transform(cells.head(0))
+
+
+def test_kind_of_a_column_changes(cells):
+    with pytest.raises(ValueError, match=r"^mean=.*column 'x' is read as numbers, but holds 'a'"):
+        fit(cells, "~ x").transform(cells.assign(x="a"))
+    with pytest.raises(ValueError, match=r"^mean=.*unknown level 3"):
+        fit(cells, "~ kind").transform(cells.assign(kind=3))
+
+
+@pytest.mark.parametrize("dtype", ["datetime64[ns]", "timedelta64[ns]", "complex128"])
+def test_columns_that_are_not_numbers(cells, dtype):
+    with pytest.raises(ValueError, match=r"^mean=.*column 'x' is read as numbers"):
+        fit(cells.assign(x=np.arange(60).astype(dtype)), "~ x")
+
+
+def test_levels_that_are_spelled_alike():
+    X = pd.DataFrame({"g": [1, "1", 2, "a"]})
+    with pytest.raises(ValueError, match="spelled alike"):
+        fit(X, "~ g")
+
+
+def test_columns_that_share_a_name():
+    X = pd.DataFrame({"a": [1.0, 2, 3], "b": [2.0, 5, 4], "a:b": [0.0, 1, 1]})
+    with pytest.raises(ValueError, match="two columns share a name"):
+        fit(X, "~ a:b + `a:b`")
