@@ -1,0 +1,152 @@
+"""Count matrices in every form that users have them, checked once and read by blocks of genes."""
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from numpy.typing import NDArray
+from sklearn.utils.validation import check_array, column_or_1d
+
+
+@dataclass(frozen=True)
+class CountMatrix:
+    """Checked counts, cells x genes.
+
+    Attributes
+    ----------
+    values : ndarray or csc_array of shape (n_cells, n_genes)
+        Finite and not negative; a sparse matrix has sorted indices, no duplicates, no stored zeros.
+    names : ndarray of str of shape (n_genes,)
+        Genes' names.
+    one_dimensional : bool
+        Whether the counts of a single gene were given as a vector.
+    """
+
+    values: Any
+    names: NDArray[np.object_]
+    one_dimensional: bool
+
+    @classmethod
+    def of(cls, y: Any, *, n_cells: int) -> "CountMatrix":
+        """Check ``y``, which is left as it is.
+
+        Raises
+        ------
+        ValueError
+            If ``y`` is not a matrix of finite, non-negative numbers with ``n_cells`` rows, or two
+            genes have one name. The message names the gene, the row and the value.
+        """
+        if y is None:
+            raise ValueError(
+                "This estimator requires y to be passed, but the target y is None."
+            )
+        names = _names(y)
+        sparse = sp.issparse(y)
+        one_dimensional = not sparse and np.ndim(y) == 1
+        if isinstance(y, pd.DataFrame | pd.Series):
+            y = y.to_numpy()
+        if np.ndim(y) == 2 and np.shape(y)[1] == 1 and not sparse and names is None:
+            # scikit-learn's habit: a column vector is welcome, and worth a remark
+            y = column_or_1d(y, warn=True)
+            one_dimensional = True
+        values = check_array(
+            y,
+            accept_sparse=("csc", "csr"),
+            dtype="numeric",
+            ensure_2d=False,
+            allow_nd=False,
+            ensure_all_finite=False,
+            input_name="y",
+        )
+        if values.ndim not in (1, 2):
+            raise ValueError(f"y must have one or two dimensions, not {values.ndim}.")
+        if values.dtype.kind not in "fiub":
+            raise ValueError(f"y must hold numbers, not {values.dtype}.")
+        if values.shape[0] != n_cells:
+            raise ValueError(
+                f"Found input variables with inconsistent numbers of samples: X has {n_cells} rows,"
+                f" y has {values.shape[0]}."
+            )
+        if values.ndim == 1:
+            values = values[:, None]
+        if values.shape[1] == 0:
+            raise ValueError("y has no columns: there is no gene to fit.")
+        if names is None:
+            names = np.array([f"y{g}" for g in range(values.shape[1])], dtype=object)
+        if sparse:
+            values = _canonical(values)
+        _check_values(values, names)
+        return cls(values, names, one_dimensional)
+
+    @property
+    def n_genes(self) -> int:
+        """Number of genes."""
+        return int(self.values.shape[1])
+
+    def take_cells(self, cells: NDArray[np.intp]) -> "CountMatrix":
+        """Return some of the cells."""
+        return CountMatrix(self.values[cells], self.names, self.one_dimensional)
+
+    def by_gene(self, genes: slice) -> sp.csr_array:
+        """Return the positive counts of some genes in compressed rows, one per gene."""
+        block = sp.csr_array(self.values[:, genes].T, dtype=np.float64)
+        block.sum_duplicates()
+        return block
+
+
+def _names(y: Any) -> NDArray[np.object_] | None:
+    labels: list[Hashable]
+    if isinstance(y, pd.DataFrame):
+        if isinstance(y.columns, pd.MultiIndex):
+            raise ValueError("y has MultiIndex columns; gene names must be one level.")
+        labels = list(y.columns)
+    elif isinstance(y, pd.Series):
+        labels = ["y0" if y.name is None else y.name]
+    else:
+        return None
+    names = pd.Index([str(label) for label in labels])
+    if not names.is_unique:
+        twice = names[names.duplicated()].unique()
+        raise ValueError(
+            f"y has {len(twice)} gene name(s) more than once: {list(twice[:5])}. Make them unique."
+        )
+    return np.asarray(names, dtype=object)
+
+
+def _canonical(values: Any) -> sp.csc_array:
+    """Return CSC without duplicates, stored zeros or unsorted indices; never touch the caller's."""
+    result = sp.csc_array(values)
+    canonical = result.has_canonical_format and (result.nnz == 0 or bool(np.all(result.data)))
+    if not canonical:
+        result = result.copy()
+        result.sum_duplicates()
+        result.eliminate_zeros()
+    return result
+
+
+def _check_values(values: Any, names: NDArray[np.object_]) -> None:
+    data = values.data if sp.issparse(values) else values
+    if data.size == 0:
+        return
+    low, high = data.min(), data.max()  # NaN spreads to both
+    if low >= 0 and np.isfinite(high):
+        return
+    for wrong, what in ((~np.isfinite(data), "is not finite"), (data < 0, "is negative")):
+        if wrong.any():
+            if sp.issparse(values):
+                entry = int(np.flatnonzero(wrong)[0])
+                row = int(values.indices[entry])
+                column = int(np.searchsorted(values.indptr, entry, side="right")) - 1
+                value = data[entry]
+            else:
+                row, column = (int(i) for i in np.argwhere(wrong)[0])
+                value = data[row, column]
+            hint = " (Negative y means that these are not counts.)" if what == "is negative" else ""
+            word = "NaN" if np.isnan(value) else "infinity" if np.isinf(value) else value
+            raise ValueError(
+                f"y {what}: {word} for gene {names[column]!r} in row {row}, and "
+                f"{int(wrong.sum())} such value(s) in all.{hint}"
+            )

@@ -1,0 +1,173 @@
+"""From the columns of ``X`` to the design of each part, and to its identified directions.
+
+A *design frame* spells each column ``part__column``, as :class:`~sc_glm.FormulaTransformer` and
+scikit-learn's ``ColumnTransformer`` do. Whatever the columns' scales and dependencies, the solver
+works on an orthonormal basis of their span; :class:`PartDesign` holds the way back.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.linalg
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+
+OFFSET = "offset"
+INTERCEPT = "Intercept"
+_SEPARATOR = "__"
+_KNOWN_PARTS = ("mean", "dispersion", "zero_inflation", OFFSET)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which columns of ``X`` make which part: the fitted state of a design.
+
+    Attributes
+    ----------
+    columns : dict of str to list of str
+        Names of each part's coefficients, in the order of the family's parts.
+    positions : dict of str to list of int
+        Where they stand in ``X``; -1 is a column of ones.
+    offset : int or None
+        Where the offset stands.
+    """
+
+    columns: dict[str, list[str]]
+    positions: dict[str, list[int]]
+    offset: int | None
+
+    @classmethod
+    def of(
+        cls, names: Sequence[str] | None, n_columns: int, parts: Sequence[str], *, intercept: bool
+    ) -> "Layout":
+        """Read the layout from the columns of a training ``X``.
+
+        Parameters
+        ----------
+        names : sequence of str or None
+            Column names; None when ``X`` has none.
+        n_columns : int
+            Number of columns.
+        parts : sequence of str
+            Parts of the model; the first takes the columns of a plain ``X``.
+        intercept : bool
+            Whether the first part of a plain ``X`` has an intercept.
+
+        Raises
+        ------
+        ValueError
+            If some columns only are spelled ``part__column``, a part is not one of the model's,
+            or there are two offsets.
+        """
+        split = [_split(name) for name in names] if names is not None else []
+        if not any(part for part, _ in split):
+            labels = list(names) if names is not None else [f"x{i}" for i in range(n_columns)]
+            first = [INTERCEPT] if intercept else []
+            columns = {parts[0]: first + labels} | {part: [INTERCEPT] for part in parts[1:]}
+            positions = {parts[0]: [-1] * len(first) + list(range(n_columns))}
+            return cls(columns, positions | {part: [-1] for part in parts[1:]}, None)
+        _check_spelling(split, parts)
+        columns, positions = {}, {}
+        for part in parts:
+            where = [i for i, (p, _) in enumerate(split) if p == part]
+            columns[part] = [split[i][1] for i in where] or [INTERCEPT]
+            positions[part] = where or [-1]
+        offsets = [i for i, (part, _) in enumerate(split) if part == OFFSET]
+        return cls(columns, positions, offsets[0] if offsets else None)
+
+    def designs(self, X: FloatArray) -> dict[str, FloatArray]:
+        """Return each part's design matrix."""
+        return {part: _take(X, where) for part, where in self.positions.items()}
+
+    def offset_of(self, X: FloatArray) -> FloatArray:
+        """Return what is added to the first part's predictor."""
+        return np.zeros(len(X)) if self.offset is None else X[:, self.offset]
+
+
+def _split(name: str) -> tuple[str, str]:
+    part, separator, column = name.partition(_SEPARATOR)
+    return (part, column) if separator and part in _KNOWN_PARTS else ("", name)
+
+
+def _check_spelling(split: Sequence[tuple[str, str]], parts: Sequence[str]) -> None:
+    plain = [column for part, column in split if not part]
+    if plain:
+        raise ValueError(
+            f"X mixes columns of a design frame, spelled part__column, with others: {plain[:5]}. "
+            f"Rename these, or prefix them by the part that they belong to."
+        )
+    foreign = sorted({part for part, _ in split} - {*parts, OFFSET})
+    if foreign:
+        columns = [column for part, column in split if part == foreign[0]]
+        raise ValueError(
+            f"X has columns for {foreign[0]!r} ({columns[:5]}), a part that this model lacks: "
+            f"its parts are {list(parts)}."
+        )
+    offsets = [column for part, column in split if part == OFFSET]
+    if len(offsets) > 1:
+        raise ValueError(f"X has {len(offsets)} offset columns, {offsets[:5]}; at most one is used.")
+
+
+def _take(X: FloatArray, where: Sequence[int]) -> FloatArray:
+    padded = [np.ones(len(X)) if i < 0 else X[:, i] for i in where]
+    return np.column_stack(padded)
+
+
+@dataclass(frozen=True)
+class PartDesign:
+    """A design matrix in coordinates that make it orthonormal.
+
+    Attributes
+    ----------
+    U : ndarray of shape (n_cells, rank)
+        Basis of the column space; each column has mean square one.
+    to_coef : ndarray of shape (n_columns, rank)
+        Coefficients of the columns from coordinates in ``U``: the least penalised ones, and of
+        these the ones of smallest norm.
+    penalty : ndarray of shape (rank, rank)
+        Sum of squared penalised coefficients as a quadratic form in the coordinates.
+    """
+
+    U: FloatArray
+    to_coef: FloatArray
+    penalty: FloatArray
+
+    @classmethod
+    def of(cls, X: FloatArray, *, penalised: NDArray[np.bool_] | None = None) -> "PartDesign":
+        """Decompose ``X``; ``penalised`` says which columns a ridge penalty acts on.
+
+        The rank is judged on columns of unit length, so that units do not matter.
+        """
+        n, p = X.shape
+        scale = np.sqrt(np.mean(X**2, axis=0))
+        scale[scale == 0] = 1.0
+        Q, R = scipy.linalg.qr(X / scale, mode="economic")
+        left, singular, right = scipy.linalg.svd(R, full_matrices=False)
+        largest = singular[0] if len(singular) else 0.0
+        rank = int(np.sum(singular > largest * max(n, p) * np.finfo(float).eps))
+        U = (Q @ left[:, :rank]) * np.sqrt(n)
+        gauge = right[:rank].T / (singular[:rank] / np.sqrt(n))  # X / scale @ gauge = U
+        if rank == p:
+            to_coef = gauge / scale[:, None]
+            null = np.zeros((p, 0))
+        else:
+            # Row space of X: the norm of the coefficients is one of unscaled columns.
+            rows = scale[:, None] * right[:rank].T * (singular[:rank] / np.sqrt(n))
+            orthogonal, triangular = scipy.linalg.qr(rows, mode="full")
+            to_coef = orthogonal[:, :rank] @ scipy.linalg.solve_triangular(
+                triangular[:rank], np.eye(rank), trans="T"
+            )
+            null = orthogonal[:, rank:]
+        if p == rank == 1 and np.ptp(X) == 0:
+            U, to_coef = np.ones((n, 1)), 1.0 / X[:1]  # exactly constant, to be seen as such
+        if penalised is None:
+            return cls(U, to_coef, np.zeros((rank, rank)))
+        if null.shape[1]:
+            to_coef -= null @ (np.linalg.pinv(null[penalised]) @ to_coef[penalised])
+        return cls(U, to_coef, to_coef[penalised].T @ to_coef[penalised])
+
+    def coordinates(self, predictor: FloatArray) -> FloatArray:
+        """Project predictors (cells x genes) onto the basis: rank x genes."""
+        return self.U.T @ predictor / len(self.U)

@@ -1,0 +1,190 @@
+"""Where to start each gene, and which of several maxima to keep.
+
+A negative binomial with one size per gene has, in practice, one maximum. Regressing the size, or
+adding zero inflation, brings others, so these models are reached through the simpler ones that
+they contain; where both come together, starts that put the inflation at either end of its
+predictor are tried as well, on a sample of the cells when there are many.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+from sc_glm.family import Family, NegBinFamily
+from sc_glm.objective import CountBlock, Objective, PartBasis
+from sc_glm.solver import Solution, maximize
+
+_LOOSE = 1e-2  # tolerance of a stage that only leads to the next
+_SAMPLE = 2_000  # cells that suffice to tell good starts from bad
+_ENOUGH_POSITIVES = 30  # of a gene in the sample, to trust it there
+# Level and slope (per standard deviation) of the zero inflation at the extra starts, and whose
+# mean and size go with it; found by greedy cover of the best of many random starts.
+_EXTRA_STARTS = (("positive", -3.0, 4.0), ("positive", -3.0, -4.0), ("regression", -1.0, -2.0))
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A block of genes with everything that their likelihood needs.
+
+    Attributes
+    ----------
+    family : Family
+    counts : csr_array of shape (n_genes, n_cells)
+        Positive counts by gene.
+    bases : sequence of PartBasis
+        One per part.
+    offset, weights : Tensor of shape (n_cells,)
+    """
+
+    family: Family
+    counts: sp.csr_array
+    bases: Sequence[PartBasis]
+    offset: Tensor
+    weights: Tensor
+
+    def objective(self, block: CountBlock, family: Family, bases: Sequence[PartBasis]) -> Objective:
+        """Return the objective of a model on these cells."""
+        return Objective(family, block, bases, self.offset, self.weights)
+
+    def block(self) -> CountBlock:
+        """Prepare the counts on the designs' device."""
+        dtype, device = self.offset.dtype, self.offset.device
+        return CountBlock(
+            torch.as_tensor(self.counts.indptr.astype(np.int64), device=device),
+            torch.as_tensor(self.counts.indices.astype(np.int64), device=device),
+            torch.as_tensor(self.counts.data, device=device).to(dtype),
+            self.counts.shape[1],
+        )
+
+    def sample(self, size: int) -> "Problem":
+        """Return the problem on about ``size`` cells, spread evenly."""
+        cells = np.unique(np.linspace(0, self.counts.shape[1] - 1, size).astype(np.intp))
+        index = torch.as_tensor(cells, device=self.offset.device)
+        return replace(
+            self,
+            counts=sp.csr_array(self.counts[:, cells]),
+            bases=[PartBasis(b.U[index], b.penalty) for b in self.bases],
+            offset=self.offset[index],
+            weights=self.weights[index],
+        )
+
+
+def search(problem: Problem, *, max_iter: int, tol: float) -> Solution:
+    """Maximise each gene's likelihood from informed starts and keep its best maximum.
+
+    Parameters
+    ----------
+    problem : Problem
+    max_iter : int
+        Newton iterations allowed to each run.
+    tol : float
+        Gain in log-likelihood below which a gene has converged.
+
+    Returns
+    -------
+    Solution
+        Of the last run, the one over all cells that started where the others led.
+    """
+    block = problem.block()
+    objective = problem.objective(block, problem.family, problem.bases)
+    if problem.counts.shape[1] <= 2 * _SAMPLE:
+        start = _explore(problem, block, max_iter=max_iter)
+    else:
+        small = problem.sample(_SAMPLE)
+        start = _explore(small, small.block(), max_iter=max_iter)
+        rare = np.flatnonzero(np.diff(small.counts.indptr) < _ENOUGH_POSITIVES)
+        if len(rare):
+            whole = replace(problem, counts=sp.csr_array(problem.counts[rare]))
+            start[rare] = _explore(whole, whole.block(), max_iter=max_iter)
+    return maximize(objective, start, max_iter=max_iter, tol=tol)
+
+
+def _explore(problem: Problem, block: CountBlock, *, max_iter: int) -> Tensor:
+    """Return the most promising start of each gene."""
+    ones = torch.ones_like(problem.offset)[:, None]
+    constant = PartBasis(ones, ones.new_zeros(1, 1))
+    mean, size, *inflation = problem.bases
+    regressed, inflated = size.U.shape[1] > 1, bool(inflation)
+    moments = _moment_start(problem)
+    if not regressed and not inflated:
+        return _lift(moments, [mean, constant], problem.bases)
+
+    def climb(family: Family, bases: Sequence[PartBasis], start: Tensor) -> Solution:
+        objective = problem.objective(block, family, bases)
+        return maximize(objective, start, max_iter=max_iter, tol=_LOOSE)
+
+    nb = climb(NegBinFamily(), [mean, constant], moments).theta
+    nb_parts = [mean, size]
+    if not inflated:
+        return _lift(nb, [mean, constant], nb_parts)
+    zeros = inflation[0]
+    level = _constant(zeros).expand(len(nb), -1)
+    one_size = torch.cat([nb, -level], 1)
+    if not regressed:
+        return _lift(one_size, [mean, constant, zeros], problem.bases)
+    one_size = climb(problem.family, [mean, constant, zeros], one_size).theta
+    starts = [_lift(one_size, [mean, constant, zeros], problem.bases)]
+    regression = climb(NegBinFamily(), nb_parts, _lift(nb, [mean, constant], nb_parts)).theta
+    positive = _lift(nb, [mean, constant], nb_parts)
+    positive[:, : mean.U.shape[1]] = _mean_of_positives(problem)[:, None] * _constant(mean)
+    direction = _zeros_direction(problem, zeros)
+    for where, intercept, slope in _EXTRA_STARTS:
+        base = positive if where == "positive" else regression
+        starts.append(torch.cat([base, intercept * level + slope * direction], 1))
+    ends = [climb(problem.family, problem.bases, start) for start in starts]
+    best = torch.stack([end.value for end in ends]).argmax(0)
+    genes = torch.arange(len(best), device=best.device)
+    return torch.stack([end.theta for end in ends])[best, genes]
+
+
+def _constant(basis: PartBasis) -> Tensor:
+    """Coordinates of the predictor nearest to one in all cells."""
+    return basis.U.mean(0)
+
+
+def _lift(theta: Tensor, old: Sequence[PartBasis], new: Sequence[PartBasis]) -> Tensor:
+    """Project each part's predictor from one set of bases onto another."""
+    widths = [basis.U.shape[1] for basis in old]
+    parts = [
+        part if a is b else part @ (a.U.mT @ b.U / len(b.U))
+        for part, a, b in zip(theta.split(widths, 1), old, new, strict=True)
+    ]
+    return torch.cat(parts, 1)
+
+
+def _moment_start(problem: Problem) -> Tensor:
+    """Match each gene's mean, with a size of one."""
+    exposure = problem.weights @ problem.offset.exp()
+    total = _weighted_sum(problem.counts, problem.weights)
+    log_mean = (total.clamp_min(torch.finfo(total.dtype).eps) / exposure).log()
+    mean = log_mean[:, None] * _constant(problem.bases[0])
+    return torch.cat([mean, torch.zeros_like(mean[:, :1])], 1)
+
+
+def _mean_of_positives(problem: Problem) -> Tensor:
+    """Log of each gene's mean positive count at the average offset."""
+    total = _weighted_sum(problem.counts, problem.weights)
+    cells = _weighted_sum(problem.counts.sign(), problem.weights)
+    offset = problem.offset @ problem.weights / problem.weights.sum()
+    return (total / cells).clamp_min(torch.finfo(total.dtype).eps).nan_to_num(1.0).log() - offset
+
+
+def _zeros_direction(problem: Problem, basis: PartBasis) -> Tensor:
+    """Direction in the zero inflation's predictor along which zeros become more frequent.
+
+    The part of the zeros' projection that is not constant, with standard deviation one.
+    """
+    U = basis.U.cpu().numpy()
+    level = U.mean(0)
+    towards = -(problem.counts.sign() @ U) / len(U)  # up to a constant, the zeros' own
+    towards -= np.outer(towards @ level, level) / max(level @ level, np.finfo(float).tiny)
+    length = np.linalg.norm(towards, axis=1, keepdims=True)
+    return torch.as_tensor(towards / np.maximum(length, np.finfo(float).eps)).to(basis.U)
+
+
+def _weighted_sum(counts: sp.csr_array, weights: Tensor) -> Tensor:
+    return torch.as_tensor(counts @ weights.cpu().numpy().astype(float)).to(weights)
