@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from numpy.typing import NDArray
-from sklearn.utils.validation import check_array, column_or_1d
+from sklearn.utils.validation import check_array
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,6 @@ class CountMatrix:
         one_dimensional = not sparse and np.ndim(y) == 1
         if isinstance(y, pd.DataFrame | pd.Series):
             y = y.to_numpy()
-        if np.ndim(y) == 2 and np.shape(y)[1] == 1 and not sparse and names is None:
-            # scikit-learn's habit: a column vector is welcome, and worth a remark
-            y = column_or_1d(y, warn=True)
-            one_dimensional = True
         values = check_array(
             y,
             accept_sparse=("csc", "csr"),

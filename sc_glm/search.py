@@ -73,12 +73,14 @@ class Problem:
         )
 
 
-def search(problem: Problem, *, max_iter: int, tol: float) -> Solution:
+def search(problem: Problem, objective: Objective, *, max_iter: int, tol: float) -> Solution:
     """Maximise each gene's likelihood from informed starts and keep its best maximum.
 
     Parameters
     ----------
     problem : Problem
+    objective : Objective
+        The problem's own, of the model to fit.
     max_iter : int
         Newton iterations allowed to each run.
     tol : float
@@ -89,10 +91,8 @@ def search(problem: Problem, *, max_iter: int, tol: float) -> Solution:
     Solution
         Of the last run, the one over all cells that started where the others led.
     """
-    block = problem.block()
-    objective = problem.objective(block, problem.family, problem.bases)
     if problem.counts.shape[1] <= 2 * _SAMPLE:
-        start = _explore(problem, block, max_iter=max_iter)
+        start = _explore(problem, objective.block, max_iter=max_iter)
     else:
         small = problem.sample(_SAMPLE)
         start = _explore(small, small.block(), max_iter=max_iter)

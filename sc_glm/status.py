@@ -1,6 +1,19 @@
 """How a gene's fit ended, in words that are decided from the fitted point."""
 
+from collections.abc import Sequence
 from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sc_glm.family import DISPERSION, MEAN, ZERO_INFLATION
+
+# Information on a predictor (per unit, squared) under which the counts say nothing about it: its
+# standard error is over 100, and a Newton step along it promises next to no likelihood.
+_FLAT = 1e-4
+_SHARE = 0.3  # of a flat direction, to lay it to a part
+_POISSON_GAP = 3.0  # log size less log mean at which a flat size is taken for an infinite one
+_NO_INFLATION = -4.0  # log odds of a structural zero under which a flat one is taken for none
 
 
 class Status(StrEnum):
@@ -16,16 +29,82 @@ class Status(StrEnum):
     ITERATION_LIMIT = "iteration limit"
 
     @property
-    def at_maximum(self) -> bool:
-        """Whether the likelihood is at its supremum, be it finite in the coefficients or not."""
+    def reached_maximum(self) -> bool:
+        """Whether the likelihood is at its supremum, be the coefficients finite there or not."""
         return self is not Status.ITERATION_LIMIT
 
     @property
-    def well_defined(self) -> bool:
-        """Whether the distribution fitted is the maximum-likelihood one, without reserve."""
+    def worth_warning(self) -> bool:
+        """Whether some coefficient is arbitrary or unfinished.
+
+        A Poisson gene or one without zero inflation is as well fitted as any: its distribution is
+        the maximum-likelihood one.
+        """
         return self in {
-            Status.CONVERGED,
-            Status.POISSON,
-            Status.NO_INFLATION,
-            Status.POISSON_NO_INFLATION,
+            Status.SEPARATED,
+            Status.ALL_ZERO,
+            Status.NOT_IDENTIFIED,
+            Status.ITERATION_LIMIT,
         }
+
+
+def judge(
+    information: NDArray[np.float64],
+    converged: NDArray[np.bool_],
+    highest: dict[str, NDArray[np.float64]],
+    ranks: Sequence[int],
+) -> list[Status]:
+    """Decide each gene's status.
+
+    Parameters
+    ----------
+    information : ndarray of shape (n_genes, n_params, n_params)
+        Observed information in coordinates whose unit is a unit of a predictor.
+    converged : ndarray of shape (n_genes,)
+        Whether the solver met its tolerance.
+    highest : dict of str to ndarray of shape (n_genes,)
+        Each part's largest predictor over the cells.
+    ranks : sequence of int
+        Number of coordinates of each part, in the order of ``highest``.
+
+    Returns
+    -------
+    list of Status
+    """
+    curvature, directions = np.linalg.eigh(information)
+    rounding = np.finfo(float).eps * np.abs(curvature).max(axis=1, initial=0.0)
+    flat = curvature < np.maximum(_FLAT, 100 * rounding)[:, None]
+    weight = np.where(flat[:, None, :], directions**2, 0.0).sum(axis=2)
+    stops = np.cumsum([0, *ranks])
+    runs_away = {
+        part: weight[:, start:stop].sum(axis=1) > _SHARE
+        for part, start, stop in zip(highest, stops, stops[1:], strict=False)
+    }
+    return [
+        _one(
+            bool(converged[g]),
+            {part for part, runs in runs_away.items() if runs[g]},
+            {part: float(top[g]) for part, top in highest.items()},
+        )
+        for g in range(len(converged))
+    ]
+
+
+def _one(converged: bool, runs_away: set[str], highest: dict[str, float]) -> Status:
+    if not converged:
+        return Status.ITERATION_LIMIT
+    if not runs_away:
+        return Status.CONVERGED
+    if MEAN in runs_away:
+        return Status.SEPARATED
+    poisson = highest[DISPERSION] > highest[MEAN] + _POISSON_GAP
+    no_inflation = highest.get(ZERO_INFLATION, 0.0) < _NO_INFLATION
+    if runs_away == {DISPERSION, ZERO_INFLATION} and poisson and no_inflation:
+        return Status.POISSON_NO_INFLATION
+    if runs_away == {DISPERSION} and poisson:
+        return Status.POISSON
+    if runs_away == {ZERO_INFLATION} and no_inflation:
+        return Status.NO_INFLATION
+    if ZERO_INFLATION in runs_away:
+        return Status.SEPARATED
+    return Status.NOT_IDENTIFIED

@@ -1,0 +1,109 @@
+"""scikit-learn's pipeline with the verbs of a fitted count distribution."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from sklearn import pipeline
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted
+
+from sc_glm.distributions import NB, ZINB
+
+
+def _last_step_has(method: str) -> Any:
+    def check(self: "Pipeline") -> bool:
+        getattr(self._final_estimator, method)
+        return True
+
+    return available_if(check)
+
+
+class Pipeline(pipeline.Pipeline):  # type: ignore[misc]
+    """A scikit-learn pipeline that also samples, and predicts distributions.
+
+    Takes the parameters of :class:`sklearn.pipeline.Pipeline` and does all that it does. Methods of
+    the last step that scikit-learn does not know are applied to `X` as the other steps transform it.
+
+    Examples
+    --------
+    >>> from sc_glm import FormulaTransformer, NegBinRegressor, Pipeline
+    >>> from sc_glm.datasets import make_counts
+    >>> data = make_counts(random_state=0)
+    >>> model = Pipeline(
+    ...     [("design", FormulaTransformer(**data.formulas)), ("counts", NegBinRegressor())]
+    ... ).fit(data.obs, data.counts)
+    >>> model.sample(data.obs, random_state=0).shape == data.counts.shape
+    True
+    """
+
+    def _transformed(self, X: ArrayLike) -> Any:
+        check_is_fitted(self)
+        for _, _, transform in self._iter(with_final=False):
+            X = transform.transform(X)
+        return X
+
+    @_last_step_has("sample")
+    def sample(
+        self,
+        X: ArrayLike,
+        n_draws: int | None = None,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> NDArray[np.int64]:
+        """Transform `X` and draw counts; see :meth:`NegBinRegressor.sample`."""
+        return self._final_estimator.sample(self._transformed(X), n_draws, random_state)
+
+    @_last_step_has("predict_params")
+    def predict_params(self, X: ArrayLike) -> dict[str, NDArray[np.float64]]:
+        """Transform `X` and return each part's value; see :meth:`NegBinRegressor.predict_params`."""
+        return self._final_estimator.predict_params(self._transformed(X))
+
+    @_last_step_has("predict_dist")
+    def predict_dist(self, X: ArrayLike) -> NB | ZINB:
+        """Transform `X` and return the counts' distribution; see :meth:`NegBinRegressor.predict_dist`."""
+        return self._final_estimator.predict_dist(self._transformed(X))
+
+    @_last_step_has("log_prob")
+    def log_prob(self, X: ArrayLike, y: Any) -> NDArray[np.float64]:
+        """Transform `X` and return the log-probability of `y`; see :meth:`NegBinRegressor.log_prob`."""
+        return self._final_estimator.log_prob(self._transformed(X), y)
+
+    @property
+    def params_(self) -> dict[str, pd.DataFrame]:
+        """Coefficients of the last step, ``{part: DataFrame features x genes}``."""
+        return self._final_estimator.params_
+
+
+def make_pipeline(
+    *steps: Any, memory: Any = None, transform_input: list[str] | None = None, verbose: bool = False
+) -> Pipeline:
+    """Make a :class:`Pipeline` of steps named by their types.
+
+    Parameters
+    ----------
+    *steps : estimators
+        Transformers and, last, a regressor.
+    memory : str or object with the joblib.Memory interface, default=None
+        Where to cache fitted transformers.
+    transform_input : list of str, default=None
+        Metadata to transform along with `X`; see :func:`sklearn.pipeline.make_pipeline`.
+    verbose : bool, default=False
+        Whether to print the time that each step takes.
+
+    Returns
+    -------
+    Pipeline
+
+    Examples
+    --------
+    >>> from sc_glm import FormulaTransformer, NegBinRegressor, make_pipeline
+    >>> list(make_pipeline(FormulaTransformer("~ x"), NegBinRegressor()).named_steps)
+    ['formulatransformer', 'negbinregressor']
+    """
+    stock = pipeline.make_pipeline(
+        *steps, memory=memory, transform_input=transform_input, verbose=verbose
+    )
+    return Pipeline(
+        stock.steps, memory=memory, transform_input=transform_input, verbose=verbose
+    )
