@@ -1,6 +1,5 @@
 """Count matrices in every form that users have them, checked once and read by blocks of genes."""
 
-from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +16,7 @@ class CountMatrix:
 
     Attributes
     ----------
-    values : ndarray or csc_array of shape (n_cells, n_genes)
+    matrix : ndarray or csc_array of shape (n_cells, n_genes)
         Finite and not negative; a sparse matrix has sorted indices, no duplicates, no stored zeros.
     names : ndarray of str of shape (n_genes,)
         Genes' names.
@@ -25,7 +24,7 @@ class CountMatrix:
         Whether the counts of a single gene were given as a vector.
     """
 
-    values: Any
+    matrix: Any
     names: NDArray[np.object_]
     one_dimensional: bool
 
@@ -40,12 +39,9 @@ class CountMatrix:
             genes have one name. The message names the gene, the row and the value.
         """
         if y is None:
-            raise ValueError(
-                "This estimator requires y to be passed, but the target y is None."
-            )
+            raise ValueError("This estimator requires y to be passed, but the target y is None.")
         names = _names(y)
         sparse = sp.issparse(y)
-        one_dimensional = not sparse and np.ndim(y) == 1
         if isinstance(y, pd.DataFrame | pd.Series):
             y = y.to_numpy()
         values = check_array(
@@ -66,7 +62,8 @@ class CountMatrix:
                 f"Found input variables with inconsistent numbers of samples: X has {n_cells} rows,"
                 f" y has {values.shape[0]}."
             )
-        if values.ndim == 1:
+        one_dimensional = values.ndim == 1
+        if one_dimensional:
             values = values[:, None]
         if values.shape[1] == 0:
             raise ValueError("y has no columns: there is no gene to fit.")
@@ -80,24 +77,31 @@ class CountMatrix:
     @property
     def n_genes(self) -> int:
         """Number of genes."""
-        return int(self.values.shape[1])
+        return int(self.matrix.shape[1])
 
     def take_cells(self, cells: NDArray[np.intp]) -> "CountMatrix":
         """Return some of the cells."""
-        return CountMatrix(self.values[cells], self.names, self.one_dimensional)
+        return CountMatrix(self.matrix[cells], self.names, self.one_dimensional)
+
+    def dense(self, genes: slice) -> NDArray[Any]:
+        """Return the counts of some genes as a dense array."""
+        block = self.matrix[:, genes]
+        return block.toarray() if isinstance(block, sp.csc_array) else block
 
     def by_gene(self, genes: slice) -> sp.csr_array:
         """Return the positive counts of some genes in compressed rows, one per gene."""
-        block = sp.csr_array(self.values[:, genes].T, dtype=np.float64)
+        block = sp.csr_array(self.matrix[:, genes].T, dtype=np.float64)
         block.sum_duplicates()
         return block
 
 
 def _names(y: Any) -> NDArray[np.object_] | None:
-    labels: list[Hashable]
+    labels: list[Any]
     if isinstance(y, pd.DataFrame):
         if isinstance(y.columns, pd.MultiIndex):
-            raise ValueError("y has MultiIndex columns; gene names must be one level.")
+            raise ValueError(  # noqa: TRY004 - the frame is fine, its columns are not
+                "y has MultiIndex columns; gene names must be one level."
+            )
         labels = list(y.columns)
     elif isinstance(y, pd.Series):
         labels = ["y0" if y.name is None else y.name]
@@ -124,7 +128,7 @@ def _canonical(values: Any) -> sp.csc_array:
 
 
 def _check_values(values: Any, names: NDArray[np.object_]) -> None:
-    data = values.data if sp.issparse(values) else values
+    data = values.data if isinstance(values, sp.csc_array) else values
     if data.size == 0:
         return
     low, high = data.min(), data.max()  # NaN spreads to both
@@ -132,7 +136,7 @@ def _check_values(values: Any, names: NDArray[np.object_]) -> None:
         return
     for wrong, what in ((~np.isfinite(data), "is not finite"), (data < 0, "is negative")):
         if wrong.any():
-            if sp.issparse(values):
+            if isinstance(values, sp.csc_array):
                 entry = int(np.flatnonzero(wrong)[0])
                 row = int(values.indices[entry])
                 column = int(np.searchsorted(values.indptr, entry, side="right")) - 1

@@ -107,7 +107,9 @@ def _check_spelling(split: Sequence[tuple[str, str]], parts: Sequence[str]) -> N
         )
     offsets = [column for part, column in split if part == OFFSET]
     if len(offsets) > 1:
-        raise ValueError(f"X has {len(offsets)} offset columns, {offsets[:5]}; at most one is used.")
+        raise ValueError(
+            f"X has {len(offsets)} offset columns, {offsets[:5]}; at most one is used."
+        )
 
 
 def _take(X: FloatArray, where: Sequence[int]) -> FloatArray:

@@ -32,13 +32,13 @@ MEAN, DISPERSION, ZERO_INFLATION = "mean", "dispersion", "zero_inflation"
 class Terms(NamedTuple):
     """Log-mass per entry with its derivatives in the linear predictors.
 
-    ``score`` has one tensor per part; ``hessian`` one per pair of parts in the order of
-    :func:`pairs`, ``None`` where it is zero throughout.
+    ``score`` has one tensor per part; ``hessian`` one per pair of parts, in the order of
+    :func:`pairs`.
     """
 
     value: Tensor
     score: tuple[Tensor, ...]
-    hessian: tuple[Tensor | None, ...]
+    hessian: tuple[Tensor, ...]
 
 
 def pairs(n_parts: int) -> list[tuple[int, int]]:
@@ -192,8 +192,9 @@ class ZINBFamily:
             counts, count_predictors, shape
         )
         pi = zeta.sigmoid()
+        none = torch.zeros_like(value)
         return Terms(
-            value - softplus(zeta), (a, b, -pi), (h_ee, h_er, None, h_rr, None, pi * (pi - 1))
+            value - softplus(zeta), (a, b, -pi), (h_ee, h_er, none, h_rr, none, pi * (pi - 1))
         )
 
 

@@ -1,6 +1,7 @@
 """Fit all genes: cut them into blocks, give each to a worker, put the results together."""
 
 import contextlib
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -129,8 +130,9 @@ def fit_genes(
 def _block_size(batch_size: int | str, counts: CountMatrix, n_jobs: int | None) -> int:
     if isinstance(batch_size, int):
         return batch_size
-    by_memory = max(1, min(_BLOCK_GENES, _BLOCK_ENTRIES // max(1, counts.values.shape[0])))
-    return min(by_memory, -(-counts.n_genes // joblib.effective_n_jobs(n_jobs)))
+    by_memory = max(1, min(_BLOCK_GENES, _BLOCK_ENTRIES // max(1, counts.matrix.shape[0])))
+    workers = joblib.effective_n_jobs(1 if n_jobs is None else n_jobs)
+    return min(by_memory, math.ceil(counts.n_genes / workers))
 
 
 @contextlib.contextmanager
@@ -153,13 +155,17 @@ def _fit_block(
 ) -> GeneFits:
     with _one_thread(), torch.inference_mode():
         problem = _problem(family, counts, designs, settings)
-        limits = {"max_iter": settings.max_iter, "tol": settings.tol}
         objective = problem.objective(problem.block(), family, problem.bases)
         if start is None:
-            solution = search(problem, objective, **limits)
+            solution = search(problem, objective, max_iter=settings.max_iter, tol=settings.tol)
         else:
-            solution = maximize(objective, _coordinates(problem, designs, start), **limits)
-        theta = solution.theta.split(objective.ranks, dim=1)
+            solution = maximize(
+                objective,
+                _coordinates(problem, designs, start),
+                max_iter=settings.max_iter,
+                tol=settings.tol,
+            )
+        theta = torch.split(solution.theta, objective.ranks, dim=1)
         coef = {
             part: design.to_coef @ own.T.double().cpu().numpy()
             for (part, design), own in zip(designs.parts.items(), theta, strict=True)
@@ -183,9 +189,7 @@ def _fit_block(
         )
 
 
-def _problem(
-    family: Family, counts: sp.csr_array, designs: Designs, settings: Settings
-) -> Problem:
+def _problem(family: Family, counts: sp.csr_array, designs: Designs, settings: Settings) -> Problem:
     def tensor(x: FloatArray) -> Tensor:
         return torch.as_tensor(x, dtype=settings.dtype, device=settings.device)
 

@@ -1,4 +1,4 @@
-"""The log-likelihood of a block of genes with its gradient and Hessian, in one pass over the counts.
+"""The log-likelihood of a block of genes, its gradient and Hessian in one pass over the counts.
 
 Genes share their designs, so a pass computes elementwise terms for a tile of genes x cells and
 contracts them with the designs by matrix products that serve all genes of the tile. Every entry is
@@ -105,7 +105,9 @@ class Objective:
         stops = [sum(self.ranks[: i + 1]) for i in range(len(self.ranks))]
         self.slices = [slice(stop - k, stop) for stop, k in zip(stops, self.ranks, strict=True)]
         self.n_params = stops[-1]
-        self.penalty = torch.block_diag(*(basis.penalty for basis in bases))
+        self.penalty = torch.block_diag(  # type: ignore[no-untyped-call]
+            *(basis.penalty for basis in bases)
+        )
         # A part whose predictor is the same in all cells is evaluated once per gene.
         self._constant = [
             part > 0 and bool((basis.U[:1] == basis.U).all())
@@ -135,7 +137,9 @@ class Objective:
                 value[rows] += terms.value @ self.weights[cells]
                 for part, score in enumerate(terms.score):
                     gradient[rows, self.slices[part]] += score @ self._weighted[part][cells]
-                for (a, b), weight, product in zip(part_pairs, terms.hessian, products, strict=True):
+                for (a, b), weight, product in zip(
+                    part_pairs, terms.hessian, products, strict=True
+                ):
                     hessian[rows, self.slices[a], self.slices[b]] += (weight @ product).view(
                         -1, self.ranks[a], self.ranks[b]
                     )
@@ -218,10 +222,7 @@ def _put(terms: Terms, positive: Terms, flat: Tensor) -> None:
         (positive.value, *positive.score, *positive.hessian),
         strict=True,
     ):
-        if part is None:
-            whole.view(-1).index_fill_(0, flat, 0.0)
-        else:
-            whole.view(-1).scatter_(0, flat, part)
+        whole.view(-1).scatter_(0, flat, part)
 
 
 def _ranges(starts: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:

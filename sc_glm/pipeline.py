@@ -23,8 +23,9 @@ def _last_step_has(method: str) -> Any:
 class Pipeline(pipeline.Pipeline):  # type: ignore[misc]
     """A scikit-learn pipeline that also samples, and predicts distributions.
 
-    Takes the parameters of :class:`sklearn.pipeline.Pipeline` and does all that it does. Methods of
-    the last step that scikit-learn does not know are applied to `X` as the other steps transform it.
+    Takes the parameters of :class:`sklearn.pipeline.Pipeline` and does all that it does. Those
+    methods of the last step that scikit-learn does not know get `X` as the other steps transform
+    it.
 
     Examples
     --------
@@ -51,22 +52,22 @@ class Pipeline(pipeline.Pipeline):  # type: ignore[misc]
         n_draws: int | None = None,
         random_state: int | np.random.RandomState | None = None,
     ) -> NDArray[np.int64]:
-        """Transform `X` and draw counts; see :meth:`NegBinRegressor.sample`."""
+        """Draw counts; see :meth:`NegBinRegressor.sample`."""
         return self._final_estimator.sample(self._transformed(X), n_draws, random_state)
 
     @_last_step_has("predict_params")
     def predict_params(self, X: ArrayLike) -> dict[str, NDArray[np.float64]]:
-        """Transform `X` and return each part's value; see :meth:`NegBinRegressor.predict_params`."""
+        """Return each part's value; see :meth:`NegBinRegressor.predict_params`."""
         return self._final_estimator.predict_params(self._transformed(X))
 
     @_last_step_has("predict_dist")
     def predict_dist(self, X: ArrayLike) -> NB | ZINB:
-        """Transform `X` and return the counts' distribution; see :meth:`NegBinRegressor.predict_dist`."""
+        """Return the counts' distribution; see :meth:`NegBinRegressor.predict_dist`."""
         return self._final_estimator.predict_dist(self._transformed(X))
 
     @_last_step_has("log_prob")
     def log_prob(self, X: ArrayLike, y: Any) -> NDArray[np.float64]:
-        """Transform `X` and return the log-probability of `y`; see :meth:`NegBinRegressor.log_prob`."""
+        """Return the log-probability of `y`; see :meth:`NegBinRegressor.log_prob`."""
         return self._final_estimator.log_prob(self._transformed(X), y)
 
     @property
@@ -104,6 +105,4 @@ def make_pipeline(
     stock = pipeline.make_pipeline(
         *steps, memory=memory, transform_input=transform_input, verbose=verbose
     )
-    return Pipeline(
-        stock.steps, memory=memory, transform_input=transform_input, verbose=verbose
-    )
+    return Pipeline(stock.steps, memory=memory, transform_input=transform_input, verbose=verbose)

@@ -20,6 +20,8 @@ from sc_glm.solver import Solution, maximize
 
 _LOOSE = 1e-2  # tolerance of a stage that only leads to the next
 _SAMPLE = 2_000  # cells that suffice to tell good starts from bad
+_START_SIZES = (0.2, 10.0)
+_LONGEST_LEAN = 0.5
 _ENOUGH_POSITIVES = 30  # of a gene in the sample, to trust it there
 # Level and slope (per standard deviation) of the zero inflation at the extra starts, and whose
 # mean and size go with it; found by greedy cover of the best of many random starts.
@@ -151,24 +153,35 @@ def _lift(theta: Tensor, old: Sequence[PartBasis], new: Sequence[PartBasis]) -> 
     widths = [basis.U.shape[1] for basis in old]
     parts = [
         part if a is b else part @ (a.U.mT @ b.U / len(b.U))
-        for part, a, b in zip(theta.split(widths, 1), old, new, strict=True)
+        for part, a, b in zip(torch.split(theta, widths, dim=1), old, new, strict=True)
     ]
     return torch.cat(parts, 1)
 
 
 def _moment_start(problem: Problem) -> Tensor:
-    """Match each gene's mean, with a size of one."""
-    exposure = problem.weights @ problem.offset.exp()
-    total = _weighted_sum(problem.counts, problem.weights)
-    log_mean = (total.clamp_min(torch.finfo(total.dtype).eps) / exposure).log()
-    mean = log_mean[:, None] * _constant(problem.bases[0])
-    return torch.cat([mean, torch.zeros_like(mean[:, :1])], 1)
+    """Match each gene's mean and variance over all cells, then lean towards its counts.
+
+    The second step is a Poisson Newton step from the constant mean, cut to a length at which the
+    quadratic model still holds.
+    """
+    U, weights = problem.bases[0].U, problem.weights
+    tiny = torch.finfo(U.dtype).eps
+    exposure = weights * problem.offset.exp()
+    total = _contract(problem.counts, weights).clamp_min(tiny)
+    mean = total / weights.sum()
+    variance = _contract(problem.counts**2, weights) / weights.sum() - mean**2
+    size = (mean**2 / (variance - mean).clamp_min(tiny)).clamp(*_START_SIZES)
+    constant = (total / exposure.sum()).log()[:, None] * _constant(problem.bases[0])
+    lean = _contract(problem.counts, weights[:, None] * U) / total[:, None]
+    lean -= exposure @ U / exposure.sum()
+    lean *= (_LONGEST_LEAN / lean.norm(dim=1, keepdim=True).clamp_min(tiny)).clamp_max(1.0)
+    return torch.cat([constant + lean, size.log()[:, None]], 1)
 
 
 def _mean_of_positives(problem: Problem) -> Tensor:
     """Log of each gene's mean positive count at the average offset."""
-    total = _weighted_sum(problem.counts, problem.weights)
-    cells = _weighted_sum(problem.counts.sign(), problem.weights)
+    total = _contract(problem.counts, problem.weights)
+    cells = _contract(problem.counts.sign(), problem.weights)
     offset = problem.offset @ problem.weights / problem.weights.sum()
     return (total / cells).clamp_min(torch.finfo(total.dtype).eps).nan_to_num(1.0).log() - offset
 
@@ -178,13 +191,14 @@ def _zeros_direction(problem: Problem, basis: PartBasis) -> Tensor:
 
     The part of the zeros' projection that is not constant, with standard deviation one.
     """
-    U = basis.U.cpu().numpy()
-    level = U.mean(0)
-    towards = -(problem.counts.sign() @ U) / len(U)  # up to a constant, the zeros' own
-    towards -= np.outer(towards @ level, level) / max(level @ level, np.finfo(float).tiny)
-    length = np.linalg.norm(towards, axis=1, keepdims=True)
-    return torch.as_tensor(towards / np.maximum(length, np.finfo(float).eps)).to(basis.U)
+    level = _constant(basis)
+    towards = -_contract(problem.counts.sign(), basis.U)  # of the positives: up to a constant
+    towards -= torch.outer(towards @ level, level) / (level @ level).clamp_min(
+        torch.finfo(level.dtype).tiny
+    )
+    return towards / towards.norm(dim=1, keepdim=True).clamp_min(torch.finfo(level.dtype).eps)
 
 
-def _weighted_sum(counts: sp.csr_array, weights: Tensor) -> Tensor:
-    return torch.as_tensor(counts @ weights.cpu().numpy().astype(float)).to(weights)
+def _contract(counts: sp.csr_array, over_cells: Tensor) -> Tensor:
+    """Matrix product of sparse counts with a dense array over cells."""
+    return torch.as_tensor(counts @ over_cells.cpu().numpy().astype(float)).to(over_cells)

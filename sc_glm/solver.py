@@ -16,7 +16,7 @@ from sc_glm.objective import Evaluation, Objective
 _FIRST_RADIUS = 2.0
 _LARGEST_RADIUS = 50.0
 _ACCEPT = 1e-4
-_BISECTIONS = 40
+_BISECTIONS = 20  # a radius need not be met to more digits
 _LONGEST_STRIDE = 16.0
 
 
@@ -71,21 +71,20 @@ class _Model:
     def step(self, radius: Tensor) -> tuple[Tensor, Tensor]:
         """Return the step to the model's maximum within ``radius``, and whether it is Newton's."""
         tiny = torch.finfo(radius.dtype).tiny
-        lowest = self.curvature[:, :1]
-        low = (-lowest).clamp_min(0.0)
-        newton = self.slope / self.curvature.clamp_min(tiny)
-        inside = (lowest[:, 0] > 0) & (newton.norm(dim=1) <= radius)
-        damping = torch.zeros_like(low)
-        if not inside.all():
-            high = low + self.slope.norm(dim=1, keepdim=True) / radius[:, None]
+        lowest = self.curvature[:, 0]
+        in_basis = self.slope / self.curvature.clamp_min(tiny)
+        inside = (lowest > 0) & (in_basis.norm(dim=1) <= radius)
+        beyond = ~inside
+        if beyond.any():
+            slope, curvature, limit = self.slope[beyond], self.curvature[beyond], radius[beyond]
+            low = (-lowest[beyond]).clamp_min(0.0)
+            high = low + slope.norm(dim=1) / limit
             for _ in range(_BISECTIONS):
                 middle = 0.5 * (low + high)
-                length = (self.slope / (self.curvature + middle).clamp_min(tiny)).norm(dim=1)
-                too_long = (length > radius)[:, None]
-                low = torch.where(too_long, middle, low)
-                high = torch.where(too_long, high, middle)
-            damping = torch.where(inside[:, None], damping, high)
-        in_basis = self.slope / (self.curvature + damping).clamp_min(tiny)
+                length = (slope / (curvature + middle[:, None]).clamp_min(tiny)).norm(dim=1)
+                low = torch.where(length > limit, middle, low)
+                high = torch.where(length > limit, high, middle)
+            in_basis[beyond] = slope / (curvature + high[:, None]).clamp_min(tiny)
         return (self.vectors @ in_basis[:, :, None])[:, :, 0], inside
 
     def gain(self, step: Tensor) -> Tensor:

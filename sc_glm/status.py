@@ -93,18 +93,15 @@ def judge(
 def _one(converged: bool, runs_away: set[str], highest: dict[str, float]) -> Status:
     if not converged:
         return Status.ITERATION_LIMIT
-    if not runs_away:
-        return Status.CONVERGED
-    if MEAN in runs_away:
-        return Status.SEPARATED
     poisson = highest[DISPERSION] > highest[MEAN] + _POISSON_GAP
     no_inflation = highest.get(ZERO_INFLATION, 0.0) < _NO_INFLATION
-    if runs_away == {DISPERSION, ZERO_INFLATION} and poisson and no_inflation:
-        return Status.POISSON_NO_INFLATION
-    if runs_away == {DISPERSION} and poisson:
-        return Status.POISSON
-    if runs_away == {ZERO_INFLATION} and no_inflation:
-        return Status.NO_INFLATION
-    if ZERO_INFLATION in runs_away:
+    if MEAN in runs_away or (ZERO_INFLATION in runs_away and not no_inflation):
         return Status.SEPARATED
-    return Status.NOT_IDENTIFIED
+    if DISPERSION in runs_away and not poisson:
+        return Status.NOT_IDENTIFIED
+    return {
+        frozenset[str](): Status.CONVERGED,
+        frozenset({DISPERSION}): Status.POISSON,
+        frozenset({ZERO_INFLATION}): Status.NO_INFLATION,
+        frozenset({DISPERSION, ZERO_INFLATION}): Status.POISSON_NO_INFLATION,
+    }[frozenset(runs_away)]

@@ -1,0 +1,403 @@
+"""What the regressors share: everything but their family."""
+
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from numbers import Integral, Real
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit
+from sklearn.base import BaseEstimator, RegressorMixin, _fit_context
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import Tags, check_scalar
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    check_is_fitted,
+    check_random_state,
+    validate_data,
+)
+
+from sc_glm.counts import CountMatrix
+from sc_glm.design import INTERCEPT, FloatArray, Layout, PartDesign
+from sc_glm.distributions import NB, ZINB
+from sc_glm.family import DISPERSION, MEAN, ZERO_INFLATION, Family
+from sc_glm.fitting import Designs, GeneFits, Settings, fit_genes
+from sc_glm.status import Status
+
+_NAMED_IN_WARNING = 3
+_SCORED_ENTRIES = 2_000_000  # of the matrix at a time
+
+
+class CountRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
+    """What the estimators share; they differ by their family."""
+
+    _family: ClassVar[Family]
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "alpha": [Interval(Real, 0, None, closed="left"), dict],
+        "fit_intercept": ["boolean"],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="neither")],
+        "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        "n_jobs": [Integral, None],
+        "device": [str, torch.device],
+        "dtype": [StrOptions({"float64", "float32"})],
+        "warm_start": ["boolean"],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        *,
+        alpha: float | dict[str, float] = 0.0,
+        fit_intercept: bool = True,
+        max_iter: int = 100,
+        tol: float = 1e-6,
+        batch_size: int | str = "auto",
+        n_jobs: int | None = None,
+        device: str | torch.device = "cpu",
+        dtype: str = "float64",
+        warm_start: bool = False,
+        verbose: int = 0,
+    ) -> None:
+        self.alpha = alpha
+        self.fit_intercept = fit_intercept
+        self.max_iter = max_iter
+        self.tol = tol
+        self.batch_size = batch_size
+        self.n_jobs = n_jobs
+        self.device = device
+        self.dtype = dtype
+        self.warm_start = warm_start
+        self.verbose = verbose
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        tags.target_tags.positive_only = True
+        tags.target_tags.required = True
+        tags.regressor_tags.poor_score = True  # a log-likelihood, not an R²
+        return tags
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: ArrayLike, y: Any, sample_weight: ArrayLike | None = None) -> Self:
+        """Estimate every gene's coefficients by maximum likelihood.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_cells, n_features)
+            A design frame, whose columns are spelled ``part__column``, or the covariates of the
+            mean.
+        y : array-like or sparse matrix of shape (n_cells, n_genes) or (n_cells,)
+            Counts; the columns of a DataFrame name the genes.
+        sample_weight : array-like of shape (n_cells,), default=None
+            Weights of the cells. An integer weight equals as many copies of the cell.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            If `X`, `y` or a parameter is not what it should be; the message names the column,
+            gene or part and the value.
+
+        Warns
+        -----
+        sklearn.exceptions.ConvergenceWarning
+            Once, if some genes have coefficients that no finite number of counts determines, or
+            did not converge; see ``status_``.
+        """
+        settings = self._settings()
+        covariates: FloatArray = validate_data(self, X, dtype=np.float64)
+        counts = CountMatrix.of(y, n_cells=len(covariates))
+        weights = _check_sample_weight(
+            sample_weight, covariates, dtype=np.float64, ensure_non_negative=True
+        )
+        if not weights.any():
+            raise ValueError("sample_weight is zero for every cell.")
+        parts = self._family.parts
+        layout = Layout.of(
+            getattr(self, "feature_names_in_", None),
+            covariates.shape[1],
+            parts,
+            intercept=self.fit_intercept,
+        )
+        penalties = self._penalties(float(weights.sum()))
+        present = np.flatnonzero(weights)
+        if len(present) < len(covariates):
+            covariates, weights = covariates[present], weights[present]
+            counts = counts.take_cells(present)
+        designs = Designs(
+            {
+                part: _part_design(matrix, layout.columns[part], penalties[part])
+                for part, matrix in layout.designs(covariates).items()
+            },
+            layout.offset_of(covariates),
+            weights,
+        )
+        fits = fit_genes(
+            self._family,
+            counts,
+            designs,
+            settings,
+            batch_size=self.batch_size,
+            n_jobs=self.n_jobs,
+            start=self._start(layout, counts),
+            progress=bool(self.verbose),
+        )
+        self._set_fitted(layout, counts, fits)
+        self._warn()
+        return self
+
+    def _settings(self) -> Settings:
+        try:
+            device = torch.device(self.device)
+            torch.empty(0, dtype=getattr(torch, self.dtype), device=device)
+        except (RuntimeError, AssertionError, TypeError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(
+                f"device={str(self.device)!r} with dtype={self.dtype!r} is not available here: "
+                f"{reason}"
+            ) from error
+        return Settings(self.max_iter, self.tol, device, getattr(torch, self.dtype))
+
+    def _penalties(self, total_weight: float) -> dict[str, float]:
+        """Penalty of each part on the scale of the summed log-likelihood."""
+        parts = self._family.parts
+        alpha = self.alpha if isinstance(self.alpha, dict) else dict.fromkeys(parts, self.alpha)
+        for part, value in alpha.items():
+            if part not in parts:
+                raise ValueError(
+                    f"alpha names the part {part!r}; this model's parts are {list(parts)}."
+                )
+            check_scalar(value, f"alpha[{part!r}]", Real, min_val=0)
+        return {part: total_weight * float(alpha.get(part, 0.0)) for part in parts}
+
+    def _start(self, layout: Layout, counts: CountMatrix) -> dict[str, FloatArray] | None:
+        if not (self.warm_start and hasattr(self, "params_")):
+            return None
+        same = list(self.target_names_) == list(counts.names) and all(
+            list(self.params_[part].index) == columns for part, columns in layout.columns.items()
+        )
+        if not same:
+            raise ValueError(
+                "warm_start=True, but the genes or the columns are not those of the last fit."
+            )
+        return {part: table.to_numpy() for part, table in self.params_.items()}
+
+    def _set_fitted(self, layout: Layout, counts: CountMatrix, fits: GeneFits) -> None:
+        self._layout = layout
+        self._one_dimensional = counts.one_dimensional
+        self.target_names_ = counts.names
+        self.params_ = {
+            part: pd.DataFrame(coef, index=layout.columns[part], columns=counts.names)
+            for part, coef in fits.coef.items()
+        }
+        self.log_likelihood_ = fits.log_likelihood
+        self.n_iter_ = fits.n_iter
+        self.status_ = np.array([str(status) for status in fits.status], dtype=object)
+        self.converged_ = np.array([status.reached_maximum for status in fits.status])
+        mean = self.params_[MEAN]
+        is_intercept = mean.index == INTERCEPT
+        coef = mean.to_numpy()[~is_intercept].T
+        intercept = mean.to_numpy()[is_intercept].sum(axis=0)
+        self.coef_ = coef[0] if counts.one_dimensional else coef
+        self.intercept_ = intercept[0] if counts.one_dimensional else intercept
+
+    def _warn(self) -> None:
+        counted = Counter(self.status_)
+        reasons = []
+        for status in Status:
+            if status.worth_warning and counted[status]:
+                genes = self.target_names_[self.status_ == status]
+                named = ", ".join(genes[:_NAMED_IN_WARNING])
+                more = ", ..." if len(genes) > _NAMED_IN_WARNING else ""
+                reasons.append(f"{counted[status]} {status} ({named}{more})")
+        if reasons:
+            warnings.warn(
+                f"Of {len(self.status_)} genes, {'; '.join(reasons)}. "
+                "Predictions for them are usable, some of their coefficients are not; see status_.",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+
+    def _predictors(self, X: ArrayLike) -> dict[str, FloatArray]:
+        """Each part's linear predictor, cells x genes."""
+        check_is_fitted(self)
+        covariates: FloatArray = validate_data(self, X, dtype=np.float64, reset=False)
+        designs = self._layout.designs(covariates)
+        predictors = {
+            part: designs[part] @ table.to_numpy() for part, table in self.params_.items()
+        }
+        predictors[MEAN] += self._layout.offset_of(covariates)[:, None]
+        return predictors
+
+    def _shaped(self, values: NDArray[Any]) -> NDArray[Any]:
+        return values[..., 0] if self._one_dimensional else values
+
+    def predict_params(self, X: ArrayLike) -> dict[str, FloatArray]:
+        """Return the value of each part for every cell and gene.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_cells, n_features)
+
+        Returns
+        -------
+        dict of str to ndarray of shape (n_cells, n_genes)
+            ``mean``: mu, offset included; ``dispersion``: the size r (variance mu + mu²/r, the
+            *inverse* of what DESeq2 and edgeR call dispersion); ``zero_inflation``: pi.
+        """
+        inverse_links: dict[str, Callable[[FloatArray], FloatArray]] = {
+            MEAN: _exp,
+            DISPERSION: _exp,
+            ZERO_INFLATION: expit,
+        }
+        return {
+            part: self._shaped(inverse_links[part](predictor))
+            for part, predictor in self._predictors(X).items()
+        }
+
+    def predict_dist(self, X: ArrayLike) -> NB | ZINB:
+        """Return the fitted distribution of every cell's and gene's count.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_cells, n_features)
+
+        Returns
+        -------
+        NB or ZINB
+            With SciPy's methods (``pmf``, ``cdf``, ``ppf``, ``mean``, ...), elementwise.
+        """
+        params = self.predict_params(X)
+        if ZERO_INFLATION in params:
+            return ZINB(params[MEAN], params[DISPERSION], params[ZERO_INFLATION])
+        return NB(params[MEAN], params[DISPERSION])
+
+    def predict(self, X: ArrayLike) -> FloatArray:
+        """Return the expected counts.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_cells, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_cells, n_genes) or (n_cells,)
+            E[y | x]; with zero inflation (1 - pi) mu.
+        """
+        params = self.predict_params(X)
+        if ZERO_INFLATION in params:
+            return params[MEAN] * (1.0 - params[ZERO_INFLATION])
+        return params[MEAN]
+
+    def sample(
+        self,
+        X: ArrayLike,
+        n_draws: int | None = None,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> NDArray[np.int64]:
+        """Draw counts from the fitted model.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_cells, n_features)
+        n_draws : int, default=None
+            Number of data sets to draw; None draws one, without an axis for it.
+        random_state : int, RandomState instance or None, default=None
+            Seed; an integer gives the same counts each time.
+
+        Returns
+        -------
+        ndarray of int, of shape (n_cells, n_genes) or (n_draws, n_cells, n_genes)
+        """
+        dist = self.predict_dist(X)
+        size = None
+        if n_draws is not None:
+            size = (check_scalar(n_draws, "n_draws", Integral, min_val=1), *dist.shape)
+        return dist.rvs(size=size, random_state=check_random_state(random_state))
+
+    def log_prob(self, X: ArrayLike, y: Any) -> FloatArray:
+        """Return the log-probability of each count under the fitted model.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_cells, n_features)
+        y : array-like or sparse matrix of shape (n_cells, n_genes) or (n_cells,)
+
+        Returns
+        -------
+        ndarray of shape (n_cells, n_genes) or (n_cells,)
+        """
+        dist = self.predict_dist(X)
+        counts = self._checked(y, n_cells=dist.shape[0])
+        return dist.logpmf(self._shaped(counts.dense(slice(None))))
+
+    def score(self, X: ArrayLike, y: Any, sample_weight: ArrayLike | None = None) -> float:
+        """Return the mean log-likelihood per entry: higher is a better fit.
+
+        Unlike R², it sees the dispersion and the zero inflation as well as the mean, so that
+        formulas of any part can be compared by cross-validation.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_cells, n_features)
+        y : array-like or sparse matrix of shape (n_cells, n_genes) or (n_cells,)
+        sample_weight : array-like of shape (n_cells,), default=None
+
+        Returns
+        -------
+        float
+        """
+        params = self.predict_params(X)
+        n_cells = len(params[MEAN])
+        counts = self._checked(y, n_cells=n_cells)
+        weights = _check_sample_weight(
+            sample_weight, counts.matrix, dtype=np.float64, ensure_non_negative=True
+        )
+        columns = {part: values.reshape(n_cells, -1) for part, values in params.items()}
+        distribution = ZINB if ZERO_INFLATION in columns else NB
+        step = max(1, _SCORED_ENTRIES // n_cells)
+        total = 0.0
+        for first in range(0, counts.n_genes, step):
+            genes = slice(first, first + step)
+            dist = distribution(*(values[:, genes] for values in columns.values()))
+            total += float(weights @ dist.logpmf(counts.dense(genes)).sum(axis=1))
+        return total / (float(weights.sum()) * counts.n_genes)
+
+    def _checked(self, y: Any, *, n_cells: int) -> CountMatrix:
+        counts = CountMatrix.of(y, n_cells=n_cells)
+        if counts.n_genes != len(self.target_names_):
+            raise ValueError(
+                f"y has {counts.n_genes} genes, but the model was fitted on "
+                f"{len(self.target_names_)}."
+            )
+        if isinstance(y, pd.DataFrame) and list(counts.names) != list(self.target_names_):
+            wrong = next(
+                (a, b) for a, b in zip(counts.names, self.target_names_, strict=True) if a != b
+            )
+            raise ValueError(
+                f"y's genes are not those of the fit, in its order: found {wrong[0]!r} where "
+                f"{wrong[1]!r} was."
+            )
+        return counts
+
+
+def _part_design(matrix: FloatArray, columns: list[str], penalty: float) -> PartDesign:
+    if penalty == 0:
+        return PartDesign.of(matrix)
+    design = PartDesign.of(matrix, penalised=np.array([c != INTERCEPT for c in columns]))
+    return PartDesign(design.U, design.to_coef, penalty * design.penalty)
+
+
+def _exp(x: FloatArray) -> FloatArray:
+    return np.exp(np.minimum(x, np.log(np.finfo(float).max)))
