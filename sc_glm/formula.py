@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 __all__ = ["FormulaTransformer"]
 
+# How far beyond its range a spline is held, as a share of the range.
+SPLINE_MARGIN = 0.05
+
 PARTS = ("mean", "dispersion", "zero_inflation", "offset")
 
 
@@ -80,6 +83,9 @@ class FormulaTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     -----
     A formula is Python code, evaluated with formulaic's transforms and NumPy (as ``np``) in
     reach: do not take one from an untrusted source.
+
+    A spline with a range (``bs``) holds its end value for 5 % of the range beyond it, so that a
+    fold's extreme cells do not fail a cross-validation; farther out is an error.
 
     Text and categorical columns are factors (a pandas categorical's levels in its own order,
     those without a row included; others sorted), numbers and booleans are not: write
@@ -505,8 +511,12 @@ def _check_levels(values: pd.Series, levels: list[Any], index: pd.Index, what: s
         )
 
 
-def _with_range_in_error(spline: Callable[..., Any]) -> Callable[..., Any]:
-    """Name value and range where a spline refuses to extrapolate."""
+def _with_margin(spline: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a spline that refuses to extrapolate hold its end value for a little way.
+
+    The extreme cells of a data set are held out by one fold of every cross-validation: a value
+    just beyond the training range is no error. One that is far beyond is, and is named.
+    """
 
     @functools.wraps(spline)  # also the mark by which formulaic knows a stateful transform
     def wrapper(x: Any, *args: Any, _state: dict[str, Any], **kwargs: Any) -> Any:
@@ -516,14 +526,16 @@ def _with_range_in_error(spline: Callable[..., Any]) -> Callable[..., Any]:
             low, high = _state.get("lower_bound"), _state.get("upper_bound")
             if low is None or high is None:
                 raise
-            values = np.asarray(x)
-            outside = values[(values < low) | (values > high)]
-            if not len(outside):
+            values = pd.Series(np.asarray(x))
+            beyond = np.maximum(low - values, values - high)
+            if not (beyond > 0).any():
                 raise
+            if (beyond <= SPLINE_MARGIN * (high - low)).all():
+                return spline(values.clip(low, high), *args, _state=_state, **kwargs)
             raise ValueError(
-                f"the value {outside[0]} is outside the spline's range [{low}, {high}] "
-                f"({len(outside)} of {len(values)} rows are). extrapolation='clip' or "
-                "'extend' allows it"
+                f"the value {values[beyond.idxmax()]} is outside the spline's range "
+                f"[{low}, {high}] ({int((beyond > 0).sum())} of {len(values)} rows are). "
+                "extrapolation='clip' or 'extend' allows it"
             ) from error
 
     return wrapper
@@ -532,5 +544,5 @@ def _with_range_in_error(spline: Callable[..., Any]) -> Callable[..., Any]:
 # Beside formulaic's transforms, all that a formula can see.
 CONTEXT: Mapping[str, Any] = {
     "np": np,
-    **{name: _with_range_in_error(TRANSFORMS[name]) for name in ("bs", "cc", "cr", "cs")},
+    **{name: _with_margin(TRANSFORMS[name]) for name in ("bs", "cc", "cr", "cs")},
 }

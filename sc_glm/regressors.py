@@ -64,7 +64,7 @@ class NegBinRegressor(CountRegressor):
         Names of the genes, ``y0, y1, ...`` unless `y` has column names.
     n_features_in_ : int
         Number of columns of `X`.
-    feature_names_in_ : ndarray of str of shape (n_features_in_,)
+    feature_names_in_ : ndarray of str of shape (`n_features_in_`,)
         Names of the columns of `X`, when it has any.
 
     See Also
@@ -148,7 +148,7 @@ class ZINBRegressor(CountRegressor):
         Names of the genes, ``y0, y1, ...`` unless `y` has column names.
     n_features_in_ : int
         Number of columns of `X`.
-    feature_names_in_ : ndarray of str of shape (n_features_in_,)
+    feature_names_in_ : ndarray of str of shape (`n_features_in_`,)
         Names of the columns of `X`, when it has any.
 
     See Also
@@ -160,10 +160,11 @@ class ZINBRegressor(CountRegressor):
     >>> import numpy as np
     >>> from sc_glm import ZINBRegressor
     >>> rng = np.random.default_rng(0)
+    >>> X = rng.normal(size=(2000, 1))
     >>> y = rng.negative_binomial(2, 0.2, size=2000) * (rng.uniform(size=2000) > 0.3)
-    >>> model = ZINBRegressor().fit(np.zeros((2000, 0)), y)
-    >>> model.predict_params(np.zeros((1, 0)))["zero_inflation"].round(2)
-    array([0.3])
+    >>> model = ZINBRegressor().fit(X, y)
+    >>> model.predict_params(X[:2])["zero_inflation"].round(1)
+    array([0.3, 0.3])
     """
 
     _family = ZINBFamily()

@@ -14,8 +14,9 @@ from torch import Tensor
 from sc_glm.objective import Evaluation, Objective
 
 _FIRST_RADIUS = 2.0
-_LARGEST_RADIUS = 50.0
+_LARGEST_RADIUS = 1e4
 _ACCEPT = 1e-4
+_FIRM = 1e3
 _BISECTIONS = 20  # a radius need not be met to more digits
 _LONGEST_STRIDE = 16.0
 
@@ -140,9 +141,11 @@ def maximize(
         stalled = radius < eps
         leaving = done | stalled if iteration < max_iter - 1 else torch.ones_like(done)
         if leaving.any():
-            last = torch.where(done & newton, promised, 0.0)
+            # The last step is not evaluated: only a firm model is trusted with it.
+            firm = done & newton & (model.curvature[:, 0] > _FIRM * floor)
+            last = torch.where(firm, promised, 0.0)
             ids = genes[leaving]
-            solution.theta[ids] = (theta + step * (last > 0)[:, None])[leaving]
+            solution.theta[ids] = (theta + step * firm[:, None])[leaving]
             solution.value[ids] = (at.value + last)[leaving]
             solution.hessian[ids] = at.hessian[leaving]
             solution.n_iter[ids] = iteration + 1

@@ -495,6 +495,17 @@ def test_computed_missing_level(cells):
 
 
 @pytest.mark.parametrize("spline", ["bs(x, df=5)", "cs(x, df=4, extrapolation='raise')"])
+def test_just_outside_of_the_splines_range_its_end_holds(cells, spline):
+    model = fit(cells, f"~ {spline}")
+    low, high = cells["x"].min(), cells["x"].max()
+    ends = cells.iloc[:2].assign(x=[low, high])
+    beyond = cells.iloc[:2].assign(x=[low - 0.04 * (high - low), high + 0.04 * (high - low)])
+    pd.testing.assert_frame_equal(model.transform(beyond), model.transform(ends))
+    with pytest.raises(ValueError, match="spline's range"):
+        model.transform(cells.assign(x=high + 0.06 * (high - low)))
+
+
+@pytest.mark.parametrize("spline", ["bs(x, df=5)", "cs(x, df=4, extrapolation='raise')"])
 def test_outside_of_the_splines_range(cells, spline):
     model = fit(cells, f"~ {spline}")
     low, high = cells["x"].min(), cells["x"].max()

@@ -1,0 +1,46 @@
+# Needs Python 3.11 or newer (with venv and pip) and make; the rest goes into $(VENV).
+#
+# On Linux, PyPI's torch brings CUDA along (gigabytes). For a machine without an NVIDIA GPU:
+#   PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make demo
+PYTHON ?= python3
+VENV ?= .venv
+OUTPUT ?= output
+
+RUN := "$(VENV)/bin/python"
+export MPLBACKEND := Agg
+
+.PHONY: help demo test lint types docs clean
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
+
+demo: $(VENV)/installed-plots  ## fit, predict and simulate; tables on screen, files in output/
+	$(RUN) examples/seed_notebook.py --output "$(OUTPUT)"
+
+test: $(VENV)/installed-test  ## run the tests, two at a time
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2
+
+lint: $(VENV)/installed-dev  ## check style and formatting
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+types: $(VENV)/installed-dev  ## check the type annotations
+	$(RUN) -m mypy
+
+docs: $(VENV)/installed-dev  ## build the documentation in doc/_build/html
+	rm -rf doc/api/generated
+	$(RUN) -m sphinx -q -W --keep-going -E -b html doc doc/_build/html
+
+clean:  ## remove the virtual environment and everything built
+	rm -rf "$(VENV)" output build dist doc/_build doc/api/generated
+	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
+
+# One virtual environment; a stamp for each extra that is installed in it.
+$(VENV)/installed-%: pyproject.toml constraints.txt
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one: make PYTHON=...")'
+	@echo 'Installing sc_glm[$*] in $(VENV); the first time takes a minute or more.'
+	"$(PYTHON)" -m venv "$(VENV)"
+	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$*]"
+	touch "$@"

@@ -1,0 +1,580 @@
+"""Fit, predict and simulate with AnnData; the only module that imports anndata.
+
+The cells' covariates are ``adata.obs``, the counts ``adata.X`` or one of ``adata.layers``, dense,
+sparse or on disk, and ``adata.raw`` is never read. :func:`fit`, :func:`predict`, :func:`sample` and
+:func:`read_params` follow scanpy: `adata` first, results under a key. :class:`AnnDataRegressor`
+follows scikit-learn: a model whose `X` is an AnnData, for cross-validation and searches.
+"""
+
+import re
+import warnings
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+import sklearn
+from anndata import AnnData, ImplicitModificationWarning
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, MetaEstimatorMixin, RegressorMixin, clone
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.pipeline import Pipeline
+from sklearn.utils import Tags, check_random_state
+from sklearn.utils.validation import check_is_fitted
+
+from sc_glm.distributions import NB, ZINB
+from sc_glm.formula import FormulaTransformer
+from sc_glm.regressors import NegBinRegressor, ZINBRegressor
+
+__all__ = ["AnnDataRegressor", "fit", "predict", "read_params", "sample"]
+
+_JUDGED_VALUES = 100_000  # of a matrix, to tell whether they are counts
+_DENSE_ENTRIES = 2_000_000  # of a matrix at a time, where it goes from dense to sparse
+
+
+class AnnDataRegressor(MetaEstimatorMixin, RegressorMixin, BaseEstimator):  # type: ignore[misc]
+    """A model whose `X` is an AnnData: covariates from ``obs``, counts from ``X`` or a layer.
+
+    An AnnData is sliced by cells as an array is by rows, so that it goes straight into
+    :func:`~sklearn.model_selection.cross_validate`, :class:`~sklearn.model_selection.GridSearchCV`
+    and splitters by group; `y` stays None. Sparse counts stay sparse.
+
+    Parameters
+    ----------
+    model : estimator
+        A pipeline of a :class:`~sc_glm.FormulaTransformer` and a regressor, or a regressor alone,
+        which takes all columns of ``obs`` (they must be numbers) as the mean's covariates.
+    layer : str, default=None
+        The layer with the counts; None is ``adata.X``.
+
+    Attributes
+    ----------
+    model_ : estimator
+        The fitted clone of `model`; it predicts from data frames. Its genes are the ``var_names``.
+    params_ : dict of str to DataFrame
+        Its coefficients, features x genes.
+
+    See Also
+    --------
+    fit : Fits a model to an AnnData and keeps the results in it.
+
+    Notes
+    -----
+    A scorer of :mod:`sc_glm.metrics` needs `y`, which a search over an AnnData does not have; give
+    ``scoring=lambda model, adata: scorer(model, adata, model.counts(adata))``.
+
+    A slice of an AnnData loses the categories that none of its cells has, unless
+    ``anndata.settings.remove_unused_categories`` is False. Scoring cells of a level that no
+    training cell had is then an error, as for any unknown level; with the setting it is not, and
+    their level counts as the reference one.
+
+    Examples
+    --------
+    >>> from anndata import AnnData
+    >>> from sklearn.model_selection import GridSearchCV
+    >>> from sc_glm import FormulaTransformer, NegBinRegressor, make_pipeline
+    >>> from sc_glm.adata import AnnDataRegressor
+    >>> from sc_glm.datasets import make_counts
+    >>> data = make_counts(random_state=0)
+    >>> adata = AnnData(data.counts, obs=data.obs.set_axis(data.obs.index.astype(str)))
+    >>> model = AnnDataRegressor(make_pipeline(FormulaTransformer("~ 1"), NegBinRegressor()))
+    >>> grid = {"model__formulatransformer__mean": ["~ 1", data.formulas["mean"]]}
+    >>> search = GridSearchCV(model, grid, cv=3).fit(adata)
+    >>> search.best_params_["model__formulatransformer__mean"] == data.formulas["mean"]
+    True
+    """
+
+    def __init__(self, model: Any, *, layer: str | None = None) -> None:
+        self.model = model
+        self.layer = layer
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = False
+        tags.regressor_tags.poor_score = True  # a log-likelihood, not an R²
+        tags.no_validation = True
+        return tags
+
+    def fit(self, X: AnnData, y: None = None, sample_weight: ArrayLike | None = None) -> Self:
+        """Fit a clone of the model to cells, which are left as they are.
+
+        Raises and warns as the function :func:`fit`.
+        """
+        _check_no_target(y)
+        model = clone(self.model)
+        _fit(model, X, self.layer, sample_weight)
+        self.model_ = model
+        return self
+
+    @property
+    def params_(self) -> dict[str, pd.DataFrame]:
+        """Coefficients of the fitted model, ``{part: DataFrame features x genes}``."""
+        return _regressor(self).params_
+
+    def counts(self, X: AnnData) -> Any:
+        """Return the counts of the model's genes, found by name, as the AnnData stores them."""
+        genes = _regressor(self).target_names_
+        matrix = _read_counts(X, self.layer)
+        where = X.var_names.get_indexer(genes)
+        if (where < 0).any():
+            missing = list(genes[where < 0])
+            raise ValueError(
+                f"{len(missing)} genes of the fit are not in adata.var_names: {missing[:5]}."
+            )
+        return matrix if np.array_equal(where, np.arange(X.n_vars)) else matrix[:, where]
+
+    def predict(self, X: AnnData) -> NDArray[np.float64]:
+        """Return the expected counts; see :meth:`NegBinRegressor.predict`."""
+        regressor, design = _apply(self, _obs(X))
+        return regressor.predict(design)
+
+    def predict_params(self, X: AnnData) -> dict[str, NDArray[np.float64]]:
+        """Return each part's value; see :meth:`NegBinRegressor.predict_params`."""
+        regressor, design = _apply(self, _obs(X))
+        return regressor.predict_params(design)
+
+    def predict_dist(self, X: AnnData) -> NB | ZINB:
+        """Return the counts' distribution; see :meth:`NegBinRegressor.predict_dist`."""
+        regressor, design = _apply(self, _obs(X))
+        return regressor.predict_dist(design)
+
+    def sample(
+        self,
+        X: AnnData,
+        n_draws: int | None = None,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> NDArray[np.int64]:
+        """Draw counts, a dense array; see :meth:`NegBinRegressor.sample`."""
+        regressor, design = _apply(self, _obs(X))
+        return regressor.sample(design, n_draws, random_state)
+
+    def log_prob(self, X: AnnData) -> NDArray[np.float64]:
+        """Return the log-probability of each count; see :meth:`NegBinRegressor.log_prob`."""
+        regressor, design = _apply(self, _obs(X))
+        return regressor.log_prob(design, self.counts(X))
+
+    def score(self, X: AnnData, y: None = None, sample_weight: ArrayLike | None = None) -> float:
+        """Return the mean log-likelihood per entry; see :meth:`NegBinRegressor.score`."""
+        _check_no_target(y)
+        regressor, design = _apply(self, _obs(X))
+        return regressor.score(design, self.counts(X), sample_weight=sample_weight)
+
+
+def fit(
+    adata: AnnData,
+    model: Any,
+    *,
+    layer: str | None = None,
+    key_added: str = "sc_glm",
+    sample_weight: ArrayLike | None = None,
+) -> Any:
+    """Fit a model to cells and keep its coefficients and each gene's status in the AnnData.
+
+    Parameters
+    ----------
+    adata : AnnData
+        The cells. Only what `key_added` names is written; an earlier fit under that key goes.
+        A view of another AnnData becomes an AnnData of its own, as in any assignment to it. Of a
+        backed AnnData, the object in memory is written and never the file.
+    model : estimator
+        A pipeline or a regressor, as :class:`AnnDataRegressor` takes it. It is fitted in place, and
+        names its genes by ``adata.var_names``.
+    layer : str, default=None
+        The layer with the counts; None is ``adata.X``.
+    key_added : str, default="sc_glm"
+        Under which name to write:
+
+        - ``varm[f"{key_added}_{part}"]``: coefficients of a part, genes x features, whose names
+          are in ``uns``; :func:`read_params` puts both together;
+        - ``var[f"{key_added}_status"]``, ``..._converged``, ``..._n_iter`` and
+          ``..._log_likelihood``: the regressor's attributes per gene;
+        - ``uns[key_added]``: ``parts``, ``columns`` by part, ``formulas`` by part, ``layer``
+          (unless it is None) and ``version``, that of the package.
+    sample_weight : array-like of shape (n_cells,), default=None
+        Weights of the cells.
+
+    Returns
+    -------
+    estimator
+        The fitted `model`.
+
+    Raises
+    ------
+    ValueError
+        If there are no cells or genes, gene names are not unique, the layer is missing, or it has
+        negative, missing or infinite values.
+
+    Warns
+    -----
+    UserWarning
+        If most values are not integers, as after a normalisation by depth or a logarithm. Counts
+        corrected for ambient RNA (SoupX, CellBender) may be so as well.
+    sklearn.exceptions.ConvergenceWarning
+        As the regressor warns.
+
+    Examples
+    --------
+    >>> from anndata import AnnData
+    >>> from sc_glm import FormulaTransformer, NegBinRegressor, make_pipeline
+    >>> from sc_glm import adata as scg
+    >>> from sc_glm.datasets import make_counts
+    >>> data = make_counts(random_state=0)
+    >>> adata = AnnData(data.counts, obs=data.obs.set_axis(data.obs.index.astype(str)))
+    >>> model = make_pipeline(FormulaTransformer(**data.formulas), NegBinRegressor())
+    >>> model = scg.fit(adata, model)
+    >>> adata.var["sc_glm_converged"].all()
+    np.True_
+    >>> scg.read_params(adata)["mean"].equals(model.params_["mean"])
+    True
+    """
+    if "/" in key_added:
+        raise ValueError(f"key_added={key_added!r}: files cannot hold a key with '/'.")
+    if _checked(adata).is_view and adata.isbacked:
+        raise ValueError("A view of a backed AnnData cannot be written to; .to_memory() can.")
+    _fit(model, adata, layer, sample_weight)
+    with warnings.catch_warnings():
+        # Writing to it is what was asked for.
+        warnings.simplefilter("ignore", ImplicitModificationWarning)
+        _write(adata, model, layer, key_added)
+    return model
+
+
+def predict(adata_or_obs: AnnData | pd.DataFrame, model: Any) -> AnnData:
+    """Return expected counts, and the value of each part of the model, for cells.
+
+    Parameters
+    ----------
+    adata_or_obs : AnnData or DataFrame
+        The cells or their covariates.
+    model : estimator
+        A fitted pipeline or regressor, a fitted :class:`AnnDataRegressor`, or a fitted search.
+
+    Returns
+    -------
+    AnnData
+        A copy of ``obs``, the names of the model's genes, in ``X`` the expected counts E[y | x] and
+        in ``layers`` the parts: ``mean`` (mu), ``dispersion`` (the size r: the variance is mu +
+        mu²/r) and ``zero_inflation`` (pi).
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from sc_glm import NegBinRegressor
+    >>> from sc_glm import adata as scg
+    >>> obs = pd.DataFrame({"x": [0.0, 1.0, 0.0, 1.0]}, index=list("abcd"))
+    >>> model = NegBinRegressor().fit(obs, pd.DataFrame({"Ins1": [1, 4, 3, 8]}))
+    >>> scg.predict(obs.head(2), model).to_df().round(3)
+       Ins1
+    a   2.0
+    b   6.0
+    """
+    obs = _obs_of(adata_or_obs)
+    regressor, design = _apply(model, obs)
+    shape = (len(obs), len(regressor.target_names_))
+    layers = {
+        part: values.reshape(shape) for part, values in regressor.predict_params(design).items()
+    }
+    return _anndata(regressor.predict(design).reshape(shape), obs, model, layers)
+
+
+def sample(
+    adata_or_obs: AnnData | pd.DataFrame,
+    model: Any,
+    *,
+    random_state: int | np.random.RandomState | None = None,
+) -> AnnData:
+    """Return simulated counts for cells.
+
+    Parameters
+    ----------
+    adata_or_obs : AnnData or DataFrame
+        The cells or their covariates.
+    model : estimator
+        A fitted pipeline or regressor, a fitted :class:`AnnDataRegressor`, or a fitted search.
+    random_state : int, RandomState instance or None, default=None
+        Seed; an integer gives the same counts each time.
+
+    Returns
+    -------
+    AnnData
+        A copy of ``obs``, the names of the model's genes, and in ``X`` the counts, a CSR matrix. It
+        is drawn by blocks of cells, and never dense as a whole.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from sc_glm import NegBinRegressor
+    >>> from sc_glm import adata as scg
+    >>> obs = pd.DataFrame({"x": [0.0, 1.0, 0.0, 1.0]}, index=list("abcd"))
+    >>> model = NegBinRegressor().fit(obs, pd.DataFrame({"Ins1": [1, 4, 3, 8]}))
+    >>> scg.sample(obs, model, random_state=0).X.shape
+    (4, 1)
+    """
+    obs = _obs_of(adata_or_obs)
+    random = check_random_state(random_state)
+    genes = _regressor(model).target_names_
+    step = max(1, _DENSE_ENTRIES // len(genes))
+    blocks = []
+    for first in range(0, max(1, len(obs)), step):  # without cells, the model says so
+        rows = obs.iloc[first : first + step]
+        regressor, design = _apply(model, rows)
+        drawn = regressor.sample(design, random_state=random).reshape(len(rows), len(genes))
+        blocks.append(sp.csr_matrix(drawn))
+    return _anndata(sp.vstack(blocks, format="csr"), obs, model, {})
+
+
+def read_params(adata: AnnData, key: str = "sc_glm") -> dict[str, pd.DataFrame]:
+    """Return the coefficients that :func:`fit` wrote, also to a file since.
+
+    Parameters
+    ----------
+    adata : AnnData
+        Cells; of a subset of the genes, those.
+    key : str, default="sc_glm"
+        The `key_added` of the fit.
+
+    Returns
+    -------
+    dict of str to DataFrame
+        ``{part: DataFrame features x genes}``, equal to ``model.params_``.
+
+    Raises
+    ------
+    ValueError
+        If there is no fit under `key`.
+
+    Examples
+    --------
+    See :func:`fit`.
+    """
+    entry = _checked(adata).uns.get(key)
+    if not _is_ours(entry):
+        fits = [name for name, other in adata.uns.items() if _is_ours(other)]
+        raise ValueError(f"adata has no fit under {key!r}; it has fits under {fits}.")
+    genes = np.asarray(adata.var_names, dtype=object)
+    return {
+        part: pd.DataFrame(
+            np.asarray(adata.varm[f"{key}_{part}"]).T,
+            index=[str(column) for column in entry["columns"][part]],
+            columns=genes,
+        )
+        for part in entry["parts"]
+    }
+
+
+def _is_ours(entry: Any) -> bool:
+    return isinstance(entry, Mapping) and {"parts", "columns", "version"} <= set(entry)
+
+
+def _write(adata: AnnData, model: Any, layer: str | None, key: str) -> None:
+    earlier = adata.uns.get(key)
+    if _is_ours(earlier):
+        for part in earlier["parts"]:
+            adata.varm.pop(f"{key}_{part}", None)
+    regressor = _regressor(model)
+    tables = regressor.params_
+    entry = {
+        "parts": np.array(list(tables), dtype=object),
+        "columns": {part: np.array(table.index, dtype=object) for part, table in tables.items()},
+        "formulas": _formulas(model),
+        "version": version("sc_glm"),
+    }
+    if layer is not None:  # anndata 0.11 writes no None
+        entry["layer"] = layer
+    for part, table in tables.items():
+        # An array: in a frame, a column named 'a/b' would be a path in the file.
+        adata.varm[f"{key}_{part}"] = np.ascontiguousarray(table.to_numpy().T)
+    # Categories, into which anndata would turn text anyway when it writes a file.
+    adata.var[f"{key}_status"] = pd.Categorical(regressor.status_)
+    for name in ("converged", "n_iter", "log_likelihood"):
+        adata.var[f"{key}_{name}"] = getattr(regressor, f"{name}_")
+    adata.uns[key] = entry
+
+
+def _formulas(model: Any) -> dict[str, str]:
+    model = _unwrapped(model)
+    return {
+        part: formula
+        for _, step in (model.steps if isinstance(model, Pipeline) else [])
+        if isinstance(step, FormulaTransformer)
+        for part, formula in step.get_params().items()
+        if formula is not None
+    }
+
+
+def _fit(model: Any, adata: AnnData, layer: str | None, sample_weight: ArrayLike | None) -> None:
+    """Fit ``model`` in place, its genes named by ``adata.var_names``."""
+    counts = _read_counts(adata, layer)
+    if not adata.var_names.is_unique:
+        twice = list(adata.var_names[adata.var_names.duplicated()].unique())
+        raise ValueError(
+            f"adata.var_names has {len(twice)} names more than once: {twice[:5]}. "
+            "adata.var_names_make_unique() makes them unique."
+        )
+    if not _looks_like_counts(counts):
+        warnings.warn(
+            f"Most values of {_spell(layer)} are not integers, as if they were normalised or "
+            f"logarithms; the model is one of counts.{_advice(adata, layer)}",
+            stacklevel=3,
+        )
+    obs = _obs(adata)
+    if isinstance(model, NegBinRegressor | ZINBRegressor):
+        _check_numeric(obs, type(model).__name__)
+    names = np.asarray(adata.var_names, dtype=object)
+    weights = _fit_params(model, sample_weight)
+    if not _is_sparse(counts):
+        model.fit(obs, pd.DataFrame(counts, columns=names, copy=False), **weights)
+        return
+    # A sparse matrix has no names to give, so that the regressor calls its genes y0, y1, ...
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ConvergenceWarning)
+        model.fit(obs, counts, **weights)
+    for warning in caught:
+        message = re.sub(r"\by(\d+)\b", lambda y: str(names[int(y[1])]), str(warning.message))
+        warnings.warn(message, warning.category, stacklevel=3)
+    regressor = _regressor(model)
+    regressor.target_names_ = names
+    regressor.params_ = {
+        part: table.set_axis(names, axis=1) for part, table in regressor.params_.items()
+    }
+
+
+def _check_numeric(obs: pd.DataFrame, regressor: str) -> None:
+    text = [name for name in obs if not pd.api.types.is_numeric_dtype(obs[name])]
+    if text:
+        raise ValueError(
+            f"{regressor} by itself takes every column of adata.obs as a covariate, but {text[:5]} "
+            "are not numbers. Choose covariates by a formula: "
+            f"make_pipeline(FormulaTransformer(...), {regressor}(...))."
+        )
+
+
+def _fit_params(model: Any, sample_weight: ArrayLike | None) -> dict[str, ArrayLike]:
+    """Return the weights under the name by which a pipeline hands them to its last step."""
+    if sample_weight is None:
+        return {}
+    name = "sample_weight"
+    if not sklearn.get_config()["enable_metadata_routing"] and isinstance(model, Pipeline):
+        name = f"{model.steps[-1][0]}__{name}"
+    return {name: sample_weight}
+
+
+def _unwrapped(model: Any) -> Any:
+    """Return the fitted pipeline or regressor in a search or an AnnDataRegressor."""
+    if isinstance(model, AnnDataRegressor):
+        check_is_fitted(model, "model_")
+        return _unwrapped(model.model_)
+    return _unwrapped(model.best_estimator_) if hasattr(model, "best_estimator_") else model
+
+
+def _regressor(model: Any) -> Any:
+    """Return the fitted regressor, the last step of a pipeline."""
+    model = _unwrapped(model)
+    regressor = model.steps[-1][1] if isinstance(model, Pipeline) else model
+    check_is_fitted(regressor)
+    return regressor
+
+
+def _apply(model: Any, obs: pd.DataFrame) -> tuple[Any, Any]:
+    """Return the fitted regressor, and its `X` for some cells."""
+    model = _unwrapped(model)
+    transformed = isinstance(model, Pipeline) and len(model) > 1
+    return _regressor(model), model[:-1].transform(obs) if transformed else obs
+
+
+def _checked(adata: Any) -> AnnData:
+    if not isinstance(adata, AnnData):
+        raise TypeError(f"An AnnData is needed, not a {type(adata).__name__}.")
+    return adata
+
+
+def _check_no_target(y: Any) -> None:
+    if y is not None:
+        raise ValueError("AnnDataRegressor reads the counts from X, an AnnData: y must be None.")
+
+
+def _obs(adata: AnnData) -> pd.DataFrame:
+    obs = _checked(adata).obs
+    # A lazily loaded frame is read; a view's becomes a plain one, without its care for writes.
+    return obs.to_memory() if hasattr(obs, "to_memory") else pd.DataFrame(obs)
+
+
+def _obs_of(adata_or_obs: AnnData | pd.DataFrame) -> pd.DataFrame:
+    return adata_or_obs if isinstance(adata_or_obs, pd.DataFrame) else _obs(adata_or_obs)
+
+
+def _anndata(X: Any, obs: pd.DataFrame, model: Any, layers: dict[str, Any]) -> AnnData:
+    obs = obs.set_axis(obs.index.astype(str)).copy()  # anndata wants text, and warns otherwise
+    return AnnData(
+        X, obs=obs, var=pd.DataFrame(index=_regressor(model).target_names_), layers=layers
+    )
+
+
+def _spell(layer: str | None) -> str:
+    return "adata.X" if layer is None else f"adata.layers[{layer!r}]"
+
+
+def _read_counts(adata: AnnData, layer: str | None) -> Any:
+    """Return ``X`` or a layer, in memory, dense or sparse, finite and not negative."""
+    if not all(_checked(adata).shape):
+        raise ValueError(f"adata has {adata.n_obs} cells and {adata.n_vars} genes.")
+    if layer is not None and layer not in adata.layers:
+        raise ValueError(f"adata has no layer {layer!r}; its layers are {list(adata.layers)}.")
+    matrix = adata.X if layer is None else adata.layers[layer]
+    if matrix is None:
+        raise ValueError(f"adata.X is None; its layers are {list(adata.layers)}.")
+    matrix = _in_memory(matrix)
+    values = _stored(matrix)
+    if values.dtype.kind not in "biuf":
+        raise ValueError(f"{_spell(layer)} holds {values.dtype}, not numbers.")
+    low, high = values.min(initial=0), values.max(initial=0)  # NaN spreads to both
+    if not (low >= 0 and np.isfinite(high)):
+        what = "negative" if low < 0 else "missing or infinite"
+        raise ValueError(
+            f"{_spell(layer)} has {what} values (from {low} to {high}): these are not counts."
+            f"{_advice(adata, layer)}"
+        )
+    return matrix
+
+
+def _in_memory(matrix: Any) -> Any:
+    if hasattr(matrix, "compute"):  # a dask array
+        matrix = matrix.compute()
+    if hasattr(matrix, "to_memory"):  # a sparse matrix on disk
+        matrix = matrix.to_memory()
+    if _is_sparse(matrix):
+        return matrix if matrix.format in ("csr", "csc") else matrix.tocsr()
+    if isinstance(matrix, np.ndarray):
+        return np.asarray(matrix)
+    step = max(1, _DENSE_ENTRIES // matrix.shape[1])  # a dense matrix on disk
+    rows = range(0, matrix.shape[0], step)
+    return sp.vstack([sp.csr_matrix(matrix[i : i + step]) for i in rows], format="csr")
+
+
+def _is_sparse(matrix: Any) -> bool:
+    return bool(sp.issparse(matrix))
+
+
+def _stored(matrix: Any) -> NDArray[Any]:
+    return matrix.data if _is_sparse(matrix) else matrix.ravel(order="K")
+
+
+def _looks_like_counts(matrix: Any) -> bool:
+    """Judge from a sample: no value is negative, and most of the others are integers."""
+    if not (_is_sparse(matrix) or isinstance(matrix, np.ndarray)):
+        return False  # not in memory
+    values = np.asarray(_stored(matrix))
+    values = values[:: max(1, values.size // _JUDGED_VALUES)]
+    values = values[values != 0]
+    return bool((values >= 0).all() and 2 * np.sum(values == np.floor(values)) >= values.size)
+
+
+def _advice(adata: AnnData, layer: str | None) -> str:
+    """Name the other matrices that look like counts."""
+    others = {name: adata.layers[name] for name in adata.layers if name != layer}
+    if layer is not None:
+        others[None] = adata.X
+    names = [_spell(name) for name, matrix in others.items() if _looks_like_counts(matrix)]
+    return f" Counts may be in {', '.join(names)}." if names else ""

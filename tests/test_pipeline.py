@@ -1,0 +1,82 @@
+"""The pipeline: scikit-learn's own, and the verbs of a count distribution."""
+
+import pickle
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.base import clone
+from sklearn.dummy import DummyRegressor
+from sklearn.exceptions import NotFittedError
+from sklearn.pipeline import Pipeline as StockPipeline
+from sklearn.preprocessing import StandardScaler
+
+from sc_glm import FormulaTransformer, NegBinRegressor, Pipeline, ZINBRegressor, make_pipeline
+from sc_glm.datasets import make_counts
+
+
+@pytest.fixture(scope="module")
+def data():
+    return make_counts(
+        120, 3, mean="~ pseudotime", dispersion="~ cell_type", zero_inflation="~ 1", random_state=0
+    )
+
+
+@pytest.fixture(scope="module")
+def model(data):
+    return make_pipeline(FormulaTransformer(**data.formulas), ZINBRegressor()).fit(
+        data.obs, data.counts
+    )
+
+
+def test_verbs_are_those_of_the_last_step(model, data):
+    X = model[:-1].transform(data.obs)
+    last = model[-1]
+    assert_array_equal(model.sample(data.obs, random_state=0), last.sample(X, random_state=0))
+    assert model.sample(data.obs, n_draws=2, random_state=0).shape == (2, *data.counts.shape)
+    assert_array_equal(model.log_prob(data.obs, data.counts), last.log_prob(X, data.counts))
+    assert_array_equal(model.predict_dist(data.obs).mu, last.predict_dist(X).mu)
+    for part, values in model.predict_params(data.obs).items():
+        assert_array_equal(values, last.predict_params(X)[part])
+    assert model.params_ is last.params_
+
+
+def test_it_is_a_scikit_learn_pipeline(model, data):
+    assert isinstance(model, StockPipeline)
+    assert list(model.named_steps) == ["formulatransformer", "zinbregressor"]
+    stock = StockPipeline(clone(model).steps).fit(data.obs, data.counts)
+    assert_array_equal(stock.predict(data.obs), model.predict(data.obs))
+    assert stock.score(data.obs, data.counts) == model.score(data.obs, data.counts)
+    again = pickle.loads(pickle.dumps(model))  # noqa: S301
+    assert_array_equal(again.predict(data.obs), model.predict(data.obs))
+
+
+def test_a_slice_keeps_the_verbs(model, data):
+    assert isinstance(model[1:], Pipeline)
+    X = model[:-1].transform(data.obs)
+    assert_allclose(model[1:].predict(X), model.predict(data.obs))
+
+
+def test_other_transformers_may_come_first(data):
+    X = data.obs[["pseudotime"]].to_numpy()
+    model = make_pipeline(StandardScaler(), NegBinRegressor()).fit(X, data.counts)
+    assert model.sample(X, random_state=0).shape == data.counts.shape
+
+
+def test_one_row_and_permuted_rows(model, data):
+    whole = model.predict(data.obs)
+    assert_allclose(model.predict(data.obs.iloc[[7]]), whole[[7]])
+    rows = np.random.default_rng(0).permutation(len(whole))
+    assert_allclose(model.predict(data.obs.iloc[rows]), whole[rows])
+
+
+def test_verbs_that_the_last_step_lacks_are_absent():
+    model = make_pipeline(StandardScaler(), DummyRegressor())
+    for verb in ("sample", "predict_params", "predict_dist", "log_prob", "params_"):
+        assert not hasattr(model, verb)
+
+
+def test_an_unfitted_pipeline_says_so(data):
+    model = make_pipeline(FormulaTransformer("~ pseudotime"), NegBinRegressor())
+    with pytest.raises(NotFittedError):
+        model.sample(data.obs)

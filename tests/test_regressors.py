@@ -1,0 +1,606 @@
+"""The estimators against exact fits, under transformations of the data, and on bad input."""
+
+import json
+import os
+import pickle
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.optimize
+import scipy.sparse as sp
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline as stock_make_pipeline
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from sc_glm import FormulaTransformer, NegBinRegressor, ZINBRegressor, make_pipeline
+from sc_glm.datasets import make_counts
+
+DATA = Path(__file__).parent / "data"
+REFERENCE = os.environ.get("SC_GLM_REFERENCE")
+REGRESSORS = {"NB": NegBinRegressor, "ZINB": ZINBRegressor}
+BOTH = pytest.mark.parametrize("regressor", REGRESSORS.values())
+# Settings under which two runs agree as far as arithmetic allows.
+TIGHT = {"tol": 1e-10}
+
+
+@parametrize_with_checks(
+    [NegBinRegressor(), ZINBRegressor()],
+    expected_failed_checks=lambda _: {
+        "check_regressor_multioutput": "its y is negative; see the twin below"
+    },
+)
+def test_scikit_learn_estimator_checks(estimator, check):
+    check(estimator)
+
+
+@BOTH
+def test_multioutput_as_scikit_learn_checks_it_with_counts(regressor):
+    rng = np.random.default_rng(42)
+    X = rng.normal(size=(100, 5))
+    y = rng.poisson(np.exp(0.3 * X @ rng.normal(size=(5, 5)))).astype(float)
+    model = regressor().fit(X, y)
+    prediction = model.predict(X)
+    assert prediction.dtype == np.float64
+    assert prediction.shape == y.shape
+    assert model.coef_.shape == (5, 5)
+    assert model.intercept_.shape == (5,)
+
+
+# ---------------------------------------------------------------------------- exact fits
+
+
+def design_frame(table):
+    spelled = {"mean:": "mean__", "disp:": "dispersion__", "zi:": "zero_inflation__"}
+    columns = {
+        spelled[short] + name.removeprefix(short): table[name]
+        for short in spelled
+        for name in table.columns
+        if name.startswith(short)
+    }
+    return pd.DataFrame(columns | {"offset__o": table["offset_mean"]})
+
+
+def fit_reference(path):
+    exact = json.loads(path.read_text())
+    table = pd.read_csv(path.with_suffix(".csv"))
+    model = REGRESSORS[exact["family"]]()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # separated, as the file says
+        model.fit(design_frame(table), table["y"], sample_weight=table["weight"])
+    return exact, model
+
+
+HARD_STATUS = {
+    "hard_leverage_y": "converged",
+    "hard_poisson": "Poisson boundary",
+    "hard_rank_deficient": "converged",
+    "hard_scaling": "converged",
+    "hard_separated": "separated",
+    "hard_tiny_n": "converged",
+    "hard_underdispersed": "Poisson boundary",
+    "hard_zinb_pi_zero": "no zero inflation",
+    "hard_zip_as_zinb": "Poisson boundary",
+}
+
+
+@pytest.mark.parametrize("name", HARD_STATUS)
+def test_hard_fits_reach_the_supremum_with_a_true_status(name):
+    exact, model = fit_reference(DATA / f"{name}.json")
+    best = (exact["limit"] or exact)["loglik"]
+    assert model.log_likelihood_[0] == pytest.approx(best, abs=1e-5)
+    assert model.status_[0] == HARD_STATUS[name]
+    assert all(np.isfinite(table.to_numpy()).all() for table in model.params_.values())
+
+
+@pytest.mark.data
+@pytest.mark.skipif(REFERENCE is None, reason="SC_GLM_REFERENCE names no folder of exact fits")
+@pytest.mark.parametrize(
+    "name",
+    [
+        "nb_quine_add",
+        "nb_quine_weighted",
+        "nbdisp_owls_offset",
+        "nbdisp_quine",
+        "zinb_biochemists",
+        "zinbdisp_salamanders",
+    ],
+)
+def test_ordinary_fits_agree_in_every_coefficient(name):
+    exact, model = fit_reference(Path(REFERENCE) / f"{name}.json")
+    assert model.log_likelihood_[0] == pytest.approx(exact["loglik"], abs=1e-6)
+    assert model.status_[0] == "converged"
+    for part, short in (("mean", "mean"), ("dispersion", "dispersion"), ("zero_inflation", "zi")):
+        errors = exact["se"].get(part, exact["se"].get(short))
+        for column, value in (exact["coef"].get(short) or {}).items():
+            fitted = model.params_[part].loc[column].item()
+            assert fitted == pytest.approx(value, abs=1e-4 * errors[column]), (part, column)
+
+
+@pytest.mark.parametrize(("name", "total"), [("nb", -350817.4423), ("zinb", -154037.5279)])
+def test_every_benchmark_gene_is_at_its_maximum(name, total):
+    arrays = np.load(DATA / f"bench_{name}.npz")
+    best = json.loads((DATA / "bench_loglik.json").read_text())[f"bench_{name}"]["per_gene_loglik"]
+    X = pd.DataFrame({f"mean__{i}": column for i, column in enumerate(arrays["X"].T)})
+    if name == "zinb":
+        X[["zero_inflation__0", "zero_inflation__1"]] = arrays["Z"]
+    model = REGRESSORS[name.upper()]().fit(X, arrays["Y"])
+    assert_allclose(model.log_likelihood_, best, rtol=0, atol=1e-4)
+    assert model.log_likelihood_.sum() == pytest.approx(total, abs=1e-3)
+
+
+def test_single_precision_ends_near_the_maximum():
+    arrays = np.load(DATA / "bench_nb.npz")
+    model = NegBinRegressor(dtype="float32", fit_intercept=False).fit(arrays["X"], arrays["Y"])
+    exact = NegBinRegressor(fit_intercept=False).fit(arrays["X"], arrays["Y"])
+    reached = model.log_prob(arrays["X"], arrays["Y"]).sum(axis=0)
+    assert_allclose(reached, exact.log_likelihood_, rtol=0, atol=1e-2)
+
+
+# ------------------------------------------------------------------------- invariances
+
+
+def simulated(seed=0, n_cells=150, n_genes=4, **formulas):
+    return make_counts(
+        n_cells,
+        n_genes,
+        random_state=seed,
+        **({"mean": "~ pseudotime", "dispersion": "~ cell_type"} | formulas),
+    )
+
+
+def design_of(data):
+    return FormulaTransformer(**data.formulas).fit_transform(data.obs)
+
+
+def dense(counts):
+    return counts.toarray() if sp.issparse(counts) else np.asarray(counts)
+
+
+def assert_same_fit(a, b, *, tol=1e-6):
+    """A coefficient that runs to infinity stops where it happens to; all else must agree."""
+    assert_allclose(a.log_likelihood_, b.log_likelihood_, rtol=1e-9, atol=1e-6)
+    assert_array_equal(a.status_, b.status_)
+    finite = a.status_ == "converged"
+    assert finite.any()
+    for part in a.params_:
+        assert_allclose(
+            a.params_[part].loc[:, finite], b.params_[part].loc[:, finite], rtol=tol, atol=tol
+        )
+
+
+@BOTH
+def test_integer_weights_equal_repeated_rows(regressor):
+    data = simulated()
+    X, y = design_of(data), dense(data.counts)
+    weights = np.random.default_rng(0).integers(0, 4, len(y))
+    weighted = regressor(**TIGHT).fit(X, y, sample_weight=weights)
+    repeated = regressor(**TIGHT).fit(
+        X.loc[X.index.repeat(weights)], np.repeat(y, weights, axis=0)
+    )
+    assert_same_fit(weighted, repeated)
+
+
+@BOTH
+def test_weights_of_zero_equal_dropped_rows(regressor):
+    data = simulated()
+    X, y = design_of(data), dense(data.counts)
+    keep = np.arange(len(y)) % 3 > 0
+    y[~keep] += 1000
+    weighted = regressor(**TIGHT).fit(X, y, sample_weight=keep.astype(float))
+    assert_same_fit(weighted, regressor(**TIGHT).fit(X[keep], y[keep]))
+
+
+@BOTH
+def test_a_gene_alone_is_the_gene_in_a_matrix(regressor):
+    data = simulated()
+    X, y = design_of(data), dense(data.counts)
+    together = regressor(**TIGHT).fit(X, y)
+    for gene in range(y.shape[1]):
+        alone = regressor(**TIGHT).fit(X, y[:, gene])
+        assert alone.log_likelihood_[0] == pytest.approx(together.log_likelihood_[gene], rel=1e-9)
+        assert alone.status_[0] == together.status_[gene]
+        if alone.status_[0] == "converged":
+            for part, table in alone.params_.items():
+                assert_allclose(table.iloc[:, 0], together.params_[part].iloc[:, gene], rtol=1e-7)
+
+
+@BOTH
+@pytest.mark.parametrize("form", [sp.csr_matrix, sp.csc_matrix, sp.csr_array, sp.csc_array])
+def test_sparse_counts_equal_dense_counts(regressor, form):
+    data = simulated()
+    X, y = design_of(data), dense(data.counts)
+    a, b = regressor().fit(X, form(y)), regressor().fit(X, y)
+    for part in a.params_:
+        assert_array_equal(a.params_[part], b.params_[part])
+    assert a.score(X, form(y)) == pytest.approx(b.score(X, y), rel=1e-12)
+    assert_allclose(a.log_prob(X, form(y)), b.log_prob(X, y))
+
+
+@BOTH
+@settings(max_examples=5, deadline=None)
+@given(st.integers(0, 2**31))
+def test_order_of_rows_and_genes_does_not_matter(regressor, seed):
+    data = simulated(n_cells=80)
+    X, y = design_of(data), dense(data.counts)
+    rng = np.random.default_rng(seed)
+    rows, genes = rng.permutation(len(y)), rng.permutation(y.shape[1])
+    a = regressor(**TIGHT).fit(X, y)
+    b = regressor(**TIGHT).fit(X.iloc[rows], y[rows][:, genes])
+    assert_allclose(a.log_likelihood_[genes], b.log_likelihood_, rtol=1e-9)
+    assert_allclose(a.predict(X)[:, genes], b.predict(X), rtol=1e-4)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e4, 1e9])
+def test_units_of_a_covariate_do_not_matter(scale):
+    data = simulated(dispersion=None)
+    X, y = design_of(data), dense(data.counts)
+    rescaled = X.assign(mean__pseudotime=X["mean__pseudotime"] * scale + 3 * scale)
+    a, b = NegBinRegressor(**TIGHT).fit(X, y), NegBinRegressor(**TIGHT).fit(rescaled, y)
+    assert_allclose(a.log_likelihood_, b.log_likelihood_, rtol=1e-10)
+    assert_allclose(
+        a.params_["mean"].loc["pseudotime"], b.params_["mean"].loc["pseudotime"] * scale, rtol=1e-5
+    )
+
+
+@BOTH
+def test_aliased_columns_share_the_effect_and_empty_ones_get_zero(regressor):
+    data = simulated()
+    X, y = design_of(data), dense(data.counts)
+    aliased = X.assign(mean__again=X["mean__pseudotime"], mean__empty=0.0, dispersion__empty=0.0)
+    a, b = regressor(**TIGHT).fit(X, y), regressor(**TIGHT).fit(aliased, y)
+    assert_allclose(a.log_likelihood_, b.log_likelihood_, rtol=1e-9)
+    mean = b.params_["mean"]
+    assert_allclose(mean.loc["again"], mean.loc["pseudotime"])
+    assert_allclose(mean.loc["again"] * 2, a.params_["mean"].loc["pseudotime"], rtol=1e-5)
+    assert_allclose(mean.loc["empty"], 0.0, atol=1e-12)
+    assert_allclose(b.params_["dispersion"].loc["empty"], 0.0, atol=1e-12)
+
+
+@BOTH
+def test_a_shifted_offset_is_a_shifted_intercept(regressor):
+    data = simulated(offset="np.log(size_factor)")
+    X, y = design_of(data), dense(data.counts)
+    offset = X.columns[X.columns.str.startswith("offset__")][0]
+    a = regressor(**TIGHT).fit(X, y)
+    b = regressor(**TIGHT).fit(X.assign(**{offset: X[offset] + 2.5}), y)
+    assert_allclose(
+        a.params_["mean"].loc["Intercept"], b.params_["mean"].loc["Intercept"] + 2.5, rtol=1e-6
+    )
+    assert_allclose(a.predict(X), b.predict(X.assign(**{offset: X[offset] + 2.5})), rtol=1e-6)
+    assert not np.allclose(a.predict(X), a.predict(X.assign(**{offset: 0.0})))
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint16, np.float32, np.int8, bool])
+def test_any_numeric_type_of_counts(dtype):
+    data = simulated(dispersion=None)
+    X, y = design_of(data), np.minimum(dense(data.counts), 100).astype(dtype)
+    y.setflags(write=False)
+    a, b = NegBinRegressor().fit(X, y), NegBinRegressor().fit(X, np.array(y, dtype=float))
+    assert_array_equal(a.params_["mean"], b.params_["mean"])
+
+
+# --------------------------------------------------------------- estimates and penalties
+
+
+@BOTH
+def test_the_truth_is_within_the_likelihood_ratio_of_the_estimate(regressor):
+    zeros = {"zero_inflation": "~ pseudotime"} if regressor is ZINBRegressor else {}
+    data = simulated(seed=1, n_cells=4000, n_genes=40, dispersion="~ pseudotime", **zeros)
+    X = design_of(data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # zero inflation may be a step
+        model = regressor().fit(X, data.counts)
+    fitted, estimate = model.log_likelihood_, model.params_
+    model.params_ = {part: data.params[part].loc[table.index] for part, table in estimate.items()}
+    ratio = 2 * (fitted - model.log_prob(X, data.counts).sum(axis=0))
+    n_params = sum(len(table) for table in estimate.values())
+    assert (ratio > 0).all()
+    # A chi-square variable of n_params degrees: its mean over 40 genes within 4 standard errors.
+    assert abs(ratio.mean() - n_params) < 4 * np.sqrt(2 * n_params / 40)
+
+
+def penalised_reference(X, y, alpha):
+    """Minimise the penalised mean negative log-likelihood of NB by a general optimiser."""
+    y, n = torch.as_tensor(y), len(y)
+
+    def loss(beta):
+        b = torch.tensor(beta, requires_grad=True)
+        mu, r = torch.exp(torch.as_tensor(X) @ b[:-1]), b[-1].exp()
+        value = torch.lgamma(y + r) - torch.lgamma(r) - torch.lgamma(y + 1)
+        value = value + r * (r / (r + mu)).log() + y * (mu / (r + mu)).log()
+        total = -value.sum() / n + 0.5 * alpha * (b[1:-1] ** 2).sum()
+        total.backward()
+        return total.item(), b.grad.numpy()
+
+    start = np.zeros(X.shape[1] + 1)
+    return scipy.optimize.minimize(loss, start, jac=True, method="BFGS", tol=1e-10).x
+
+
+def test_ridge_penalises_all_but_intercepts():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(300, 3))
+    y = rng.negative_binomial(2, 2 / (2 + np.exp(1 + X[:, 0]))).astype(float)
+    model = NegBinRegressor(alpha={"mean": 0.5}, **TIGHT).fit(X, y)
+    exact = penalised_reference(np.column_stack([np.ones(300), X]), y, 0.5)
+    assert_allclose(model.params_["mean"].iloc[:, 0], exact[:-1], atol=1e-5)
+    assert_allclose(model.params_["dispersion"].iloc[0, 0], exact[-1], atol=1e-5)
+    assert model.log_likelihood_[0] == pytest.approx(model.log_prob(X, y).sum())
+    same = NegBinRegressor(alpha=0.5, **TIGHT).fit(X, y)
+    assert_allclose(same.params_["mean"], model.params_["mean"], atol=1e-8)
+
+
+def test_a_tiny_ridge_tends_to_the_minimum_norm_fit():
+    data = simulated(dispersion=None)
+    X = design_of(data).assign(mean__again=lambda d: d["mean__pseudotime"] * 2)
+    y = dense(data.counts)
+    free = NegBinRegressor(**TIGHT).fit(X, y)
+    ridge = NegBinRegressor(alpha=1e-9, **TIGHT).fit(X, y)
+    slopes = ["pseudotime", "again"]
+    assert_allclose(ridge.params_["mean"].loc["again"], 2 * ridge.params_["mean"].loc["pseudotime"])
+    assert_allclose(ridge.predict(X), free.predict(X), rtol=1e-4)
+    assert (ridge.params_["mean"].loc[slopes].pow(2).sum() > 0).all()
+
+
+@BOTH
+def test_plain_covariates_belong_to_the_mean(regressor):
+    data = simulated(dispersion=None)
+    frame = design_of(data)
+    plain = frame[["mean__pseudotime"]].rename(columns={"mean__pseudotime": "t"})
+    a, b = regressor().fit(plain, data.counts), regressor().fit(frame, data.counts)
+    assert list(a.params_["mean"].index) == ["Intercept", "t"]
+    assert_allclose(a.coef_, b.coef_)
+    assert_allclose(a.intercept_, b.intercept_)
+    without = regressor(fit_intercept=False).fit(plain, data.counts)
+    assert list(without.params_["mean"].index) == ["t"]
+    assert_array_equal(without.intercept_, 0.0)
+
+
+def test_warm_start_begins_at_the_last_fit():
+    data = simulated(n_cells=400, dispersion=None)
+    X = design_of(data)
+    model = NegBinRegressor(warm_start=True).fit(X, data.counts)
+    first = model.log_likelihood_
+    model.fit(X, data.counts)
+    assert_array_equal(model.n_iter_, 1)
+    assert_allclose(model.log_likelihood_, first, rtol=1e-12)
+    with pytest.raises(ValueError, match="warm_start"):
+        model.fit(X[["mean__Intercept"]], data.counts)
+
+
+# -------------------------------------------------------------------------- predictions
+
+
+@BOTH
+def test_predictions_agree_with_each_other(regressor):
+    data = simulated(offset="np.log(size_factor)")
+    X, y = design_of(data), dense(data.counts)
+    model = regressor().fit(X, y)
+    params, dist = model.predict_params(X), model.predict_dist(X)
+    assert list(params) == list(model.params_)
+    assert all(values.shape == y.shape for values in params.values())
+    assert_allclose(model.predict(X), dist.mean())
+    assert_allclose(model.log_prob(X, y), dist.logpmf(y))
+    assert model.score(X, y) == pytest.approx(model.log_prob(X, y).mean())
+    assert_allclose(model.log_likelihood_, model.log_prob(X, y).sum(axis=0), rtol=1e-9)
+    weights = np.arange(len(y), dtype=float)
+    expected = np.average(model.log_prob(X, y).mean(axis=1), weights=weights)
+    assert model.score(X, y, sample_weight=weights) == pytest.approx(expected)
+
+
+@BOTH
+def test_samples_are_reproducible_and_follow_the_fit(regressor):
+    data = simulated(n_genes=2)
+    X = design_of(data)
+    model = regressor().fit(X, data.counts)
+    once = model.sample(X, random_state=1)
+    assert once.shape == data.counts.shape
+    assert once.dtype == np.int64
+    assert_array_equal(once, model.sample(X, random_state=1))
+    many = model.sample(X, n_draws=400, random_state=1)
+    assert many.shape == (400, *data.counts.shape)
+    error = np.sqrt(model.predict_dist(X).var() / 400)
+    assert (np.abs(many.mean(axis=0) - model.predict(X)) < 6 * error).all()
+
+
+@BOTH
+def test_one_gene_gives_vectors(regressor):
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(100, 2)), rng.poisson(3, 100)
+    model = regressor().fit(X, y)
+    assert model.predict(X).shape == (100,)
+    assert model.coef_.shape == (2,)
+    assert model.sample(X, random_state=0).shape == (100,)
+    assert model.sample(X, n_draws=3, random_state=0).shape == (3, 100)
+    assert model.log_prob(X, y).shape == (100,)
+    assert np.isscalar(model.score(X, y))
+    column = regressor().fit(X, y[:, None])
+    assert column.predict(X).shape == (100, 1)
+
+
+def test_names_come_from_the_frame():
+    data = simulated()
+    y = pd.DataFrame(dense(data.counts), columns=["Ins1", "Gcg", "Sst", "Ppy"], index=data.obs.index)
+    model = NegBinRegressor().fit(design_of(data), y)
+    assert list(model.target_names_) == list(y.columns)
+    assert list(model.params_["mean"].columns) == list(y.columns)
+    with pytest.raises(ValueError, match="'Gcg' where 'Ins1' was"):
+        model.score(design_of(data), y[["Gcg", "Ins1", "Sst", "Ppy"]])
+
+
+@BOTH
+def test_a_fitted_model_is_small_and_free_of_torch(regressor):
+    data = simulated(n_cells=2000)
+    model = regressor().fit(design_of(data), data.counts)
+    pickled = pickle.dumps(model)
+    assert len(pickled) < 10_000
+    assert b"torch" not in pickled
+    X = design_of(data)
+    assert_array_equal(pickle.loads(pickled).predict(X), model.predict(X))  # noqa: S301
+    assert not hasattr(clone(model), "params_")
+
+
+# ----------------------------------------------------------------------- model selection
+
+
+@pytest.mark.parametrize("make", [make_pipeline, stock_make_pipeline])
+@pytest.mark.parametrize("n_jobs", [None, 2])
+def test_grid_search_over_formulas_finds_the_truth(make, n_jobs):
+    data = simulated(
+        seed=3, n_cells=600, n_genes=10, mean="~ pseudotime", dispersion="~ cell_type"
+    )
+    grid = {
+        "formulatransformer__mean": ["~ 1", "~ pseudotime", "~ bs(pseudotime, df=6)"],
+        "formulatransformer__dispersion": ["~ 1", "~ cell_type"],
+    }
+    search = GridSearchCV(
+        make(FormulaTransformer(), NegBinRegressor()), grid, cv=3, n_jobs=n_jobs
+    ).fit(data.obs, data.counts)
+    assert search.best_params_ == {
+        "formulatransformer__mean": "~ pseudotime",
+        "formulatransformer__dispersion": "~ cell_type",
+    }
+
+
+def test_cross_validated_score_prefers_zero_inflation_where_it_is():
+    data = simulated(seed=2, n_cells=800, n_genes=10, dispersion=None, zero_inflation="~ 1")
+    scores = {
+        name: cross_val_score(
+            make_pipeline(FormulaTransformer("~ pseudotime"), regressor()),
+            data.obs,
+            dense(data.counts),
+            cv=3,
+        ).mean()
+        for name, regressor in REGRESSORS.items()
+    }
+    assert scores["ZINB"] > scores["NB"]
+
+
+# ------------------------------------------------------------------- warnings and errors
+
+
+def test_one_warning_sums_up_what_went_wrong():
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame({"a": np.repeat([0.0, 1.0], 50)})
+    y = pd.DataFrame(rng.poisson(3, (100, 3)), columns=["fine", "silent", "gone"])
+    y.loc[X["a"] == 1, "silent"] = 0
+    y["gone"] = 0
+    with pytest.warns(ConvergenceWarning) as record:
+        model = NegBinRegressor().fit(X, y)
+    assert len(record) == 1
+    message = str(record[0].message)
+    assert "1 separated (silent)" in message
+    assert "1 all zero (gone)" in message
+    assert list(model.status_[1:]) == ["separated", "all zero"]
+    assert model.predict(X)[-1, 1] < 1e-6
+    assert model.predict(X)[:, 2].max() < 1e-6
+    assert np.isfinite(model.score(X, y))
+
+
+def test_an_iteration_limit_is_reported():
+    data = simulated()
+    with pytest.warns(ConvergenceWarning, match="4 iteration limit"):
+        model = NegBinRegressor(max_iter=1).fit(design_of(data), data.counts)
+    assert not model.converged_.any()
+    assert_array_equal(model.n_iter_, 1)
+
+
+X_OK, Y_OK = np.arange(8.0)[:, None], np.arange(8)
+FRAME = pd.DataFrame({"mean__Intercept": np.ones(8)})
+BAD_FIT = {
+    "negative alpha": ({"alpha": -1.0}, X_OK, Y_OK, ValueError, "alpha"),
+    "alpha of a foreign part": (
+        {"alpha": {"zero_inflation": 1.0}},
+        X_OK,
+        Y_OK,
+        ValueError,
+        "zero_inflation",
+    ),
+    "negative alpha of a part": ({"alpha": {"mean": -1.0}}, X_OK, Y_OK, ValueError, "mean"),
+    "no iterations": ({"max_iter": 0}, X_OK, Y_OK, ValueError, "max_iter"),
+    "no tolerance": ({"tol": 0.0}, X_OK, Y_OK, ValueError, "tol"),
+    "bad batch size": ({"batch_size": 0}, X_OK, Y_OK, ValueError, "batch_size"),
+    "bad dtype": ({"dtype": "int8"}, X_OK, Y_OK, ValueError, "dtype"),
+    "unknown device": ({"device": "abacus"}, X_OK, Y_OK, ValueError, "abacus"),
+    "negative count": ({}, X_OK, Y_OK - 1, ValueError, "negative: -1 for gene 'y0' in row 0"),
+    "missing count": ({}, X_OK, np.where(Y_OK == 3, np.nan, Y_OK), ValueError, "NaN.*row 3"),
+    "infinite count": ({}, X_OK, np.where(Y_OK == 3, np.inf, Y_OK), ValueError, "infinity.*row 3"),
+    "missing covariate": ({}, np.where(X_OK == 2, np.nan, X_OK), Y_OK, ValueError, "NaN"),
+    "no counts": ({}, X_OK, None, ValueError, "y"),
+    "text": ({}, X_OK, ["a"] * 8, ValueError, "."),
+    "complex": ({}, X_OK, Y_OK * 1j, ValueError, "[Cc]omplex"),
+    "rows that differ": ({}, X_OK, Y_OK[:5], ValueError, "8.*5"),
+    "no genes": ({}, X_OK, np.zeros((8, 0)), ValueError, "."),
+    "three dimensions": ({}, X_OK, np.zeros((8, 2, 2)), ValueError, "dim"),
+    "duplicated genes": (
+        {},
+        X_OK,
+        pd.DataFrame(np.ones((8, 2)), columns=["a", "a"]),
+        ValueError,
+        "'a'",
+    ),
+    "a part that the model lacks": (
+        {},
+        FRAME.assign(zero_inflation__x=1.0),
+        Y_OK,
+        ValueError,
+        "zero_inflation",
+    ),
+    "a mixed frame": ({}, FRAME.assign(age=1.0), Y_OK, ValueError, "age"),
+    "two offsets": ({}, FRAME.assign(offset__a=0.0, offset__b=0.0), Y_OK, ValueError, "offset"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_FIT)
+def test_bad_input_is_refused_in_words(case):
+    parameters, X, y, error, words = BAD_FIT[case]
+    with pytest.raises(error, match=words):
+        NegBinRegressor(**parameters).fit(X, y)
+
+
+@pytest.mark.parametrize(
+    ("weights", "words"),
+    [(np.zeros(8), "zero"), (-np.ones(8), "[Nn]egative"), (np.ones(3), "shape")],
+)
+def test_bad_weights_are_refused(weights, words):
+    with pytest.raises(ValueError, match=words):
+        NegBinRegressor().fit(X_OK, Y_OK, sample_weight=weights)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_device_that_is_not_there_is_a_clear_error():
+    with pytest.raises(ValueError, match="device='cuda'"):
+        NegBinRegressor(device="cuda").fit(X_OK, Y_OK)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@BOTH
+def test_a_gpu_gives_the_same_fit(regressor):
+    data = simulated(n_cells=1000, n_genes=20)
+    X = design_of(data)
+    a = regressor(**TIGHT).fit(X, data.counts)
+    b = regressor(device="cuda", **TIGHT).fit(X, data.counts)
+    assert_allclose(a.log_likelihood_, b.log_likelihood_, rtol=1e-9)
+
+
+@pytest.mark.parametrize("method", ["predict", "predict_params", "predict_dist", "sample"])
+def test_an_unfitted_model_says_so(method):
+    with pytest.raises(NotFittedError):
+        getattr(NegBinRegressor(), method)(X_OK)
+
+
+def test_scoring_other_genes_is_an_error():
+    model = NegBinRegressor().fit(X_OK, Y_OK)
+    with pytest.raises(ValueError, match="2 genes"):
+        model.score(X_OK, np.ones((8, 2)))
+    with pytest.raises(ValueError, match="n_draws"):
+        model.sample(X_OK, n_draws=0)
