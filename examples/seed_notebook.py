@@ -14,6 +14,7 @@ import anndata
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from scipy.sparse import csr_array
 from scipy.special import expit
 
 import sc_glm.adata
@@ -131,27 +132,33 @@ def plot(table, adata, model, simulated, path):
     axes[0].set(title="Coefficients of 20 genes", xlabel="truth", ylabel="estimate")
     axes[0].legend(frameon=False)
 
-    counts = adata.layers["counts"]
-    means = np.asarray(counts.mean(axis=0)).ravel()
-    gene = int(np.argmax(means))
-    observed = np.asarray(counts[:, [gene]].todense()).ravel()
+    counts = csr_array(adata.layers["counts"])
+    gene = int(np.argmax(counts.mean(axis=0)))
     order = np.argsort(adata.obs["pseudotime"].to_numpy())
     pseudotime = adata.obs["pseudotime"].to_numpy()[order]
-    dist = model.predict_dist(adata.obs)
-    axes[1].scatter(pseudotime, observed[order], s=3, color="0.55", alpha=0.5, label="cells")
-    rolling = pd.DataFrame({q: dist.ppf(q)[order, gene] for q in (0.05, 0.95)})
-    rolling = rolling.rolling(101, center=True, min_periods=1).mean()
-    axes[1].fill_between(
-        pseudotime, rolling[0.05], rolling[0.95], alpha=0.3, label="5 to 95% of the fit"
-    )
-    axes[1].plot(pseudotime, dist.mu[order, gene], color="C3", label="fitted mean")
+    observed = counts[:, [gene]].toarray().ravel()[order]
+    fitted = model.predict_dist(adata.obs)[order, gene]
+    axes[1].scatter(pseudotime, observed, s=3, color="0.4", alpha=0.5, label="cells", zorder=3)
+    for tail in (0.05, 0.25):
+        axes[1].fill_between(
+            pseudotime,
+            fitted.ppf(tail),
+            fitted.ppf(1 - tail),
+            step="mid",
+            color="C0",
+            alpha=0.2,
+            lw=0,
+            label=f"{tail:.0%} to {1 - tail:.0%} of the fit",
+        )
+    axes[1].plot(pseudotime, fitted.mean(), color="C3", label="fitted mean", zorder=4)
+    ticks = [0, 1, 10, 100, 1000]
+    axes[1].set_yscale("function", functions=(np.log1p, np.expm1))
+    axes[1].set_yticks(ticks, ticks)
+    axes[1].set_ylim(0, 2 * observed.max())
     axes[1].set(title=str(adata.var_names[gene]), xlabel="pseudotime", ylabel="counts")
-    axes[1].set_yscale("symlog", linthresh=1)
-    axes[1].set_ylim(0)
-    axes[1].legend(frameon=False, loc="lower left")
+    axes[1].legend(frameon=False, loc="upper left", fontsize="small", markerscale=3)
 
-    zeros = 1 - np.asarray((counts > 0).mean(axis=0)).ravel()
-    zeros_simulated = 1 - np.asarray((simulated.X > 0).mean(axis=0)).ravel()
+    zeros, zeros_simulated = (1 - (x > 0).mean(axis=0) for x in (counts, csr_array(simulated.X)))
     axes[2].scatter(zeros, zeros_simulated, s=14, alpha=0.8)
     axes[2].plot([0, 1], [0, 1], color="0.6", lw=1, zorder=0)
     axes[2].set(title="Zeros per gene", xlabel="observed", ylabel="simulated from the fit")

@@ -67,8 +67,7 @@ class AnnDataRegressor(MetaEstimatorMixin, RegressorMixin, BaseEstimator):  # ty
 
     A slice of an AnnData loses the categories that none of its cells has, unless
     ``anndata.settings.remove_unused_categories`` is False. Scoring cells of a level that no
-    training cell had is then an error, as for any unknown level; with the setting it is not, and
-    their level counts as the reference one.
+    training cell had is therefore an error, as for any unknown level.
 
     Examples
     --------

@@ -547,9 +547,9 @@ class NB(CountDistribution):
     >>> dist.ppf(0.95)
     array([ 3., 13.])
     >>> dist.rvs((3, 2), random_state=0)
-    array([[3, 5],
-           [0, 2],
-           [3, 4]])
+    array([[2, 1],
+           [7, 1],
+           [2, 4]])
     """
 
     _family = NegBinFamily()

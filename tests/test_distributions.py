@@ -1,3 +1,4 @@
+import itertools
 import pickle
 
 import mpmath
@@ -43,6 +44,8 @@ def exact_tails(k, mu, r):
         lower += term
         term *= j / (odds * (r + j - 1)) if j else 0
         j -= 1
+    if r < 1:  # too long a sum
+        return lower, 1 - lower
     term, upper, j = mpmath.exp(exact_log_mass(k + 1, mu, r)), mpmath.mpf(0), k + 1
     while j <= k + 2 or term > upper * mpmath.mpf(10) ** -25:
         upper += term
@@ -84,19 +87,23 @@ def test_zero_inflated_log_mass_against_mpmath(pi):
 def test_tails_against_sums(k, mu, r):
     with mpmath.workdps(50):
         lower, upper = exact_tails(k, mu, r)
-        # Where a sum is too long to take, it is known from the other.
-        cdf, sf = (float(lower), float(1 - lower)) if r < 1 else (float(lower), float(upper))
+        cdf, sf = float(lower), float(upper)
     dist = NB(mu, r)
     assert_allclose(dist.cdf(k), cdf, rtol=1e-11)
     assert_allclose(dist.sf(k), sf, rtol=1e-11)
-    assert_allclose(dist.logcdf(k), np.log1p(-sf) if sf < 0.5 else np.log(cdf), rtol=1e-11)
-    assert_allclose(dist.logsf(k), np.log1p(-cdf) if cdf < 0.5 else np.log(sf), rtol=1e-11)
+    with mpmath.workdps(50):
+        log_cdf, log_sf = (
+            float(mpmath.log1p(-b) if b < 0.5 else mpmath.log(a))
+            for a, b in ((lower, upper), (upper, lower))
+        )
+    assert_allclose(dist.logcdf(k), log_cdf, rtol=1e-11)
+    assert_allclose(dist.logsf(k), log_sf, rtol=1e-11)
 
 
 @pytest.mark.parametrize(
     ("k", "mu", "r"),
     [
-        (2000, 20.0, 5.0),
+        (5000, 20.0, 5.0),
         (5000, 1.0, 1e12),
         (1000, 0.01, 1e3),
         (300, 4000.0, 1e12),
@@ -163,13 +170,11 @@ def test_unusual_arguments_as_in_scipy(k):
         assert dist.saturated_logpmf(k) == -np.inf
 
 
-@pytest.mark.parametrize("q", [-0.1, 0, 1e-300, 1 - 1e-16, 1, 1.1, np.nan])
+@pytest.mark.parametrize("q", [-0.1, 0, 1e-12, 1 - 1e-12, 1, 1.1, np.nan])
 def test_extreme_quantiles_as_in_scipy(q):
     dist, scipy_dist = NB(3.0, 2.0), stats.nbinom(2.0, 0.4)
     assert_array_equal(dist.ppf(q), scipy_dist.ppf(q))
-    if q != 1e-300:
-        # SciPy's is one off there: sf(ppf) is still above q.
-        assert_array_equal(dist.isf(q), scipy_dist.isf(q))
+    assert_array_equal(dist.isf(q), scipy_dist.isf(q))
 
 
 def test_non_integers_extend_the_mass():
@@ -298,8 +303,17 @@ def test_random_counts_that_do_not_fit():
         NB([1.0, 2.0], 1.0).rvs(1)
 
 
-@pytest.mark.parametrize("mu", [1e-6, 0.2, 5.0, 300.0, 2e4])
-@pytest.mark.parametrize("r", [0.1, 1.0, 50.0, 1e6, np.inf])
+@pytest.mark.parametrize(
+    ("mu", "r"),
+    [
+        *itertools.product([1e-6, 0.2, 5.0, 300.0], [0.1, 1.0, 50.0, 1e6, np.inf]),
+        (1e-6, 1e-8),
+        (5.0, 0.01),
+        (2e4, 50.0),
+        (1e5, 1e5),
+        (1e5, np.inf),
+    ],
+)
 @pytest.mark.parametrize("pi", [0.0, 0.3])
 def test_crps_is_the_sum_of_squared_errors(mu, r, pi):
     dist = ZINB(mu, r, pi) if pi else NB(mu, r)
@@ -323,8 +337,8 @@ def test_saturated_mass_is_the_largest():
     for r in (0.1, 3.0, 1e10, np.inf):
         means = np.maximum(y, 1e-300) * np.geomspace(0.5, 2, 101)[:, None]
         best = NB(means, r).logpmf(y).max(axis=0)
-        assert_allclose(NB(1.0, r).saturated_logpmf(y), best, rtol=1e-12)
-        assert_allclose(ZINB(1.0, r, 0.5).saturated_logpmf(y), best, rtol=1e-12)
+        assert_allclose(NB(1.0, r).saturated_logpmf(y), best, rtol=1e-12, atol=1e-200)
+        assert_array_equal(ZINB(1.0, r, 0.5).saturated_logpmf(y), NB(1.0, r).saturated_logpmf(y))
 
 
 def test_indexing_selects_distributions():
@@ -335,7 +349,7 @@ def test_indexing_selects_distributions():
     zero = dist.prob_zero()
     mask = zero[:, 0] > 0.5
     for key in (2, slice(1, 4), mask, (slice(None), [0, 3]), (slice(None), None, 1), (1, 2)):
-        assert_array_equal(dist[key].prob_zero(), zero[key])
+        assert_allclose(dist[key].prob_zero(), zero[key], rtol=1e-14)
     assert len(dist) == 5
     assert dist.ndim == 2
     with pytest.raises(TypeError, match="no length"):
@@ -350,7 +364,7 @@ def test_large_arrays_are_worked_on_in_blocks():
         k = y if method != "ppf" else np.full(y.shape, 0.7)
         whole = getattr(dist, method)(k)
         rows = [getattr(dist[i], method)(k[i]) for i in range(len(dist))]
-        assert_array_equal(whole, rows)
+        assert_allclose(whole, rows, rtol=1e-13)
         assert_array_equal(getattr(dist, method)(np.asfortranarray(k)), whole)
         assert whole.flags.c_contiguous
 
@@ -373,7 +387,7 @@ def test_parameters_cannot_be_changed():
 
 def test_pickles_and_prints():
     dist = ZINB([1.0, 2.0], 1.0, 0.5)
-    copy = pickle.loads(pickle.dumps(dist))
+    copy = pickle.loads(pickle.dumps(dist))  # noqa: S301
     assert_array_equal(copy.pmf([0, 1]), dist.pmf([0, 1]))
     assert repr(dist) == "<ZINB of shape (2,)>"
     assert repr(NB(1.0, np.inf)) == "NB(mu=1, r=inf)"

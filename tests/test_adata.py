@@ -1,0 +1,471 @@
+"""AnnData: fits kept in it and in its files, predictions, simulations and cross-validation."""
+
+import copy
+import os
+import pickle
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+import sklearn
+from anndata import AnnData
+from numpy.testing import assert_allclose, assert_array_equal
+from pandas.testing import assert_frame_equal
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, cross_val_score, cross_validate
+from sklearn.pipeline import Pipeline as StockPipeline
+
+from sc_glm import FormulaTransformer, NegBinRegressor, ZINBRegressor, make_pipeline, metrics
+from sc_glm import adata as scg
+from sc_glm.datasets import make_counts
+
+# Names that files take for paths, that formulas bracket, that are not ASCII.
+FORMULAS = {"mean": "~ bs(pseudotime, df=3) + cell_type"}
+LEVELS = {"a": "Ngn3 high EP", "b": "a/b β", "c": "c"}
+GENES = ["Ins1", "H2-K1", "a/b", "β2m"]
+ZARR_FORMAT = "ignore:Writing zarr v2 data:UserWarning"  # anndata 0.12, whenever it writes
+
+
+def pipeline(mean=FORMULAS["mean"], regressor=None, **formulas):
+    return make_pipeline(FormulaTransformer(mean, **formulas), regressor or NegBinRegressor())
+
+
+@pytest.fixture(scope="module")
+def source():
+    data = make_counts(150, len(GENES), mean="~ pseudotime + cell_type", random_state=1)
+    obs = data.obs.rename(index=lambda cell: f"cell{cell}")
+    obs["cell_type"] = obs["cell_type"].cat.rename_categories(LEVELS)
+    obs["donor"] = pd.Categorical([f"donor{i % 4}" for i in range(len(obs))])
+    obs["quality"] = np.where(np.arange(len(obs)) % 7 == 0, np.nan, 1.0)  # no formula reads it
+    counts = sp.csr_matrix(data.counts.to_numpy())
+    adata = AnnData(counts, obs=obs, var=pd.DataFrame({"length": 1.0}, index=GENES))
+    adata.layers["counts"] = counts.copy()
+    adata.layers["logcounts"] = counts.log1p()
+    adata.uns["title"] = "a test"
+    adata.raw = AnnData(counts * 1000, obs=obs, var=adata.var)  # never to be read
+    return adata
+
+
+@pytest.fixture
+def adata(source):
+    return source.copy()
+
+
+@pytest.fixture(scope="module")
+def fitted(source):
+    return pipeline().fit(source.obs, source.to_df())
+
+
+def assert_params(params, expected):
+    assert list(params) == list(expected)
+    for part, table in expected.items():
+        assert_frame_equal(params[part], table, check_exact=True)
+
+
+def assert_unchanged(adata, before, key=None):
+    """Compare all but what `key` names."""
+    frames = [(adata.obs, before.obs), (adata.var, before.var)]
+    own = [column for column in adata.var if key and column.startswith(f"{key}_")]
+    for frame, earlier in frames:
+        assert_frame_equal(frame.drop(columns=own, errors="ignore"), earlier, check_exact=True)
+    assert list(adata.layers) == list(before.layers)
+    for layer in (None, *before.layers):
+        now, then = (a.X if layer is None else a.layers[layer] for a in (adata, before))
+        assert type(now) is type(then)
+        assert now.dtype == then.dtype
+        assert abs(now - then).sum() == 0
+    assert {name for name in adata.uns if name != key} == set(before.uns)
+    assert {name for name in adata.varm if not (key and name.startswith(key))} == set(before.varm)
+    assert list(adata.obsm) == list(before.obsm)
+
+
+STORAGE = {
+    "dense": lambda counts: counts.toarray(),
+    "fortran": lambda counts: np.asfortranarray(counts.toarray().astype(np.float32)),
+    "csr": sp.csr_matrix,
+    "csc": sp.csc_matrix,
+    "csr_array": sp.csr_array,
+}
+
+
+@pytest.mark.parametrize("storage", STORAGE)
+@pytest.mark.parametrize("layer", [None, "other"])
+def test_every_storage_gives_the_fit_of_frames(adata, fitted, storage, layer):
+    counts = STORAGE[storage](adata.X)
+    if layer is None:
+        adata.X = counts
+    else:
+        adata.layers[layer] = counts
+        adata.X = None
+    model = pipeline()
+    assert scg.fit(adata, model, layer=layer) is model
+    assert list(model[-1].target_names_) == GENES
+    assert list(model.params_) == list(fitted.params_)
+    for part, table in fitted.params_.items():
+        assert_frame_equal(model.params_[part], table, rtol=1e-6)
+
+
+def test_fit_writes_what_the_key_names_and_no_more(adata):
+    before = adata.copy()
+    model = scg.fit(adata, pipeline(dispersion="~ cell_type"), layer="counts", key_added="nb")
+    assert_unchanged(adata, before, key="nb")
+    assert {"nb_mean", "nb_dispersion"} == set(adata.varm)
+    assert list(adata.var["nb_status"]) == list(model[-1].status_)
+    for name in ("converged", "n_iter", "log_likelihood"):
+        assert_array_equal(adata.var[f"nb_{name}"], getattr(model[-1], f"{name}_"))
+    entry = adata.uns["nb"]
+    assert entry["layer"] == "counts"
+    assert entry["formulas"] == {"mean": FORMULAS["mean"], "dispersion": "~ cell_type"}
+    assert list(entry["columns"]["dispersion"]) == list(model.params_["dispersion"].index)
+
+
+def test_a_refit_replaces_the_fit_under_its_key_alone(adata):
+    scg.fit(adata, pipeline("~ pseudotime", ZINBRegressor()), layer="counts")
+    kept = scg.fit(adata, pipeline("~ cell_type"), key_added="other")
+    model = scg.fit(adata, pipeline("~ 1"))
+    assert set(adata.varm) == {"sc_glm_mean", "sc_glm_dispersion", "other_mean", "other_dispersion"}
+    assert "layer" not in adata.uns["sc_glm"]
+    assert_params(scg.read_params(adata), model.params_)
+    assert_params(scg.read_params(adata, "other"), kept.params_)
+
+
+@pytest.mark.filterwarnings(ZARR_FORMAT)
+@pytest.mark.parametrize("suffix", ["h5ad", "zarr"])
+def test_params_survive_files(adata, tmp_path, suffix):
+    model = scg.fit(
+        adata, pipeline(regressor=ZINBRegressor(), zero_inflation="~ I(pseudotime / 2)")
+    )
+    assert any("/" in column for column in model.params_["mean"].index)
+    assert_params(scg.read_params(adata), model.params_)
+    path = tmp_path / f"cells.{suffix}"
+    getattr(adata, f"write_{suffix}")(path)
+    stored = getattr(anndata, f"read_{suffix}")(path)
+    assert_params(scg.read_params(stored), model.params_)
+    assert_frame_equal(stored.var, adata.var)
+    assert stored.uns["sc_glm"]["formulas"] == adata.uns["sc_glm"]["formulas"]
+
+    again = scg.fit(stored, pipeline("~ 1"))
+    assert_params(scg.read_params(stored), again.params_)
+    assert "sc_glm_zero_inflation" not in stored.varm
+
+
+def test_params_follow_a_subset_of_the_genes(adata):
+    model = scg.fit(adata, pipeline("~ pseudotime"))
+    some = [GENES[2], GENES[0]]
+    subset = adata[:, some]
+    assert_frame_equal(scg.read_params(subset)["mean"], model.params_["mean"][some])
+
+
+def test_a_missing_fit_names_those_there_are(adata):
+    with pytest.raises(ValueError, match=r"no fit under 'nb'.*\[\]"):
+        scg.read_params(adata, "nb")
+    scg.fit(adata, pipeline("~ 1"), key_added="mine")
+    with pytest.raises(ValueError, match=r"'title'.*\['mine'\]"):
+        scg.read_params(adata, "title")
+    with pytest.raises(ValueError, match="'/'"):
+        scg.fit(adata, pipeline("~ 1"), key_added="a/b")
+
+
+@pytest.mark.parametrize("storage", ["csr", "csc", "dense"])
+def test_backed_files_are_read_and_not_written(adata, fitted, tmp_path, storage, monkeypatch):
+    monkeypatch.setattr(scg, "_DENSE_ENTRIES", 10 * len(GENES))
+    adata.X = STORAGE[storage](adata.X)
+    path = tmp_path / "cells.h5ad"
+    adata.write_h5ad(path)
+    before = path.read_bytes()
+    backed = anndata.read_h5ad(path, backed="r")
+    model = scg.fit(backed, pipeline())
+    assert_frame_equal(model.params_["mean"], fitted.params_["mean"], rtol=1e-6)
+    assert_params(scg.read_params(backed), model.params_)
+    assert scg.predict(backed, model).shape == adata.shape
+    with pytest.raises(ValueError, match="view of a backed"):
+        scg.fit(backed[:50], pipeline())
+    backed.file.close()
+    assert path.read_bytes() == before
+
+
+def test_lazily_loaded_files(adata, fitted, tmp_path):
+    pytest.importorskip("xarray")
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    lazy = anndata.experimental.read_lazy(tmp_path / "cells.h5ad")
+    model = scg.fit(lazy, pipeline(), layer="counts")
+    assert_frame_equal(model.params_["mean"], fitted.params_["mean"], rtol=1e-6)
+    assert_params(scg.read_params(lazy), model.params_)
+
+
+def test_a_view_gets_results_of_its_own(adata):
+    before = adata.copy()
+    view = adata[adata.obs["donor"] != "donor0", GENES[:2]]
+    model = scg.fit(view, pipeline("~ pseudotime"))
+    assert_unchanged(adata, before)
+    assert not view.is_view
+    assert_params(scg.read_params(view), model.params_)
+
+
+def test_a_regressor_alone_takes_numeric_covariates(adata):
+    with pytest.raises(ValueError, match=r"NegBinRegressor.*'cell_type'.*FormulaTransformer"):
+        scg.fit(adata, NegBinRegressor())
+    adata.obs = adata.obs[["pseudotime"]]
+    model = scg.fit(adata, NegBinRegressor())
+    assert_params(scg.read_params(adata), model.params_)
+    assert list(model.params_["mean"].index) == ["Intercept", "pseudotime"]
+    assert adata.uns["sc_glm"]["formulas"] == {}
+
+
+def test_weights_reach_the_regressor(adata):
+    weights = np.arange(adata.n_obs) % 3
+    weighted = scg.fit(adata, pipeline(), sample_weight=weights)
+    repeated = pipeline().fit(
+        adata.obs.iloc[np.repeat(np.arange(adata.n_obs), weights)],
+        adata.to_df().iloc[np.repeat(np.arange(adata.n_obs), weights)],
+    )
+    assert_frame_equal(weighted.params_["mean"], repeated.params_["mean"], rtol=1e-5)
+    meta = scg.AnnDataRegressor(pipeline()).fit(adata, sample_weight=weights)
+    assert_params(meta.params_, weighted.params_)
+    assert meta.score(adata, sample_weight=weights) == pytest.approx(
+        weighted.score(adata.obs, adata.X, sample_weight=weights)
+    )
+    with sklearn.config_context(enable_metadata_routing=True):
+        regressor = NegBinRegressor().set_fit_request(sample_weight=True)
+        routed = scg.fit(adata, pipeline(regressor=regressor), sample_weight=weights)
+    assert_params(routed.params_, weighted.params_)
+
+
+def test_sparse_counts_warn_with_the_gene_s_name(adata):
+    counts = adata.X.toarray()
+    counts[:, 2] = 0
+    adata.X = sp.csr_matrix(counts)
+    with pytest.warns(ConvergenceWarning, match=r"all zero \(a/b\)"):
+        scg.fit(adata, pipeline("~ 1"))
+    assert adata.var.loc["a/b", "sc_glm_status"] == "all zero"
+
+
+# What is refused, in words
+
+
+def test_gene_names_must_be_unique(adata):
+    adata.var_names = ["Ins1", "Ins2", "Ins2", "Gcg"]
+    with pytest.raises(ValueError, match=r"'Ins2'.*var_names_make_unique"):
+        scg.fit(adata, pipeline())
+
+
+def test_missing_matrices_are_named(adata):
+    with pytest.raises(ValueError, match=r"no layer 'spliced'.*'counts', 'logcounts'"):
+        scg.fit(adata, pipeline(), layer="spliced")
+    adata.X = None
+    with pytest.raises(ValueError, match=r"adata.X is None.*'counts'"):
+        scg.fit(adata, pipeline())
+    for empty in (adata[:0], adata[:, :0]):
+        with pytest.raises(ValueError, match=r"\b0 (cells|genes)"):
+            scg.fit(empty, pipeline(), layer="counts")
+    for wrong in (np.ones((3, 2)), adata.obs):
+        with pytest.raises(TypeError, match="AnnData"):
+            scg.fit(wrong, pipeline())
+
+
+@pytest.mark.parametrize("dense", [False, True])
+def test_matrices_that_are_not_counts_are_named(adata, dense):
+    adata.layers["scaled"] = adata.X.toarray() - 1.0
+    adata.layers["holes"] = np.where(adata.X.toarray() > 2, np.nan, 0.0)
+    if dense:
+        adata.layers["logcounts"] = adata.layers["logcounts"].toarray()
+    with pytest.raises(ValueError, match=r"adata.layers\['scaled'\] has negative.*\['counts'\]"):
+        scg.fit(adata, pipeline(), layer="scaled")
+    with pytest.raises(ValueError, match=r"\['holes'\] has missing or infinite"):
+        scg.fit(adata, pipeline(), layer="holes")
+    with pytest.warns(
+        UserWarning, match=r"\['logcounts'\] are not integers.*\['counts'\], adata.X"
+    ):
+        scg.fit(adata, pipeline("~ 1"), layer="logcounts")
+    adata.X = adata.layers["logcounts"]
+    del adata.layers["counts"], adata.layers["logcounts"]
+    with pytest.warns(UserWarning, match=r"adata.X are not integers.*of counts\.$"):
+        scg.AnnDataRegressor(pipeline("~ 1")).fit(adata)
+    adata.X = np.array([["1"] * adata.n_vars] * adata.n_obs, dtype=object)
+    with pytest.raises(ValueError, match="not numbers"):
+        scg.fit(adata, pipeline())
+
+
+def test_few_fractions_are_counts_still(adata):
+    counts = adata.X.toarray().astype(float)
+    counts[::4] += 0.25 * (counts[::4] > 0)
+    adata.X = sp.csr_matrix(counts)
+    scg.fit(adata, pipeline("~ 1"))  # a warning would be an error
+
+
+# Predictions and simulations
+
+
+@pytest.mark.parametrize("cells", ["adata", "obs", "integer index"])
+@pytest.mark.parametrize("regressor", [NegBinRegressor(), ZINBRegressor()])
+def test_predict_returns_the_mean_and_each_part(adata, cells, regressor):
+    model = pipeline("~ pseudotime", regressor=clone(regressor)).fit(adata.obs, adata.to_df())
+    before = adata.copy()
+    obs = adata.obs.reset_index(drop=True) if cells == "integer index" else adata.obs
+    predicted = scg.predict(adata if cells == "adata" else obs, model)
+    assert_frame_equal(predicted.obs, obs.set_axis(obs.index.astype(str)))
+    assert list(predicted.var_names) == GENES
+    assert_array_equal(predicted.X, model.predict(obs))
+    assert list(predicted.layers) == list(model.params_)
+    for part, values in model.predict_params(obs).items():
+        assert_array_equal(predicted.layers[part], values)
+    predicted.obs["donor"] = "new"
+    assert_unchanged(adata, before)
+
+
+def test_sample_is_sparse_and_drawn_by_blocks(adata, fitted, monkeypatch):
+    before = adata.copy()
+    monkeypatch.setattr(scg, "_DENSE_ENTRIES", 40 * len(GENES))
+    drawn = scg.sample(adata, fitted, random_state=0)
+    assert_unchanged(adata, before)
+    assert drawn.shape == adata.shape
+    assert sp.issparse(drawn.X)
+    assert drawn.X.format == "csr"
+    assert drawn.X.dtype.kind == "i"
+    assert (drawn.X != scg.sample(adata.obs, fitted, random_state=0).X).nnz == 0
+    assert (drawn.X != scg.sample(adata, fitted, random_state=1).X).nnz > 0
+    assert_frame_equal(drawn.obs, adata.obs)
+    assert list(drawn.var_names) == GENES
+
+    random = np.random.RandomState(0)
+    total = sum(scg.sample(adata, fitted, random_state=random).X for _ in range(100))
+    sd = fitted.predict_dist(adata.obs).std().mean(axis=0) / np.sqrt(100 * adata.n_obs)
+    gap = np.asarray(total.mean(axis=0)).ravel() / 100 - fitted.predict(adata.obs).mean(axis=0)
+    assert (np.abs(gap) < 6 * sd).all()
+
+
+def test_models_of_every_kind_predict(adata, fitted):
+    expected = scg.predict(adata, fitted).X
+    steps = [("design", FormulaTransformer(**FORMULAS)), ("counts", NegBinRegressor())]
+    stock = scg.fit(adata, StockPipeline(steps))
+    assert_allclose(scg.predict(adata, stock).X, expected, rtol=1e-6)
+    assert scg.sample(adata, stock, random_state=0).shape == adata.shape
+    meta = scg.AnnDataRegressor(pipeline())
+    with pytest.raises(NotFittedError):
+        scg.predict(adata, meta)
+    with pytest.raises(NotFittedError):
+        scg.sample(adata, pipeline())
+    assert_allclose(scg.predict(adata, meta.fit(adata)).X, expected, rtol=1e-6)
+    vector = NegBinRegressor().fit(adata.obs[["pseudotime"]], adata.X.toarray()[:, 0])
+    assert scg.predict(adata.obs[["pseudotime"]], vector).shape == (adata.n_obs, 1)
+    assert scg.sample(adata.obs[["pseudotime"]], vector).shape == (adata.n_obs, 1)
+    with pytest.raises(ValueError, match="no rows"):
+        scg.sample(adata.obs[:0], fitted)
+
+
+# The meta-estimator
+
+
+class SparseOnly(NegBinRegressor):
+    """Refuses counts that were made dense."""
+
+    def fit(self, X, y, sample_weight=None):
+        assert sp.issparse(y)
+        return super().fit(X, y, sample_weight)
+
+    def score(self, X, y, sample_weight=None):
+        assert sp.issparse(y)
+        return super().score(X, y, sample_weight)
+
+
+def test_the_meta_estimator_has_the_model_s_verbs(adata, fitted):
+    before = adata.copy()
+    meta = scg.AnnDataRegressor(pipeline())
+    assert not hasattr(meta, "params_")
+    assert meta.fit(adata) is meta
+    obs, y = adata.obs, adata.X
+    assert_allclose(meta.predict(adata), fitted.predict(obs), rtol=1e-6)
+    assert_allclose(meta.predict_params(adata)["mean"], fitted.predict(obs), rtol=1e-6)
+    assert_allclose(meta.predict_dist(adata).mu, fitted.predict(obs), rtol=1e-6)
+    assert_allclose(meta.log_prob(adata), fitted.log_prob(obs, y), rtol=1e-6)
+    assert meta.score(adata) == pytest.approx(fitted.score(obs, y))
+    assert meta.sample(adata, n_draws=2, random_state=0).shape == (2, *adata.shape)
+    assert list(meta.params_["mean"].columns) == GENES
+    assert_unchanged(adata, before)
+
+
+def test_the_meta_estimator_is_an_estimator(adata):
+    model = pipeline()
+    meta = scg.AnnDataRegressor(model, layer="counts")
+    assert meta.get_params()["model__formulatransformer__mean"] == FORMULAS["mean"]
+    meta.set_params(model__formulatransformer__mean="~ 1", layer=None)
+    assert "AnnDataRegressor(model=Pipeline" in repr(meta)
+    assert "AnnDataRegressor" in meta._repr_html_()
+    meta.fit(adata)
+    assert not hasattr(model[-1], "params_")  # a clone was fitted
+    assert not hasattr(clone(meta), "model_")
+    again = pickle.loads(pickle.dumps(meta))  # noqa: S301
+    assert_array_equal(again.predict(adata), meta.predict(adata))
+    assert_params(copy.deepcopy(meta).params_, meta.params_)
+    for wrong in ({"X": adata, "y": adata.X}, {"X": adata.obs}):
+        with pytest.raises((TypeError, ValueError), match="AnnData"):
+            meta.fit(**wrong)
+
+
+def test_genes_are_found_by_name(adata):
+    meta = scg.AnnDataRegressor(pipeline()).fit(adata[:, GENES[:3]])
+    expected = meta.score(adata[:, GENES[:3]])
+    assert meta.score(adata) == expected
+    assert meta.score(adata[:, GENES[::-1]]) == expected
+    with pytest.raises(ValueError, match=r"1 genes of the fit .*'Ins1'"):
+        meta.score(adata[:, GENES[1:]])
+
+
+def test_cross_validation_is_that_of_frames(adata):
+    before = adata.copy()
+    model = scg.AnnDataRegressor(pipeline(regressor=SparseOnly()), layer="counts")
+    cv = GroupKFold(4)
+    scores = cross_val_score(model, adata, groups=adata.obs["donor"], cv=cv, error_score="raise")
+    assert_unchanged(adata, before)
+    expected = cross_val_score(
+        pipeline(), adata.obs, adata.to_df(), groups=adata.obs["donor"], cv=cv
+    )
+    assert_allclose(scores, expected, rtol=1e-6)
+
+
+def test_scorers_take_the_counts_from_the_estimator(adata):
+    model = scg.AnnDataRegressor(pipeline("~ pseudotime"))
+    scoring = {
+        "log_likelihood": lambda m, a: metrics.log_likelihood_scorer(m, a, m.counts(a)),
+        "zeros": lambda m, a: metrics.neg_brier_zeros_scorer(m, a, m.counts(a)),
+    }
+    results = cross_validate(model, adata, cv=3, scoring=scoring, error_score="raise")
+    assert_allclose(results["test_log_likelihood"], cross_val_score(model, adata, cv=3), rtol=1e-9)
+    assert (results["test_zeros"] < 0).all()
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_grid_search_finds_the_formula(adata, n_jobs):
+    before = adata.copy()
+    model = scg.AnnDataRegressor(pipeline("~ 1", SparseOnly() if n_jobs == 1 else None))
+    grid = {"model__formulatransformer__mean": ["~ 1", "~ pseudotime + cell_type"]}
+    cv = KFold(3, shuffle=True, random_state=0)
+    search = GridSearchCV(model, grid, cv=cv, n_jobs=n_jobs, error_score="raise").fit(adata)
+    assert search.best_params_ == {"model__formulatransformer__mean": "~ pseudotime + cell_type"}
+    assert_unchanged(adata, before)
+    assert_array_equal(scg.predict(adata, search).X, search.predict(adata))
+    assert search.score(adata) == search.best_estimator_.score(adata)
+
+
+def test_a_slice_forgets_the_levels_that_it_lacks(adata):
+    rare = (adata.obs["cell_type"] == "c").to_numpy()
+    meta = scg.AnnDataRegressor(pipeline("~ cell_type")).fit(adata[~rare])
+    with pytest.raises(ValueError, match="unknown level 'c'"):
+        meta.score(adata[rare])
+
+
+@pytest.mark.data
+@pytest.mark.skipif("SC_GLM_DATA" not in os.environ, reason="SC_GLM_DATA is not set")
+def test_real_counts_are_told_from_their_logarithms():
+    adata = anndata.read_h5ad(Path(os.environ["SC_GLM_DATA"]) / "pancreas_100.h5ad")
+    model = scg.fit(adata, pipeline("~ pseudotime"), layer="counts")
+    assert_params(scg.read_params(adata), model.params_)
+    assert adata.var["sc_glm_converged"].all()
+    flat = scg.fit(adata, pipeline("~ 1"), layer="counts", key_added="flat")
+    assert (model[-1].log_likelihood_ >= flat[-1].log_likelihood_ - 1e-6).all()
+    with pytest.warns(UserWarning, match=r"adata.layers\['logcounts'\] are not integers"):
+        scg.AnnDataRegressor(pipeline("~ 1"), layer="logcounts").fit(adata)

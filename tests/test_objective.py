@@ -1,0 +1,253 @@
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy import stats
+from scipy.special import expit, logsumexp
+
+from sc_glm import objective as module
+from sc_glm.family import NegBinFamily, ZINBFamily
+from sc_glm.objective import CountBlock, Objective, PartBasis
+
+N_CELLS = 61
+RNG = np.random.default_rng(5)
+CONSTANT = np.ones((N_CELLS, 1))
+COVARIATE = np.c_[CONSTANT, RNG.normal(size=N_CELLS)]
+GROUPS = np.eye(3)[RNG.integers(0, 3, size=N_CELLS)]
+# The gene in the middle has no counts, the last none but in the last cell.
+Y = RNG.negative_binomial(0.7, 0.3, size=(5, N_CELLS)).astype(float)
+Y[2] = 0
+Y[4] = 0
+Y[4, -1] = 2.5
+Y[0, 7] = 300
+OFFSET = RNG.normal(scale=0.5, size=N_CELLS)
+WEIGHTS = RNG.uniform(0, 3, size=N_CELLS)
+
+MODELS = {
+    "one size": (NegBinFamily(), [COVARIATE, CONSTANT]),
+    "one size, scaled": (NegBinFamily(), [COVARIATE, 0.5 * CONSTANT]),
+    "size regressed": (NegBinFamily(), [GROUPS, COVARIATE]),
+    "inflated": (ZINBFamily(), [COVARIATE, CONSTANT, CONSTANT]),
+    "inflation regressed": (ZINBFamily(), [CONSTANT, CONSTANT, GROUPS]),
+    "all regressed": (ZINBFamily(), [COVARIATE, GROUPS, COVARIATE]),
+}
+
+
+def block_of(y):
+    rows = sp.csr_array(y)
+    return CountBlock(
+        torch.from_numpy(rows.indptr.astype(np.int64)),
+        torch.from_numpy(rows.indices.astype(np.int64)),
+        torch.from_numpy(rows.data),
+        y.shape[1],
+    )
+
+
+def penalty_of(rank, strength):
+    root = np.random.default_rng(rank).normal(size=(rank, rank))
+    return torch.from_numpy(strength * root.T @ root)
+
+
+def make(family, designs, *, y=Y, offset=OFFSET, weights=WEIGHTS, strength=0.0):
+    return Objective(
+        family,
+        block_of(y),
+        [PartBasis(torch.from_numpy(U), penalty_of(U.shape[1], strength)) for U in designs],
+        torch.from_numpy(offset),
+        torch.from_numpy(weights),
+    )
+
+
+def points(objective):
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(len(Y), objective.n_params, generator=generator, dtype=torch.float64)
+
+
+def all_genes(objective):
+    return torch.arange(objective.block.n_genes)
+
+
+def log_likelihood(theta, y, designs, offset, weights):
+    """The textbook's, of one gene, by torch operations that can be differentiated twice."""
+    widths = [U.shape[1] for U in designs]
+    eta, rho, *inflation = (
+        torch.from_numpy(U) @ part for U, part in zip(designs, theta.split(widths), strict=True)
+    )
+    eta = eta + torch.from_numpy(offset)
+    y, r, total = torch.from_numpy(y), rho.exp(), torch.logaddexp(eta, rho)
+    terms = torch.lgamma(y + r) - torch.lgamma(r) - torch.lgamma(y + 1)
+    terms = terms + r * (rho - total) + y * (eta - total)
+    for zeta in inflation:
+        none = -torch.logaddexp(zeta, torch.zeros_like(zeta))
+        terms = torch.where(y == 0, torch.logaddexp(zeta + none, terms + none), terms + none)
+    return terms @ torch.from_numpy(weights)
+
+
+def assert_same(a, b, rtol=1e-12, atol=1e-11):
+    for ours, theirs in zip(a, b, strict=True):
+        assert_allclose(ours, theirs, rtol=rtol, atol=atol)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_value_is_scipys(name):
+    family, designs = MODELS[name]
+    objective = make(family, designs)
+    theta = points(objective)
+    value = objective.evaluate(theta, all_genes(objective)).value
+    widths = np.cumsum([U.shape[1] for U in designs])[:-1]
+    for g, y in enumerate(Y):
+        eta, rho, *inflation = (
+            U @ part for U, part in zip(designs, np.split(theta[g].numpy(), widths), strict=True)
+        )
+        mu, r = np.exp(eta + OFFSET), np.exp(rho)
+        if g == 4:  # SciPy takes integers only
+            continue
+        terms = stats.nbinom.logpmf(y, r, r / (r + mu))
+        if inflation:
+            pi = expit(inflation[0])
+            zero = logsumexp([np.log(pi), np.log1p(-pi) + terms], axis=0)
+            terms = np.where(y == 0, zero, np.log1p(-pi) + terms)
+        assert_allclose(value[g], WEIGHTS @ terms, rtol=1e-10)
+
+
+@pytest.mark.parametrize("strength", [0.0, 2.0])
+@pytest.mark.parametrize("name", MODELS)
+def test_derivatives_are_those_of_the_dense_likelihood(name, strength):
+    family, designs = MODELS[name]
+    objective = make(family, designs, strength=strength)
+    theta = points(objective)
+    at = objective.evaluate(theta, all_genes(objective))
+    penalty = torch.block_diag(*(penalty_of(U.shape[1], strength) for U in designs))
+
+    for g, y in enumerate(Y):
+
+        def penalised(x, y=y):
+            return log_likelihood(x, y, designs, OFFSET, WEIGHTS) - 0.5 * x @ penalty @ x
+
+        expected = (
+            penalised(theta[g]),
+            torch.autograd.functional.jacobian(penalised, theta[g]),
+            torch.autograd.functional.hessian(penalised, theta[g]),
+        )
+        # torch's own trigamma, in the expected Hessian, is good to eight digits.
+        assert_same([x[g] for x in at], expected, rtol=1e-8, atol=1e-6)
+    half = 0.5 * np.einsum("gi,ij,gj->g", theta, penalty, theta)
+    assert_allclose(objective.penalty_of(theta), half, rtol=1e-12)
+
+
+@pytest.mark.parametrize("family", [NegBinFamily(), ZINBFamily()])
+def test_one_size_equals_the_general_path(family):
+    """A second column of zeros hides from the objective that the predictors are constant."""
+    inflation = [CONSTANT] if len(family.parts) == 3 else []
+    known = make(family, [COVARIATE, CONSTANT, *inflation])
+    hidden = [np.c_[CONSTANT, RNG.normal(size=N_CELLS)] for _ in (0, *inflation)]
+    general = make(family, [COVARIATE, *hidden])
+    theta = points(known)
+    mean, *others = theta.split(known.ranks, dim=1)
+    wide = torch.cat([mean, *(torch.cat([o, torch.zeros_like(o)], 1) for o in others)], 1)
+    a, b = known.evaluate(theta, all_genes(known)), general.evaluate(wide, all_genes(known))
+    keep = [0, 1, 2, 4][: known.n_params]
+    assert_same(a, (b.value, b.gradient[:, keep], b.hessian[:, keep][:, :, keep]))
+
+
+@pytest.mark.parametrize("name", ["one size", "size regressed", "inflated", "all regressed"])
+@pytest.mark.parametrize(("cells", "entries"), [(7, 14), (61, 61), (16, 1), (60, 10_000)])
+def test_tiles_do_not_change_the_result(monkeypatch, name, cells, entries):
+    family, designs = MODELS[name]
+    whole = make(family, designs, strength=1.0)
+    theta = points(whole)
+    expected = whole.evaluate(theta, all_genes(whole))
+    monkeypatch.setattr(module, "_TILE_CELLS", cells)
+    monkeypatch.setattr(module, "_TILE", entries)
+    tiled = make(family, designs, strength=1.0)
+    assert len(tiled.block.bounds) == -(-N_CELLS // cells) + 1
+    assert_same(tiled.evaluate(theta, all_genes(tiled)), expected)
+    subset = torch.tensor([4, 1, 2])
+    assert_same(tiled.evaluate(theta[subset], subset), [x[subset] for x in expected])
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("genes", [[3], [2], [4, 0], [2, 3, 1, 0], [1, 1]])
+def test_any_genes_in_any_order(name, genes):
+    objective = make(*MODELS[name])
+    theta = points(objective)
+    expected = objective.evaluate(theta, all_genes(objective))
+    some = objective.evaluate(theta[genes], torch.tensor(genes))
+    assert_same(some, [x[genes] for x in expected])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_integer_weights_are_repeated_cells(name):
+    family, designs = MODELS[name]
+    times = np.random.default_rng(3).integers(0, 4, size=N_CELLS)
+    index = np.repeat(np.arange(N_CELLS), times)
+    weighted = make(family, designs, weights=times.astype(float))
+    repeated = make(
+        family,
+        [U[index] for U in designs],
+        y=Y[:, index],
+        offset=OFFSET[index],
+        weights=np.ones(len(index)),
+    )
+    theta = points(weighted)
+    assert_same(
+        weighted.evaluate(theta, all_genes(weighted)),
+        repeated.evaluate(theta, all_genes(weighted)),
+    )
+
+
+def test_the_point_is_left_as_it_is():
+    objective = make(*MODELS["all regressed"])
+    theta = points(objective)
+    before = theta.clone()
+    first = objective.evaluate(theta, all_genes(objective))
+    assert torch.equal(theta, before)
+    assert_same(objective.evaluate(theta, all_genes(objective)), first, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", ["one size", "all regressed"])
+def test_a_block_without_counts(name):
+    family, designs = MODELS[name]
+    empty = make(family, designs, y=np.zeros((2, N_CELLS)))
+    theta = points(empty)[:2]
+    at = empty.evaluate(theta, all_genes(empty))
+    full = make(family, designs).evaluate(theta[[0, 0, 0]], torch.tensor([0, 1, 2]))
+    assert_same([x[0] for x in at], [x[2] for x in full])
+
+
+@pytest.mark.xfail(raises=RuntimeError, reason="a part of rank 0 cannot be evaluated")
+def test_parts_of_rank_zero_take_no_coordinates():
+    nothing = np.zeros((N_CELLS, 0))
+    objective = make(ZINBFamily(), [CONSTANT, nothing, nothing])
+    theta = points(objective)
+    assert objective.ranks == [1, 0, 0]
+    at = objective.evaluate(theta, all_genes(objective))
+    for g, y in enumerate(Y):
+        value = log_likelihood(theta[g], y, [CONSTANT, nothing, nothing], OFFSET, WEIGHTS)
+        assert_allclose(at.value[g], value, rtol=1e-10)
+    assert at.hessian.shape == (len(Y), 1, 1)
+
+
+def test_distinct_counts_of_each_gene():
+    block = block_of(np.array([[3.0, 0, 3, 1], [0, 0, 0, 0], [0, 2.5, 1, 3]]))
+    indptr, counts, position = block.distinct
+    assert_array_equal(indptr, [0, 2, 2, 5])
+    assert_array_equal(counts.y, [1, 3, 1, 2.5, 3])
+    assert_array_equal(counts.y[position], block.counts.y)
+
+
+def test_single_precision_follows():
+    family, designs = MODELS["all regressed"]
+    double = make(family, designs)
+    single = Objective(
+        family,
+        CountBlock(double.block.indptr, double.block.cells, double.block.counts.y.float(), N_CELLS),
+        [PartBasis(b.U.float(), b.penalty.float()) for b in double.bases],
+        double.offset.float(),
+        double.weights.float(),
+    )
+    theta = points(double)
+    at = single.evaluate(theta.float(), all_genes(double))
+    assert {x.dtype for x in at} == {torch.float32}
+    assert_same(at, double.evaluate(theta, all_genes(double)), rtol=1e-4, atol=1e-2)
