@@ -45,6 +45,9 @@ __all__ = [
 # Entries made dense at once.
 _BLOCK = 2**18
 
+# A deviance as small as this is rounding's: it is a difference of two log-masses.
+_ROUNDING = 1e-10
+
 
 def mean_log_likelihood(
     y_true: Any,
@@ -183,7 +186,7 @@ def d2_deviance_score(
 
     constant = table.is_constant()
     ratio = np.divide(deviance, null, out=np.zeros_like(null), where=~constant)
-    score = np.where(constant, np.where(deviance == 0, 1.0, 0.0), 1 - ratio)
+    score = np.where(constant, np.where(deviance < _ROUNDING, 1.0, 0.0), 1 - ratio)
     return _over_targets(score, multioutput)
 
 

@@ -34,7 +34,10 @@ class CountBlock:
 
     def __init__(self, indptr: Tensor, cells: Tensor, y: Tensor, n_cells: int) -> None:
         self.indptr, self.cells = indptr, cells
-        self.counts = positive_counts(y)
+        # Counts repeat: what depends on the count alone is computed once for each value.
+        values, self._rank = torch.unique(y, return_inverse=True)
+        self._values = positive_counts(values)
+        self.counts = _take(self._values, self._rank)
         self.n_cells = n_cells
         self.n_genes = indptr.numel() - 1
         self.bounds = [*range(0, n_cells, _TILE_CELLS), n_cells]
@@ -48,12 +51,11 @@ class CountBlock:
     @cached_property
     def distinct(self) -> tuple[Tensor, Counts, Tensor]:
         """Each gene's distinct counts (pointers, counts) and every entry's place among them."""
-        values, rank = torch.unique(self.counts.y, return_inverse=True)
-        n_values = max(values.numel(), 1)
-        key, position = torch.unique(self._rows * n_values + rank, return_inverse=True)
+        n_values = max(self._values.y.numel(), 1)
+        key, position = torch.unique(self._rows * n_values + self._rank, return_inverse=True)
         genes = torch.arange(self.n_genes + 1, device=key.device)
         indptr = torch.searchsorted(key, genes * n_values)
-        return indptr, positive_counts(values[key % n_values]), position
+        return indptr, _take(self._values, key % n_values), position
 
 
 class PartBasis(NamedTuple):
@@ -176,7 +178,7 @@ class Objective:
                 p.view(-1).index_select(0, rows if constant else flat)
                 for p, constant in zip(predictors, self._constant, strict=True)
             ]
-            counts = Counts(*(x.index_select(0, entries) for x in block.counts))
+            counts = _take(block.counts, entries)
             if known is None:
                 shape = self.family.shape(counts, at_counts[1])
             else:
@@ -193,7 +195,7 @@ class Objective:
         lengths = indptr[genes + 1] - starts
         entries, rows = _ranges(starts, lengths)
         rho = (theta[:, self.slices[1]] @ self.bases[1].U[0])[rows]
-        counts = Counts(*(x.index_select(0, entries) for x in y))
+        counts = _take(y, entries)
         shift = (lengths.cumsum(0) - lengths) - starts
         return _KnownShapes(self.family.shape(counts, rho), position, shift)
 
@@ -213,6 +215,10 @@ class _KnownShapes(NamedTuple):
         """Return the shape terms of ``entries``, which belong to genes ``rows``."""
         index = self.position.index_select(0, entries).add_(self.shift.index_select(0, rows))
         return Shape(*(x.index_select(0, index) for x in self.shape))
+
+
+def _take(counts: Counts, index: Tensor) -> Counts:
+    return Counts(*(x.index_select(0, index) for x in counts))
 
 
 def _put(terms: Terms, positive: Terms, flat: Tensor) -> None:

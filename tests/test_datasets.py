@@ -94,7 +94,9 @@ def test_looks_like_single_cells():
 def test_levels_without_a_cell():
     data = make_counts(1, 2, random_state=0)
     assert data.counts.shape == (1, 2)
-    assert data.params["mean"].index.tolist()[1:3] == ["cell_type[T.b]", "cell_type[T.c]"]
+    effects = data.params["mean"].filter(regex="cell_type", axis="index")
+    assert len(effects) == 2
+    assert (effects == 0).any(axis=1).sum() >= 1
 
 
 @pytest.mark.parametrize(
