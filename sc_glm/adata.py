@@ -354,7 +354,7 @@ def read_params(adata: AnnData, key: str = "sc_glm") -> dict[str, pd.DataFrame]:
         raise ValueError(f"adata has no fit under {key!r}; it has fits under {fits}.")
     genes = np.asarray(adata.var_names, dtype=object)
     return {
-        part: pd.DataFrame(
+        str(part): pd.DataFrame(
             np.asarray(adata.varm[f"{key}_{part}"]).T,
             index=[str(column) for column in entry["columns"][part]],
             columns=genes,
@@ -406,12 +406,6 @@ def _formulas(model: Any) -> dict[str, str]:
 def _fit(model: Any, adata: AnnData, layer: str | None, sample_weight: ArrayLike | None) -> None:
     """Fit ``model`` in place, its genes named by ``adata.var_names``."""
     counts = _read_counts(adata, layer)
-    if not adata.var_names.is_unique:
-        twice = list(adata.var_names[adata.var_names.duplicated()].unique())
-        raise ValueError(
-            f"adata.var_names has {len(twice)} names more than once: {twice[:5]}. "
-            "adata.var_names_make_unique() makes them unique."
-        )
     if not _looks_like_counts(counts):
         warnings.warn(
             f"Most values of {_spell(layer)} are not integers, as if they were normalised or "
@@ -516,9 +510,15 @@ def _spell(layer: str | None) -> str:
 
 
 def _read_counts(adata: AnnData, layer: str | None) -> Any:
-    """Return ``X`` or a layer, in memory, dense or sparse, finite and not negative."""
+    """Return ``X`` or a layer, in memory, dense or sparse, of finite values from zero up."""
     if not all(_checked(adata).shape):
         raise ValueError(f"adata has {adata.n_obs} cells and {adata.n_vars} genes.")
+    if not adata.var_names.is_unique:
+        twice = list(adata.var_names[adata.var_names.duplicated()].unique())
+        raise ValueError(
+            f"adata.var_names has {len(twice)} names more than once: {twice[:5]}. "
+            "adata.var_names_make_unique() makes them unique."
+        )
     if layer is not None and layer not in adata.layers:
         raise ValueError(f"adata has no layer {layer!r}; its layers are {list(adata.layers)}.")
     matrix = adata.X if layer is None else adata.layers[layer]

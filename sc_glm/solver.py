@@ -47,38 +47,46 @@ class Solution:
 
 @dataclass
 class _Model:
-    """Quadratic models of a batch of genes in the eigenbasis of their negative Hessians."""
+    """Quadratic models of a batch of genes in the eigenbasis of their negative Hessians.
+
+    Curvature smaller than the tolerance is raised to it: along such a direction a unit step
+    matters to no likelihood, and a longer one would only drift.
+    """
 
     curvature: Tensor
     vectors: Tensor
     slope: Tensor
 
     @classmethod
-    def of(cls, at: Evaluation) -> "_Model":
+    def of(cls, at: Evaluation, floor: Tensor) -> "_Model":
         curvature, vectors = torch.linalg.eigh(-at.hessian)
+        curvature = torch.where(curvature.abs() < floor[:, None], floor[:, None], curvature)
         slope = (vectors.mT @ at.gradient[:, :, None])[:, :, 0]
         return cls(curvature, vectors, slope)
 
-    def newton_gain(self, floor: Tensor) -> Tensor:
-        """Gain promised by a Newton step; infinite where the model is not concave.
+    def select(self, keep: Tensor) -> "_Model":
+        """Return the models of some genes."""
+        return _Model(self.curvature[keep], self.vectors[keep], self.slope[keep])
 
-        Curvature below ``floor`` in size cannot yield more than that over a unit step.
-        """
-        flat = self.curvature.abs() < floor[:, None]
-        curvature = torch.where(flat, floor[:, None], self.curvature)
-        gain = 0.5 * (self.slope**2 / curvature).sum(1)
-        return torch.where((curvature > 0).all(1), gain, torch.inf)
+    @property
+    def lowest(self) -> Tensor:
+        """Smallest curvature."""
+        return self.curvature.amin(1)
+
+    def newton_gain(self) -> Tensor:
+        """Gain promised by a Newton step; infinite where the model is not concave."""
+        gain = 0.5 * (self.slope**2 / self.curvature).sum(1)
+        return torch.where(self.lowest > 0, gain, torch.inf)
 
     def step(self, radius: Tensor) -> tuple[Tensor, Tensor]:
         """Return the step to the model's maximum within ``radius``, and whether it is Newton's."""
         tiny = torch.finfo(radius.dtype).tiny
-        lowest = self.curvature[:, 0]
         in_basis = self.slope / self.curvature.clamp_min(tiny)
-        inside = (lowest > 0) & (in_basis.norm(dim=1) <= radius)
+        inside = (self.lowest > 0) & (in_basis.norm(dim=1) <= radius)
         beyond = ~inside
         if beyond.any():
             slope, curvature, limit = self.slope[beyond], self.curvature[beyond], radius[beyond]
-            low = (-lowest[beyond]).clamp_min(0.0)
+            low = (-self.lowest[beyond]).clamp_min(0.0)
             high = low + slope.norm(dim=1) / limit
             for _ in range(_BISECTIONS):
                 middle = 0.5 * (low + high)
@@ -133,16 +141,16 @@ def maximize(
     previous = torch.zeros_like(theta)
     stride = torch.ones_like(radius)
     for iteration in range(max_iter):
-        model = _Model.of(at)
         floor = (10 * eps * at.value.abs()).clamp_min(tol)
-        promised = model.newton_gain(floor)
+        model = _Model.of(at, floor)
+        promised = model.newton_gain()
         done = promised <= floor
         step, newton = model.step(radius)
         stalled = radius < eps
         leaving = done | stalled if iteration < max_iter - 1 else torch.ones_like(done)
         if leaving.any():
             # The last step is not evaluated: only a firm model is trusted with it.
-            firm = done & newton & (model.curvature[:, 0] > _FIRM * floor)
+            firm = done & newton & (model.lowest > _FIRM * floor)
             last = torch.where(firm, promised, 0.0)
             ids = genes[leaving]
             solution.theta[ids] = (theta + step * firm[:, None])[leaving]
@@ -156,7 +164,7 @@ def maximize(
             genes, theta, radius = genes[keep], theta[keep], radius[keep]
             previous, stride, step, newton = previous[keep], stride[keep], step[keep], newton[keep]
             at = _select(at, keep)
-            model = _Model(model.curvature[keep], model.vectors[keep], model.slope[keep])
+            model = model.select(keep)
         # A step like the last one is on its way to infinity: stride on along it.
         along = (step * previous).sum(1)
         length, last_length = step.norm(dim=1), previous.norm(dim=1)

@@ -250,9 +250,11 @@ def test_sparse_counts_warn_with_the_gene_s_name(adata):
 
 
 def test_gene_names_must_be_unique(adata):
+    meta = scg.AnnDataRegressor(pipeline("~ 1")).fit(adata)
     adata.var_names = ["Ins1", "Ins2", "Ins2", "Gcg"]
-    with pytest.raises(ValueError, match=r"'Ins2'.*var_names_make_unique"):
-        scg.fit(adata, pipeline())
+    for action in (meta.fit, meta.score, lambda cells: scg.fit(cells, pipeline())):
+        with pytest.raises(ValueError, match=r"'Ins2'.*var_names_make_unique"):
+            action(adata)
 
 
 def test_missing_matrices_are_named(adata):

@@ -112,7 +112,7 @@ def test_starting_at_the_maximum_costs_one_pass():
 
 
 def test_undefined_points_are_rejected():
-    toy, solution = climb(logarithm, start=[(30, 1)])
+    toy, solution = climb(logarithm, start=[(5, 0)])
     assert toy.undefined[0] > 0
     assert solution.theta.isfinite().all()
     assert solution.hessian.isfinite().all()
@@ -186,7 +186,7 @@ def test_the_iteration_limit_is_kept_and_told(max_iter):
 
 def test_the_value_never_falls():
     """A longer run never ends below a shorter one."""
-    values = [climb(valley, start=[(-1.2, 1)], max_iter=k)[1].value[0] for k in range(1, 30)]
+    values = [climb(valley, start=[(-1.2, 1)], max_iter=k)[1].value[0] for k in range(1, 40)]
     assert all(a <= b for a, b in itertools.pairwise(values))
     assert values[0] == valley(vector(-1.2, 1))
     assert values[-1] > -1e-9
@@ -206,11 +206,11 @@ def test_the_start_is_left_as_it_is():
 
 
 def test_single_precision_stops_at_its_own_rounding():
-    """Beside a value of 1e6, single precision cannot tell gains under one tenth."""
-    toy = Toy(lambda x: dome(x) - 1e6)
+    """Beside a value of 1e4, single precision cannot tell gains under one thousandth."""
+    toy = Toy(lambda x: dome(x) - 1e4)
     start = torch.zeros(1, 2)
     solution = maximize(toy, start, max_iter=100, tol=1e-9)
     assert solution.theta.dtype == torch.float32
     assert solution.converged.all()
     assert toy.passes[0] < 20
-    assert dome(solution.theta[0].double()) > -1.2
+    assert dome(solution.theta[0].double()) > -0.02
