@@ -6,7 +6,6 @@ sparse or on disk, and ``adata.raw`` is never read. :func:`fit`, :func:`predict`
 follows scikit-learn: a model whose `X` is an AnnData, for cross-validation and searches.
 """
 
-import re
 import warnings
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -19,12 +18,12 @@ import sklearn
 from anndata import AnnData, ImplicitModificationWarning
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, RegressorMixin, clone
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.pipeline import Pipeline
-from sklearn.utils import Tags, check_random_state
+from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
-from sc_glm.distributions import NB, ZINB
+from sc_glm.counts import CountMatrix
+from sc_glm.distributions import NB, ZINB, check_rng
 from sc_glm.formula import FormulaTransformer
 from sc_glm.regressors import NegBinRegressor, ZINBRegressor
 
@@ -62,8 +61,8 @@ class AnnDataRegressor(MetaEstimatorMixin, RegressorMixin, BaseEstimator):  # ty
 
     Notes
     -----
-    A scorer of :mod:`sc_glm.metrics` needs `y`, which a search over an AnnData does not have; give
-    ``scoring=lambda model, adata: scorer(model, adata, model.counts(adata))``.
+    The scorers of :mod:`sc_glm.metrics` work as ``scoring``: without a `y` they ask for
+    :meth:`counts`.
 
     A slice of an AnnData loses the categories that none of its cells has, unless
     ``anndata.settings.remove_unused_categories`` is False. Scoring cells of a level that no
@@ -143,7 +142,7 @@ class AnnDataRegressor(MetaEstimatorMixin, RegressorMixin, BaseEstimator):  # ty
         self,
         X: AnnData,
         n_draws: int | None = None,
-        random_state: int | np.random.RandomState | None = None,
+        random_state: int | np.random.RandomState | np.random.Generator | None = None,
     ) -> NDArray[np.int64]:
         """Draw counts, a dense array; see :meth:`NegBinRegressor.sample`."""
         regressor, design = _apply(self, _obs(X))
@@ -282,7 +281,7 @@ def sample(
     adata_or_obs: AnnData | pd.DataFrame,
     model: Any,
     *,
-    random_state: int | np.random.RandomState | None = None,
+    random_state: int | np.random.RandomState | np.random.Generator | None = None,
 ) -> AnnData:
     """Return simulated counts for cells.
 
@@ -292,7 +291,7 @@ def sample(
         The cells or their covariates.
     model : estimator
         A fitted pipeline or regressor, a fitted :class:`AnnDataRegressor`, or a fitted search.
-    random_state : int, RandomState instance or None, default=None
+    random_state : int, RandomState, Generator or None, default=None
         Seed; an integer gives the same counts each time.
 
     Returns
@@ -312,7 +311,7 @@ def sample(
     (4, 1)
     """
     obs = _obs_of(adata_or_obs)
-    random = check_random_state(random_state)
+    random = check_rng(random_state)
     genes = _regressor(model).target_names_
     step = max(1, _DENSE_ENTRIES // len(genes))
     blocks = []
@@ -416,22 +415,8 @@ def _fit(model: Any, adata: AnnData, layer: str | None, sample_weight: ArrayLike
     if isinstance(model, NegBinRegressor | ZINBRegressor):
         _check_numeric(obs, type(model).__name__)
     names = np.asarray(adata.var_names, dtype=object)
-    weights = _fit_params(model, sample_weight)
-    if not _is_sparse(counts):
-        model.fit(obs, pd.DataFrame(counts, columns=names, copy=False), **weights)
-        return
-    # A sparse matrix has no names to give, so that the regressor calls its genes y0, y1, ...
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", ConvergenceWarning)
-        model.fit(obs, counts, **weights)
-    for warning in caught:
-        message = re.sub(r"\by(\d+)\b", lambda y: str(names[int(y[1])]), str(warning.message))
-        warnings.warn(message, warning.category, stacklevel=3)
-    regressor = _regressor(model)
-    regressor.target_names_ = names
-    regressor.params_ = {
-        part: table.set_axis(names, axis=1) for part, table in regressor.params_.items()
-    }
+    named = CountMatrix.of(counts, n_cells=adata.n_obs, names=names)
+    model.fit(obs, named, **_fit_params(model, sample_weight))
 
 
 def _check_numeric(obs: pd.DataFrame, regressor: str) -> None:

@@ -18,7 +18,6 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import (
     _check_sample_weight,
     check_is_fitted,
-    check_random_state,
     validate_data,
 )
 
@@ -134,7 +133,7 @@ class CountRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         present = np.flatnonzero(weights)
         if len(present) < len(covariates):
             covariates, weights = covariates[present], weights[present]
-            counts = counts.take_cells(present)
+            counts = counts[present]
         designs = Designs(
             {
                 part: _part_design(matrix, layout.columns[part], penalties[part])
@@ -304,7 +303,7 @@ class CountRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self,
         X: ArrayLike,
         n_draws: int | None = None,
-        random_state: int | np.random.RandomState | None = None,
+        random_state: int | np.random.RandomState | np.random.Generator | None = None,
     ) -> NDArray[np.int64]:
         """Draw counts from the fitted model.
 
@@ -313,7 +312,7 @@ class CountRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         X : array-like of shape (n_cells, n_features)
         n_draws : int, default=None
             Number of data sets to draw; None draws one, without an axis for it.
-        random_state : int, RandomState instance or None, default=None
+        random_state : int, RandomState, Generator or None, default=None
             Seed; an integer gives the same counts each time.
 
         Returns
@@ -324,7 +323,7 @@ class CountRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         size = None
         if n_draws is not None:
             size = (check_scalar(n_draws, "n_draws", Integral, min_val=1), *dist.shape)
-        return dist.rvs(size=size, random_state=check_random_state(random_state))
+        return dist.rvs(size=size, random_state=random_state)
 
     def log_prob(self, X: ArrayLike, y: Any) -> FloatArray:
         """Return the log-probability of each count under the fitted model.

@@ -29,8 +29,16 @@ class CountMatrix:
     one_dimensional: bool
 
     @classmethod
-    def of(cls, y: Any, *, n_cells: int) -> "CountMatrix":
+    def of(cls, y: Any, *, n_cells: int, names: NDArray[np.object_] | None = None) -> "CountMatrix":
         """Check ``y``, which is left as it is.
+
+        Parameters
+        ----------
+        y : array-like, DataFrame, sparse matrix or CountMatrix
+        n_cells : int
+            Number of rows that it must have.
+        names : ndarray of str, default=None
+            Genes' names, if ``y`` does not bring them.
 
         Raises
         ------
@@ -38,9 +46,13 @@ class CountMatrix:
             If ``y`` is not a matrix of finite, non-negative numbers with ``n_cells`` rows, or two
             genes have one name. The message names the gene, the row and the value.
         """
+        if isinstance(y, CountMatrix):
+            _check_rows(len(y), n_cells)
+            return y
         if y is None:
             raise ValueError("This estimator requires y to be passed, but the target y is None.")
-        names = _names(y)
+        own_names = _names(y)
+        names = names if own_names is None else own_names
         sparse = sp.issparse(y)
         if isinstance(y, pd.DataFrame | pd.Series):
             y = y.to_numpy()
@@ -57,11 +69,7 @@ class CountMatrix:
             raise ValueError(f"y must have one or two dimensions, not {values.ndim}.")
         if values.dtype.kind not in "fiub":
             raise ValueError(f"y must hold numbers, not {values.dtype}.")
-        if values.shape[0] != n_cells:
-            raise ValueError(
-                f"Found input variables with inconsistent numbers of samples: X has {n_cells} rows,"
-                f" y has {values.shape[0]}."
-            )
+        _check_rows(values.shape[0], n_cells)
         one_dimensional = values.ndim == 1
         if one_dimensional:
             values = values[:, None]
@@ -79,9 +87,18 @@ class CountMatrix:
         """Number of genes."""
         return int(self.matrix.shape[1])
 
-    def take_cells(self, cells: NDArray[np.intp]) -> "CountMatrix":
-        """Return some of the cells."""
-        return CountMatrix(self.matrix[cells], self.names, self.one_dimensional)
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Numbers of cells and genes."""
+        return len(self), self.n_genes
+
+    def __len__(self) -> int:
+        return int(self.matrix.shape[0])
+
+    def __getitem__(self, cells: Any) -> "CountMatrix":
+        """Return some of the cells: scikit-learn splits rows by ``y[cells, ...]``."""
+        rows = cells[0] if isinstance(cells, tuple) else cells
+        return CountMatrix(self.matrix[rows], self.names, self.one_dimensional)
 
     def dense(self, genes: slice) -> NDArray[Any]:
         """Return the counts of some genes as a dense array."""
@@ -93,6 +110,14 @@ class CountMatrix:
         block = sp.csr_array(self.matrix[:, genes].T, dtype=np.float64)
         block.sum_duplicates()
         return block
+
+
+def _check_rows(n_rows: int, n_cells: int) -> None:
+    if n_rows != n_cells:
+        raise ValueError(
+            "Found input variables with inconsistent numbers of samples: "
+            f"X has {n_cells} rows, y has {n_rows}."
+        )
 
 
 def _names(y: Any) -> NDArray[np.object_] | None:

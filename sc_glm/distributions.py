@@ -15,6 +15,16 @@ from scipy import special
 from sklearn.utils import check_random_state
 
 from sc_glm.family import Family, NegBinFamily, ZINBFamily, positive_counts
+from sc_glm.tails import (
+    count_predictors,
+    half_mean_difference,
+    log_mass,
+    log_tails,
+    mean_distance,
+    outside_support,
+    smallest_integer,
+    tails,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,15 +39,8 @@ __all__ = ["NB", "ZINB", "CountDistribution"]
 # splits no logarithm of so few over threads, which took ten times longer on a busy machine.
 _BLOCK = 2**11
 
-# A size at which the negative binomial is Poisson to the last digit of a double, for any count
-# that a double can tell from its neighbours; the square of it does not overflow.
-_POISSON_SIZE = 1e40
-
 # NumPy draws no Poisson count with a greater mean: it would not fit 64 bits.
 _LARGEST_RATE = 9.2e18
-
-# Below this, tail probabilities lose digits to underflow and their logarithms are summed instead.
-_UNDERFLOW = 1e-290
 
 
 class CountDistribution(ABC):
@@ -204,7 +207,7 @@ class CountDistribution(ABC):
         return self._map(self._logpmf, k)
 
     def _logpmf(self, y: FloatArray, *params: FloatArray) -> FloatArray:
-        return _log_mass(self._family, y, self._predictors(*params))
+        return log_mass(self._family, y, self._predictors(*params))
 
     def saturated_logpmf(self, k: ArrayLike) -> FloatArray:
         """Return the largest log-mass of counts over mean and zero inflation, at the same size.
@@ -224,7 +227,7 @@ class CountDistribution(ABC):
         """
 
         def saturated(y: FloatArray, *params: FloatArray) -> FloatArray:
-            value = _outside_support(y)
+            value = outside_support(y)
             value[y == 0] = 0.0
             positive = (y > 0) & (y < np.inf)
             if positive.any():
@@ -380,7 +383,7 @@ class CountDistribution(ABC):
         mu, r = params[0][inside], params[1][inside]
         guess = np.floor(mu + z[inside] * np.sqrt(mu + mu / r * mu))
         guess = np.where(guess < _LARGEST_RATE, np.maximum(guess, 0.0), mu)
-        value[inside] = _smallest(reached, guess, q[inside], *(p[inside] for p in params))
+        value[inside] = smallest_integer(reached, guess, q[inside], *(p[inside] for p in params))
         return value
 
     def median(self) -> FloatArray:
@@ -469,6 +472,8 @@ class CountDistribution(ABC):
     ) -> NDArray[np.int64]:
         """Draw random counts.
 
+        Counts that would not fit 64 bits are drawn as the largest that do.
+
         Parameters
         ----------
         size : int or tuple of int, optional
@@ -486,7 +491,7 @@ class CountDistribution(ABC):
         Raises
         ------
         ValueError
-            If `size` does not fit :attr:`shape`, or a count would not fit 64 bits.
+            If `size` does not fit :attr:`shape`.
         """
         shape = self.shape if size is None else tuple(np.atleast_1d(size).tolist())
         try:
@@ -511,12 +516,7 @@ class CountDistribution(ABC):
             if poisson.any():
                 rate = np.where(poisson, 1.0, rate)
             rate *= self.mu
-        if rate.size and rate.max() > _LARGEST_RATE:
-            raise ValueError(
-                f"A draw has the Poisson rate {rate.max():.3g}, and counts beyond {_LARGEST_RATE} "
-                "do not fit 64 bits: mu is too large, or r too small for it."
-            )
-        return cast("NDArray[Any]", rng.poisson(rate))
+        return cast("NDArray[Any]", rng.poisson(np.minimum(rate, _LARGEST_RATE)))
 
 
 class NB(CountDistribution):
@@ -579,27 +579,27 @@ class NB(CountDistribution):
 
     @staticmethod
     def _predictors(*params: FloatArray) -> list[FloatArray]:
-        return _count_predictors(*params)
+        return count_predictors(*params)
 
     @staticmethod
     def _cdf(k: FloatArray, *params: FloatArray) -> FloatArray:
-        return _tails(k, *params)[0]
+        return tails(k, *params)[0]
 
     @staticmethod
     def _sf(k: FloatArray, *params: FloatArray) -> FloatArray:
-        return _tails(k, *params)[1]
+        return tails(k, *params)[1]
 
     @staticmethod
     def _logcdf(k: FloatArray, *params: FloatArray) -> FloatArray:
-        return _log_tails(k, *params)[0]
+        return log_tails(k, *params)[0]
 
     @staticmethod
     def _logsf(k: FloatArray, *params: FloatArray) -> FloatArray:
-        return _log_tails(k, *params)[1]
+        return log_tails(k, *params)[1]
 
     @staticmethod
     def _crps(y: FloatArray, *params: FloatArray) -> FloatArray:
-        return _mean_distance(y, *params) - _half_mean_difference(*params)
+        return mean_distance(y, *params) - half_mean_difference(*params)
 
 
 class ZINB(CountDistribution):
@@ -670,7 +670,7 @@ class ZINB(CountDistribution):
     def _predictors(*params: FloatArray) -> list[FloatArray]:
         *component, pi = params
         # pi = 1 has no finite logit; see _logpmf.
-        return [*_count_predictors(*component), np.where(pi < 1, special.logit(pi), 0.0)]
+        return [*count_predictors(*component), np.where(pi < 1, special.logit(pi), 0.0)]
 
     def _logpmf(self, y: FloatArray, *params: FloatArray) -> FloatArray:
         value = super()._logpmf(y, *params)
@@ -680,17 +680,17 @@ class ZINB(CountDistribution):
     @staticmethod
     def _cdf(k: FloatArray, *params: FloatArray) -> FloatArray:
         *component, pi = params
-        return pi + (1 - pi) * _tails(k, *component)[0]
+        return pi + (1 - pi) * tails(k, *component)[0]
 
     @staticmethod
     def _sf(k: FloatArray, *params: FloatArray) -> FloatArray:
         *component, pi = params
-        return (1 - pi) * _tails(k, *component)[1]
+        return (1 - pi) * tails(k, *component)[1]
 
     @staticmethod
     def _logcdf(k: FloatArray, *params: FloatArray) -> FloatArray:
         *component, pi = params
-        lower, upper = _log_tails(k, *component)
+        lower, upper = log_tails(k, *component)
         lower, upper = np.logaddexp(np.log(pi), np.log1p(-pi) + lower), np.log1p(-pi) + upper
         # Near a probability of one, the sum would round where the complement does not.
         return np.where(upper < np.log(0.5), np.log1p(-np.exp(upper)), lower)
@@ -698,14 +698,14 @@ class ZINB(CountDistribution):
     @staticmethod
     def _logsf(k: FloatArray, *params: FloatArray) -> FloatArray:
         *component, pi = params
-        return np.log1p(-pi) + _log_tails(k, *component)[1]
+        return np.log1p(-pi) + log_tails(k, *component)[1]
 
     @staticmethod
     def _crps(y: FloatArray, *params: FloatArray) -> FloatArray:
         *component, pi = params
         mu = component[0]
-        distance = pi * y + (1 - pi) * _mean_distance(y, *component)
-        difference = (1 - pi) ** 2 * _half_mean_difference(*component) + pi * (1 - pi) * mu
+        distance = pi * y + (1 - pi) * mean_distance(y, *component)
+        difference = (1 - pi) ** 2 * half_mean_difference(*component) + pi * (1 - pi) * mu
         return distance - difference
 
     def _draw(
@@ -733,205 +733,3 @@ def check_rng(
     if isinstance(random_state, np.random.Generator):
         return random_state
     return check_random_state(random_state)
-
-
-def _count_predictors(mu: FloatArray, r: FloatArray) -> list[FloatArray]:
-    return [np.log(mu), np.log(np.minimum(r, _POISSON_SIZE))]
-
-
-def _log_mass(family: Family, y: FloatArray, predictors: list[FloatArray]) -> FloatArray:
-    value = _outside_support(y)
-    zero, positive = y == 0, (y > 0) & (y < np.inf)
-    if zero.any():
-        at_zeros = [torch.from_numpy(p[zero]) for p in predictors]
-        value[zero] = family.zeros(at_zeros).value.numpy()
-    if positive.any():
-        counts = positive_counts(torch.from_numpy(y[positive]))
-        at_counts = [torch.from_numpy(p[positive]) for p in predictors]
-        shape = family.shape(counts, at_counts[1])
-        value[positive] = family.positives(counts, at_counts, shape).value.numpy()
-    return value
-
-
-def _outside_support(y: FloatArray) -> FloatArray:
-    return np.where(np.isnan(y), np.nan, -np.inf)
-
-
-def _smallest(
-    reached: Callable[..., NDArray[np.bool_]], guess: FloatArray, *arguments: FloatArray
-) -> FloatArray:
-    """Return the smallest integers from 0 on that have reached, by bisection around a guess."""
-    low, high = np.full_like(guess, -1.0), guess.copy()
-    step = np.maximum(1.0, np.floor(guess / 64))
-    below = np.zeros(guess.shape, dtype=bool)  # has an integer that has not reached been found?
-    active = np.arange(guess.size)
-    while active.size:
-        done = reached(high[active], *(a[active] for a in arguments))
-        low[active[~done]] = high[active[~done]]
-        below[active[~done]] = True
-        active = active[~done]
-        high[active] += step[active]
-        step[active] *= 2
-    step = np.maximum(1.0, np.floor(guess / 64))
-    active = np.flatnonzero(~below)
-    while active.size:
-        trial = high[active] - step[active]
-        inside = trial >= 0
-        active, trial = active[inside], trial[inside]
-        done = reached(trial, *(a[active] for a in arguments))
-        low[active[~done]] = trial[~done]
-        active = active[done]
-        high[active] = trial[done]
-        step[active] *= 2
-    active = np.arange(guess.size)
-    while True:
-        middle = np.floor(low[active] + (high[active] - low[active]) / 2)
-        # Beyond 2**53 the neighbours of an integer are further than one away.
-        between = (middle > low[active]) & (middle < high[active])
-        active, middle = active[between], middle[between]
-        if not active.size:
-            return high
-        done = reached(middle, *(a[active] for a in arguments))
-        high[active[done]] = middle[done]
-        low[active[~done]] = middle[~done]
-
-
-def _tails(k: FloatArray, mu: FloatArray, r: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return P(X <= k) and P(X > k) of the negative binomial (NIST DLMF 8.17.24)."""
-    r = np.minimum(r, _POISSON_SIZE)
-    success, failure = r / (r + mu), mu / (r + mu)
-    lower, upper = np.empty_like(k), np.empty_like(k)
-
-    # Each of three forms where it keeps all digits: 1 - success is known only as failure.
-    poisson = r == _POISSON_SIZE
-    lower[poisson] = special.gammaincc(k[poisson] + 1, mu[poisson])
-    upper[poisson] = special.gammainc(k[poisson] + 1, mu[poisson])
-    rare = (failure <= 0.5) & ~poisson
-    a, b, x = k[rare] + 1, r[rare], failure[rare]
-    lower[rare], upper[rare] = special.betaincc(a, b, x), special.betainc(a, b, x)
-    common = ~(rare | poisson)
-    a, b, x = r[common], k[common] + 1, success[common]
-    lower[common], upper[common] = special.betainc(a, b, x), special.betaincc(a, b, x)
-    return lower, upper
-
-
-def _log_tails(k: FloatArray, mu: FloatArray, r: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return the logarithms of `_tails`, also where these underflow."""
-    lower, upper = _tails(k, mu, r)
-    log_lower = np.where(lower < 0.5, np.log(lower), np.log1p(-upper))
-    log_upper = np.where(upper < 0.5, np.log(upper), np.log1p(-lower))
-    far = ((lower < _UNDERFLOW) | (upper < _UNDERFLOW)) & (mu > 0)
-    if far.any():
-        k, mu, r = k[far], mu[far], np.minimum(r[far], _POISSON_SIZE)
-        log_mass = _log_mass(NegBinFamily(), k + 1, _count_predictors(mu, r))
-        below = k + 1 < mu
-        fraction = np.empty_like(k)
-        fraction[below] = (k[below] + 1) * _lower_fraction(k[below], mu[below], r[below])
-        fraction[~below] = _upper_fraction(k[~below], mu[~below], r[~below])
-        log_tail = log_mass + np.log(fraction)
-        log_lower[far] = np.where(below, log_tail, 0.0)
-        log_upper[far] = np.where(below, 0.0, log_tail)
-    return log_lower, log_upper
-
-
-def _continued_fraction(
-    numerator: Callable[[int], FloatArray],
-    denominator: Callable[[int], FloatArray | float],
-    accuracy: float = 1e-14,
-    max_terms: int = 20_000,
-) -> FloatArray:
-    """Evaluate ``b0 + a1 / (b1 + a2 / (b2 + ...))`` by Lentz's method (NIST DLMF 3.10)."""
-    tiny = 1e-100
-    value = np.asarray(denominator(0), dtype=np.float64)
-    c, d = value, np.zeros_like(value)
-    for n in range(1, max_terms):
-        a, b = numerator(n), denominator(n)
-        d = b + a * d
-        d = 1 / np.where(d == 0, tiny, d)
-        c = b + a / c
-        c = np.where(c == 0, tiny, c)
-        factor = c * d
-        value = value * factor
-        if np.all(np.abs(factor - 1) < accuracy):
-            break
-    return value
-
-
-def _upper_fraction(k: FloatArray, mu: FloatArray, r: FloatArray) -> FloatArray:
-    """Return P(X > k) / P(X = k + 1) for k > mu (NIST DLMF 8.17.22)."""
-    a, x = k + 1, mu / (r + mu)
-
-    def numerator(n: int) -> FloatArray:
-        m = n // 2
-        if n % 2:
-            return -(a + m) * ((a + m) * x + r * x) / ((a + 2 * m) * (a + 2 * m + 1))
-        return m * (r * x - m * x) / ((a + 2 * m - 1) * (a + 2 * m))
-
-    return 1 / _continued_fraction(numerator, lambda _: np.ones_like(k))
-
-
-def _lower_fraction(k: FloatArray, mu: FloatArray, r: FloatArray) -> FloatArray:
-    """Return P(X <= k) / (k + 1) / P(X = k + 1) for k + 1 < mu.
-
-    Didonato and Morris (1992), "Algorithm 708", equations 9 and 10: unlike in the other
-    fraction, no term cancels when the size is huge.
-    """
-    b, x, y = k + 1, r / (r + mu), mu / (r + mu)
-    gap = x * (mu - b)
-
-    def numerator(n: int) -> FloatArray:
-        scale = (r + n - 1) / (r + 2 * n - 1) * ((r + b + n - 1) / (r + 2 * n - 1))
-        return scale * n * (b - n) * x * x
-
-    def denominator(n: int) -> FloatArray:
-        rest = (r + n) / (r + 2 * n + 1) * (gap + 1 + n * (1 + y))
-        return n + n * (b - n) * x / (r + 2 * n - 1) + rest
-
-    return 1 / _continued_fraction(numerator, denominator)
-
-
-def _mean_distance(y: FloatArray, mu: FloatArray, r: FloatArray) -> FloatArray:
-    """Return E|X - y| of the negative binomial.
-
-    ``E[X; X > k] = mu P(X* >= k)`` where ``X*`` has size ``r + 1`` and the same probabilities of
-    success, thus the mean ``mu (r + 1) / r``.
-    """
-    value = mu + np.abs(y)  # for y <= 0
-    above = y > 0
-    y, mu, r = y[above], mu[above], r[above]
-    k = np.floor(y)
-    at_least_k = np.where(k > 0, _tails(np.maximum(k - 1, 0), mu + mu / r, r + 1)[1], 1.0)
-    value[above] = y - mu + 2 * (mu * at_least_k - y * _tails(k, mu, r)[1])
-    return value
-
-
-def _half_mean_difference(mu: FloatArray, r: FloatArray) -> FloatArray:
-    r"""Return E|X - X'| / 2 of the negative binomial.
-
-    For integers ``|d| = (1/2pi) \int (1 - cos d t) / (1 - cos t) dt``, so that the expectation
-    is an integral of the squared modulus of the characteristic function. By parts, and with
-    ``s = tan(t / 2)`` and ``v = mu / r (1 + mu / r)``, it is
-
-    .. math:: \frac{4 r v}{\pi} \int_0^\infty
-        \left(1 + \frac{4 v s^2}{1 + s^2}\right)^{-r-1} \frac{ds}{(1 + s^2)^2}.
-
-    With ``s = c sinh(x)`` the integrand is even and analytic for ``|Im x| < pi / 2``, so that the
-    trapezoidal rule converges geometrically.
-    """
-    r = np.minimum(r, _POISSON_SIZE)
-    rv = mu * (1 + mu / r)
-    four_v = 4 * rv / r
-    c = 1 / np.sqrt(1 + four_v + 4 * rv)
-    # Up to where the integrand is negligible: it falls like exp(-3x) once s > 1, and until then
-    # like exp(-(2r+1)x), or faster, if it has far to fall.
-    last = np.arcsinh(1 / c) + 13
-    steep = (r + 1) * np.log1p(four_v / 2) > 40
-    last[steep] = np.minimum(last[steep], 18 / (r[steep] + 0.5) + 3)
-    step = 1 / 7
-    total = np.full_like(mu, 0.5)
-    for n in range(1, int(last.max(initial=0.0) / step) + 1):
-        x = n * step
-        s2 = (c * np.sinh(x)) ** 2
-        weight = np.cosh(x) / (1 + s2) ** 2
-        total += weight * np.exp(-(r + 1) * np.log1p(four_v * s2 / (1 + s2)))
-    return 4 / np.pi * rv * c * step * total

@@ -414,7 +414,7 @@ class _Scorer:
     sign: int
 
     def __call__(
-        self, estimator: Any, X: Any, y: Any, sample_weight: ArrayLike | None = None
+        self, estimator: Any, X: Any, y: Any = None, sample_weight: ArrayLike | None = None
     ) -> float:
         """Return the score of the distributions that a fitted estimator predicts.
 
@@ -422,10 +422,11 @@ class _Scorer:
         ----------
         estimator : estimator
             A fitted estimator with ``predict_dist``, or a scikit-learn pipeline that ends in one.
-        X : array-like or DataFrame
+        X : array-like, DataFrame or AnnData
             What the estimator predicts from.
-        y : array-like, DataFrame or sparse matrix
-            Observed counts.
+        y : array-like, DataFrame or sparse matrix, optional
+            Observed counts; None where `X` holds them (see
+            :class:`~sc_glm.adata.AnnDataRegressor`).
         sample_weight : array-like, shape (n_samples,), optional
             Weights of the rows.
 
@@ -438,6 +439,8 @@ class _Scorer:
             # scikit-learn's pipeline passes on its own list of methods alone.
             X = estimator[:-1].transform(X) if len(estimator) > 1 else X
             estimator = estimator[-1]
+        if y is None:
+            y = estimator.counts(X)
         value = self.metric(y, estimator.predict_dist(X), sample_weight=sample_weight)
         return float(self.sign * value)
 

@@ -50,7 +50,7 @@ class Pipeline(pipeline.Pipeline):  # type: ignore[misc]
         self,
         X: ArrayLike,
         n_draws: int | None = None,
-        random_state: int | np.random.RandomState | None = None,
+        random_state: int | np.random.RandomState | np.random.Generator | None = None,
     ) -> NDArray[np.int64]:
         """Draw counts; see :meth:`NegBinRegressor.sample`."""
         return self._final_estimator.sample(self._transformed(X), n_draws, random_state)

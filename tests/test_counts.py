@@ -60,6 +60,8 @@ DENSE = {
     "DataFrame of several types": lambda: pd.DataFrame(Y, columns=list("abc")).astype(
         {"a": "u1", "b": "f4"}
     ),
+    "DataFrame of nullable integers": lambda: pd.DataFrame(Y).astype("Int64"),
+    "DataFrame of objects": lambda: pd.DataFrame(Y, dtype=object),
 }
 SPARSE = {
     "CSR array": lambda: sp.csr_array(Y),
@@ -129,10 +131,19 @@ def test_some_cells(form):
     y = {**DENSE, **SPARSE}[form]()
     expected = y.toarray() if sp.issparse(y) else np.array(y)
     counts = CountMatrix.of(y, n_cells=4)
-    some = counts.take_cells(np.array([3, 1]))
-    assert_array_equal(some.dense(slice(None)), expected[[3, 1]])
-    assert_array_equal(some.by_gene(slice(0, 2)).toarray(), expected[[3, 1], :2].T)
-    assert list(some.names) == list(counts.names)
+    for cells in ([3, 1], np.array([3, 1]), (np.array([3, 1]), ...)):
+        some = counts[cells]
+        assert some.shape == (2, 3)
+        assert_array_equal(some.dense(slice(None)), expected[[3, 1]])
+        assert_array_equal(some.by_gene(slice(0, 2)).toarray(), expected[[3, 1], :2].T)
+        assert list(some.names) == list(counts.names)
+
+
+def test_checked_counts_pass_but_for_their_number_of_rows():
+    counts = CountMatrix.of(Y, n_cells=4)
+    assert CountMatrix.of(counts, n_cells=4) is counts
+    with pytest.raises(ValueError, match="X has 5 rows, y has 4"):
+        CountMatrix.of(counts, n_cells=5)
 
 
 ONE_GENE = {
@@ -160,6 +171,9 @@ def test_names():
     frame = pd.DataFrame(Y, columns=["Pyy", 5, "Gcg"], index=list("wxyz"))
     assert list(CountMatrix.of(frame, n_cells=4).names) == ["Pyy", "5", "Gcg"]
     assert list(CountMatrix.of(pd.Series([1, 2]), n_cells=2).names) == ["y0"]
+    given = np.array(["k", "l", "m"], dtype=object)
+    assert list(CountMatrix.of(Y, n_cells=4, names=given).names) == ["k", "l", "m"]
+    assert list(CountMatrix.of(frame, n_cells=4, names=given).names) == ["Pyy", "5", "Gcg"]
 
 
 def test_counts_need_not_be_integers():
@@ -215,8 +229,8 @@ def test_a_negative_value_in_integers():
         (None, "target y is None"),
         (Y[:3], "X has 4 rows, y has 3"),
         (sp.csr_array(Y[:3]), "X has 4 rows, y has 3"),
-        (np.zeros((4, 0)), "no columns"),
-        (np.array([["a", "b"]] * 4), "'a'"),
+        (np.zeros((4, 0)), "0 feature"),
+        (np.array([["a", "b"]] * 4), "strings"),
         (np.full(4, 1j), "Complex"),
         (np.zeros((4, 2, 2)), "dim 3"),
         (pd.DataFrame(np.ones((4, 3)), columns=["Ins1", "Gcg", "Ins1"]), "'Ins1'"),
@@ -226,6 +240,11 @@ def test_a_negative_value_in_integers():
             "MultiIndex",
         ),
         (pd.DataFrame({"a": ["x"] * 4}), "'x'"),
+        (pd.DataFrame({"a": pd.to_datetime(["2020"] * 4)}), "datetime64"),
+        (
+            pd.DataFrame({"a": pd.array([1, 2, None, 4], dtype="Int64")}),
+            "NaN for gene 'a' in row 2",
+        ),
     ],
 )
 def test_what_is_not_a_count_matrix(y, words):
