@@ -22,6 +22,10 @@ _LOOSE = 1e-2  # tolerance of a stage that only leads to the next
 _SAMPLE = 2_000  # cells that suffice to tell good starts from bad
 _START_SIZES = (0.2, 10.0)
 _LONGEST_LEAN = 0.5
+_UNSEEN = 1e-9  # share of the largest curvature, or of a cell, that counts as none
+_ALIKE = 1e-6
+_SILENT_DEPTH = 18.0  # log units by which a silent cell's mean is put below the gene's
+_SILENCE_ENTRIES = 4_000_000  # cells x genes considered at a time
 _ENOUGH_POSITIVES = 30  # of a gene in the sample, to trust it there
 # Level and slope (per standard deviation) of the zero inflation at the extra starts, and whose
 # mean and size go with it; found by greedy cover of the best of many random starts.
@@ -62,6 +66,11 @@ class Problem:
             self.counts.shape[1],
         )
 
+    @property
+    def is_simple(self) -> bool:
+        """Whether it has one size per gene and no zero inflation: in practice, one maximum."""
+        return len(self.bases) == 2 and self.bases[1].U.shape[1] <= 1
+
     def sample(self, size: int) -> "Problem":
         """Return the problem on about ``size`` cells, spread evenly."""
         cells = np.unique(np.linspace(0, self.counts.shape[1] - 1, size).astype(np.intp))
@@ -93,26 +102,28 @@ def search(problem: Problem, objective: Objective, *, max_iter: int, tol: float)
     Solution
         Of the last run, the one over all cells that started where the others led.
     """
-    if problem.counts.shape[1] <= 2 * _SAMPLE:
-        start = _explore(problem, objective.block, max_iter=max_iter)
+    silence = _silence(problem)
+    if problem.is_simple or problem.counts.shape[1] <= 2 * _SAMPLE:
+        start = _explore(problem, objective.block, silence, max_iter=max_iter)
     else:
         small = problem.sample(_SAMPLE)
-        start = _explore(small, small.block(), max_iter=max_iter)
+        start = _explore(small, small.block(), silence, max_iter=max_iter)
         rare = np.flatnonzero(np.diff(small.counts.indptr) < _ENOUGH_POSITIVES)
         if len(rare):
             whole = replace(problem, counts=sp.csr_array(problem.counts[rare]))
-            start[rare] = _explore(whole, whole.block(), max_iter=max_iter)
+            start[rare] = _explore(whole, whole.block(), silence[rare], max_iter=max_iter)
     return maximize(objective, start, max_iter=max_iter, tol=tol)
 
 
-def _explore(problem: Problem, block: CountBlock, *, max_iter: int) -> Tensor:
-    """Return the most promising start of each gene."""
+def _explore(problem: Problem, block: CountBlock, silence: Tensor, *, max_iter: int) -> Tensor:
+    """Return the most promising start of each gene; ``silence`` is added to its mean."""
     ones = torch.ones_like(problem.offset)[:, None]
     constant = PartBasis(ones, ones.new_zeros(1, 1))
     mean, size, *inflation = problem.bases
-    regressed, inflated = size.U.shape[1] > 1, bool(inflation)
+    width = mean.U.shape[1]
     moments = _moment_start(problem)
-    if not regressed and not inflated:
+    moments[:, :width] += silence
+    if problem.is_simple:
         return _lift(moments, [mean, constant], problem.bases)
 
     def climb(family: Family, bases: Sequence[PartBasis], start: Tensor) -> Solution:
@@ -121,18 +132,18 @@ def _explore(problem: Problem, block: CountBlock, *, max_iter: int) -> Tensor:
 
     nb = climb(NegBinFamily(), [mean, constant], moments).theta
     nb_parts = [mean, size]
-    if not inflated:
+    if not inflation:
         return _lift(nb, [mean, constant], nb_parts)
     zeros = inflation[0]
     level = _constant(zeros).expand(len(nb), -1)
     one_size = torch.cat([nb, -level], 1)
-    if not regressed:
+    if size.U.shape[1] <= 1:
         return _lift(one_size, [mean, constant, zeros], problem.bases)
     one_size = climb(problem.family, [mean, constant, zeros], one_size).theta
     starts = [_lift(one_size, [mean, constant, zeros], problem.bases)]
     regression = climb(NegBinFamily(), nb_parts, _lift(nb, [mean, constant], nb_parts)).theta
     positive = _lift(nb, [mean, constant], nb_parts)
-    positive[:, : mean.U.shape[1]] = _mean_of_positives(problem)[:, None] * _constant(mean)
+    positive[:, :width] = _mean_of_positives(problem)[:, None] * _constant(mean) + silence
     direction = _zeros_direction(problem, zeros)
     for where, intercept, slope in _EXTRA_STARTS:
         base = positive if where == "positive" else regression
@@ -178,6 +189,38 @@ def _moment_start(problem: Problem) -> Tensor:
     return torch.cat([constant + lean, size.log()[:, None]], 1)
 
 
+def _silence(problem: Problem) -> Tensor:
+    """Step in the mean's coordinates that silences the cells in which a gene cannot have counts.
+
+    Cells that no positive count constrains, such as a cell type in which the gene is silent, have
+    their maximum at a mean of zero. Where a direction lowers all of them alike and touches no other
+    cell, the start goes down it far enough for the likelihood to be flat, instead of a unit at a
+    time. Zero for all other genes.
+    """
+    U, penalty = problem.bases[0]
+    n_cells, rank = U.shape
+    step = U.new_zeros(problem.counts.shape[0], rank)
+    total = _contract(problem.counts, problem.weights)
+    if penalty.any():
+        return step
+    outer = (U[:, :, None] * U[:, None, :]).flatten(1)
+    seen = _contract(problem.counts.sign(), outer).view(-1, rank, rank) / n_cells
+    curvature, vectors = torch.linalg.eigh(seen)
+    free = (curvature < _UNSEEN * curvature[:, -1:]) & (total > 0)[:, None]
+    genes = torch.nonzero(free.any(1))[:, 0]
+    for some in torch.split(genes, max(1, _SILENCE_ENTRIES // n_cells)):
+        basis = vectors[some] * free[some][:, None, :]
+        project = basis @ basis.mT
+        reach = outer @ project.flatten(1).mT  # cells x genes: how much each cell is free to move
+        target = -(reach > _UNSEEN).to(U.dtype)
+        down = (project @ (U.mT @ target / n_cells).mT[:, :, None])[:, :, 0]
+        moved = U @ down.mT
+        lowers_alike = ((moved - target).abs() < _ALIKE).all(0)
+        depth = _SILENT_DEPTH + total[some].log().clamp_min(0.0)
+        step[some] = torch.where(lowers_alike, depth, 0.0)[:, None] * down
+    return step
+
+
 def _mean_of_positives(problem: Problem) -> Tensor:
     """Log of each gene's mean positive count at the average offset."""
     total = _contract(problem.counts, problem.weights)
@@ -192,7 +235,8 @@ def _zeros_direction(problem: Problem, basis: PartBasis) -> Tensor:
     The part of the zeros' projection that is not constant, with standard deviation one.
     """
     level = _constant(basis)
-    towards = -_contract(problem.counts.sign(), basis.U)  # of the positives: up to a constant
+    weighted = problem.weights[:, None] * basis.U
+    towards = -_contract(problem.counts.sign(), weighted)  # of the positives: up to a constant
     towards -= torch.outer(towards @ level, level) / (level @ level).clamp_min(
         torch.finfo(level.dtype).tiny
     )

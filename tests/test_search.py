@@ -1,0 +1,317 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+
+from sc_glm import NegBinRegressor, ZINBRegressor, search
+from sc_glm.design import PartDesign
+from sc_glm.family import NegBinFamily, ZINBFamily
+from sc_glm.objective import PartBasis
+from sc_glm.search import Problem
+
+N_CELLS = 500
+RNG = np.random.default_rng(21)
+X = RNG.uniform(-1, 1, size=N_CELLS)
+GROUP = np.eye(3)[np.arange(N_CELLS) % 3]
+ONE = np.ones((N_CELLS, 1))
+LINE = np.c_[ONE, X]
+CURVE = np.c_[LINE, X**2]
+
+
+def simulate(n_genes, rng, *, lowest=-2.5, highest=3.0):
+    """Genes of all means, sizes and inflations, with some Poisson and some not inflated."""
+    mean = rng.uniform(lowest, highest, n_genes) + np.outer(X, rng.normal(size=n_genes))
+    size = rng.uniform(-1, 2, n_genes) + np.outer(X, rng.normal(scale=0.7, size=n_genes))
+    size[:, ::5] = 12
+    inflation = rng.uniform(-2, 1, n_genes) + np.outer(X, rng.normal(size=n_genes))
+    inflation[:, 1::3] = -30
+    mu, r = np.exp(mean), np.exp(size)
+    structural = rng.uniform(size=mu.shape) < 1 / (1 + np.exp(-inflation))
+    return np.where(structural, 0, rng.negative_binomial(r, r / (r + mu)))
+
+
+def problem(family, y, *designs, offset=None, weights=None):
+    n = len(y)
+
+    def tensor(x):
+        return torch.as_tensor(np.asarray(x, float))
+
+    parts = [PartDesign.of(d) for d in designs]
+    return Problem(
+        family,
+        sp.csr_array(y.T.astype(float)),
+        [PartBasis(tensor(p.U), tensor(p.penalty)) for p in parts],
+        tensor(np.zeros(n) if offset is None else offset),
+        tensor(np.ones(n) if weights is None else weights),
+    )
+
+
+def solve(*args, tol=1e-8, **kwargs):
+    given = problem(*args, **kwargs)
+    objective = given.objective(given.block(), given.family, given.bases)
+    solution = search.search(given, objective, max_iter=200, tol=tol)
+    genes = torch.arange(given.counts.shape[0])
+    again = objective.evaluate(solution.theta, genes).value
+    # What is reported is the value there, and no further step gains anything.
+    assert_allclose(solution.value, again, rtol=1e-9, atol=1e-5)
+    return solution
+
+
+def assert_no_worse(model, contained):
+    gap = model.value - contained.value
+    assert (gap > -1e-6).all(), gap
+
+
+# Nested models
+
+
+@pytest.fixture(scope="module")
+def counts():
+    return simulate(30, np.random.default_rng(3))
+
+
+@pytest.fixture(scope="module")
+def nb(counts):
+    return solve(NegBinFamily(), counts, LINE, ONE)
+
+
+@pytest.fixture(scope="module")
+def zinb(counts):
+    return solve(ZINBFamily(), counts, LINE, ONE, ONE)
+
+
+@pytest.fixture(scope="module")
+def full(counts):
+    return solve(ZINBFamily(), counts, LINE, LINE, LINE)
+
+
+def test_every_gene_converges(nb, zinb, full):
+    for solution in (nb, zinb, full):
+        assert solution.converged.all()
+        assert solution.theta.isfinite().all()
+
+
+def test_a_regressed_mean_is_no_worse(counts, nb):
+    assert_no_worse(nb, solve(NegBinFamily(), counts, ONE, ONE))
+    assert_no_worse(solve(NegBinFamily(), counts, CURVE, ONE), nb)
+
+
+def test_a_regressed_size_is_no_worse(counts, nb):
+    line = solve(NegBinFamily(), counts, LINE, LINE)
+    assert_no_worse(line, nb)
+    assert_no_worse(solve(NegBinFamily(), counts, LINE, CURVE), line)
+    assert_no_worse(solve(NegBinFamily(), counts, LINE, GROUP), nb)
+
+
+def test_zero_inflation_is_no_worse(counts, nb, zinb):
+    assert_no_worse(zinb, nb)
+    assert_no_worse(solve(ZINBFamily(), counts, LINE, ONE, LINE), zinb)
+    assert_no_worse(solve(ZINBFamily(), counts, LINE, LINE, ONE), zinb)
+
+
+def test_all_parts_regressed_are_no_worse(counts, full, zinb):
+    assert_no_worse(full, zinb)
+    assert_no_worse(full, solve(NegBinFamily(), counts, LINE, LINE))
+    assert_no_worse(full, solve(ZINBFamily(), counts, LINE, ONE, LINE))
+    assert_no_worse(full, solve(ZINBFamily(), counts, LINE, LINE, ONE))
+
+
+def test_the_truth_is_no_better_than_the_fit():
+    """The likelihood of the coefficients that drew the counts is a lower bound of its maximum."""
+    rng = np.random.default_rng(4)
+    coef = rng.normal(size=(3, 2, 12)) * 0.7 + np.array([1.0, 0.5, -1.0])[:, None, None] * [
+        [1],
+        [0],
+    ]
+    mean, size, inflation = (LINE @ c for c in coef)
+    structural = rng.uniform(size=mean.shape) < 1 / (1 + np.exp(-inflation))
+    r = np.exp(size)
+    y = np.where(structural, 0, rng.negative_binomial(r, r / (r + np.exp(mean))))
+    given = problem(ZINBFamily(), y, LINE, LINE, LINE)
+    objective = given.objective(given.block(), given.family, given.bases)
+    design = PartDesign.of(LINE)
+    truth = np.vstack([design.coordinates(p) for p in (mean, size, inflation)]).T
+    at_truth = objective.evaluate(torch.from_numpy(truth), torch.arange(12)).value
+    gap = solve(ZINBFamily(), y, LINE, LINE, LINE).value - at_truth
+    assert (gap > 0).all()
+    assert gap.mean() < 10  # half as many units as coefficients are expected
+
+
+def test_no_random_start_is_better(counts):
+    """Climbing from many random points finds nothing higher than the search does."""
+    y = counts[:, :12]
+    found = solve(ZINBFamily(), y, LINE, LINE, LINE)
+    given = problem(ZINBFamily(), y, LINE, LINE, LINE)
+    objective = given.objective(given.block(), given.family, given.bases)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(15):
+        start = torch.randn(12, 6, generator=generator, dtype=torch.float64)
+        other = search.maximize(objective, start, max_iter=200, tol=1e-6)
+        gap = found.value - other.value
+        assert (gap > -1e-3).all(), gap
+
+
+# Offset, weights, hard genes
+
+
+def test_an_offset_is_taken_off_the_intercept(counts, nb):
+    shifted = solve(NegBinFamily(), counts, LINE, ONE, offset=np.full(N_CELLS, 3.5))
+    assert_allclose(shifted.value, nb.value, atol=1e-6)
+    used = PartDesign.of(LINE).coordinates(3.5 * ONE)[:, 0]
+    some = counts.any(axis=0)
+    gap = shifted.theta.numpy()[some, :2] + used - nb.theta.numpy()[some, :2]
+    assert_allclose(gap, 0, atol=1e-3)
+
+
+@pytest.mark.parametrize("designs", [(LINE, ONE), (LINE, LINE, LINE)])
+def test_integer_weights_are_repeated_cells(counts, designs):
+    family = NegBinFamily() if len(designs) == 2 else ZINBFamily()
+    times = np.random.default_rng(0).integers(1, 4, size=N_CELLS)
+    index = np.repeat(np.arange(N_CELLS), times)
+    y = counts[:, :8]
+    weighted = solve(family, y, *designs, weights=times)
+    repeated = solve(family, y[index], *(d[index] for d in designs))
+    assert_allclose(weighted.value, repeated.value, rtol=1e-8, atol=1e-5)
+
+
+HARD = {
+    "all zero": np.zeros(N_CELLS),
+    "one cell": np.eye(N_CELLS)[100],
+    "one cell, many": 1e6 * np.eye(N_CELLS)[100],
+    "an outlier": np.where(np.arange(N_CELLS) == 7, 1e6, RNG.poisson(0.3, N_CELLS)),
+    "constant": np.full(N_CELLS, 4),
+    "one group only": GROUP[:, 0] * RNG.poisson(3, N_CELLS),
+    "under-dispersed": 5 + RNG.integers(0, 2, N_CELLS),
+    "fractions": RNG.gamma(0.5, 2, N_CELLS),
+}
+
+
+@pytest.mark.parametrize(
+    ("family", "designs"),
+    [
+        (NegBinFamily(), (GROUP, ONE)),
+        (NegBinFamily(), (GROUP, GROUP)),
+        (ZINBFamily(), (GROUP, ONE, ONE)),
+        (ZINBFamily(), (LINE, LINE, LINE)),
+        (ZINBFamily(), (GROUP, GROUP, GROUP)),
+    ],
+)
+def test_hard_genes_end_finite_and_leave_the_others_alone(counts, family, designs):
+    easy = counts[:, [2, 8, 14]]
+    y = np.c_[easy, np.column_stack(list(HARD.values()))]
+    together = solve(family, y, *designs)
+    assert together.theta.isfinite().all()
+    assert together.value.isfinite().all()
+    assert together.converged.all()
+    alone = solve(family, easy, *designs)
+    assert_allclose(together.value[:3], alone.value, rtol=1e-10)
+    assert_allclose(together.theta[:3], alone.theta, atol=1e-6)
+
+
+# The sample
+
+
+def test_a_sample_is_spread_evenly_and_keeps_rows_together():
+    weights, offset = RNG.uniform(size=N_CELLS), RNG.normal(size=N_CELLS)
+    y = RNG.poisson(2, size=(N_CELLS, 2))
+    y[:, 1] = np.arange(N_CELLS)
+    whole = problem(NegBinFamily(), y, LINE, ONE, offset=offset, weights=weights)
+    some = whole.sample(50)
+    cells = some.counts.toarray()[1].astype(int)
+    assert len(cells) == 50
+    assert cells[0] == 0
+    assert cells[-1] == N_CELLS - 1
+    assert set(np.diff(cells)) == {10, 11}
+    assert_array_equal(some.counts.toarray()[0], y[cells, 0])
+    assert_array_equal(some.offset, offset[cells])
+    assert_array_equal(some.weights, weights[cells])
+    for ours, theirs in zip(some.bases, whole.bases, strict=True):
+        assert_array_equal(ours.U, theirs.U[cells])
+
+
+@pytest.mark.parametrize(
+    ("family", "designs"),
+    [
+        (NegBinFamily(), (LINE, ONE)),
+        (NegBinFamily(), (LINE, LINE)),
+        (ZINBFamily(), (LINE, LINE, LINE)),
+    ],
+)
+def test_starts_from_a_sample_lead_to_the_same_maxima(monkeypatch, family, designs):
+    y = simulate(15, np.random.default_rng(6), lowest=0.0)
+    whole = solve(family, y, *designs)
+    monkeypatch.setattr(search, "_SAMPLE", 150)
+    sampled = solve(family, y, *designs)
+    assert_allclose(sampled.value, whole.value, atol=1e-5)
+
+
+def test_genes_that_are_rare_in_the_sample_start_from_all_cells(monkeypatch):
+    y = simulate(6, np.random.default_rng(7), lowest=1.0)
+    y[:, 1] = 0
+    y[::40, 1] = 1 + np.arange(len(y[::40]))  # its cells escape a sample of every fourth or so
+    y[:, 4] = np.eye(N_CELLS)[13]
+    seen = []
+    explore = search._explore
+
+    def spy(problem, block, **options):
+        seen.append(problem.counts.shape)
+        return explore(problem, block, **options)
+
+    monkeypatch.setattr(search, "_explore", spy)
+    whole = solve(NegBinFamily(), y, LINE, LINE)
+    assert seen == [(6, N_CELLS)]
+    monkeypatch.setattr(search, "_SAMPLE", 125)
+    sampled = solve(NegBinFamily(), y, LINE, LINE)
+    assert seen[1:] == [(6, 125), (2, N_CELLS)]
+    assert_allclose(sampled.value, whole.value, atol=1e-5)
+
+
+def test_the_search_is_deterministic(monkeypatch, counts):
+    monkeypatch.setattr(search, "_SAMPLE", 100)
+    before = torch.get_rng_state()
+    first, second = (solve(ZINBFamily(), counts[:, :6], LINE, LINE, LINE) for _ in range(2))
+    assert torch.equal(first.theta, second.theta)
+    assert torch.equal(first.n_iter, second.n_iter)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+# Real data: totals of the best maxima known, from many random starts
+
+
+@pytest.fixture(scope="module")
+def pancreas():
+    folder = os.environ.get("SC_GLM_DATA")
+    if not folder:
+        pytest.skip("SC_GLM_DATA does not name the folder of the real data sets")
+    anndata = pytest.importorskip("anndata")
+    adata = anndata.read_h5ad(Path(folder) / "pancreas_100.h5ad")
+    time = adata.obs["pseudotime"].to_numpy(float)
+    parts = ("mean", "dispersion", "zero_inflation")
+    columns = {
+        f"{part}__{name}": x
+        for part in parts
+        for name, x in (("Intercept", 1.0), ("pseudotime", time))
+    }
+    return pd.DataFrame(columns), adata.X
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(
+    ("model", "regressed", "least"),
+    [
+        (NegBinRegressor(), ["mean"], -425384.95),
+        (NegBinRegressor(), ["mean", "dispersion"], -415980.7),
+        (ZINBRegressor(), ["mean", "dispersion", "zero_inflation"], -411745.0),
+    ],
+)
+def test_the_best_known_maxima_of_real_genes(pancreas, model, regressed, least):
+    X, y = pancreas
+    design = X[[c for c in X if c.split("__")[0] in regressed]]
+    model.set_params(n_jobs=1).fit(design, y)
+    assert model.log_likelihood_.sum() >= least
+    assert model.converged_.all()
