@@ -2,7 +2,6 @@
 
 import warnings
 from collections import Counter
-from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
@@ -136,7 +135,7 @@ class CountRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             counts = counts[present]
         designs = Designs(
             {
-                part: _part_design(matrix, layout.columns[part], penalties[part])
+                part: _part_design(matrix, weights, layout.columns[part], penalties[part])
                 for part, matrix in layout.designs(covariates).items()
             },
             layout.offset_of(covariates),
@@ -255,7 +254,7 @@ class CountRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             ``mean``: mu, offset included; ``dispersion``: the size r (variance mu + mu²/r, the
             *inverse* of what DESeq2 and edgeR call dispersion); ``zero_inflation``: pi.
         """
-        inverse_links: dict[str, Callable[[FloatArray], FloatArray]] = {
+        inverse_links: dict[str, Any] = {
             MEAN: _exp,
             DISPERSION: _exp,
             ZERO_INFLATION: expit,
@@ -391,12 +390,17 @@ class CountRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         return counts
 
 
-def _part_design(matrix: FloatArray, columns: list[str], penalty: float) -> PartDesign:
+def _part_design(
+    matrix: FloatArray, weights: FloatArray, columns: list[str], penalty: float
+) -> PartDesign:
     if penalty == 0:
-        return PartDesign.of(matrix)
-    design = PartDesign.of(matrix, penalised=np.array([c != INTERCEPT for c in columns]))
+        return PartDesign.of(matrix, weights)
+    penalised = np.array([column != INTERCEPT for column in columns])
+    design = PartDesign.of(matrix, weights, penalised=penalised)
     return PartDesign(design.U, design.to_coef, penalty * design.penalty)
 
 
 def _exp(x: FloatArray) -> FloatArray:
-    return np.exp(np.minimum(x, np.log(np.finfo(float).max)))
+    """Return ``exp(x)``, positive and finite for any finite x."""
+    bound = np.log(np.finfo(float).max) - 1.0
+    return np.exp(np.clip(x, -bound, bound))

@@ -124,7 +124,8 @@ class PartDesign:
     Attributes
     ----------
     U : ndarray of shape (n_cells, rank)
-        Basis of the column space; each column has mean square one.
+        Basis of the column space, orthogonal under the cells' weights; each column has a weighted
+        mean square of one.
     to_coef : ndarray of shape (n_columns, rank)
         Coefficients of the columns from coordinates in ``U``: the least penalised ones, and of
         these the ones of smallest norm.
@@ -137,19 +138,27 @@ class PartDesign:
     penalty: FloatArray
 
     @classmethod
-    def of(cls, X: FloatArray, *, penalised: NDArray[np.bool_] | None = None) -> "PartDesign":
+    def of(
+        cls,
+        X: FloatArray,
+        weights: FloatArray | None = None,
+        *,
+        penalised: NDArray[np.bool_] | None = None,
+    ) -> "PartDesign":
         """Decompose ``X``; ``penalised`` says which columns a ridge penalty acts on.
 
-        The rank is judged on columns of unit length, so that units do not matter.
+        The rank is judged on columns of unit length, so that units do not matter. Weights are
+        positive; a cell of weight two gives what the cell twice gives.
         """
         n, p = X.shape
-        scale = np.sqrt(np.mean(X**2, axis=0))
+        root = np.ones(n) if weights is None else np.sqrt(weights / weights.mean())
+        scale = np.sqrt(np.mean((X * root[:, None]) ** 2, axis=0))
         scale[scale == 0] = 1.0
-        Q, R = scipy.linalg.qr(X / scale, mode="economic")
+        Q, R = scipy.linalg.qr(X / scale * root[:, None], mode="economic")
         left, singular, right = scipy.linalg.svd(R, full_matrices=False)
         largest = singular[0] if len(singular) else 0.0
         rank = int(np.sum(singular > largest * max(n, p) * np.finfo(float).eps))
-        U = (Q @ left[:, :rank]) * np.sqrt(n)
+        U = (Q @ left[:, :rank]) * np.sqrt(n) / root[:, None]
         gauge = right[:rank].T / (singular[:rank] / np.sqrt(n))  # X / scale @ gauge = U
         if rank == p:
             to_coef = gauge / scale[:, None]

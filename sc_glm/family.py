@@ -104,7 +104,7 @@ class NegBinFamily:
     def zeros(self, predictors: Sequence[Tensor]) -> Terms:
         """Return the terms of entries with a count of zero."""
         eta, rho = predictors
-        mu, r = eta.exp(), rho.exp()
+        mu, r = _exp(eta), _size(rho)
         inverse = (mu + r).reciprocal_()
         m = mu * inverse
         q = r * inverse
@@ -117,7 +117,7 @@ class NegBinFamily:
     def shape(self, counts: Counts, rho: Tensor) -> Shape:
         """Return what positive counts add to the log-mass through the size alone."""
         y = counts.y
-        r = rho.exp()
+        r = _size(rho)
         total = r + y
         upper, lower = stirling_error(total), stirling_error(r)
         inverse_r, inverse_total = r.reciprocal(), total.reciprocal()
@@ -131,7 +131,7 @@ class NegBinFamily:
         """Return the terms of entries with a positive count."""
         eta, rho = predictors
         y = counts.y
-        mu, r = eta.exp(), rho.exp()
+        mu, r = _exp(eta), _size(rho)
         inverse = (mu + r).reciprocal_()
         total = r + y
         m = mu * inverse
@@ -196,6 +196,20 @@ class ZINBFamily:
         return Terms(
             value - softplus(zeta), (a, b, -pi), (h_ee, h_er, none, h_rr, none, pi * (pi - 1))
         )
+
+
+def _exp(x: Tensor) -> Tensor:
+    """Return ``exp(x)``, finite for any x."""
+    return x.clamp_max(math.log(torch.finfo(x.dtype).max) - 1).exp_()
+
+
+def _size(rho: Tensor) -> Tensor:
+    """Return ``exp(rho)`` within bounds whose squares neither overflow nor underflow.
+
+    Beyond them the likelihood is that of its limit, Poisson or a point mass at zero.
+    """
+    bound = 0.45 * math.log(torch.finfo(rho.dtype).max)
+    return rho.clamp(-bound, bound).exp_()
 
 
 def softplus(x: Tensor) -> Tensor:

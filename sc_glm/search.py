@@ -66,6 +66,23 @@ class Problem:
             self.counts.shape[1],
         )
 
+    def project(self, predictor: Tensor, basis: PartBasis) -> Tensor:
+        """Coordinates in ``basis`` of what is nearest to a predictor, or to each of several."""
+        return (self.weights[:, None] * basis.U).mT @ predictor / self.weights.sum()
+
+    def constant(self, basis: PartBasis) -> Tensor:
+        """Coordinates of the predictor that is nearest to one in all cells."""
+        return self.project(torch.ones_like(self.weights), basis)
+
+    def lift(self, theta: Tensor, old: Sequence[PartBasis], new: Sequence[PartBasis]) -> Tensor:
+        """Project each part's predictor from one set of bases onto another."""
+        widths = [basis.U.shape[1] for basis in old]
+        parts = [
+            part if a is b else part @ self.project(a.U, b).mT
+            for part, a, b in zip(torch.split(theta, widths, dim=1), old, new, strict=True)
+        ]
+        return torch.cat(parts, 1)
+
     @property
     def is_simple(self) -> bool:
         """Whether it has one size per gene and no zero inflation: in practice, one maximum."""
@@ -111,7 +128,9 @@ def search(problem: Problem, objective: Objective, *, max_iter: int, tol: float)
         rare = np.flatnonzero(np.diff(small.counts.indptr) < _ENOUGH_POSITIVES)
         if len(rare):
             whole = replace(problem, counts=sp.csr_array(problem.counts[rare]))
-            start[rare] = _explore(whole, whole.block(), silence[rare], max_iter=max_iter)
+            start[rare] = _explore(
+                whole, whole.block(), silence[torch.as_tensor(rare)], max_iter=max_iter
+            )
     return maximize(objective, start, max_iter=max_iter, tol=tol)
 
 
@@ -124,7 +143,7 @@ def _explore(problem: Problem, block: CountBlock, silence: Tensor, *, max_iter: 
     moments = _moment_start(problem)
     moments[:, :width] += silence
     if problem.is_simple:
-        return _lift(moments, [mean, constant], problem.bases)
+        return problem.lift(moments, [mean, constant], problem.bases)
 
     def climb(family: Family, bases: Sequence[PartBasis], start: Tensor) -> Solution:
         objective = problem.objective(block, family, bases)
@@ -133,17 +152,17 @@ def _explore(problem: Problem, block: CountBlock, silence: Tensor, *, max_iter: 
     nb = climb(NegBinFamily(), [mean, constant], moments).theta
     nb_parts = [mean, size]
     if not inflation:
-        return _lift(nb, [mean, constant], nb_parts)
+        return problem.lift(nb, [mean, constant], nb_parts)
     zeros = inflation[0]
-    level = _constant(zeros).expand(len(nb), -1)
+    level = problem.constant(zeros).expand(len(nb), -1)
     one_size = torch.cat([nb, -level], 1)
     if size.U.shape[1] <= 1:
-        return _lift(one_size, [mean, constant, zeros], problem.bases)
+        return problem.lift(one_size, [mean, constant, zeros], problem.bases)
     one_size = climb(problem.family, [mean, constant, zeros], one_size).theta
-    starts = [_lift(one_size, [mean, constant, zeros], problem.bases)]
-    regression = climb(NegBinFamily(), nb_parts, _lift(nb, [mean, constant], nb_parts)).theta
-    positive = _lift(nb, [mean, constant], nb_parts)
-    positive[:, :width] = _mean_of_positives(problem)[:, None] * _constant(mean) + silence
+    starts = [problem.lift(one_size, [mean, constant, zeros], problem.bases)]
+    regression = climb(NegBinFamily(), nb_parts, problem.lift(nb, [mean, constant], nb_parts)).theta
+    positive = problem.lift(nb, [mean, constant], nb_parts)
+    positive[:, :width] = _mean_of_positives(problem)[:, None] * problem.constant(mean) + silence
     direction = _zeros_direction(problem, zeros)
     for where, intercept, slope in _EXTRA_STARTS:
         base = positive if where == "positive" else regression
@@ -152,21 +171,6 @@ def _explore(problem: Problem, block: CountBlock, silence: Tensor, *, max_iter: 
     best = torch.stack([end.value for end in ends]).argmax(0)
     genes = torch.arange(len(best), device=best.device)
     return torch.stack([end.theta for end in ends])[best, genes]
-
-
-def _constant(basis: PartBasis) -> Tensor:
-    """Coordinates of the predictor nearest to one in all cells."""
-    return basis.U.mean(0)
-
-
-def _lift(theta: Tensor, old: Sequence[PartBasis], new: Sequence[PartBasis]) -> Tensor:
-    """Project each part's predictor from one set of bases onto another."""
-    widths = [basis.U.shape[1] for basis in old]
-    parts = [
-        part if a is b else part @ (a.U.mT @ b.U / len(b.U))
-        for part, a, b in zip(torch.split(theta, widths, dim=1), old, new, strict=True)
-    ]
-    return torch.cat(parts, 1)
 
 
 def _moment_start(problem: Problem) -> Tensor:
@@ -182,7 +186,7 @@ def _moment_start(problem: Problem) -> Tensor:
     mean = total / weights.sum()
     variance = _contract(problem.counts**2, weights) / weights.sum() - mean**2
     size = (mean**2 / (variance - mean).clamp_min(tiny)).clamp(*_START_SIZES)
-    constant = (total / exposure.sum()).log()[:, None] * _constant(problem.bases[0])
+    constant = (total / exposure.sum()).log()[:, None] * problem.constant(problem.bases[0])
     lean = _contract(problem.counts, weights[:, None] * U) / total[:, None]
     lean -= exposure @ U / exposure.sum()
     lean *= (_LONGEST_LEAN / lean.norm(dim=1, keepdim=True).clamp_min(tiny)).clamp_max(1.0)
@@ -204,7 +208,8 @@ def _silence(problem: Problem) -> Tensor:
     if penalty.any():
         return step
     outer = (U[:, :, None] * U[:, None, :]).flatten(1)
-    seen = _contract(problem.counts.sign(), outer).view(-1, rank, rank) / n_cells
+    weighted = problem.weights[:, None] * outer
+    seen = _contract(problem.counts.sign(), weighted).view(-1, rank, rank)
     curvature, vectors = torch.linalg.eigh(seen)
     free = (curvature < _UNSEEN * curvature[:, -1:]) & (total > 0)[:, None]
     genes = torch.nonzero(free.any(1))[:, 0]
@@ -213,7 +218,8 @@ def _silence(problem: Problem) -> Tensor:
         project = basis @ basis.mT
         reach = outer @ project.flatten(1).mT  # cells x genes: how much each cell is free to move
         target = -(reach > _UNSEEN).to(U.dtype)
-        down = (project @ (U.mT @ target / n_cells).mT[:, :, None])[:, :, 0]
+        wish = problem.project(target, problem.bases[0])
+        down = (project @ wish.mT[:, :, None])[:, :, 0]
         moved = U @ down.mT
         lowers_alike = ((moved - target).abs() < _ALIKE).all(0)
         depth = _SILENT_DEPTH + total[some].log().clamp_min(0.0)
@@ -234,7 +240,7 @@ def _zeros_direction(problem: Problem, basis: PartBasis) -> Tensor:
 
     The part of the zeros' projection that is not constant, with standard deviation one.
     """
-    level = _constant(basis)
+    level = problem.constant(basis)
     weighted = problem.weights[:, None] * basis.U
     towards = -_contract(problem.counts.sign(), weighted)  # of the positives: up to a constant
     towards -= torch.outer(towards @ level, level) / (level @ level).clamp_min(

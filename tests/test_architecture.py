@@ -1,0 +1,132 @@
+"""Imports point one way, and each heavy dependency has one door."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import sc_glm
+
+PACKAGE = Path(sc_glm.__file__).parent
+MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
+
+# Each imports from those before it only. A new module belongs in one of these lists.
+CORE = [
+    "special",
+    "family",
+    "objective",
+    "solver",
+    "search",
+    "design",
+    "counts",
+    "status",
+    "fitting",
+    "tails",
+    "distributions",
+    "base",
+    "regressors",
+    "pipeline",
+]
+ON_TOP = ["metrics", "diagnostics", "inference", "datasets", "adata", "plots"]
+ORDER = ["formula", *CORE, *ON_TOP, "__init__"]
+
+ONLY_DOOR = {"formulaic": "formula", "anndata": "adata", "matplotlib": "plots"}
+TENSORS_ONLY = {"special", "family", "objective", "solver"}
+NO_TENSORS = {"formula", "design", "counts", "status"}
+
+
+def imports(module):
+    """Full names of all that a module imports, wherever in the file it does so."""
+    tree = ast.parse((PACKAGE / f"{module}.py").read_text())
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module} has a relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def own_imports(module):
+    """Modules of the package that a module imports."""
+    found = set()
+    for name in imports(module):
+        top, *rest = name.split(".")
+        if top == "sc_glm":
+            # `from sc_glm import X` comes by way of __init__, unless X is a module.
+            found.add(rest[0] if rest and rest[0] in MODULES else "__init__")
+    return found
+
+
+def outside(module):
+    return {name.split(".")[0] for name in imports(module)}
+
+
+def test_what_this_test_reads_is_there():
+    assert {"__init__", *CORE} <= set(MODULES)
+    assert own_imports("objective") == {"family"}
+    assert "torch" in outside("family")
+
+
+def test_every_module_has_its_place():
+    assert set(MODULES) <= set(ORDER)
+    assert not [path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name[0] != "_"]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_point_one_way(module):
+    before = set(ORDER[: ORDER.index(module)])
+    assert own_imports(module) <= before
+
+
+def test_formulas_and_regressors_meet_in_column_names_only():
+    assert own_imports("formula") == set()
+    assert [module for module in CORE if "formula" in own_imports(module)] == []
+
+
+@pytest.mark.parametrize("dependency", ONLY_DOOR)
+def test_a_heavy_dependency_has_one_door(dependency):
+    users = {module for module in MODULES if dependency in outside(module)}
+    assert users <= {ONLY_DOOR[dependency]}
+
+
+def test_the_numerical_core_knows_tensors_only():
+    foreign = {"numpy", "pandas", "scipy", "sklearn"}
+    assert {m: outside(m) & foreign for m in TENSORS_ONLY} == {m: set() for m in TENSORS_ONLY}
+    assert [module for module in NO_TENSORS if "torch" in outside(module)] == []
+
+
+def test_only_what_is_declared_is_imported():
+    """A module of the test or benchmark extras must not slip into the package."""
+    declared = {"formulaic", "joblib", "numpy", "pandas", "scipy", "sklearn", "torch", "tqdm"}
+    optional = {"anndata", "matplotlib", "dask"}
+    for module in MODULES:
+        assert outside(module) - sys.stdlib_module_names <= declared | optional | {"sc_glm"}
+
+
+def test_importing_the_package_is_quiet_and_light():
+    code = (
+        "import sys, sc_glm;"
+        "print(*sorted({'anndata', 'matplotlib', 'statsmodels', 'dask', 'h5py'} & set(sys.modules)))"
+    )
+    done = subprocess.run(  # noqa: S603 - our own code
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == ""
+    assert done.stderr == ""
+
+
+def test_public_names():
+    assert sc_glm.__all__ == sorted(sc_glm.__all__)
+    for name in sc_glm.__all__:
+        assert getattr(sc_glm, name).__doc__
+    assert {"FormulaTransformer", "NegBinRegressor", "ZINBRegressor", "make_pipeline"} <= set(
+        sc_glm.__all__
+    )
+
+
+def test_the_package_is_typed():
+    assert (PACKAGE / "py.typed").is_file()
