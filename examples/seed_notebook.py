@@ -8,6 +8,7 @@ it, simulated counts of the same shape take their place. Everything runs on one 
 import argparse
 import os
 import time
+import warnings
 from pathlib import Path
 
 import anndata
@@ -16,6 +17,7 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_array
 from scipy.special import expit
+from sklearn.exceptions import ConvergenceWarning
 
 import sc_glm.adata
 from sc_glm import FormulaTransformer, NegBinRegressor, ZINBRegressor, make_pipeline
@@ -174,6 +176,7 @@ def main():
     parser.add_argument("--output", type=Path, default=Path("output"))
     output = parser.parse_args().output
     output.mkdir(parents=True, exist_ok=True)
+    warnings.simplefilter("ignore", ConvergenceWarning)  # the status of each gene is printed
 
     print("1. Negative binomial, 1000 simulated cells x 20 genes")
     table = fit_simulated(NegBinRegressor(), 1000, zero_inflated=False)

@@ -49,8 +49,8 @@ class Solution:
 class _Model:
     """Quadratic models of a batch of genes in the eigenbasis of their negative Hessians.
 
-    Curvature smaller than the tolerance is raised to it: along such a direction a unit step
-    matters to no likelihood, and a longer one would only drift.
+    Curvature along which a step as long as the point itself gains less than the tolerance is
+    raised to a floor: a longer step would only drift.
     """
 
     curvature: Tensor
@@ -60,6 +60,8 @@ class _Model:
     @classmethod
     def of(cls, at: Evaluation, floor: Tensor) -> "_Model":
         curvature, vectors = torch.linalg.eigh(-at.hessian)
+        rounding = torch.finfo(floor.dtype).eps * curvature.abs().amax(1)
+        floor = torch.maximum(floor, rounding)
         curvature = torch.where(curvature.abs() < floor[:, None], floor[:, None], curvature)
         slope = (vectors.mT @ at.gradient[:, :, None])[:, :, 0]
         return cls(curvature, vectors, slope)
@@ -142,7 +144,7 @@ def maximize(
     stride = torch.ones_like(radius)
     for iteration in range(max_iter):
         floor = (10 * eps * at.value.abs()).clamp_min(tol)
-        model = _Model.of(at, floor)
+        model = _Model.of(at, floor / (1 + theta.square().sum(1)))
         promised = model.newton_gain()
         done = promised <= floor
         step, newton = model.step(radius)

@@ -24,6 +24,7 @@ def example():
     return runpy.run_path(str(ROOT / "examples" / "seed_notebook.py"))
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_the_readmes_code_runs():
     data = make_counts(200, 5, random_state=0)
     obs = data.obs.rename(columns={"cell_type": "clusters"})
@@ -83,6 +84,7 @@ def test_pancreas_fits_reach_the_best_known(regressor, formulas, at_least):
     assert adata.var["sc_glm_log_likelihood"].sum() >= at_least
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_the_main_job_writes_its_files(example, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["seed_notebook.py", "--output", str(tmp_path)])
     monkeypatch.delenv("SC_GLM_DATA", raising=False)

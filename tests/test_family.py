@@ -195,6 +195,38 @@ def test_log_mass_where_the_mean_underflows():
         assert_allclose(ours, float(nb_log_mass(3, mp.mpf(eta), mp.mpf(rho))), rtol=1e-14)
 
 
+FAR = [-1e4, -800, -90, -30, 0, 30, 80, 700, 1e4]
+
+
+def far_points(family):
+    """Where a trial step may lead, and where a maximum at infinity is stopped."""
+    return list(itertools.product(*[FAR, FAR, [-1e4, -40, 0, 40, 1e4]][: len(family.parts)]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("family", [NegBinFamily(), ZINBFamily()])
+@pytest.mark.parametrize("y", [1, 10**6])
+def test_any_predictors_give_finite_terms(family, y, dtype):
+    assert evaluate(family, y, tensors(far_points(family), dtype)).isfinite().all()
+
+
+@pytest.mark.xfail(raises=AssertionError, reason="r / (r + mu) underflows to zero")
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("family", [NegBinFamily(), ZINBFamily()])
+def test_any_predictors_give_finite_terms_of_zeros(family, dtype):
+    assert evaluate(family, 0, tensors(far_points(family), dtype)).isfinite().all()
+
+
+@pytest.mark.xfail(raises=AssertionError, reason="the mean is bounded, its logarithm is not")
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("y", [1, 10**6])
+def test_no_predictors_give_a_probability_above_one(y, dtype):
+    """Else a step too far would look like a gain."""
+    family = NegBinFamily()
+    value = evaluate(family, y, tensors(far_points(family), dtype))[0]
+    assert (value <= 0).all()
+
+
 # Zero inflation
 
 

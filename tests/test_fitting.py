@@ -34,7 +34,7 @@ COVARIATE = np.c_[INTERCEPT, X]
 
 def designs(*matrices):
     parts = dict(zip(("mean", "dispersion", "zero_inflation"), matrices, strict=False))
-    return Designs({k: PartDesign.of(m) for k, m in parts.items()}, OFFSET, WEIGHTS)
+    return Designs({k: PartDesign.of(m, WEIGHTS) for k, m in parts.items()}, OFFSET, WEIGHTS)
 
 
 NB = (NegBinFamily(), designs(COVARIATE, COVARIATE))
@@ -106,10 +106,10 @@ def test_log_likelihood_is_scipys_and_weighted():
 
 
 def test_log_likelihood_excludes_the_penalty():
-    free = PartDesign.of(COVARIATE)
-    ridge = PartDesign.of(COVARIATE, penalised=np.array([False, True]))
+    free = PartDesign.of(COVARIATE, WEIGHTS)
+    ridge = PartDesign.of(COVARIATE, WEIGHTS, penalised=np.array([False, True]))
     ridge = PartDesign(ridge.U, ridge.to_coef, 50 * ridge.penalty)
-    size = PartDesign.of(INTERCEPT)
+    size = PartDesign.of(INTERCEPT, WEIGHTS)
     plain, shrunk = (
         fit(NegBinFamily(), Designs({"mean": mean, "dispersion": size}, OFFSET, WEIGHTS))
         for mean in (free, ridge)
