@@ -26,6 +26,7 @@ from sc_glm.distributions import NB, ZINB
 from sc_glm.family import DISPERSION, MEAN, ZERO_INFLATION, Family
 from sc_glm.fitting import Designs, GeneFits, Settings, fit_genes
 from sc_glm.status import Status
+from sc_glm.tails import log_mass
 
 _NAMED_IN_WARNING = 3
 _SCORED_ENTRIES = 2_000_000  # of the matrix at a time
@@ -327,6 +328,9 @@ class CountRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     def log_prob(self, X: ArrayLike, y: Any) -> FloatArray:
         """Return the log-probability of each count under the fitted model.
 
+        It is computed from the linear predictors, and finite also where a probability is not
+        distinguishable from zero or one.
+
         Parameters
         ----------
         X : array-like of shape (n_cells, n_features)
@@ -336,9 +340,10 @@ class CountRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         -------
         ndarray of shape (n_cells, n_genes) or (n_cells,)
         """
-        dist = self.predict_dist(X)
-        counts = self._checked(y, n_cells=dist.shape[0])
-        return dist.logpmf(self._shaped(counts.dense(slice(None))))
+        predictors = list(self._predictors(X).values())
+        counts = self._checked(y, n_cells=len(predictors[0]))
+        values = counts.dense(slice(None)).astype(np.float64)
+        return self._shaped(log_mass(self._family, values, predictors))
 
     def score(self, X: ArrayLike, y: Any, sample_weight: ArrayLike | None = None) -> float:
         """Return the mean log-likelihood per entry: higher is a better fit.
@@ -356,20 +361,19 @@ class CountRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         -------
         float
         """
-        params = self.predict_params(X)
-        n_cells = len(params[MEAN])
+        predictors = list(self._predictors(X).values())
+        n_cells = len(predictors[0])
         counts = self._checked(y, n_cells=n_cells)
         weights = _check_sample_weight(
             sample_weight, counts.matrix, dtype=np.float64, ensure_non_negative=True
         )
-        columns = {part: values.reshape(n_cells, -1) for part, values in params.items()}
-        distribution = ZINB if ZERO_INFLATION in columns else NB
         step = max(1, _SCORED_ENTRIES // n_cells)
         total = 0.0
         for first in range(0, counts.n_genes, step):
             genes = slice(first, first + step)
-            dist = distribution(*(values[:, genes] for values in columns.values()))
-            total += float(weights @ dist.logpmf(counts.dense(genes)).sum(axis=1))
+            values = counts.dense(genes).astype(np.float64)
+            logs = log_mass(self._family, values, [p[:, genes] for p in predictors])
+            total += float(weights @ logs.sum(axis=1))
         return total / (float(weights.sum()) * counts.n_genes)
 
     def _checked(self, y: Any, *, n_cells: int) -> CountMatrix:

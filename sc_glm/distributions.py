@@ -16,6 +16,7 @@ from sklearn.utils import check_random_state
 
 from sc_glm.family import Family, NegBinFamily, ZINBFamily, positive_counts
 from sc_glm.tails import (
+    BLOCK,
     count_predictors,
     half_mean_difference,
     log_mass,
@@ -34,10 +35,6 @@ if TYPE_CHECKING:
     FloatArray: TypeAlias = NDArray[np.float64]
 
 __all__ = ["NB", "ZINB", "CountDistribution"]
-
-# Entries worked on at once: the temporaries of a block stay in the processor's cache, and torch
-# splits no logarithm of so few over threads, which took ten times longer on a busy machine.
-_BLOCK = 2**11
 
 # NumPy draws no Poisson count with a greater mean: it would not fit 64 bits.
 _LARGEST_RATE = 9.2e18
@@ -162,7 +159,7 @@ class CountDistribution(ABC):
             flags=["external_loop", "buffered", "zerosize_ok"],
             op_flags=access,
             order="C",
-            buffersize=_BLOCK,
+            buffersize=BLOCK,
         )
         with iterator, np.errstate(all="ignore"):
             for block in iterator:

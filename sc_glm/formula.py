@@ -67,7 +67,7 @@ class FormulaTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         Per part, the columns that its formula reads; True where a column is categorical.
     n_features_in_ : int
         Number of columns seen by :meth:`fit`.
-    feature_names_in_ : ndarray of str, shape (n_features_in_,)
+    feature_names_in_ : ndarray of str
         Their names, if the input had names. Columns of a plain array are ``x0``, ``x1``, ...
 
     Raises

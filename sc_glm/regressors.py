@@ -64,7 +64,7 @@ class NegBinRegressor(CountRegressor):
         Names of the genes, ``y0, y1, ...`` unless `y` has column names.
     n_features_in_ : int
         Number of columns of `X`.
-    feature_names_in_ : ndarray of str of shape (`n_features_in_`,)
+    feature_names_in_ : ndarray of str
         Names of the columns of `X`, when it has any.
 
     See Also
@@ -148,7 +148,7 @@ class ZINBRegressor(CountRegressor):
         Names of the genes, ``y0, y1, ...`` unless `y` has column names.
     n_features_in_ : int
         Number of columns of `X`.
-    feature_names_in_ : ndarray of str of shape (`n_features_in_`,)
+    feature_names_in_ : ndarray of str
         Names of the columns of `X`, when it has any.
 
     See Also
