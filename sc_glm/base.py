@@ -178,6 +178,8 @@ class CountRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
                     f"alpha names the part {part!r}; this model's parts are {list(parts)}."
                 )
             check_scalar(value, f"alpha[{part!r}]", Real, min_val=0)
+            if not np.isfinite(value):
+                raise ValueError(f"alpha[{part!r}] must be finite, not {value}.")
         return {part: total_weight * float(alpha.get(part, 0.0)) for part in parts}
 
     def _start(self, layout: Layout, counts: CountMatrix) -> dict[str, FloatArray] | None:

@@ -183,9 +183,7 @@ def test_integer_weights_equal_repeated_rows(regressor):
     X, y = design_of(data), dense(data.counts)
     weights = np.random.default_rng(0).integers(0, 4, len(y))
     weighted = regressor(**TIGHT).fit(X, y, sample_weight=weights)
-    repeated = regressor(**TIGHT).fit(
-        X.loc[X.index.repeat(weights)], np.repeat(y, weights, axis=0)
-    )
+    repeated = regressor(**TIGHT).fit(X.loc[X.index.repeat(weights)], np.repeat(y, weights, axis=0))
     assert_same_fit(weighted, repeated)
 
 
@@ -428,7 +426,9 @@ def test_one_gene_gives_vectors(regressor):
 
 def test_names_come_from_the_frame():
     data = simulated()
-    y = pd.DataFrame(dense(data.counts), columns=["Ins1", "Gcg", "Sst", "Ppy"], index=data.obs.index)
+    y = pd.DataFrame(
+        dense(data.counts), columns=["Ins1", "Gcg", "Sst", "Ppy"], index=data.obs.index
+    )
     model = NegBinRegressor().fit(design_of(data), y)
     assert list(model.target_names_) == list(y.columns)
     assert list(model.params_["mean"].columns) == list(y.columns)
@@ -454,9 +454,7 @@ def test_a_fitted_model_is_small_and_free_of_torch(regressor):
 @pytest.mark.parametrize("make", [make_pipeline, stock_make_pipeline])
 @pytest.mark.parametrize("n_jobs", [None, 2])
 def test_grid_search_over_formulas_finds_the_truth(make, n_jobs):
-    data = simulated(
-        seed=3, n_cells=600, n_genes=10, mean="~ pseudotime", dispersion="~ cell_type"
-    )
+    data = simulated(seed=3, n_cells=600, n_genes=10, mean="~ pseudotime", dispersion="~ cell_type")
     grid = {
         "formulatransformer__mean": ["~ 1", "~ pseudotime", "~ bs(pseudotime, df=6)"],
         "formulatransformer__dispersion": ["~ 1", "~ cell_type"],
@@ -525,6 +523,7 @@ BAD_FIT = {
         "zero_inflation",
     ),
     "negative alpha of a part": ({"alpha": {"mean": -1.0}}, X_OK, Y_OK, ValueError, "mean"),
+    "infinite alpha": ({"alpha": np.inf}, X_OK, Y_OK, ValueError, "finite"),
     "no iterations": ({"max_iter": 0}, X_OK, Y_OK, ValueError, "max_iter"),
     "no tolerance": ({"tol": 0.0}, X_OK, Y_OK, ValueError, "tol"),
     "bad batch size": ({"batch_size": 0}, X_OK, Y_OK, ValueError, "batch_size"),
