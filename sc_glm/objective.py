@@ -19,6 +19,12 @@ from sc_glm.family import Counts, Family, Shape, Terms, pairs, positive_counts
 # temporaries to stay in cache.
 _TILE = 32_768
 _TILE_CELLS = 4_096
+_TILE_PRODUCTS = 4_000_000  # entries of a tile's products of designs
+
+
+def tile_cells(ranks: Sequence[int]) -> int:
+    """Return the number of cells of a tile, fewer where designs have many columns."""
+    return max(1, min(_TILE_CELLS, _TILE_PRODUCTS // max(1, sum(ranks)) ** 2))
 
 
 class CountBlock:
@@ -30,9 +36,13 @@ class CountBlock:
         Compressed rows, one per gene: pointers, sorted cell indices, positive counts.
     n_cells : int
         Number of cells, of which those not listed have a count of zero.
+    tile : int
+        Number of cells that a pass takes at a time.
     """
 
-    def __init__(self, indptr: Tensor, cells: Tensor, y: Tensor, n_cells: int) -> None:
+    def __init__(
+        self, indptr: Tensor, cells: Tensor, y: Tensor, n_cells: int, tile: int = _TILE_CELLS
+    ) -> None:
         self.indptr, self.cells = indptr, cells
         # Counts repeat: what depends on the count alone is computed once for each value.
         values, self._rank = torch.unique(y, return_inverse=True)
@@ -40,7 +50,7 @@ class CountBlock:
         self.counts = _take(self._values, self._rank)
         self.n_cells = n_cells
         self.n_genes = indptr.numel() - 1
-        self.bounds = [*range(0, n_cells, _TILE_CELLS), n_cells]
+        self.bounds = [*range(0, n_cells, tile), n_cells]
         genes = torch.arange(self.n_genes, device=y.device)
         self._rows = torch.repeat_interleave(genes, indptr.diff())
         key = self._rows * n_cells + cells

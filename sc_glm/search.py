@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sc_glm.family import Family, NegBinFamily
-from sc_glm.objective import CountBlock, Objective, PartBasis
+from sc_glm.objective import CountBlock, Objective, PartBasis, tile_cells
 from sc_glm.solver import Solution, maximize
 
 _LOOSE = 1e-2  # tolerance of a stage that only leads to the next
@@ -25,7 +25,7 @@ _LONGEST_LEAN = 0.5
 _UNSEEN = 1e-9  # share of the largest curvature, or of a cell, that counts as none
 _ALIKE = 1e-6
 _SILENT_DEPTH = 18.0  # log units by which a silent cell's mean is put below the gene's
-_SILENCE_ENTRIES = 4_000_000  # cells x genes considered at a time
+_SILENCE_ENTRIES = 4_000_000  # cells x rank x genes considered at a time
 _ENOUGH_POSITIVES = 30  # of a gene in the sample, to trust it there
 # Level and slope (per standard deviation) of the zero inflation at the extra starts, and whose
 # mean and size go with it; found by greedy cover of the best of many random starts.
@@ -64,6 +64,7 @@ class Problem:
             torch.as_tensor(self.counts.indices.astype(np.int64), device=device),
             torch.as_tensor(self.counts.data, device=device).to(dtype),
             self.counts.shape[1],
+            tile=tile_cells([basis.U.shape[1] for basis in self.bases]),
         )
 
     def project(self, predictor: Tensor, basis: PartBasis) -> Tensor:
@@ -202,22 +203,24 @@ def _silence(problem: Problem) -> Tensor:
     time. Zero for all other genes.
     """
     U, penalty = problem.bases[0]
-    n_cells, rank = U.shape
+    rank = U.shape[1]
     step = U.new_zeros(problem.counts.shape[0], rank)
     total = _contract(problem.counts, problem.weights)
     if penalty.any():
         return step
-    outer = (U[:, :, None] * U[:, None, :]).flatten(1)
-    weighted = problem.weights[:, None] * outer
-    seen = _contract(problem.counts.sign(), weighted).view(-1, rank, rank)
+    positive = problem.counts.sign()
+    weighted = problem.weights[:, None] * U
+    seen = U.new_zeros(len(step), rank, rank)
+    for i in range(rank):  # a row at a time: cells x rank^2 may be more than memory holds
+        seen[:, i] = _contract(positive, weighted[:, i : i + 1] * U)
     curvature, vectors = torch.linalg.eigh(seen)
     free = (curvature < _UNSEEN * curvature[:, -1:]) & (total > 0)[:, None]
     genes = torch.nonzero(free.any(1))[:, 0]
-    for some in torch.split(genes, max(1, _SILENCE_ENTRIES // n_cells)):
+    for some in torch.split(genes, max(1, _SILENCE_ENTRIES // U.numel())):
         basis = vectors[some] * free[some][:, None, :]
         project = basis @ basis.mT
-        reach = outer @ project.flatten(1).mT  # cells x genes: how much each cell is free to move
-        target = -(reach > _UNSEEN).to(U.dtype)
+        reach = (U @ basis).square().sum(2)  # genes x cells: how much each cell is free to move
+        target = -(reach > _UNSEEN).to(U.dtype).mT
         wish = problem.project(target, problem.bases[0])
         down = (project @ wish.mT[:, :, None])[:, :, 0]
         moved = U @ down.mT
