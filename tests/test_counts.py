@@ -211,6 +211,16 @@ def test_a_bad_value_is_named_with_its_gene_and_row(form, value, what, word):
     assert ("not counts" in message) == (what == "negative")
 
 
+@pytest.mark.parametrize("row", range(3))
+@pytest.mark.parametrize("gene", range(5))
+def test_a_bad_value_is_found_wherever_it_stands(gene, row):
+    """In a sparse matrix some of whose genes have no counts."""
+    y = np.array([[0, 1, 0, 2, 0], [0, 1, 0, 0, 0], [0, 1, 0, 2, 0]], dtype=float)
+    y[row, gene] = -8
+    with pytest.raises(ValueError, match=rf"-8.0 for gene 'y{gene}' in row {row},"):
+        CountMatrix.of(sp.csc_array(y), n_cells=3)
+
+
 def test_a_value_that_is_not_finite_comes_before_one_that_is_negative():
     y = Y.astype(float)
     y[0, 0], y[3, 1] = -1, np.nan

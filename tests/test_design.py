@@ -129,7 +129,7 @@ def test_orthonormal_coordinates_of_the_same_predictors(name):
     assert_allclose(coordinates(design, design.U @ theta), theta, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", set(MATRICES) - {"wild scales", "wild scales, aliased"})
+@pytest.mark.parametrize("name", [name for name in MATRICES if "wild" not in name])
 def test_coefficients_have_the_smallest_norm(name):
     X = MATRICES[name]
     design = PartDesign.of(X)

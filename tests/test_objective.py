@@ -8,7 +8,7 @@ from scipy.special import expit, logsumexp
 
 from sc_glm import objective as module
 from sc_glm.family import NegBinFamily, ZINBFamily
-from sc_glm.objective import CountBlock, Objective, PartBasis
+from sc_glm.objective import CountBlock, Objective, PartBasis, tile_cells
 
 N_CELLS = 61
 RNG = np.random.default_rng(5)
@@ -34,13 +34,14 @@ MODELS = {
 }
 
 
-def block_of(y):
+def block_of(y, *, tile=N_CELLS):
     rows = sp.csr_array(y)
     return CountBlock(
         torch.from_numpy(rows.indptr.astype(np.int64)),
         torch.from_numpy(rows.indices.astype(np.int64)),
         torch.from_numpy(rows.data),
         y.shape[1],
+        tile,
     )
 
 
@@ -52,7 +53,7 @@ def penalty_of(rank, strength):
 def make(family, designs, *, y=Y, offset=OFFSET, weights=WEIGHTS, strength=0.0):
     return Objective(
         family,
-        block_of(y),
+        block_of(y, tile=tile_cells([U.shape[1] for U in designs])),
         [PartBasis(torch.from_numpy(U), penalty_of(U.shape[1], strength)) for U in designs],
         torch.from_numpy(offset),
         torch.from_numpy(weights),
@@ -165,6 +166,14 @@ def test_tiles_do_not_change_the_result(monkeypatch, name, cells, entries):
     assert_same(tiled.evaluate(theta, all_genes(tiled)), expected)
     subset = torch.tensor([4, 1, 2])
     assert_same(tiled.evaluate(theta[subset], subset), [x[subset] for x in expected])
+
+
+def test_a_tile_has_fewer_cells_where_designs_are_wide():
+    assert tile_cells([2, 1, 1]) == module._TILE_CELLS
+    sizes = [tile_cells([rank, 1]) for rank in (10, 100, 1000, 100_000)]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[-1] == 1
+    assert sizes[2] * 1000**2 <= module._TILE_PRODUCTS
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -146,6 +146,16 @@ def test_the_truth_is_no_better_than_the_fit():
     assert gap.mean() < 10  # half as many units as coefficients are expected
 
 
+def best_of_random_starts(n_starts, family, y, *designs):
+    given = problem(family, y, *designs)
+    objective = given.objective(given.block(), given.family, given.bases)
+    generator = torch.Generator().manual_seed(0)
+    shape = (y.shape[1], objective.n_params)
+    starts = (torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(n_starts))
+    ends = [search.maximize(objective, start, max_iter=200, tol=1e-6) for start in starts]
+    return torch.stack([end.value for end in ends]).amax(0)
+
+
 @pytest.mark.parametrize(
     ("family", "designs", "missed"),
     [
@@ -158,18 +168,29 @@ def test_the_truth_is_no_better_than_the_fit():
 def test_random_starts_are_no_better(counts, family, designs, missed):
     """Climbing from many random points finds nothing higher than the search does."""
     y = counts[:, :12]
-    found = solve(family, y, *designs)
-    given = problem(family, y, *designs)
-    objective = given.objective(given.block(), given.family, given.bases)
-    generator = torch.Generator().manual_seed(0)
-    gaps = []
-    for _ in range(10):
-        start = torch.randn(12, objective.n_params, generator=generator, dtype=torch.float64)
-        other = search.maximize(objective, start, max_iter=200, tol=1e-6)
-        gaps.append(found.value - other.value)
-    gap = torch.stack(gaps).amin(0)
+    gap = solve(family, y, *designs).value - best_of_random_starts(10, family, y, *designs)
     assert (gap < -1e-3).sum() <= missed, gap
     assert gap.min() > -0.2
+
+
+def test_a_steep_inflation_is_told_from_a_steep_mean():
+    """Zeros of one end of the covariate, by either part: maxima that only further starts reach."""
+    rng = np.random.default_rng(3)
+    n_genes = 20
+
+    def predictor(level, slope):
+        middle = rng.uniform(*level, n_genes)
+        slopes = rng.choice([-1, 1], n_genes) * rng.uniform(*slope, n_genes)
+        return middle + np.outer(X, slopes)
+
+    mean, size = predictor((0, 2), (0, 3)), predictor((-1, 1), (0, 2))
+    inflation = predictor((-3, 0), (2, 6))
+    structural = rng.uniform(size=mean.shape) < 1 / (1 + np.exp(-inflation))
+    r = np.exp(size)
+    y = np.where(structural, 0, rng.negative_binomial(r, r / (r + np.exp(mean))))
+    found = solve(ZINBFamily(), y, LINE, LINE, LINE)
+    gap = found.value - best_of_random_starts(10, ZINBFamily(), y, LINE, LINE, LINE)
+    assert (gap > -1e-3).all(), gap
 
 
 # Offset, weights, hard genes
@@ -227,6 +248,23 @@ def test_hard_genes_end_finite_and_leave_the_others_alone(counts, family, design
     alone = solve(family, easy, *designs)
     assert_allclose(together.value[:3], alone.value, rtol=1e-10)
     assert_allclose(together.theta[:3], alone.theta, atol=1e-6)
+
+
+def test_a_silent_group_costs_few_passes(monkeypatch):
+    """Its maximum is at minus infinity; walking there takes a pass for each halving or so."""
+    rng = np.random.default_rng(0)
+    some = GROUP[:, 0] * rng.negative_binomial(2, 0.3, N_CELLS)
+    most = np.where(GROUP[:, 2], 0, rng.negative_binomial(2, 0.01, N_CELLS))
+    y = np.c_[most, some, rng.negative_binomial(2, 0.3, N_CELLS)]
+    aliased = np.c_[LINE, GROUP]
+    for mean, size in ((GROUP, ONE), (aliased, ONE), (GROUP, GROUP)):
+        started = solve(NegBinFamily(), y, mean, size)
+        assert started.n_iter.max() <= 8
+        with monkeypatch.context() as patch:
+            patch.setattr(search, "_SILENT_DEPTH", 0.0)
+            walked = solve(NegBinFamily(), y, mean, size)
+        assert (started.n_iter[:2] < walked.n_iter[:2]).all()
+        assert_allclose(started.value, walked.value, atol=1e-5)
 
 
 # The sample

@@ -119,6 +119,24 @@ def test_undefined_points_are_rejected():
     assert solution.converged.all()
 
 
+def without_curvature(x):
+    """Higher than the bowl's maximum beyond the wall, but with no Hessian to go on from."""
+    return torch.where(x[0] > 6.5, 5 + 0 * torch.log(6.5 - x[0]), bowl(x))
+
+
+def infinitely_high(x):
+    return bowl(x) + torch.where(x[0] > 6.5, torch.inf, 0.0)
+
+
+@pytest.mark.parametrize("function", [without_curvature, infinitely_high])
+def test_a_gain_that_is_not_finite_is_none(function):
+    toy, solution = climb(function, start=[(0, 0)])
+    assert toy.undefined[0] > 0
+    assert solution.theta[0, 0] <= 6.5
+    assert_allclose(solution.value[0], bowl(solution.theta[0]), rtol=1e-6)
+    assert solution.hessian.isfinite().all()
+
+
 def test_a_runaway_is_reached_in_a_few_strides(monkeypatch):
     toy, solution = climb(runaway, start=[(3, 0)], tol=1e-7)
     assert solution.converged.all()
@@ -173,6 +191,16 @@ def test_a_gene_that_is_undefined_throughout_does_not_harm_the_others():
     assert solution.theta.isfinite().all()
     assert_allclose(solution.theta[0], (6, 1))
     assert_allclose(solution.theta[1], (7, -9), rtol=1e-10)
+
+
+@pytest.mark.xfail(raises=RuntimeError, reason="eigh refuses the batch for one gene's NaN")
+def test_a_gene_that_is_undefined_at_its_start_does_not_harm_the_others():
+    def undefined(x):
+        return math.nan * (x**3).sum()
+
+    _, solution = climb(undefined, bowl, start=[(1, 1, 1), (0, 0, 0)])
+    assert solution.converged.tolist() == [False, True]
+    assert_allclose(solution.theta[1], (7, -9, 0), rtol=1e-10)
 
 
 @pytest.mark.parametrize("max_iter", [1, 2, 5])
