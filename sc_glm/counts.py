@@ -53,9 +53,12 @@ class CountMatrix:
             raise ValueError("This estimator requires y to be passed, but the target y is None.")
         own_names = _names(y)
         names = names if own_names is None else own_names
-        sparse = sp.issparse(y)
-        if isinstance(y, pd.DataFrame | pd.Series):
+        if isinstance(y, pd.DataFrame) and _has_sparse_columns(y):
+            zeros = y.astype(pd.SparseDtype(float, 0))
+            y = zeros.sparse.to_coo().tocsc()  # type: ignore[attr-defined]
+        elif isinstance(y, pd.DataFrame | pd.Series):
             y = y.to_numpy()
+        sparse = sp.issparse(y)
         values = check_array(
             y,
             accept_sparse=("csc", "csr"),
@@ -65,16 +68,12 @@ class CountMatrix:
             ensure_all_finite=False,
             input_name="y",
         )
-        if values.ndim not in (1, 2):
-            raise ValueError(f"y must have one or two dimensions, not {values.ndim}.")
         if values.dtype.kind not in "fiub":
             raise ValueError(f"y must hold numbers, not {values.dtype}.")
         _check_rows(values.shape[0], n_cells)
         one_dimensional = values.ndim == 1
         if one_dimensional:
             values = values[:, None]
-        if values.shape[1] == 0:
-            raise ValueError("y has no columns: there is no gene to fit.")
         if names is None:
             names = np.array([f"y{g}" for g in range(values.shape[1])], dtype=object)
         if sparse:
@@ -139,6 +138,10 @@ def _names(y: Any) -> NDArray[np.object_] | None:
             f"y has {len(twice)} gene name(s) more than once: {list(twice[:5])}. Make them unique."
         )
     return np.asarray(names, dtype=object)
+
+
+def _has_sparse_columns(y: pd.DataFrame) -> bool:
+    return y.shape[1] > 0 and all(isinstance(dtype, pd.SparseDtype) for dtype in y.dtypes)
 
 
 def _canonical(values: Any) -> sp.csc_array:

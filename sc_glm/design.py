@@ -17,6 +17,9 @@ FloatArray = NDArray[np.float64]
 OFFSET = "offset"
 INTERCEPT = "Intercept"
 _SEPARATOR = "__"
+_LARGEST_OFFSET = 300.0  # its exponential is no number of counts
+_REFINEMENTS = 3
+_ALIGNED = 1e-10  # sine of an angle under which two directions are one
 _KNOWN_PARTS = ("mean", "dispersion", "zero_inflation", OFFSET)
 
 
@@ -82,8 +85,23 @@ class Layout:
         return {part: _take(X, where) for part, where in self.positions.items()}
 
     def offset_of(self, X: FloatArray) -> FloatArray:
-        """Return what is added to the first part's predictor."""
-        return np.zeros(len(X)) if self.offset is None else X[:, self.offset]
+        """Return what is added to the first part's predictor.
+
+        Raises
+        ------
+        ValueError
+            If it cannot be the logarithm of anything, and names the row and the value.
+        """
+        if self.offset is None:
+            return np.zeros(len(X))
+        offset = X[:, self.offset]
+        row = int(np.argmax(np.abs(offset)))
+        if abs(offset[row]) > _LARGEST_OFFSET:
+            raise ValueError(
+                f"The offset is {offset[row]:.6g} in row {row}. It is added to log mu: did you "
+                "mean its logarithm?"
+            )
+        return offset
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -155,30 +173,23 @@ class PartDesign:
         scale = np.sqrt(np.mean((X * root[:, None]) ** 2, axis=0))
         scale[scale == 0] = 1.0
         Q, R = scipy.linalg.qr(X / scale * root[:, None], mode="economic")
-        left, singular, right = scipy.linalg.svd(R, full_matrices=False)
+        left, singular, right = scipy.linalg.svd(R)
         largest = singular[0] if len(singular) else 0.0
         rank = int(np.sum(singular > largest * max(n, p) * np.finfo(float).eps))
         U = (Q @ left[:, :rank]) * np.sqrt(n) / root[:, None]
-        gauge = right[:rank].T / (singular[:rank] / np.sqrt(n))  # X / scale @ gauge = U
-        if rank == p:
-            to_coef = gauge / scale[:, None]
-            null = np.zeros((p, 0))
-        else:
-            # Row space of X: the norm of the coefficients is one of unscaled columns.
-            rows = scale[:, None] * right[:rank].T * (singular[:rank] / np.sqrt(n))
-            orthogonal, triangular = scipy.linalg.qr(rows, mode="full")
-            to_coef = orthogonal[:, :rank] @ scipy.linalg.solve_triangular(
-                triangular[:rank], np.eye(rank), trans="T"
-            )
-            null = orthogonal[:, rank:]
+        rows = right[:rank] * (singular[:rank, None] / np.sqrt(n)) * scale  # X = U @ rows
+        to_coef = right[:rank].T / (singular[:rank] / np.sqrt(n)) / scale[:, None]
+        # Of all coefficients with the same predictor, those of smallest norm without scaling. Where
+        # scales differ much, projecting once leaves rounding of the largest in the smallest.
+        null = right[rank:].T / scale[:, None]
+        null = scipy.linalg.qr(null / np.linalg.norm(null, axis=0), mode="economic")[0]
+        for _ in range(_REFINEMENTS if rank < p else 0):
+            to_coef -= null @ (null.T @ to_coef)
+            to_coef += to_coef @ (np.eye(rank) - rows @ to_coef)
         if p == rank == 1 and np.ptp(X) == 0:
             U, to_coef = np.ones((n, 1)), 1.0 / X[:1]  # exactly constant, to be seen as such
         if penalised is None:
             return cls(U, to_coef, np.zeros((rank, rank)))
-        if null.shape[1]:
-            to_coef -= null @ (np.linalg.pinv(null[penalised]) @ to_coef[penalised])
+        free = scipy.linalg.pinv(null[penalised], atol=_ALIGNED, rtol=0.0)
+        to_coef -= null @ (free @ to_coef[penalised])
         return cls(U, to_coef, to_coef[penalised].T @ to_coef[penalised])
-
-    def coordinates(self, predictor: FloatArray) -> FloatArray:
-        """Project predictors (cells x genes) onto the basis: rank x genes."""
-        return self.U.T @ predictor / len(self.U)

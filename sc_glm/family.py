@@ -104,10 +104,10 @@ class NegBinFamily:
     def zeros(self, predictors: Sequence[Tensor]) -> Terms:
         """Return the terms of entries with a count of zero."""
         eta, rho = predictors
-        mu, r = _exp(eta), _size(rho)
+        mu, r = _bounded(eta).exp_(), _size(rho)
         inverse = (mu + r).reciprocal_()
         m = mu * inverse
-        q = r * inverse
+        q = (r * inverse).clamp_min_(torch.finfo(mu.dtype).tiny)
         log, rest = log1p_and_rest(-m, q)
         s_eta = -(m * r)
         s_rho = rest.mul_(r)
@@ -129,9 +129,9 @@ class NegBinFamily:
 
     def positives(self, counts: Counts, predictors: Sequence[Tensor], shape: Shape) -> Terms:
         """Return the terms of entries with a positive count."""
-        eta, rho = predictors
+        eta, rho = _bounded(predictors[0]), predictors[1]
         y = counts.y
-        mu, r = _exp(eta), _size(rho)
+        mu, r = eta.exp(), _size(rho)
         inverse = (mu + r).reciprocal_()
         total = r + y
         m = mu * inverse
@@ -165,19 +165,20 @@ class ZINBFamily:
         *count_predictors, zeta = predictors
         value, (a, b), (h_ee, h_er, h_rr) = NegBinFamily().zeros(count_predictors)
         s = (value - zeta).sigmoid_()  # probability that the zero is a sampled one
-        v = s * (1 - s)
+        structural = (zeta - value).sigmoid_()
+        v = s * structural
         pi = zeta.sigmoid()
         va, vb = v * a, v * b
         return Terms(
             torch.logaddexp(zeta, value) - softplus(zeta),
-            (s * a, s * b, (zeta - value).sigmoid_().sub_(pi)),
+            (s * a, s * b, structural.sub_(pi)),
             (
                 (va * a).addcmul_(s, h_ee),
                 (va * b).addcmul_(s, h_er),
                 -va,
                 (vb * b).addcmul_(s, h_rr),
                 -vb,
-                v - pi * (1 - pi),
+                v - pi * (-zeta).sigmoid(),
             ),
         )
 
@@ -194,13 +195,15 @@ class ZINBFamily:
         pi = zeta.sigmoid()
         none = torch.zeros_like(value)
         return Terms(
-            value - softplus(zeta), (a, b, -pi), (h_ee, h_er, none, h_rr, none, pi * (pi - 1))
+            value - softplus(zeta),
+            (a, b, -pi),
+            (h_ee, h_er, none, h_rr, none, -pi * (-zeta).sigmoid()),
         )
 
 
-def _exp(x: Tensor) -> Tensor:
-    """Return ``exp(x)``, finite for any x."""
-    return x.clamp_max(math.log(torch.finfo(x.dtype).max) - 1).exp_()
+def _bounded(eta: Tensor) -> Tensor:
+    """Return a copy of ``eta`` whose exponential is finite."""
+    return eta.clamp_max(math.log(torch.finfo(eta.dtype).max) - 1)
 
 
 def _size(rho: Tensor) -> Tensor:

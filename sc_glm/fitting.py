@@ -128,8 +128,8 @@ def fit_genes(
 
 
 def _block_size(batch_size: int | str, counts: CountMatrix, n_jobs: int | None) -> int:
-    if isinstance(batch_size, int):
-        return batch_size
+    if not isinstance(batch_size, str):
+        return int(batch_size)
     by_memory = max(1, min(_BLOCK_GENES, _BLOCK_ENTRIES // max(1, counts.matrix.shape[0])))
     workers = joblib.effective_n_jobs(1 if n_jobs is None else n_jobs)
     return min(by_memory, math.ceil(counts.n_genes / workers))

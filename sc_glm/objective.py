@@ -153,7 +153,7 @@ class Objective:
                     part_pairs, terms.hessian, products, strict=True
                 ):
                     hessian[rows, self.slices[a], self.slices[b]] += (weight @ product).view(
-                        -1, self.ranks[a], self.ranks[b]
+                        weight.shape[0], self.ranks[a], self.ranks[b]
                     )
         for a, b in part_pairs:
             if a != b:

@@ -59,7 +59,8 @@ class _Model:
 
     @classmethod
     def of(cls, at: Evaluation, floor: Tensor) -> "_Model":
-        curvature, vectors = torch.linalg.eigh(-at.hessian)
+        # A gene without a finite start is given up; its model must not stop the others.
+        curvature, vectors = torch.linalg.eigh(torch.nan_to_num(-at.hessian, 0.0, 0.0, 0.0))
         rounding = torch.finfo(floor.dtype).eps * curvature.abs().amax(1)
         floor = torch.maximum(floor, rounding)
         curvature = torch.where(curvature.abs() < floor[:, None], floor[:, None], curvature)
@@ -146,9 +147,10 @@ def maximize(
         floor = (10 * eps * at.value.abs()).clamp_min(tol)
         model = _Model.of(at, floor / (1 + theta.square().sum(1)))
         promised = model.newton_gain()
-        done = promised <= floor
+        lost = ~_is_finite(at)
+        done = (promised <= floor) & ~lost
         step, newton = model.step(radius)
-        stalled = radius < eps
+        stalled = lost | (radius < eps)
         leaving = done | stalled if iteration < max_iter - 1 else torch.ones_like(done)
         if leaving.any():
             # The last step is not evaluated: only a firm model is trusted with it.
@@ -182,8 +184,7 @@ def maximize(
         trial = theta + step + extra
         new = objective.evaluate(trial, genes)
         ratio = (new.value - at.value) / expected
-        finite = torch.isfinite(new.value) & torch.isfinite(new.hessian).all(-1).all(-1)
-        accepted = (ratio > _ACCEPT) & finite
+        accepted = (ratio > _ACCEPT) & _is_finite(new)
         previous = torch.where(accepted[:, None], step, 0.0)
         radius = torch.where(
             accepted & (ratio > 0.75),
@@ -202,3 +203,7 @@ def maximize(
 
 def _select(at: Evaluation, keep: Tensor) -> Evaluation:
     return Evaluation(at.value[keep], at.gradient[keep], at.hessian[keep])
+
+
+def _is_finite(at: Evaluation) -> Tensor:
+    return torch.isfinite(at.value) & torch.isfinite(at.hessian).all(-1).all(-1)

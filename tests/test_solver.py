@@ -193,7 +193,6 @@ def test_a_gene_that_is_undefined_throughout_does_not_harm_the_others():
     assert_allclose(solution.theta[1], (7, -9), rtol=1e-10)
 
 
-@pytest.mark.xfail(raises=RuntimeError, reason="eigh refuses the batch for one gene's NaN")
 def test_a_gene_that_is_undefined_at_its_start_does_not_harm_the_others():
     def undefined(x):
         return math.nan * (x**3).sum()
