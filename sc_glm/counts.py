@@ -9,6 +9,8 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_array
 
+_LARGEST_COUNT = 2**53  # beyond it, a double does not tell a count from the next
+
 
 @dataclass(frozen=True)
 class CountMatrix:
@@ -17,7 +19,8 @@ class CountMatrix:
     Attributes
     ----------
     matrix : ndarray or csc_array of shape (n_cells, n_genes)
-        Finite and not negative; a sparse matrix has sorted indices, no duplicates, no stored zeros.
+        Finite, not negative, at most 2**53; a sparse matrix has sorted indices, no duplicates, no
+        stored zeros.
     names : ndarray of str of shape (n_genes,)
         Genes' names.
     one_dimensional : bool
@@ -160,9 +163,13 @@ def _check_values(values: Any, names: NDArray[np.object_]) -> None:
     if data.size == 0:
         return
     low, high = data.min(), data.max()  # NaN spreads to both
-    if low >= 0 and np.isfinite(high):
+    if low >= 0 and high <= _LARGEST_COUNT:
         return
-    for wrong, what in ((~np.isfinite(data), "is not finite"), (data < 0, "is negative")):
+    for wrong, what in (
+        (~np.isfinite(data), "is not finite"),
+        (data < 0, "is negative"),
+        (data > _LARGEST_COUNT, "is too large for a count"),
+    ):
         if wrong.any():
             if isinstance(values, sp.csc_array):
                 entry = int(np.flatnonzero(wrong)[0])

@@ -182,14 +182,15 @@ def _moment_start(problem: Problem) -> Tensor:
     """
     U, weights = problem.bases[0].U, problem.weights
     tiny = torch.finfo(U.dtype).eps
-    exposure = weights * problem.offset.exp()
+    exposure = problem.offset + weights.log()
     total = _contract(problem.counts, weights).clamp_min(tiny)
     mean = total / weights.sum()
     variance = _contract(problem.counts**2, weights) / weights.sum() - mean**2
     size = (mean**2 / (variance - mean).clamp_min(tiny)).clamp(*_START_SIZES)
-    constant = (total / exposure.sum()).log()[:, None] * problem.constant(problem.bases[0])
+    level = total.log() - exposure.logsumexp(0)
+    constant = level[:, None] * problem.constant(problem.bases[0])
     lean = _contract(problem.counts, weights[:, None] * U) / total[:, None]
-    lean -= exposure @ U / exposure.sum()
+    lean -= exposure.softmax(0) @ U
     lean *= (_LONGEST_LEAN / lean.norm(dim=1, keepdim=True).clamp_min(tiny)).clamp_max(1.0)
     return torch.cat([constant + lean, size.log()[:, None]], 1)
 

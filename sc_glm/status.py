@@ -71,7 +71,8 @@ def judge(
     -------
     list of Status
     """
-    curvature, directions = np.linalg.eigh(information)
+    # Without a finite start there is no information, and no convergence either.
+    curvature, directions = np.linalg.eigh(np.nan_to_num(information, posinf=0.0, neginf=0.0))
     rounding = np.finfo(float).eps * np.abs(curvature).max(axis=1, initial=0.0)
     flat = curvature < np.maximum(_FLAT, 100 * rounding)[:, None]
     weight = np.where(flat[:, None, :], directions**2, 0.0).sum(axis=2)

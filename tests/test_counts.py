@@ -70,6 +70,7 @@ SPARSE = {
     "CSR matrix": lambda: sp.csr_matrix(Y.astype("f4")),
     "CSC matrix": lambda: sp.csc_matrix(Y.astype("u2")),
     "read-only CSC": lambda: read_only(sp.csc_array(Y)),
+    "frame of sparse columns": lambda: pd.DataFrame(Y).astype(pd.SparseDtype(float, 0.0)),
     "read-only CSR": lambda: read_only(sp.csr_array(Y)),
     "explicit zeros": with_explicit_zeros,
     "explicit zeros in CSC": lambda: sp.csc_array(with_explicit_zeros()),

@@ -503,6 +503,17 @@ def test_one_warning_sums_up_what_went_wrong():
     assert np.isfinite(model.score(X, y))
 
 
+@BOTH
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_an_offset_beyond_single_precision_gives_finite_coefficients(regressor):
+    data = simulated(dispersion=None)
+    X = design_of(data).assign(offset__o=np.linspace(0, 180, len(data.obs)))
+    model = regressor(dtype="float32").fit(X, data.counts)
+    assert all(np.isfinite(table.to_numpy()).all() for table in model.params_.values())
+    assert np.isfinite(model.log_likelihood_).all()
+    assert np.isfinite(model.predict(X)).all()
+
+
 def test_an_iteration_limit_is_reported():
     data = simulated()
     with pytest.warns(ConvergenceWarning, match="4 iteration limit"):
@@ -523,7 +534,7 @@ BAD_FIT = {
         "zero_inflation",
     ),
     "negative alpha of a part": ({"alpha": {"mean": -1.0}}, X_OK, Y_OK, ValueError, "mean"),
-    "infinite alpha": ({"alpha": np.inf}, X_OK, Y_OK, ValueError, "finite"),
+    "infinite alpha": ({"alpha": {"mean": np.inf}}, X_OK, Y_OK, ValueError, "finite"),
     "no iterations": ({"max_iter": 0}, X_OK, Y_OK, ValueError, "max_iter"),
     "no tolerance": ({"tol": 0.0}, X_OK, Y_OK, ValueError, "tol"),
     "bad batch size": ({"batch_size": 0}, X_OK, Y_OK, ValueError, "batch_size"),
@@ -532,6 +543,13 @@ BAD_FIT = {
     "negative count": ({}, X_OK, Y_OK - 1, ValueError, "negative: -1 for gene 'y0' in row 0"),
     "missing count": ({}, X_OK, np.where(Y_OK == 3, np.nan, Y_OK), ValueError, "NaN.*row 3"),
     "infinite count": ({}, X_OK, np.where(Y_OK == 3, np.inf, Y_OK), ValueError, "infinity.*row 3"),
+    "a count that is none": (
+        {},
+        X_OK,
+        np.where(Y_OK == 3, 1e200, Y_OK),
+        ValueError,
+        "too large for a count: 1e[+]200 for gene 'y0' in row 3",
+    ),
     "missing covariate": ({}, np.where(X_OK == 2, np.nan, X_OK), Y_OK, ValueError, "NaN"),
     "no counts": ({}, X_OK, None, ValueError, "y"),
     "text": ({}, X_OK, ["a"] * 8, ValueError, "."),
@@ -554,6 +572,13 @@ BAD_FIT = {
         "zero_inflation",
     ),
     "a mixed frame": ({}, FRAME.assign(age=1.0), Y_OK, ValueError, "age"),
+    "an offset without its logarithm": (
+        {},
+        FRAME.assign(offset__depth=5000.0),
+        Y_OK,
+        ValueError,
+        "5000 in row 0.*logarithm",
+    ),
     "two offsets": ({}, FRAME.assign(offset__a=0.0, offset__b=0.0), Y_OK, ValueError, "offset"),
 }
 
