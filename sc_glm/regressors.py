@@ -83,8 +83,8 @@ class NegBinRegressor(CountRegressor):
     >>> model = NegBinRegressor().fit(X, y)
     >>> model.params_["mean"].round(2)
                  y0
-    Intercept  0.98
-    x0         0.49
+    Intercept  0.96
+    x0         0.53
     >>> model.status_
     array(['converged'], dtype=object)
     """
