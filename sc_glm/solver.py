@@ -169,29 +169,14 @@ def maximize(
             previous, stride, step, newton = previous[keep], stride[keep], step[keep], newton[keep]
             at = _select(at, keep)
             model = model.select(keep)
-        # A step like the last one is on its way to infinity: stride on along it.
-        along = (step * previous).sum(1)
-        length, last_length = step.norm(dim=1), previous.norm(dim=1)
-        alike = (
-            newton
-            & (along > 0.9 * length * last_length)
-            & (length > 0.7 * last_length)
-            & (length < 1.3 * last_length)
-        )
-        stride = torch.where(alike, (2 * stride).clamp_max(_LONGEST_STRIDE), 1.0)
-        extra = ((stride - 1) * along / last_length.square().clamp_min(eps))[:, None] * previous
+        stride, extra = _stride(step, previous, stride, newton)
         expected = model.gain(step)
         trial = theta + step + extra
         new = objective.evaluate(trial, genes)
         ratio = (new.value - at.value) / expected
         accepted = (ratio > _ACCEPT) & _is_finite(new)
         previous = torch.where(accepted[:, None], step, 0.0)
-        radius = torch.where(
-            accepted & (ratio > 0.75),
-            torch.maximum(radius, (2 * length).clamp_max(_LARGEST_RADIUS)),
-            radius,
-        )
-        radius = torch.where(accepted & (ratio > 0.25), radius, 0.25 * length)
+        radius = _next_radius(radius, step.norm(dim=1), torch.where(accepted, ratio, 0.0))
         theta = torch.where(accepted[:, None], trial, theta)
         at = Evaluation(
             torch.where(accepted, new.value, at.value),
@@ -199,6 +184,29 @@ def maximize(
             torch.where(accepted[:, None, None], new.hessian, at.hessian),
         )
     return solution
+
+
+def _stride(
+    step: Tensor, previous: Tensor, stride: Tensor, newton: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Lengthen a Newton step that repeats the last one: it is on its way to infinity.
+
+    Returns how many such steps are taken at once, and what that adds to the step.
+    """
+    along = (step * previous).sum(1)
+    length, last = step.norm(dim=1), previous.norm(dim=1)
+    alike = newton & (along > 0.9 * length * last) & (length > 0.7 * last) & (length < 1.3 * last)
+    stride = torch.where(alike, (2 * stride).clamp_max(_LONGEST_STRIDE), 1.0)
+    eps = torch.finfo(step.dtype).eps
+    share = (stride - 1) * along / last.square().clamp_min(eps)
+    return stride, share[:, None] * previous
+
+
+def _next_radius(radius: Tensor, length: Tensor, ratio: Tensor) -> Tensor:
+    """Widen or narrow the radius by how much of the promised gain was found."""
+    wider = torch.maximum(radius, (2 * length).clamp_max(_LARGEST_RADIUS))
+    kept = torch.where(ratio > 0.75, wider, radius)
+    return torch.where(ratio > 0.25, kept, 0.25 * length)
 
 
 def _select(at: Evaluation, keep: Tensor) -> Evaluation:
