@@ -126,6 +126,7 @@ class Objective:
             for part, basis in enumerate(self.bases)
         ]
         self._weighted = [basis.U * weights[:, None] for basis in self.bases]
+        self._products: list[Tensor] | None = None
 
     def penalty_of(self, theta: Tensor) -> Tensor:
         """Return what the penalty takes off the log-likelihood."""
@@ -141,7 +142,7 @@ class Objective:
         part_pairs = pairs(len(self.ranks))
         for tile, (start, stop) in enumerate(pairwise(self.block.bounds)):
             cells = slice(start, stop)
-            products = [self._product(a, b, cells) for a, b in part_pairs]
+            products = self._tile_products(cells)
             step = max(1, _TILE // (stop - start))
             for first in range(0, n, step):
                 rows = slice(first, min(first + step, n))
@@ -164,10 +165,17 @@ class Objective:
         hessian -= self.penalty
         return Evaluation(value, gradient, hessian)
 
-    def _product(self, a: int, b: int, cells: slice) -> Tensor:
-        """Row-wise Kronecker product of two parts' designs, one of them weighted."""
-        left, right = self._weighted[a][cells], self.bases[b].U[cells]
-        return (left[:, :, None] * right[:, None, :]).flatten(1)
+    def _tile_products(self, cells: slice) -> list[Tensor]:
+        """Row-wise Kronecker products of two parts' designs, one of them weighted, by pair."""
+        if self._products is not None:
+            return self._products
+        products = [
+            (self._weighted[a][cells, :, None] * self.bases[b].U[cells, None, :]).flatten(1)
+            for a, b in pairs(len(self.ranks))
+        ]
+        if len(self.block.bounds) == 2:  # one tile: they are the same in every pass
+            self._products = products
+        return products
 
     def _terms(
         self, theta: Tensor, genes: Tensor, tile: int, known: "_KnownShapes | None"

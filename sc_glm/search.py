@@ -20,6 +20,7 @@ from sc_glm.solver import Solution, maximize
 
 _LOOSE = 1e-2  # tolerance of a stage that only leads to the next
 _SAMPLE = 2_000  # cells that suffice to tell good starts from bad
+_WHOLE = 4_000  # cells up to which no sample is taken
 _START_SIZES = (0.2, 10.0)
 _LONGEST_LEAN = 0.5
 _UNSEEN = 1e-9  # share of the largest curvature, or of a cell, that counts as none
@@ -27,9 +28,17 @@ _ALIKE = 1e-6
 _SILENT_DEPTH = 18.0  # log units by which a silent cell's mean is put below the gene's
 _SILENCE_ENTRIES = 4_000_000  # cells x rank x genes considered at a time
 _ENOUGH_POSITIVES = 30  # of a gene in the sample, to trust it there
-# Level and slope (per standard deviation) of the zero inflation at the extra starts, and whose
-# mean and size go with it; found by greedy cover of the best of many random starts.
-_EXTRA_STARTS = (("positive", -3.0, 4.0), ("positive", -3.0, -4.0), ("regression", -1.0, -2.0))
+# Level and slope (per standard deviation, towards the zeros) of the zero inflation at the starts
+# from a negative binomial with one size, from the mean of positive counts, and from a regressed
+# size; slopes of the size itself. All found by greedy cover of the best of many random starts.
+_AT_NB = ((-1.0, 0.0), (-3.0, 4.0), (-3.0, -4.0))
+_AT_POSITIVES = ((-3.0, 4.0), (-3.0, -4.0))
+_AT_REGRESSION = ((-1.0, -2.0),)
+_SIZE_SLOPES = (8.0, -8.0)
+# Gain in log-likelihood that a part must bring for its maximum to be taken for the only one: local
+# maxima were found where regression or inflation explain little.
+_EARNED = 8.0
+_TRIAL_ITER = {1: 12, 2: 30}  # by when a start shows where it leads, by parts regressed
 
 
 @dataclass(frozen=True)
@@ -121,7 +130,7 @@ def search(problem: Problem, objective: Objective, *, max_iter: int, tol: float)
         Of the last run, the one over all cells that started where the others led.
     """
     silence = _silence(problem)
-    if problem.is_simple or problem.counts.shape[1] <= 2 * _SAMPLE:
+    if problem.is_simple or problem.counts.shape[1] <= _WHOLE:
         start = _explore(problem, objective.block, silence, max_iter=max_iter)
     else:
         small = problem.sample(_SAMPLE)
@@ -146,32 +155,95 @@ def _explore(problem: Problem, block: CountBlock, silence: Tensor, *, max_iter: 
     if problem.is_simple:
         return problem.lift(moments, [mean, constant], problem.bases)
 
-    def climb(family: Family, bases: Sequence[PartBasis], start: Tensor) -> Solution:
-        objective = problem.objective(block, family, bases)
-        return maximize(objective, start, max_iter=max_iter, tol=_LOOSE)
-
-    nb = climb(NegBinFamily(), [mean, constant], moments).theta
-    nb_parts = [mean, size]
-    if not inflation:
-        return problem.lift(nb, [mean, constant], nb_parts)
-    zeros = inflation[0]
-    level = problem.constant(zeros).expand(len(nb), -1)
-    one_size = torch.cat([nb, -level], 1)
+    hill = _Hill(problem, block, max_iter)
+    nb = hill.climb(NegBinFamily(), [mean, constant], moments)
     if size.U.shape[1] <= 1:
-        return problem.lift(one_size, [mean, constant, zeros], problem.bases)
-    one_size = climb(problem.family, [mean, constant, zeros], one_size).theta
-    starts = [problem.lift(one_size, [mean, constant, zeros], problem.bases)]
-    regression = climb(NegBinFamily(), nb_parts, problem.lift(nb, [mean, constant], nb_parts)).theta
-    positive = problem.lift(nb, [mean, constant], nb_parts)
+        bases = [mean, constant, inflation[0]]
+        first, *others = (torch.cat([nb.theta, zero], 1) for zero in _inflations(problem, _AT_NB))
+        inflated = hill.climb(problem.family, bases, first)
+        hill.improve(inflated, problem.family, bases, others, inflated.value - nb.value < _EARNED)
+        return problem.lift(inflated.theta, bases, problem.bases)
+
+    flat = problem.lift(nb.theta, [mean, constant], [mean, size])
+    regression = hill.climb(NegBinFamily(), [mean, size], flat)
+    lean = _size_direction(problem.objective(block, NegBinFamily(), [mean, size]), flat)
+    leaning = [flat + slope * lean for slope in _SIZE_SLOPES]
+    doubtful = regression.value - nb.value < _EARNED
+    hill.improve(regression, NegBinFamily(), [mean, size], leaning, doubtful)
+    if not inflation:
+        return regression.theta
+
+    bases = [mean, constant, inflation[0]]
+    first = torch.cat([nb.theta, _inflations(problem, _AT_NB)[0]], 1)
+    one_size = hill.climb(problem.family, bases, first).theta
+    best = hill.climb(problem.family, problem.bases, problem.lift(one_size, bases, problem.bases))
+    positive = flat.clone()
     positive[:, :width] = _mean_of_positives(problem)[:, None] * problem.constant(mean) + silence
-    direction = _zeros_direction(problem, zeros)
-    for where, intercept, slope in _EXTRA_STARTS:
-        base = positive if where == "positive" else regression
-        starts.append(torch.cat([base, intercept * level + slope * direction], 1))
-    ends = [climb(problem.family, problem.bases, start) for start in starts]
-    best = torch.stack([end.value for end in ends]).argmax(0)
-    genes = torch.arange(len(best), device=best.device)
-    return torch.stack([end.theta for end in ends])[best, genes]
+    starts = [torch.cat([positive, zero], 1) for zero in _inflations(problem, _AT_POSITIVES)]
+    starts += [
+        torch.cat([regression.theta, zero], 1) for zero in _inflations(problem, _AT_REGRESSION)
+    ]
+    everyone = torch.ones_like(best.converged)
+    hill.improve(best, problem.family, problem.bases, starts, everyone)
+    return best.theta
+
+
+@dataclass(frozen=True)
+class _Hill:
+    """Loose maximisations of models on the same counts."""
+
+    problem: Problem
+    block: CountBlock
+    max_iter: int
+
+    def climb(self, family: Family, bases: Sequence[PartBasis], start: Tensor) -> Solution:
+        """Maximise one model from one start."""
+        objective = self.problem.objective(self.block, family, bases)
+        return maximize(objective, start, max_iter=self.max_iter, tol=_LOOSE)
+
+    def improve(
+        self,
+        best: Solution,
+        family: Family,
+        bases: Sequence[PartBasis],
+        starts: Sequence[Tensor],
+        doubtful: Tensor,
+    ) -> None:
+        """Try other starts for the doubtful genes, and put what is higher into ``best``."""
+        genes = torch.nonzero(doubtful)[:, 0]
+        if not (genes.numel() and starts):
+            return
+        trial = maximize(
+            self.problem.objective(self.block, family, bases),
+            torch.cat([start[genes] for start in starts]),
+            max_iter=_TRIAL_ITER[sum(basis.U.shape[1] > 1 for basis in bases[1:])],
+            tol=_LOOSE,
+            genes=genes.repeat(len(starts)),
+        )
+        value, which = trial.value.view(len(starts), -1).max(0)
+        theta = trial.theta.view(len(starts), len(genes), -1)[which, torch.arange(len(genes))]
+        higher = value > best.value[genes]
+        best.theta[genes[higher]] = theta[higher]
+        best.value[genes[higher]] = value[higher]
+
+
+def _inflations(problem: Problem, shapes: Sequence[tuple[float, float]]) -> list[Tensor]:
+    """Return zero inflations of given levels, and slopes towards each gene's zeros."""
+    basis = problem.bases[2]
+    if basis.U.shape[1] <= 1:
+        shapes = shapes[:1]  # there is no slope
+    level, direction = problem.constant(basis), _zeros_direction(problem, basis)
+    return [intercept * level + slope * direction for intercept, slope in shapes]
+
+
+def _size_direction(objective: Objective, theta: Tensor) -> Tensor:
+    """Return the unit direction, of the size alone, in which the likelihood rises."""
+    genes = torch.arange(len(theta), device=theta.device)
+    gradient = torch.zeros_like(theta)
+    size = objective.slices[1]
+    gradient[:, size] = objective.evaluate(theta, genes).gradient[:, size]
+    tiny = torch.finfo(theta.dtype).tiny
+    return gradient / gradient.norm(dim=1, keepdim=True).clamp_min(tiny)
 
 
 def _moment_start(problem: Problem) -> Tensor:

@@ -111,6 +111,7 @@ def maximize(
     *,
     max_iter: int,
     tol: float,
+    genes: Tensor | None = None,
 ) -> Solution:
     """Maximise every gene's objective from its own start.
 
@@ -123,10 +124,13 @@ def maximize(
         Passes over the counts after which a gene is given up.
     tol : float
         Gain in log-likelihood below which a gene has converged.
+    genes : Tensor, optional
+        The genes that ``theta`` has a row for; by default all of the objective's.
 
     Returns
     -------
     Solution
+        With a row for each row of ``theta``.
     """
     n_genes = theta.shape[0]
     eps = torch.finfo(theta.dtype).eps
@@ -137,7 +141,8 @@ def maximize(
         n_iter=torch.ones(n_genes, dtype=torch.long, device=theta.device),
         converged=torch.zeros(n_genes, dtype=torch.bool, device=theta.device),
     )
-    genes = torch.arange(n_genes, device=theta.device)
+    rows = torch.arange(n_genes, device=theta.device)
+    genes = rows if genes is None else genes
     at = objective.evaluate(theta, genes)
     theta = theta.clone()
     radius = theta.new_full((n_genes,), _FIRST_RADIUS)
@@ -156,7 +161,7 @@ def maximize(
             # The last step is not evaluated: only a firm model is trusted with it.
             firm = done & newton & (model.lowest > _FIRM * floor)
             last = torch.where(firm, promised, 0.0)
-            ids = genes[leaving]
+            ids = rows[leaving]
             solution.theta[ids] = (theta + step * firm[:, None])[leaving]
             solution.value[ids] = (at.value + last)[leaving]
             solution.hessian[ids] = at.hessian[leaving]
@@ -165,7 +170,7 @@ def maximize(
             keep = ~leaving
             if not keep.any():
                 break
-            genes, theta, radius = genes[keep], theta[keep], radius[keep]
+            rows, genes, theta, radius = rows[keep], genes[keep], theta[keep], radius[keep]
             previous, stride, step, newton = previous[keep], stride[keep], step[keep], newton[keep]
             at = _select(at, keep)
             model = model.select(keep)
