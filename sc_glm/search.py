@@ -20,7 +20,6 @@ from sc_glm.solver import Solution, maximize
 
 _LOOSE = 1e-2  # tolerance of a stage that only leads to the next
 _SAMPLE = 2_000  # cells that suffice to tell good starts from bad
-_WHOLE = 4_000  # cells up to which no sample is taken
 _START_SIZES = (0.2, 10.0)
 _LONGEST_LEAN = 0.5
 _UNSEEN = 1e-9  # share of the largest curvature, or of a cell, that counts as none
@@ -130,7 +129,7 @@ def search(problem: Problem, objective: Objective, *, max_iter: int, tol: float)
         Of the last run, the one over all cells that started where the others led.
     """
     silence = _silence(problem)
-    if problem.is_simple or problem.counts.shape[1] <= _WHOLE:
+    if problem.is_simple or problem.counts.shape[1] <= 2 * _SAMPLE:
         start = _explore(problem, objective.block, silence, max_iter=max_iter)
     else:
         small = problem.sample(_SAMPLE)
@@ -156,32 +155,35 @@ def _explore(problem: Problem, block: CountBlock, silence: Tensor, *, max_iter: 
         return problem.lift(moments, [mean, constant], problem.bases)
 
     hill = _Hill(problem, block, max_iter)
-    nb = hill.climb(NegBinFamily(), [mean, constant], moments)
-    if size.U.shape[1] <= 1:
-        bases = [mean, constant, inflation[0]]
+    one_size, sizes = [mean, constant], [mean, size]
+    nb = hill.climb(NegBinFamily(), one_size, moments)
+    if inflation:
         first, *others = (torch.cat([nb.theta, zero], 1) for zero in _inflations(problem, _AT_NB))
-        inflated = hill.climb(problem.family, bases, first)
-        hill.improve(inflated, problem.family, bases, others, inflated.value - nb.value < _EARNED)
-        return problem.lift(inflated.theta, bases, problem.bases)
+        inflated = hill.climb(problem.family, [*one_size, *inflation], first)
+        doubtful = inflated.value - nb.value < _EARNED
+        hill.improve(inflated, problem.family, [*one_size, *inflation], others, doubtful)
+        chained = problem.lift(inflated.theta, [*one_size, *inflation], problem.bases)
+        if size.U.shape[1] <= 1:
+            return chained
 
-    flat = problem.lift(nb.theta, [mean, constant], [mean, size])
-    regression = hill.climb(NegBinFamily(), [mean, size], flat)
-    lean = _size_direction(problem.objective(block, NegBinFamily(), [mean, size]), flat)
+    flat = problem.lift(nb.theta, one_size, sizes)
+    regression = hill.climb(NegBinFamily(), sizes, flat)
+    lean = _size_direction(problem.objective(block, NegBinFamily(), sizes), flat)
     leaning = [flat + slope * lean for slope in _SIZE_SLOPES]
     doubtful = regression.value - nb.value < _EARNED
-    hill.improve(regression, NegBinFamily(), [mean, size], leaning, doubtful)
+    hill.improve(regression, NegBinFamily(), sizes, leaning, doubtful)
     if not inflation:
         return regression.theta
 
-    bases = [mean, constant, inflation[0]]
-    first = torch.cat([nb.theta, _inflations(problem, _AT_NB)[0]], 1)
-    one_size = hill.climb(problem.family, bases, first).theta
-    best = hill.climb(problem.family, problem.bases, problem.lift(one_size, bases, problem.bases))
+    best = hill.climb(problem.family, problem.bases, chained)
+    level = torch.cat([regression.theta, -torch.ones_like(flat[:, :1])], 1)
+    sibling = hill.climb(problem.family, [*sizes, constant], level).theta
     positive = flat.clone()
     positive[:, :width] = _mean_of_positives(problem)[:, None] * problem.constant(mean) + silence
-    starts = [torch.cat([positive, zero], 1) for zero in _inflations(problem, _AT_POSITIVES)]
-    starts += [
-        torch.cat([regression.theta, zero], 1) for zero in _inflations(problem, _AT_REGRESSION)
+    starts = [
+        problem.lift(sibling, [*sizes, constant], problem.bases),
+        *(torch.cat([positive, zero], 1) for zero in _inflations(problem, _AT_POSITIVES)),
+        *(torch.cat([regression.theta, zero], 1) for zero in _inflations(problem, _AT_REGRESSION)),
     ]
     everyone = torch.ones_like(best.converged)
     hill.improve(best, problem.family, problem.bases, starts, everyone)
@@ -213,10 +215,11 @@ class _Hill:
         genes = torch.nonzero(doubtful)[:, 0]
         if not (genes.numel() and starts):
             return
+        n_regressed = sum(basis.U.shape[1] > 1 for basis in bases[1:])
         trial = maximize(
             self.problem.objective(self.block, family, bases),
             torch.cat([start[genes] for start in starts]),
-            max_iter=_TRIAL_ITER[sum(basis.U.shape[1] > 1 for basis in bases[1:])],
+            max_iter=min(self.max_iter, _TRIAL_ITER[n_regressed]),
             tol=_LOOSE,
             genes=genes.repeat(len(starts)),
         )
