@@ -119,12 +119,13 @@ class NegBinFamily:
         y = counts.y
         r = _size(rho)
         total = r + y
-        upper, lower = stirling_error(total), stirling_error(r)
+        both = stirling_error(torch.cat([total, r]))
+        value, first, second = (x[: len(y)] - x[len(y) :] for x in both)
         inverse_r, inverse_total = r.reciprocal(), total.reciprocal()
         difference = y * inverse_r * inverse_total  # 1/r - 1/(r + y)
-        value = (upper.value - lower.value) - 0.5 * (y * inverse_r).log1p() + counts.constant
-        d_r = 0.5 * difference + (upper.first - lower.first)
-        d_rr = (upper.second - lower.second) - 0.5 * difference * (inverse_total + inverse_r)
+        value = value - 0.5 * (y * inverse_r).log1p() + counts.constant
+        d_r = first + 0.5 * difference
+        d_rr = second - 0.5 * difference * (inverse_total + inverse_r)
         return Shape(value, r * d_r, r * r * d_rr)
 
     def positives(self, counts: Counts, predictors: Sequence[Tensor], shape: Shape) -> Terms:

@@ -17,7 +17,7 @@ _FIRST_RADIUS = 2.0
 _LARGEST_RADIUS = 1e4
 _ACCEPT = 1e-4
 _FIRM = 1e3
-_BISECTIONS = 20  # a radius need not be met to more digits
+_BISECTIONS = 14  # a radius need not be met to more digits
 _LONGEST_STRIDE = 16.0
 
 
@@ -85,17 +85,19 @@ class _Model:
         """Return the step to the model's maximum within ``radius``, and whether it is Newton's."""
         tiny = torch.finfo(radius.dtype).tiny
         in_basis = self.slope / self.curvature.clamp_min(tiny)
-        inside = (self.lowest > 0) & (in_basis.norm(dim=1) <= radius)
+        inside = (self.lowest > 0) & (_length(in_basis) <= radius)
         beyond = ~inside
         if beyond.any():
             slope, curvature, limit = self.slope[beyond], self.curvature[beyond], radius[beyond]
             low = (-self.lowest[beyond]).clamp_min(0.0)
-            high = low + slope.norm(dim=1) / limit
+            high = low + _length(slope) / limit
+            limit_squared = limit.square()
             for _ in range(_BISECTIONS):
                 middle = 0.5 * (low + high)
-                length = (slope / (curvature + middle[:, None]).clamp_min(tiny)).norm(dim=1)
-                low = torch.where(length > limit, middle, low)
-                high = torch.where(length > limit, high, middle)
+                trial = slope / (curvature + middle[:, None]).clamp_min(tiny)
+                too_long = trial.square().sum(1) > limit_squared
+                low = torch.where(too_long, middle, low)
+                high = torch.where(too_long, high, middle)
             in_basis[beyond] = slope / (curvature + high[:, None]).clamp_min(tiny)
         return (self.vectors @ in_basis[:, :, None])[:, :, 0], inside
 
@@ -181,7 +183,7 @@ def maximize(
         ratio = (new.value - at.value) / expected
         accepted = (ratio > _ACCEPT) & _is_finite(new)
         previous = torch.where(accepted[:, None], step, 0.0)
-        radius = _next_radius(radius, step.norm(dim=1), torch.where(accepted, ratio, 0.0))
+        radius = _next_radius(radius, _length(step), torch.where(accepted, ratio, 0.0))
         theta = torch.where(accepted[:, None], trial, theta)
         at = Evaluation(
             torch.where(accepted, new.value, at.value),
@@ -199,7 +201,7 @@ def _stride(
     Returns how many such steps are taken at once, and what that adds to the step.
     """
     along = (step * previous).sum(1)
-    length, last = step.norm(dim=1), previous.norm(dim=1)
+    length, last = _length(step), _length(previous)
     alike = newton & (along > 0.9 * length * last) & (length > 0.7 * last) & (length < 1.3 * last)
     stride = torch.where(alike, (2 * stride).clamp_max(_LONGEST_STRIDE), 1.0)
     eps = torch.finfo(step.dtype).eps
@@ -216,6 +218,10 @@ def _next_radius(radius: Tensor, length: Tensor, ratio: Tensor) -> Tensor:
 
 def _select(at: Evaluation, keep: Tensor) -> Evaluation:
     return Evaluation(at.value[keep], at.gradient[keep], at.hessian[keep])
+
+
+def _length(step: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(step, dim=1)
 
 
 def _is_finite(at: Evaluation) -> Tensor:
