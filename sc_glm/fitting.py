@@ -170,9 +170,12 @@ def _fit_block(
             part: design.to_coef @ own.T.double().cpu().numpy()
             for (part, design), own in zip(designs.parts.items(), theta, strict=True)
         }
+        added = [problem.offset] + [torch.zeros_like(problem.offset)] * (len(theta) - 1)
         highest = {
-            part: (own @ basis.U.mT).amax(1).double().cpu().numpy()
-            for part, basis, own in zip(designs.parts, problem.bases, theta, strict=True)
+            part: (own @ basis.U.mT + offset).amax(1).double().cpu().numpy()
+            for part, basis, own, offset in zip(
+                designs.parts, problem.bases, theta, added, strict=True
+            )
         }
         status = judge(
             -solution.hessian.double().cpu().numpy(),

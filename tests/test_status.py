@@ -254,3 +254,12 @@ def test_the_iteration_limit_is_warned_of():
     assert list(model.status_) == ["iteration limit"] * 2
     assert not model.converged_.any()
     assert list(model.n_iter_) == [2, 2]
+
+
+@pytest.mark.parametrize("shift", [-100.0, 100.0])
+def test_a_shifted_offset_changes_no_status(shift):
+    """The size is compared with the mean itself, of which the offset is a part."""
+    y = np.random.default_rng(0).binomial(12, 0.7, size=(200, 3))
+    X = pd.DataFrame({"mean__Intercept": np.ones(200), "offset__o": np.full(200, shift)})
+    model = NegBinRegressor().fit(X, y)
+    assert list(model.status_) == ["Poisson boundary"] * 3
