@@ -25,6 +25,7 @@ from sklearn.utils.validation import check_is_fitted
 from sc_glm.counts import CountMatrix
 from sc_glm.distributions import NB, ZINB, check_rng
 from sc_glm.formula import FormulaTransformer
+from sc_glm.pipeline import last_step
 from sc_glm.regressors import NegBinRegressor, ZINBRegressor
 
 __all__ = ["AnnDataRegressor", "fit", "predict", "read_params", "sample"]
@@ -450,16 +451,16 @@ def _unwrapped(model: Any) -> Any:
 def _regressor(model: Any) -> Any:
     """Return the fitted regressor, the last step of a pipeline."""
     model = _unwrapped(model)
-    regressor = model.steps[-1][1] if isinstance(model, Pipeline) else model
+    regressor = model[-1] if isinstance(model, Pipeline) else model
     check_is_fitted(regressor)
     return regressor
 
 
 def _apply(model: Any, obs: pd.DataFrame) -> tuple[Any, Any]:
     """Return the fitted regressor, and its `X` for some cells."""
-    model = _unwrapped(model)
-    transformed = isinstance(model, Pipeline) and len(model) > 1
-    return _regressor(model), model[:-1].transform(obs) if transformed else obs
+    regressor, design = last_step(_unwrapped(model), obs)
+    check_is_fitted(regressor)
+    return regressor, design
 
 
 def _checked(adata: Any) -> AnnData:

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import pandas as pd
 from scipy import sparse
-from sklearn.pipeline import Pipeline
 from sklearn.utils import check_array
 
 from sc_glm.distributions import NB
+from sc_glm.pipeline import last_step
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -435,13 +435,10 @@ class _Scorer:
         float
             The score.
         """
-        if isinstance(estimator, Pipeline) and not hasattr(estimator, "predict_dist"):
-            # scikit-learn's pipeline passes on its own list of methods alone.
-            X = estimator[:-1].transform(X) if len(estimator) > 1 else X
-            estimator = estimator[-1]
         if y is None:
             y = estimator.counts(X)
-        value = self.metric(y, estimator.predict_dist(X), sample_weight=sample_weight)
+        predictor, X = last_step(estimator, X)
+        value = self.metric(y, predictor.predict_dist(X), sample_weight=sample_weight)
         return float(self.sign * value)
 
     def __repr__(self) -> str:

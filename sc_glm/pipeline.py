@@ -20,6 +20,18 @@ def _last_step_has(method: str) -> Any:
     return available_if(check)
 
 
+def last_step(model: Any, X: Any) -> tuple[Any, Any]:
+    """Return a fitted pipeline's last step, and `X` as the others transform it for that.
+
+    scikit-learn's own pipeline knows no ``predict_dist`` and the like; this reaches them there too.
+    An estimator that is no pipeline is its own last step.
+    """
+    if not isinstance(model, pipeline.Pipeline):
+        return model, X
+    check_is_fitted(model)
+    return model[-1], model[:-1].transform(X) if len(model) > 1 else X
+
+
 class Pipeline(pipeline.Pipeline):  # type: ignore[misc]
     """A scikit-learn pipeline that also samples, and predicts distributions.
 
@@ -39,12 +51,6 @@ class Pipeline(pipeline.Pipeline):  # type: ignore[misc]
     True
     """
 
-    def _transformed(self, X: ArrayLike) -> Any:
-        check_is_fitted(self)
-        for _, _, transform in self._iter(with_final=False):
-            X = transform.transform(X)
-        return X
-
     @_last_step_has("sample")
     def sample(
         self,
@@ -53,22 +59,26 @@ class Pipeline(pipeline.Pipeline):  # type: ignore[misc]
         random_state: int | np.random.RandomState | np.random.Generator | None = None,
     ) -> NDArray[np.int64]:
         """Draw counts; see :meth:`NegBinRegressor.sample`."""
-        return self._final_estimator.sample(self._transformed(X), n_draws, random_state)
+        last, design = last_step(self, X)
+        return last.sample(design, n_draws, random_state)
 
     @_last_step_has("predict_params")
     def predict_params(self, X: ArrayLike) -> dict[str, NDArray[np.float64]]:
         """Return each part's value; see :meth:`NegBinRegressor.predict_params`."""
-        return self._final_estimator.predict_params(self._transformed(X))
+        last, design = last_step(self, X)
+        return last.predict_params(design)
 
     @_last_step_has("predict_dist")
     def predict_dist(self, X: ArrayLike) -> NB | ZINB:
         """Return the counts' distribution; see :meth:`NegBinRegressor.predict_dist`."""
-        return self._final_estimator.predict_dist(self._transformed(X))
+        last, design = last_step(self, X)
+        return last.predict_dist(design)
 
     @_last_step_has("log_prob")
     def log_prob(self, X: ArrayLike, y: Any) -> NDArray[np.float64]:
         """Return the log-probability of `y`; see :meth:`NegBinRegressor.log_prob`."""
-        return self._final_estimator.log_prob(self._transformed(X), y)
+        last, design = last_step(self, X)
+        return last.log_prob(design, y)
 
     @property
     def params_(self) -> dict[str, pd.DataFrame]:

@@ -2,8 +2,9 @@
 
 A negative binomial with one size per gene has, in practice, one maximum. Regressing the size, or
 adding zero inflation, brings others, so these models are reached through the simpler ones that
-they contain; where both come together, starts that put the inflation at either end of its
-predictor are tried as well, on a sample of the cells when there are many.
+they contain. Where that gains little, or both come together, starts that lean the size or the
+inflation to either end of its predictor are tried as well, on a sample of the cells when there are
+many.
 """
 
 from collections.abc import Sequence
