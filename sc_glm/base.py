@@ -20,11 +20,12 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from sc_glm.block import Designs, GeneFits, Settings
 from sc_glm.counts import CountMatrix
 from sc_glm.design import INTERCEPT, FloatArray, Layout, PartDesign
 from sc_glm.distributions import NB, ZINB
 from sc_glm.family import DISPERSION, MEAN, ZERO_INFLATION, Family
-from sc_glm.fitting import Designs, GeneFits, Settings, fit_genes
+from sc_glm.fitting import fit_genes
 from sc_glm.status import Status
 from sc_glm.tails import log_mass
 

@@ -22,6 +22,7 @@ CORE = [
     "design",
     "counts",
     "status",
+    "block",
     "fitting",
     "tails",
     "distributions",

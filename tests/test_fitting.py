@@ -5,11 +5,12 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import stats
 
-from sc_glm import fitting
+from sc_glm import block, fitting
+from sc_glm.block import Designs, GeneFits, Settings
 from sc_glm.counts import CountMatrix
 from sc_glm.design import PartDesign
 from sc_glm.family import NegBinFamily, ZINBFamily
-from sc_glm.fitting import Designs, GeneFits, Settings, fit_genes
+from sc_glm.fitting import fit_genes
 from sc_glm.status import Status
 
 N_CELLS, N_GENES = 150, 7
@@ -168,13 +169,13 @@ def three_threads():
 @pytest.mark.usefixtures("three_threads")
 def test_blocks_run_on_one_thread_which_is_undone(monkeypatch):
     seen = []
-    search = fitting.search
+    search = block.search
 
     def spy(*args, **options):
         seen.append((torch.get_num_threads(), torch.is_inference_mode_enabled()))
         return search(*args, **options)
 
-    monkeypatch.setattr(fitting, "search", spy)
+    monkeypatch.setattr(block, "search", spy)
     fit(*NB, batch_size=4)
     assert seen == [(1, True), (1, True)]
     assert torch.get_num_threads() == 3
@@ -187,7 +188,7 @@ def test_threads_are_given_back_after_an_error(monkeypatch):
         message = "no"
         raise RuntimeError(message)
 
-    monkeypatch.setattr(fitting, "search", fail)
+    monkeypatch.setattr(block, "search", fail)
     with pytest.raises(RuntimeError, match="no"):
         fit(*NB)
     assert torch.get_num_threads() == 3
