@@ -1,5 +1,6 @@
 """What the regressors share: everything but their family."""
 
+import os
 import warnings
 from collections import Counter
 from numbers import Integral, Real
@@ -48,6 +49,7 @@ class CountRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         "device": [str, torch.device],
         "dtype": [StrOptions({"float64", "float32"})],
         "warm_start": ["boolean"],
+        "checkpoint_dir": [str, os.PathLike, None],
         "verbose": ["verbose"],
     }
 
@@ -63,6 +65,7 @@ class CountRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         device: str | torch.device = "cpu",
         dtype: str = "float64",
         warm_start: bool = False,
+        checkpoint_dir: str | os.PathLike[str] | None = None,
         verbose: int = 0,
     ) -> None:
         self.alpha = alpha
@@ -74,6 +77,7 @@ class CountRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.device = device
         self.dtype = dtype
         self.warm_start = warm_start
+        self.checkpoint_dir = checkpoint_dir
         self.verbose = verbose
 
     def __sklearn_tags__(self) -> Tags:
@@ -151,6 +155,7 @@ class CountRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             batch_size=self.batch_size,
             n_jobs=self.n_jobs,
             start=self._start(layout, counts),
+            checkpoint_dir=self.checkpoint_dir,
             progress=bool(self.verbose),
         )
         self._set_fitted(layout, counts, fits)

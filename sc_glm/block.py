@@ -84,6 +84,7 @@ def fit_block(
     settings: Settings,
     start: dict[str, FloatArray] | None,
 ) -> GeneFits:
+    """Fit the genes of ``counts``, one per row, from a search or from given coefficients."""
     with _one_thread(), torch.inference_mode():
         problem = _problem(family, counts, designs, settings)
         objective = problem.objective(problem.block(), family, problem.bases)

@@ -1,6 +1,7 @@
 """Fit all genes: cut them into blocks, give each to a worker, put the results together."""
 
 import math
+import os
 
 import joblib
 from tqdm import tqdm
@@ -23,6 +24,7 @@ def fit_genes(
     batch_size: int | str,
     n_jobs: int | None,
     start: dict[str, FloatArray] | None,
+    checkpoint_dir: str | os.PathLike[str] | None = None,
     progress: bool,
 ) -> GeneFits:
     """Fit every gene of ``counts``.
@@ -40,6 +42,8 @@ def fit_genes(
         Workers, as joblib counts them.
     start : dict of str to ndarray of shape (n_columns, n_genes), or None
         Coefficients to start from in place of a search.
+    checkpoint_dir : path-like or None
+        Folder in which finished blocks are kept.
     progress : bool
         Whether to show a progress bar.
 
