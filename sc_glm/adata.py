@@ -22,11 +22,13 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
+from sc_glm.base import CountRegressor
 from sc_glm.counts import CountMatrix
 from sc_glm.distributions import NB, ZINB, check_rng
 from sc_glm.formula import FormulaTransformer
 from sc_glm.pipeline import last_step
-from sc_glm.regressors import NegBinRegressor, ZINBRegressor
+from sc_glm.state import StateMixin
+from sc_glm.validation import sound_sparse
 
 __all__ = ["AnnDataRegressor", "fit", "predict", "read_params", "sample"]
 
@@ -34,7 +36,7 @@ _JUDGED_VALUES = 100_000  # of a matrix, to tell whether they are counts
 _DENSE_ENTRIES = 2_000_000  # of a matrix at a time, where it goes from dense to sparse
 
 
-class AnnDataRegressor(MetaEstimatorMixin, RegressorMixin, BaseEstimator):  # type: ignore[misc]
+class AnnDataRegressor(StateMixin, MetaEstimatorMixin, RegressorMixin, BaseEstimator):  # type: ignore[misc]
     """A model whose `X` is an AnnData: covariates from ``obs``, counts from ``X`` or a layer.
 
     An AnnData is sliced by cells as an array is by rows, so that it goes straight into
@@ -228,6 +230,8 @@ def fit(
     >>> scg.read_params(adata)["mean"].equals(model.params_["mean"])
     True
     """
+    if not isinstance(key_added, str) or not key_added:
+        raise TypeError(f"key_added must be a name, not {key_added!r}.")
     if "/" in key_added:
         raise ValueError(f"key_added={key_added!r}: files cannot hold a key with '/'.")
     if _checked(adata).is_view and adata.isbacked:
@@ -342,25 +346,53 @@ def read_params(adata: AnnData, key: str = "sc_glm") -> dict[str, pd.DataFrame]:
     Raises
     ------
     ValueError
-        If there is no fit under `key`.
+        If there is no fit under `key`, or something else than its coefficients was put there.
+
+    Notes
+    -----
+    Only text and numbers are read, never a pickled object.
 
     Examples
     --------
     See :func:`fit`.
     """
-    entry = _checked(adata).uns.get(key)
+    entry = _checked(adata).uns.get(key) if isinstance(key, str) else None
     if not _is_ours(entry):
         fits = [name for name, other in adata.uns.items() if _is_ours(other)]
         raise ValueError(f"adata has no fit under {key!r}; it has fits under {fits}.")
     genes = np.asarray(adata.var_names, dtype=object)
+    where = f"uns[{key!r}]"
+    columns = entry["columns"]
+    if not isinstance(columns, Mapping):
+        raise ValueError(f"{where}['columns'] is damaged: it is a {type(columns).__name__}.")  # noqa: TRY004
     return {
-        str(part): pd.DataFrame(
-            np.asarray(adata.varm[f"{key}_{part}"]).T,
-            index=[str(column) for column in entry["columns"][part]],
-            columns=genes,
+        part: _stored_table(
+            adata.varm.get(f"{key}_{part}"),
+            _words(columns.get(part), f"{where}['columns'][{part!r}]"),
+            genes,
+            f"varm['{key}_{part}']",
         )
-        for part in entry["parts"]
+        for part in _words(entry["parts"], f"{where}['parts']")
     }
+
+
+def _words(stored: Any, where: str) -> list[str]:
+    words = list(stored) if isinstance(stored, np.ndarray | list) else []
+    if not words or not all(isinstance(word, str) for word in words):
+        raise ValueError(f"{where} is damaged: it must be a list of text.")
+    return [str(word) for word in words]
+
+
+def _stored_table(
+    stored: Any, columns: list[str], genes: NDArray[np.object_], where: str
+) -> pd.DataFrame:
+    coef = np.asarray(stored)
+    if coef.dtype.kind != "f" or coef.shape != (len(genes), len(columns)):
+        raise ValueError(
+            f"{where} is damaged: it must hold {len(columns)} coefficients for each of "
+            f"{len(genes)} genes, but has the type {coef.dtype} and the shape {coef.shape}."
+        )
+    return pd.DataFrame(coef.T, index=columns, columns=genes)
 
 
 def _is_ours(entry: Any) -> bool:
@@ -405,6 +437,10 @@ def _formulas(model: Any) -> dict[str, str]:
 
 def _fit(model: Any, adata: AnnData, layer: str | None, sample_weight: ArrayLike | None) -> None:
     """Fit ``model`` in place, its genes named by ``adata.var_names``."""
+    inner = model
+    while hasattr(inner, "estimator"):  # a search
+        inner = inner.estimator
+    _check_regressor(inner.steps[-1][1] if isinstance(inner, Pipeline) else inner)
     counts = _read_counts(adata, layer)
     if not _looks_like_counts(counts):
         warnings.warn(
@@ -413,11 +449,19 @@ def _fit(model: Any, adata: AnnData, layer: str | None, sample_weight: ArrayLike
             stacklevel=3,
         )
     obs = _obs(adata)
-    if isinstance(model, NegBinRegressor | ZINBRegressor):
+    if isinstance(model, CountRegressor):
         _check_numeric(obs, type(model).__name__)
     names = np.asarray(adata.var_names, dtype=object)
     named = CountMatrix.of(counts, n_cells=adata.n_obs, names=names)
     model.fit(obs, named, **_fit_params(model, sample_weight))
+
+
+def _check_regressor(regressor: Any) -> None:
+    if not isinstance(regressor, CountRegressor):
+        raise TypeError(
+            "The model must be a NegBinRegressor or ZINBRegressor, or a pipeline that ends in one, "
+            f"not {regressor!r}."
+        )
 
 
 def _check_numeric(obs: pd.DataFrame, regressor: str) -> None:
@@ -452,15 +496,15 @@ def _regressor(model: Any) -> Any:
     """Return the fitted regressor, the last step of a pipeline."""
     model = _unwrapped(model)
     regressor = model[-1] if isinstance(model, Pipeline) else model
+    _check_regressor(regressor)
     check_is_fitted(regressor)
     return regressor
 
 
 def _apply(model: Any, obs: pd.DataFrame) -> tuple[Any, Any]:
     """Return the fitted regressor, and its `X` for some cells."""
-    regressor, design = last_step(_unwrapped(model), obs)
-    check_is_fitted(regressor)
-    return regressor, design
+    regressor = _regressor(model)
+    return regressor, last_step(_unwrapped(model), obs)[1]
 
 
 def _checked(adata: Any) -> AnnData:
@@ -505,12 +549,12 @@ def _read_counts(adata: AnnData, layer: str | None) -> Any:
             f"adata.var_names has {len(twice)} names more than once: {twice[:5]}. "
             "adata.var_names_make_unique() makes them unique."
         )
-    if layer is not None and layer not in adata.layers:
+    if layer is not None and not (isinstance(layer, str) and layer in adata.layers):
         raise ValueError(f"adata has no layer {layer!r}; its layers are {list(adata.layers)}.")
     matrix = adata.X if layer is None else adata.layers[layer]
     if matrix is None:
         raise ValueError(f"adata.X is None; its layers are {list(adata.layers)}.")
-    matrix = _in_memory(matrix)
+    matrix = _in_memory(matrix, _spell(layer))
     values = _stored(matrix)
     if values.dtype.kind not in "biuf":
         raise ValueError(f"{_spell(layer)} holds {values.dtype}, not numbers.")
@@ -524,13 +568,14 @@ def _read_counts(adata: AnnData, layer: str | None) -> Any:
     return matrix
 
 
-def _in_memory(matrix: Any) -> Any:
+def _in_memory(matrix: Any, where: str) -> Any:
     if hasattr(matrix, "compute"):  # a dask array
         matrix = matrix.compute()
     if hasattr(matrix, "to_memory"):  # a sparse matrix on disk
         matrix = matrix.to_memory()
     if _is_sparse(matrix):
-        return matrix if matrix.format in ("csr", "csc") else matrix.tocsr()
+        sound = sound_sparse(matrix, where)
+        return sound if sound.format in ("csr", "csc") else sound.tocsr()
     if isinstance(matrix, np.ndarray):
         return np.asarray(matrix)
     step = max(1, _DENSE_ENTRIES // matrix.shape[1])  # a dense matrix on disk

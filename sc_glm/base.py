@@ -3,6 +3,7 @@
 import os
 import warnings
 from collections import Counter
+from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
@@ -22,22 +23,39 @@ from sklearn.utils.validation import (
 )
 
 from sc_glm.block import Designs, GeneFits, Settings
-from sc_glm.counts import CountMatrix
+from sc_glm.counts import CountMatrix, check_genes
 from sc_glm.design import INTERCEPT, FloatArray, Layout, PartDesign
 from sc_glm.distributions import NB, ZINB
-from sc_glm.family import DISPERSION, MEAN, ZERO_INFLATION, Family
+from sc_glm.family import (
+    DISPERSION,
+    LARGEST_LOG_MEAN,
+    LARGEST_LOG_SIZE,
+    MEAN,
+    ZERO_INFLATION,
+    Family,
+)
 from sc_glm.fitting import fit_genes
+from sc_glm.state import StateMixin, kept_if_failed
 from sc_glm.status import Status
 from sc_glm.tails import log_mass
+from sc_glm.validation import check_finite, check_numbers, check_same_order
 
 _NAMED_IN_WARNING = 3
 _SCORED_ENTRIES = 2_000_000  # of the matrix at a time
 
 
-class CountRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
+class CountRegressor(StateMixin, RegressorMixin, BaseEstimator):  # type: ignore[misc]
     """What the estimators share; they differ by their family."""
 
     _family: ClassVar[Family]
+    _fitted_state = (
+        "_ceiling",
+        "_layout",
+        "_one_dimensional",
+        "n_features_in_",
+        "params_",
+        "target_names_",
+    )
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "alpha": [Interval(Real, 0, None, closed="left"), dict],
@@ -119,14 +137,17 @@ class CountRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             Once, if some genes have coefficients that no finite number of counts determines, or
             did not converge; see ``status_``.
         """
+        with kept_if_failed(self):
+            self._fit(X, y, sample_weight)
+        self._warn()
+        return self
+
+    def _fit(self, X: Any, y: Any, sample_weight: ArrayLike | None) -> None:
         settings = self._settings()
-        covariates: FloatArray = validate_data(self, X, dtype=np.float64)
+        covariates = self._covariates(X, reset=True)
+        check_same_order(X, y, "y")
         counts = CountMatrix.of(y, n_cells=len(covariates))
-        weights = _check_sample_weight(
-            sample_weight, covariates, dtype=np.float64, ensure_non_negative=True
-        )
-        if not weights.any():
-            raise ValueError("sample_weight is zero for every cell.")
+        weights = _weights(sample_weight, X, covariates)
         parts = self._family.parts
         layout = Layout.of(
             getattr(self, "feature_names_in_", None),
@@ -134,6 +155,7 @@ class CountRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             parts,
             intercept=self.fit_intercept,
         )
+        _check_unique(layout)
         penalties = self._penalties(float(weights.sum()))
         present = np.flatnonzero(weights)
         if len(present) < len(covariates):
@@ -158,15 +180,13 @@ class CountRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             checkpoint_dir=self.checkpoint_dir,
             progress=bool(self.verbose),
         )
-        self._set_fitted(layout, counts, fits)
-        self._warn()
-        return self
+        self._set_fitted(layout, counts, designs, fits)
 
     def _settings(self) -> Settings:
         try:
             device = torch.device(self.device)
-            torch.empty(0, dtype=getattr(torch, self.dtype), device=device)
-        except (RuntimeError, AssertionError, TypeError) as error:
+            torch.zeros((), dtype=getattr(torch, self.dtype), device=device).item()
+        except (RuntimeError, AssertionError, TypeError, ImportError) as error:
             reason = str(error).splitlines()[0]
             raise ValueError(
                 f"device={str(self.device)!r} with dtype={self.dtype!r} is not available here: "
@@ -200,13 +220,24 @@ class CountRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             )
         return {part: table.to_numpy() for part, table in self.params_.items()}
 
-    def _set_fitted(self, layout: Layout, counts: CountMatrix, fits: GeneFits) -> None:
+    def _set_fitted(
+        self, layout: Layout, counts: CountMatrix, designs: Designs, fits: GeneFits
+    ) -> None:
         self._layout = layout
         self._one_dimensional = counts.one_dimensional
+        self._ceiling = fits.ceiling
         self.target_names_ = counts.names
         self.params_ = {
             part: pd.DataFrame(coef, index=layout.columns[part], columns=counts.names)
             for part, coef in fits.coef.items()
+        }
+        self.undetermined_ = {
+            part: pd.DataFrame(mask, index=layout.columns[part], columns=counts.names)
+            for part, mask in fits.undetermined.items()
+        }
+        self.aliased_ = {
+            part: np.array(layout.columns[part], dtype=object)[design.aliased]
+            for part, design in designs.parts.items()
         }
         self.log_likelihood_ = fits.log_likelihood
         self.n_iter_ = fits.n_iter
@@ -231,19 +262,74 @@ class CountRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         if reasons:
             warnings.warn(
                 f"Of {len(self.status_)} genes, {'; '.join(reasons)}. "
-                "Predictions for them are usable, some of their coefficients are not; see status_.",
+                "Predictions for them are usable, some of their coefficients are not: summary() "
+                "names them.",
                 ConvergenceWarning,
                 stacklevel=3,
             )
 
+    def summary(self) -> pd.DataFrame:
+        """Tell how each gene's fit ended, and which of its coefficients the counts leave open.
+
+        Returns
+        -------
+        DataFrame
+            One row per gene, with columns ``status``, ``undetermined`` (names of coefficients that
+            run to infinity, or that nothing depends on, spelled ``part__column``; empty for most
+            genes), ``log_likelihood`` and ``n_iter``.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from sc_glm import NegBinRegressor
+        >>> rng = np.random.default_rng(0)
+        >>> y = np.column_stack([rng.poisson(3, 200), rng.negative_binomial(1, 0.2, 200)])
+        >>> table = NegBinRegressor().fit(rng.normal(size=(200, 1)), y).summary()
+        >>> table[["status", "undetermined"]]
+                      status           undetermined
+        y0  Poisson boundary  dispersion__Intercept
+        y1         converged
+        >>> table["status"].value_counts().to_dict()
+        {'Poisson boundary': 1, 'converged': 1}
+        """
+        check_is_fitted(self)
+        names = np.array(
+            [
+                f"{part}__{name}"
+                for part, table in self.undetermined_.items()
+                for name in table.index
+            ]
+        )
+        masks = np.vstack([table.to_numpy() for table in self.undetermined_.values()])
+        return pd.DataFrame(
+            {
+                "status": self.status_,
+                "undetermined": [", ".join(names[mask]) for mask in masks.T],
+                "log_likelihood": self.log_likelihood_,
+                "n_iter": self.n_iter_,
+            },
+            index=pd.Index(self.target_names_),
+        )
+
+    def _covariates(self, X: Any, *, reset: bool) -> FloatArray:
+        """Return `X` as a matrix of finite numbers; ``reset`` learns its columns."""
+        check_numbers(X, "X")
+        covariates: FloatArray = validate_data(
+            self, X, dtype=np.float64, reset=reset, ensure_all_finite=False
+        )
+        names = getattr(self, "feature_names_in_", [f"x{i}" for i in range(covariates.shape[1])])
+        check_finite(covariates, names)
+        return covariates
+
     def _predictors(self, X: ArrayLike) -> dict[str, FloatArray]:
         """Each part's linear predictor, cells x genes."""
         check_is_fitted(self)
-        covariates: FloatArray = validate_data(self, X, dtype=np.float64, reset=False)
+        covariates = self._covariates(X, reset=False)
         designs = self._layout.designs(covariates)
         predictors = {
             part: designs[part] @ table.to_numpy() for part, table in self.params_.items()
         }
+        predictors[MEAN] = np.minimum(predictors[MEAN], self._ceiling)
         predictors[MEAN] += self._layout.offset_of(covariates)[:, None]
         return predictors
 
@@ -264,8 +350,8 @@ class CountRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             *inverse* of what DESeq2 and edgeR call dispersion); ``zero_inflation``: pi.
         """
         inverse_links: dict[str, Any] = {
-            MEAN: _exp,
-            DISPERSION: _exp,
+            MEAN: _mean,
+            DISPERSION: _size,
             ZERO_INFLATION: expit,
         }
         return {
@@ -302,10 +388,11 @@ class CountRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         ndarray of shape (n_cells, n_genes) or (n_cells,)
             E[y | x]; with zero inflation (1 - pi) mu.
         """
-        params = self.predict_params(X)
-        if ZERO_INFLATION in params:
-            return params[MEAN] * (1.0 - params[ZERO_INFLATION])
-        return params[MEAN]
+        predictors = self._predictors(X)
+        mean = _mean(predictors[MEAN])
+        if ZERO_INFLATION in predictors:
+            mean *= expit(-predictors[ZERO_INFLATION])
+        return self._shaped(mean)
 
     def sample(
         self,
@@ -349,7 +436,7 @@ class CountRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         ndarray of shape (n_cells, n_genes) or (n_cells,)
         """
         predictors = list(self._predictors(X).values())
-        counts = self._checked(y, n_cells=len(predictors[0]))
+        counts = self._checked(X, y, len(predictors[0]))
         values = counts.dense(slice(None)).astype(np.float64)
         return self._shaped(log_mass(self._family, values, predictors))
 
@@ -371,10 +458,8 @@ class CountRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         """
         predictors = list(self._predictors(X).values())
         n_cells = len(predictors[0])
-        counts = self._checked(y, n_cells=n_cells)
-        weights = _check_sample_weight(
-            sample_weight, counts.matrix, dtype=np.float64, ensure_non_negative=True
-        )
+        counts = self._checked(X, y, n_cells)
+        weights = _weights(sample_weight, X, predictors[0])
         step = max(1, _SCORED_ENTRIES // n_cells)
         total = 0.0
         for first in range(0, counts.n_genes, step):
@@ -384,22 +469,36 @@ class CountRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             total += float(weights @ logs.sum(axis=1))
         return total / (float(weights.sum()) * counts.n_genes)
 
-    def _checked(self, y: Any, *, n_cells: int) -> CountMatrix:
+    def _checked(self, X: Any, y: Any, n_cells: int) -> CountMatrix:
+        check_same_order(X, y, "y")
         counts = CountMatrix.of(y, n_cells=n_cells)
         if counts.n_genes != len(self.target_names_):
             raise ValueError(
                 f"y has {counts.n_genes} genes, but the model was fitted on "
                 f"{len(self.target_names_)}."
             )
-        if isinstance(y, pd.DataFrame) and list(counts.names) != list(self.target_names_):
-            wrong = next(
-                (a, b) for a, b in zip(counts.names, self.target_names_, strict=True) if a != b
-            )
-            raise ValueError(
-                f"y's genes are not those of the fit, in its order: found {wrong[0]!r} where "
-                f"{wrong[1]!r} was."
-            )
+        check_genes(y, self.target_names_)
         return counts
+
+
+def _weights(sample_weight: Any, X: Any, rows: FloatArray) -> FloatArray:
+    """Return one weight, at least zero, for each of ``rows``, which belong to `X`."""
+    check_numbers(sample_weight, "sample_weight")
+    check_same_order(X, sample_weight, "sample_weight")
+    weights: FloatArray = _check_sample_weight(
+        sample_weight, rows, dtype=np.float64, ensure_non_negative=True
+    )
+    if not weights.any():  # which not every version of scikit-learn refuses
+        raise ValueError("sample_weight is zero for every cell.")
+    return weights
+
+
+def _check_unique(layout: Layout) -> None:
+    for part, columns in layout.columns.items():
+        twice = [column for column, number in Counter(columns).items() if number > 1]
+        if twice:
+            hint = " fit_intercept=False adds none." if twice[0] == INTERCEPT else ""
+            raise ValueError(f"{part!r} has more than one column named {twice[0]!r}.{hint}")
 
 
 def _part_design(
@@ -409,10 +508,14 @@ def _part_design(
         return PartDesign.of(matrix, weights)
     penalised = np.array([column != INTERCEPT for column in columns])
     design = PartDesign.of(matrix, weights, penalised=penalised)
-    return PartDesign(design.U, design.to_coef, penalty * design.penalty)
+    return replace(design, penalty=penalty * design.penalty)
 
 
-def _exp(x: FloatArray) -> FloatArray:
-    """Return ``exp(x)``, positive and finite for any finite x."""
-    bound = np.log(np.finfo(float).max) - 1.0
-    return np.exp(np.clip(x, -bound, bound))
+def _mean(predictor: FloatArray) -> FloatArray:
+    """Return the mean, which is positive and no larger than any count may be."""
+    return np.exp(np.clip(predictor, np.log(np.finfo(float).tiny), LARGEST_LOG_MEAN))
+
+
+def _size(predictor: FloatArray) -> FloatArray:
+    """Return the size, with the family's bounds."""
+    return np.exp(np.clip(predictor, -LARGEST_LOG_SIZE, LARGEST_LOG_SIZE))

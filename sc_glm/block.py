@@ -10,12 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sc_glm import rowwise
 from sc_glm.design import FloatArray, PartDesign
-from sc_glm.family import Family
-from sc_glm.objective import PartBasis
-from sc_glm.search import Problem, search
-from sc_glm.solver import maximize
-from sc_glm.status import Status, judge
+from sc_glm.family import Family, NegBinFamily
+from sc_glm.objective import Objective, PartBasis
+from sc_glm.problem import Problem
+from sc_glm.search import search
+from sc_glm.solver import Solution, maximize
+from sc_glm.status import Endpoints, Status, flat_directions, judge, undetermined
 
 
 @dataclass(frozen=True)
@@ -39,12 +41,18 @@ class GeneFits:
         Without the penalty.
     n_iter : ndarray of shape (n_genes,)
     status : list of Status
+    undetermined : dict of str to ndarray of bool of shape (n_columns, n_genes)
+        Coefficients that the counts leave open.
+    ceiling : ndarray of shape (n_genes,)
+        What the mean's predictor is cut at, offset aside; infinite unless the fit came to it.
     """
 
     coef: dict[str, FloatArray]
     log_likelihood: FloatArray
     n_iter: NDArray[np.int64]
     status: list[Status]
+    undetermined: dict[str, NDArray[np.bool_]]
+    ceiling: FloatArray
 
     @classmethod
     def join(cls, fits: Sequence["GeneFits"]) -> "GeneFits":
@@ -54,6 +62,11 @@ class GeneFits:
             np.concatenate([fit.log_likelihood for fit in fits]),
             np.concatenate([fit.n_iter for fit in fits]),
             [status for fit in fits for status in fit.status],
+            {
+                part: np.hstack([fit.undetermined[part] for fit in fits])
+                for part in fits[0].undetermined
+            },
+            np.concatenate([fit.ceiling for fit in fits]),
         )
 
 
@@ -99,29 +112,59 @@ def fit_block(
             )
         theta = torch.split(solution.theta, objective.ranks, dim=1)
         coef = {
-            part: design.to_coef @ own.T.double().cpu().numpy()
+            part: rowwise.product(own.double().cpu(), torch.from_numpy(design.to_coef.T)).T.numpy()
             for (part, design), own in zip(designs.parts.items(), theta, strict=True)
         }
-        added = [problem.offset] + [torch.zeros_like(problem.offset)] * (len(theta) - 1)
-        highest = {
-            part: (own @ basis.U.mT + offset).amax(1).double().cpu().numpy()
-            for part, basis, own, offset in zip(
-                designs.parts, problem.bases, theta, added, strict=True
-            )
-        }
-        status = judge(
-            -solution.hessian.double().cpu().numpy(),
-            solution.converged.cpu().numpy(),
-            highest,
-            objective.ranks,
-        )
-        empty = np.diff(counts.indptr) == 0
+        at = _endpoints(problem, objective, solution)
         return GeneFits(
             coef,
             (solution.value + objective.penalty_of(solution.theta)).double().cpu().numpy(),
             solution.n_iter.cpu().numpy(),
-            [Status.ALL_ZERO if none else word for none, word in zip(empty, status, strict=True)],
+            judge(at),
+            {
+                part: undetermined(at.flat[:, own], designs.parts[part].to_coef)
+                for part, own in at.slices().items()
+            },
+            _ceiling(problem, objective, theta[0]).double().cpu().numpy(),
         )
+
+
+def _ceiling(problem: Problem, objective: Objective, mean: Tensor) -> Tensor:
+    _, highest = problem.range_of(problem.bases[0], mean)
+    return torch.where(highest > objective.ceiling, objective.ceiling, torch.inf)
+
+
+def _endpoints(problem: Problem, objective: Objective, solution: Solution) -> Endpoints:
+    def numpy(x: Tensor) -> FloatArray:
+        return x.double().cpu().numpy()
+
+    mean, size, *_ = torch.split(solution.theta, objective.ranks, dim=1)
+    gap = problem.at_counts(problem.bases[1], size) - problem.at_counts(problem.bases[0], mean)
+    gap -= problem.offset[problem.cells]
+    flat = flat_directions(numpy(-solution.hessian), numpy(solution.theta))
+    return Endpoints(
+        flat=flat,
+        ranks=dict(zip(problem.family.parts, objective.ranks, strict=True)),
+        converged=solution.converged.cpu().numpy(),
+        n_positive=np.diff(problem.counts.indptr),
+        poisson_gap=numpy(problem.by_gene(gap, "amax")),
+        lowest_size=numpy(problem.range_of(problem.bases[1], size)[0]),
+        inflation_gain=numpy(_inflation_gain(problem, objective, solution, flat)),
+    )
+
+
+def _inflation_gain(
+    problem: Problem, objective: Objective, solution: Solution, flat: FloatArray
+) -> Tensor:
+    """Log-likelihood lost without zero inflation, of genes that have a flat direction."""
+    gain = torch.full_like(solution.value, torch.inf)
+    genes = torch.as_tensor(np.flatnonzero(flat.any(axis=(1, 2))), device=gain.device)
+    if len(problem.bases) > 2 and genes.numel():
+        without = problem.objective(objective.block, NegBinFamily(), problem.bases[:2])
+        theta = solution.theta[genes]
+        value = without.evaluate(theta[:, : without.n_params], genes).value
+        gain[genes] = solution.value[genes] - value
+    return gain
 
 
 def _problem(family: Family, counts: sp.csr_array, designs: Designs, settings: Settings) -> Problem:

@@ -1,5 +1,6 @@
 """Count matrices in every form that users have them, checked once and read by blocks of genes."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +9,8 @@ import pandas as pd
 import scipy.sparse as sp
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_array
+
+from sc_glm.validation import check_numbers, sound_sparse
 
 _LARGEST_COUNT = 2**53  # beyond it, a double does not tell a count from the next
 
@@ -48,38 +51,25 @@ class CountMatrix:
         ValueError
             If ``y`` is not a matrix of finite, non-negative numbers with ``n_cells`` rows, or two
             genes have one name. The message names the gene, the row and the value.
+        TypeError
+            If it is no array at all.
         """
         if isinstance(y, CountMatrix):
             _check_rows(len(y), n_cells)
             return y
         if y is None:
             raise ValueError("This estimator requires y to be passed, but the target y is None.")
+        check_numbers(y, "y")
         own_names = _names(y)
         names = names if own_names is None else own_names
-        if isinstance(y, pd.DataFrame) and _has_sparse_columns(y):
-            zeros = y.astype(pd.SparseDtype(float, 0))
-            y = zeros.sparse.to_coo().tocsc()  # type: ignore[attr-defined]
-        elif isinstance(y, pd.DataFrame | pd.Series):
-            y = y.to_numpy()
-        sparse = sp.issparse(y)
-        values = check_array(
-            y,
-            accept_sparse=("csc", "csr"),
-            dtype="numeric",
-            ensure_2d=False,
-            allow_nd=False,
-            ensure_all_finite=False,
-            input_name="y",
-        )
-        if values.dtype.kind not in "fiub":
-            raise ValueError(f"y must hold numbers, not {values.dtype}.")
+        values = _array(y)
         _check_rows(values.shape[0], n_cells)
-        one_dimensional = values.ndim == 1
-        if one_dimensional:
+        one_dimensional = getattr(y, "ndim", values.ndim) == 1
+        if values.ndim == 1:
             values = values[:, None]
         if names is None:
             names = np.array([f"y{g}" for g in range(values.shape[1])], dtype=object)
-        if sparse:
+        if sp.issparse(values):
             values = _canonical(values)
         _check_values(values, names)
         return cls(values, names, one_dimensional)
@@ -114,6 +104,31 @@ class CountMatrix:
         return block
 
 
+def check_genes(y: Any, genes: Iterable[str]) -> None:
+    """Refuse a frame whose columns are not these genes in this order.
+
+    Parameters
+    ----------
+    y : object
+        Counts; what names no genes passes.
+    genes : iterable of str
+        The genes of a fit.
+
+    Raises
+    ------
+    ValueError
+        It names the first gene that is another one.
+    """
+    if not isinstance(y, pd.DataFrame):
+        return
+    for column, gene in zip(y.columns, genes, strict=False):
+        if str(column) != gene:
+            raise ValueError(
+                f"y's genes are not those of the fit, in its order: found {str(column)!r} where "
+                f"{gene!r} was."
+            )
+
+
 def _check_rows(n_rows: int, n_cells: int) -> None:
     if n_rows != n_cells:
         raise ValueError(
@@ -125,10 +140,6 @@ def _check_rows(n_rows: int, n_cells: int) -> None:
 def _names(y: Any) -> NDArray[np.object_] | None:
     labels: list[Any]
     if isinstance(y, pd.DataFrame):
-        if isinstance(y.columns, pd.MultiIndex):
-            raise ValueError(  # noqa: TRY004 - the frame is fine, its columns are not
-                "y has MultiIndex columns; gene names must be one level."
-            )
         labels = list(y.columns)
     elif isinstance(y, pd.Series):
         labels = ["y0" if y.name is None else y.name]
@@ -143,8 +154,33 @@ def _names(y: Any) -> NDArray[np.object_] | None:
     return np.asarray(names, dtype=object)
 
 
-def _has_sparse_columns(y: pd.DataFrame) -> bool:
-    return y.shape[1] > 0 and all(isinstance(dtype, pd.SparseDtype) for dtype in y.dtypes)
+def _array(y: Any) -> Any:
+    """Return ``y`` as an array of numbers, or a sparse array of them with sound indices."""
+    if isinstance(y, pd.DataFrame):
+        # Other fill values than zero would be lost.
+        zeros = [getattr(dtype, "fill_value", None) == 0 for dtype in y.dtypes]
+        y = y.sparse.to_coo() if all(zeros) else y.to_numpy()  # type: ignore[attr-defined]
+    if sp.issparse(y):
+        y = sound_sparse(y, "y")
+        y = y.reshape(-1, 1) if y.ndim == 1 else y
+    try:
+        values = check_array(
+            y,
+            accept_sparse=("csc", "csr"),
+            dtype="numeric",
+            ensure_2d=False,
+            allow_nd=False,
+            ensure_all_finite=False,
+            input_name="y",
+        )
+        if values.dtype in (object, np.float16):  # half precision reaches 65504 only
+            values = values.astype(np.float64)
+    except Exception as error:  # an array-like may raise anything where it becomes an array
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        reason = next(iter(str(error).splitlines()), repr(error))
+        raise kind(f"y is not a matrix of counts: {reason}") from error
+    check_numbers(values, "y")
+    return values
 
 
 def _canonical(values: Any) -> sp.csc_array:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from scipy.special import expit
 from sklearn.utils import Bunch
 
 from sc_glm.distributions import NB, ZINB, check_rng
@@ -78,6 +80,8 @@ def make_counts(
 
     Raises
     ------
+    TypeError
+        If a number is none, or a formula no text.
     ValueError
         If a number is out of range or a formula is not valid.
 
@@ -110,8 +114,16 @@ def make_counts(
     >>> FormulaTransformer(**data.formulas).fit_transform(data.obs).shape
     (200, 8)
     """
-    for name, number in {"n_samples": n_samples, "n_targets": n_targets}.items():
-        if number < 1:
+    numbers: dict[str, tuple[Any, Any]] = {
+        "n_samples": (n_samples, Integral),
+        "n_targets": (n_targets, Integral),
+        "effect_scale": (effect_scale, Real),
+    }
+    for name, (number, kind) in numbers.items():
+        if not isinstance(number, kind) or isinstance(number, bool):
+            what = "an integer" if kind is Integral else "a number"
+            raise TypeError(f"{name} must be {what}, got {number!r}.")
+        if kind is Integral and number < 1:
             raise ValueError(f"{name} must be at least 1, got {number}.")
     if not 0 <= effect_scale < np.inf:
         raise ValueError(f"effect_scale must be finite and at least 0, got {effect_scale}.")
@@ -137,10 +149,14 @@ def make_counts(
         predictors[part] = (features @ params[part]).to_numpy()
     predictors["mean"] += columns["offset"].sum(axis=1).to_numpy()[:, None]
 
-    dist: NB | ZINB = NB(np.exp(predictors["mean"]), np.exp(predictors["dispersion"]))
+    try:
+        with np.errstate(over="ignore"):
+            dist: NB | ZINB = NB(np.exp(predictors["mean"]), np.exp(predictors["dispersion"]))
+    except ValueError as error:
+        reason = f"effect_scale={effect_scale} or an offset is too large"
+        raise ValueError(f"{reason}: {error}") from error
     if "zero_inflation" in predictors:
-        pi = 1 / (1 + np.exp(-predictors["zero_inflation"]))
-        dist = ZINB(dist.mu, dist.r, pi)
+        dist = ZINB(dist.mu, dist.r, expit(predictors["zero_inflation"]))
     counts = pd.DataFrame(dist.rvs(random_state=rng), index=obs.index, columns=genes)
     return Bunch(obs=obs, counts=counts, params=params, dist=dist, formulas=formulas)
 

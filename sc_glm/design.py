@@ -20,6 +20,7 @@ _SEPARATOR = "__"
 _LARGEST_OFFSET = 300.0  # its exponential is no number of counts
 _REFINEMENTS = 3
 _ALIGNED = 1e-10  # sine of an angle under which two directions are one
+_ALIASED = 1e-8  # share of a column in directions that leave the predictor as it is
 _KNOWN_PARTS = ("mean", "dispersion", "zero_inflation", OFFSET)
 
 
@@ -149,11 +150,14 @@ class PartDesign:
         these the ones of smallest norm.
     penalty : ndarray of shape (rank, rank)
         Sum of squared penalised coefficients as a quadratic form in the coordinates.
+    aliased : ndarray of bool of shape (n_columns,)
+        Columns whose coefficient is not identified, as they depend on others or are zero.
     """
 
     U: FloatArray
     to_coef: FloatArray
     penalty: FloatArray
+    aliased: NDArray[np.bool_]
 
     @classmethod
     def of(
@@ -170,17 +174,20 @@ class PartDesign:
         """
         n, p = X.shape
         root = np.ones(n) if weights is None else np.sqrt(weights / weights.mean())
-        scale = np.sqrt(np.mean((X * root[:, None]) ** 2, axis=0))
+        largest = np.abs(X).max(axis=0, initial=0.0)
+        largest[largest == 0] = 1.0
+        scale = largest * np.sqrt(np.mean((X / largest * root[:, None]) ** 2, axis=0))
         scale[scale == 0] = 1.0
         Q, R = scipy.linalg.qr(X / scale * root[:, None], mode="economic")
         left, singular, right = scipy.linalg.svd(R)
-        largest = singular[0] if len(singular) else 0.0
-        rank = int(np.sum(singular > largest * max(n, p) * np.finfo(float).eps))
+        top = singular[0] if len(singular) else 0.0
+        rank = int(np.sum(singular > top * max(n, p) * np.finfo(float).eps))
         U = (Q @ left[:, :rank]) * np.sqrt(n) / root[:, None]
         rows = right[:rank] * (singular[:rank, None] / np.sqrt(n)) * scale  # X = U @ rows
         to_coef = right[:rank].T / (singular[:rank] / np.sqrt(n)) / scale[:, None]
         # Of all coefficients with the same predictor, those of smallest norm without scaling. Where
         # scales differ much, projecting once leaves rounding of the largest in the smallest.
+        aliased = np.linalg.norm(right[rank:], axis=0) > _ALIASED
         null = right[rank:].T / scale[:, None]
         null = scipy.linalg.qr(null / np.linalg.norm(null, axis=0), mode="economic")[0]
         for _ in range(_REFINEMENTS if rank < p else 0):
@@ -189,7 +196,8 @@ class PartDesign:
         if p == rank == 1 and np.ptp(X) == 0:
             U, to_coef = np.ones((n, 1)), 1.0 / X[:1]  # exactly constant, to be seen as such
         if penalised is None:
-            return cls(U, to_coef, np.zeros((rank, rank)))
+            return cls(U, to_coef, np.zeros((rank, rank)), aliased)
         free = scipy.linalg.pinv(null[penalised], atol=_ALIGNED, rtol=0.0)
         to_coef -= null @ (free @ to_coef[penalised])
-        return cls(U, to_coef, to_coef[penalised].T @ to_coef[penalised])
+        penalty = to_coef[penalised].T @ to_coef[penalised]
+        return cls(U, to_coef, penalty, aliased)

@@ -26,6 +26,7 @@ from sc_glm.tails import (
     smallest_integer,
     tails,
 )
+from sc_glm.validation import check_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,7 +52,7 @@ class CountDistribution(ABC):
     _family: ClassVar[Family]
 
     def __init__(self, **params: ArrayLike) -> None:
-        self._params = {name: _read_only(value) for name, value in params.items()}
+        self._params = {name: _read_only(value, name) for name, value in params.items()}
         for name, (valid, condition) in self._conditions().items():
             if not valid.all():
                 wrong = self._params[name][~valid].flat[0]
@@ -150,6 +151,8 @@ class CountDistribution(ABC):
 
     def _map(self, function: Callable[..., FloatArray], *arguments: ArrayLike) -> FloatArray:
         """Apply a function of 1-D arrays to blocks of the broadcast arguments and parameters."""
+        for argument in arguments:
+            check_numbers(argument, "The argument")
         arrays = [np.asarray(argument, dtype=np.float64) for argument in arguments]
         arrays += self._params.values()
         result = np.empty(np.broadcast_shapes(*(array.shape for array in arrays)))
@@ -712,8 +715,12 @@ class ZINB(CountDistribution):
         return np.where(rng.random(shape) < self.pi, 0, counts)
 
 
-def _read_only(value: ArrayLike) -> FloatArray:
-    array = np.asarray(value, dtype=np.float64).view()
+def _read_only(value: ArrayLike, name: str) -> FloatArray:
+    check_numbers(value, name)
+    try:
+        array = np.asarray(value, dtype=np.float64).view()
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"{name} is not an array of numbers: {error}") from error
     array.flags.writeable = False
     return array
 

@@ -28,6 +28,16 @@ from sc_glm.special import log1p_and_rest, stirling_error
 
 MEAN, DISPERSION, ZERO_INFLATION = "mean", "dispersion", "zero_inflation"
 
+# Predictors beyond these mean the same: a mean is at most the largest count that a double tells
+# from the next, and the size at most what can be squared.
+LARGEST_LOG_MEAN = 53 * math.log(2)
+LARGEST_LOG_SIZE = 300.0
+
+
+# From here on another form replaces one whose terms cancel; up to here, that loses two digits.
+_FAR = 100.0  # (y - mu) / (r + mu)
+_NEARLY_ONE = 0.99  # probability of a positive count
+
 
 class Terms(NamedTuple):
     """Log-mass per entry with its derivatives in the linear predictors.
@@ -144,14 +154,15 @@ class NegBinFamily:
         deviance_y = (eta - counts.log_y).add_(log).mul_(y).add_(s_eta)
         deviance_r = rest.mul_(r)
         s_rho = deviance_r + shape.first
+        h_rr = (s_eta * s_eta).div_(total).add_(s_rho)
+        if _reaches(t, _FAR):  # s_eta**2 / total and the -s_eta in deviance_r cancel
+            rest = (r / total).add_(m).mul_(-s_eta).add_(r * log)
+            h_rr = torch.where(t >= _FAR, rest.add_(shape.first), h_rr)
         return Terms(
-            deviance_y.add_(deviance_r).add_(shape.value),
+            # Not above its maximum, which is at mu = y, by rounding
+            deviance_y.add_(deviance_r).clamp_max_(0).add_(shape.value),
             (s_eta, s_rho),
-            (
-                -(r * m).mul_(ratio),
-                s_eta * m,
-                (s_eta * s_eta).div_(total).add_(s_rho).add_(shape.second),
-            ),
+            (-(r * m).mul_(ratio), s_eta * m, h_rr.add_(shape.second)),
         )
 
 
@@ -164,22 +175,27 @@ class ZINBFamily:
     def zeros(self, predictors: Sequence[Tensor]) -> Terms:
         """Return the terms of entries with a count of zero."""
         *count_predictors, zeta = predictors
-        value, (a, b), (h_ee, h_er, h_rr) = NegBinFamily().zeros(count_predictors)
-        s = (value - zeta).sigmoid_()  # probability that the zero is a sampled one
-        structural = (zeta - value).sigmoid_()
-        v = s * structural
-        pi = zeta.sigmoid()
-        va, vb = v * a, v * b
+        nb, (a, b), (h_ee, h_er, h_rr) = NegBinFamily().zeros(count_predictors)
+        pi, not_pi = _logistic(zeta)
+        structural, s = _logistic(zeta - nb)  # s: that the zero is a sampled one
+        more = nb.expm1().neg_().mul_(not_pi)  # probability of more than zero
+        value = (-more).log1p_()
+        if _reaches(more, _NEARLY_ONE):  # 1 - more cancels, and the sum of two masses does not
+            log_sum = (not_pi / torch.maximum(s, structural)).log_().add_(torch.maximum(nb, zeta))
+            value = torch.where(more >= _NEARLY_ONE, log_sum, value)
+        s_eta, s_rho = s * a, s * b
+        s_zeta = structural * more  # structural - pi
+        va, vb = s_eta * structural, s_rho * structural
         return Terms(
-            torch.logaddexp(zeta, value) - softplus(zeta),
-            (s * a, s * b, structural.sub_(pi)),
+            value,
+            (s_eta, s_rho, s_zeta),
             (
-                (va * a).addcmul_(s, h_ee),
-                (va * b).addcmul_(s, h_er),
-                -va,
-                (vb * b).addcmul_(s, h_rr),
-                -vb,
-                v - pi * (-zeta).sigmoid(),
+                h_ee.mul_(s).add_(va * a),
+                h_er.mul_(s).add_(va * b),
+                va.neg_(),
+                h_rr.mul_(s).add_(vb * b),
+                vb.neg_(),
+                s.sub_(pi).mul_(s_zeta),
             ),
         )
 
@@ -193,18 +209,18 @@ class ZINBFamily:
         value, (a, b), (h_ee, h_er, h_rr) = NegBinFamily().positives(
             counts, count_predictors, shape
         )
-        pi = zeta.sigmoid()
+        pi, not_pi = _logistic(zeta)
         none = torch.zeros_like(value)
         return Terms(
-            value - softplus(zeta),
+            value.add_(torch.maximum(pi, not_pi).log_()).sub_(zeta.clamp_min(0)),
             (a, b, -pi),
-            (h_ee, h_er, none, h_rr, none, -pi * (-zeta).sigmoid()),
+            (h_ee, h_er, none, h_rr, none, (pi * not_pi).neg_()),
         )
 
 
 def _bounded(eta: Tensor) -> Tensor:
-    """Return a copy of ``eta`` whose exponential is finite."""
-    return eta.clamp_max(math.log(torch.finfo(eta.dtype).max) - 1)
+    """Return a copy of ``eta`` that is no larger than the logarithm of any count."""
+    return eta.clamp_max(LARGEST_LOG_MEAN)
 
 
 def _size(rho: Tensor) -> Tensor:
@@ -212,10 +228,21 @@ def _size(rho: Tensor) -> Tensor:
 
     Beyond them the likelihood is that of its limit, Poisson or a point mass at zero.
     """
-    bound = 0.45 * math.log(torch.finfo(rho.dtype).max)
+    bound = min(LARGEST_LOG_SIZE, 0.45 * math.log(torch.finfo(rho.dtype).max))
     return rho.clamp(-bound, bound).exp_()
 
 
-def softplus(x: Tensor) -> Tensor:
-    """Return ``log(1 + exp(x))`` to full accuracy (torch's own rounds beyond x = 20)."""
-    return torch.logaddexp(x, torch.zeros((), dtype=x.dtype, device=x.device))
+def _logistic(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the logistic function at ``x`` and ``-x``, both to full accuracy.
+
+    Unlike torch's own, it rounds an element alike wherever that stands in a tensor.
+    """
+    # Not infinite, which has no product with a reciprocal of zero
+    odds = x.neg().exp_().clamp_max_(1 / torch.finfo(x.dtype).tiny)
+    value = (odds + 1).reciprocal_()
+    return value, odds.mul_(value)
+
+
+def _reaches(x: Tensor, bound: float) -> bool:
+    """Return whether an element, or a NaN, reaches a bound; much faster than `any` of a mask."""
+    return x.numel() > 0 and not bool(x.amax() < bound)

@@ -2,40 +2,53 @@
 
 from __future__ import annotations
 
-import ast
 import copy
-import functools
+import math
 import re
 import warnings
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
 from formulaic import Formula, ModelSpec, SimpleFormula
 from formulaic.errors import DataMismatchWarning
 from formulaic.materializers import PandasMaterializer
+from formulaic.parser import DefaultFormulaParser
 from formulaic.parser.algos.tokenize import tokenize
-from formulaic.parser.types import Factor, Token
+from formulaic.parser.types import ASTNode, Factor, Token
 from formulaic.transforms import TRANSFORMS
 from formulaic.utils.code import sanitize_variable_names
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from sc_glm.covariates import (
+    Columns,
+    check_cells,
+    check_column_names,
+    check_levels,
+    plain,
+)
+from sc_glm.expressions import MAX_LENGTH, columns_read
+from sc_glm.splines import with_margin
+from sc_glm.state import StateMixin, kept_if_failed
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from numpy.typing import ArrayLike, NDArray
     from sklearn.utils import Tags
 
 __all__ = ["FormulaTransformer"]
 
-# How far beyond its range a spline is held, as a share of the range.
-SPLINE_MARGIN = 0.05
+# Enough for any design that can be fitted; beyond them, memory and hours are spent in vain.
+MAX_TERMS = 10_000
+MAX_ORDER = 8
+MAX_COLUMNS = 10_000
 
 PARTS = ("mean", "dispersion", "zero_inflation", "offset")
 
 
-class FormulaTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+class FormulaTransformer(StateMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """Turn cells' covariates into one design matrix per part of the model, by formulas.
 
     Everything that a formula learns from data (spline knots, means and scales, the levels
@@ -74,15 +87,28 @@ class FormulaTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     ------
     ValueError
         From :meth:`fit` and :meth:`transform`, naming part, column or expression, and value: a
-        formula that does not parse, a missing column, a missing or infinite value, a level not
-        seen by :meth:`fit`, a value outside a spline's range, a result that is not a finite
-        number; from :meth:`fit` also an expression that mixes rows, such as ``I(x - x.mean())``
-        (``center(x)`` keeps its mean).
+        formula that does not parse or holds what a formula may not (see the notes), a missing
+        column, a missing or infinite value, a level not seen by :meth:`fit`, a value outside a
+        spline's range, a result that is not a finite number; from :meth:`fit` also an expression
+        that mixes rows, such as ``I(x - np.mean(x))`` (``center(x)`` keeps its mean).
 
     Notes
     -----
-    A formula is Python code, evaluated with formulaic's transforms and NumPy (as ``np``) in
-    reach: do not take one from an untrusted source.
+    A formula is not any Python code. Beside formulaic's operators and column names (with odd
+    signs in backquotes) its expressions are made of arithmetic (``+ - * / // % **``),
+    comparisons, conditions joined by ``& | ~``, numbers, text, and calls of
+
+    - ``bs``, ``cc``, ``cr``, ``cs``, ``poly``, ``center``, ``scale``, ``standardize``, ``C`` with
+      its contrasts, ``hashed``, ``I``, ``Q``, ``log``, ``log2``, ``log10``, ``exp``, ``exp2``,
+      ``exp10``;
+    - NumPy's elementwise functions as ``np.log1p(x)``, also ``np.where``, ``np.clip``,
+      ``np.round``, ``np.isin``, ``np.digitize`` and ``np.interp``, and ``np.pi``.
+
+    All else is refused before anything is run, with methods and attributes (``x.clip(0, 1)`` is
+    ``np.clip(x, 0, 1)``) and parameters that are not constants. Formulas, powers, interactions
+    and splines have upper sizes. This is one defence, not a sandbox: a formula that is let may
+    still take time and memory in proportion to the columns that it makes, so limit both where
+    formulas come from people you do not know.
 
     A spline with a range (``bs``) holds its end value for 5 % of the range beyond it, so that a
     fold's extreme cells do not fail a cross-validation; farther out is an error.
@@ -112,6 +138,8 @@ class FormulaTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     1.0
     """
 
+    _fitted_state = ("model_specs_", "covariates_", "n_features_in_")
+
     def __init__(
         self,
         mean: str | None = "~ .",
@@ -139,30 +167,8 @@ class FormulaTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         FormulaTransformer
             The fitted transformer.
         """
-        formulas = self._formulas()
-        frame = self._frame(X, reset=True)
-        names = list(frame.columns)
-
-        specs, covariates, matrices = {}, {}, []
-        for part, text in formulas.items():
-            where = f"{part}={text!r}"
-            parse = _parse_offset if part == "offset" else _parse
-            formula = parse(text, names, where)
-            used = {
-                name: _is_categorical(frame[name]) for name in _names_read(formula, names, where)
-            }
-            data = _plain(frame, used, where)
-            matrix, specs[part] = _materialize(ModelSpec(formula), data, frame.index, where)
-            if part == "offset":
-                _check_offset(specs[part], where)
-            if not matrix.shape[1]:
-                raise ValueError(f"{where}: the formula has no columns.")
-            covariates[part] = used
-            matrices.append(matrix)
-
-        self.model_specs_ = specs
-        self.covariates_ = covariates
-        self._check_rows_stand_alone(frame, matrices)
+        with kept_if_failed(self):
+            self._fit(X)
         return self
 
     def transform(self, X: Any) -> pd.DataFrame:
@@ -219,12 +225,41 @@ class FormulaTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         tags.transformer_tags.preserves_dtype = []  # the design is float64, whatever X is
         return tags
 
+    def _fit(self, X: Any) -> None:
+        formulas = self._formulas()
+        frame = self._frame(X, reset=True)
+        columns = Columns(frame)
+
+        specs, covariates, matrices = {}, {}, []
+        for part, text in formulas.items():
+            where = f"{part}={text!r}"
+            parse = _parse_offset if part == "offset" else _parse
+            formula = parse(text, columns, where)
+            used = {name: columns.is_text(name) for name in _names_read(formula, columns, where)}
+            data = plain(frame, used, where)
+            matrix, specs[part] = _materialize(ModelSpec(formula), data, frame.index, where)
+            if part == "offset":
+                _check_offset(specs[part], where)
+            if not matrix.shape[1]:
+                raise ValueError(f"{where}: the formula has no columns.")
+            covariates[part] = used
+            matrices.append(matrix)
+
+        self.model_specs_ = specs
+        self.covariates_ = covariates
+        self._check_rows_stand_alone(frame, matrices)
+
     def _formulas(self) -> dict[str, str]:
         formulas = {part: getattr(self, part) for part in PARTS}
         formulas = {part: text for part, text in formulas.items() if text is not None}
         for part, text in formulas.items():
             if not isinstance(text, str):
                 raise TypeError(f"{part}={text!r}: a formula is a string or None.")
+            if len(text) > MAX_LENGTH:
+                raise ValueError(
+                    f"{part}='{text[:50]}...' has {len(text)} characters, but a formula has at "
+                    f"most {MAX_LENGTH}. '~ .' stands for every column."
+                )
         if not formulas:
             raise ValueError(f"No part has a formula: {', '.join(PARTS)} are all None.")
         return formulas
@@ -236,7 +271,7 @@ class FormulaTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             if not len(X):
                 raise ValueError("X has no rows (0 sample(s)): at least one is needed.")
             if reset:
-                _check_column_names(X)
+                check_column_names(X)
                 # Names are checked here at fit alone: scikit-learn would refuse extra and
                 # re-ordered columns in transform, which formulas look up by name.
                 validate_data(self, X, skip_check_array=True)
@@ -253,7 +288,7 @@ class FormulaTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         matrices = []
         for part, spec in self.model_specs_.items():
             where = f"{part}={getattr(self, part)!r}"
-            data = _plain(frame, self.covariates_[part], where)
+            data = plain(frame, self.covariates_[part], where)
             matrices.append(_materialize(spec, data, frame.index, where)[0])
         return matrices
 
@@ -281,20 +316,6 @@ class FormulaTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
                     )
 
 
-def _check_column_names(X: pd.DataFrame) -> None:
-    if isinstance(X.columns, pd.MultiIndex):
-        raise ValueError("X has MultiIndex columns: formulas need one name per column.")  # noqa: TRY004
-    odd = [name for name in X.columns if not isinstance(name, str)]
-    if odd:
-        raise ValueError(
-            f"Column names of X must be strings, got {odd[0]!r} ({type(odd[0]).__name__}). "
-            "X.columns = X.columns.astype(str) makes them so."
-        )
-    if not X.columns.is_unique:
-        twice = X.columns[X.columns.duplicated()][0]
-        raise ValueError(f"X has more than one column named {twice!r}.")
-
-
 def _message(error: Exception) -> str:
     """Return an error's text, without formulaic's colours for the terminal."""
     return re.sub(r"\x1b\[[\d;]*m|[⧛⧚]", "", str(error))
@@ -307,25 +328,88 @@ def _tokens(text: str, where: str) -> list[Token]:
         raise ValueError(f"{where}: the formula does not parse. {_message(error)}") from error
 
 
-def _parse(text: str, names: list[str], where: str) -> SimpleFormula:
-    """Parse a one-sided formula, with ``.`` written out as `names`."""
+def _parse(text: str, columns: Columns, where: str) -> SimpleFormula:
+    """Parse a one-sided formula, with ``.`` written out as the columns."""
     tokens = _tokens(text, where)
     if not any(token.kind is not Token.Kind.OPERATOR for token in tokens):
         raise ValueError(f"{where}: the formula is empty. '~ 1' is an intercept alone.")
+    # Before formulaic's parser, which runs parts of the expressions on the left of a `~`.
+    for token in tokens:
+        if token.kind is Token.Kind.PYTHON:
+            _names_in_expression(token.token, columns, where)
     try:
-        formula = Formula(text, _context={"__formulaic_variables_available__": names})
+        tree = DefaultFormulaParser().get_ast(text)
+    except Exception as error:
+        raise ValueError(f"{where}: the formula does not parse. {_message(error)}") from error
+    _check_size(tree, len(columns.names), where)
+    try:
+        formula = Formula(text, _context={"__formulaic_variables_available__": columns.names})
     except Exception as error:
         raise ValueError(f"{where}: the formula does not parse. {_message(error)}") from error
     if not isinstance(formula, SimpleFormula):
         raise ValueError(f"{where}: a formula has one side and one part, as in '~ a + b'.")  # noqa: TRY004
     # Also the names that the formula takes away, which formulaic would not look up.
     for token in tokens:
-        if token.kind is Token.Kind.NAME and token.token not in names:
+        if token.kind is Token.Kind.NAME and token.token not in columns.names:
             raise ValueError(f"{where}: X has no column {token.token!r}.")
     return formula
 
 
-def _parse_offset(text: str, names: list[str], where: str) -> SimpleFormula:
+def _check_size(tree: ASTNode | Token | None, n_columns: int, where: str) -> None:
+    """Refuse a formula that would be multiplied out to more than a design can hold.
+
+    Counted are the terms that formulaic goes through, of which some may be equal, and the
+    factors of the longest of them.
+    """
+    nodes = [tree]
+    for node in nodes:  # grows as it goes: parents stand before their arguments
+        if isinstance(node, ASTNode):
+            nodes.extend(node.args)
+    sizes: dict[int, _Size] = {}
+    for node in reversed(nodes):
+        size = _Size(1, 1, 1)
+        if isinstance(node, ASTNode):
+            size = _size(node, [sizes[id(argument)] for argument in node.args], n_columns, where)
+        if size.terms > MAX_TERMS or size.order > MAX_ORDER:
+            raise ValueError(
+                f"{where}: multiplied out, the formula has more than {MAX_TERMS} terms, or more "
+                f"than {MAX_ORDER} factors in one of them."
+            )
+        sizes[id(node)] = size
+
+
+class _Size(NamedTuple):
+    """Bounds on what a piece of a formula is multiplied out to."""
+
+    terms: int
+    order: int  # of its longest term
+    leaves: int
+
+
+def _size(node: ASTNode, arguments: list[_Size], n_columns: int, where: str) -> _Size:
+    terms = [size.terms for size in arguments]
+    orders = [size.order for size in arguments]
+    leaves = sum(size.leaves for size in arguments)
+    match node.operator.symbol:
+        case ".":
+            return _Size(n_columns, 1, n_columns)
+        case ":":
+            count, order = math.prod(terms), sum(orders)
+        case "*":
+            count, order = math.prod(terms) + sum(terms), sum(orders)
+        case "/" | "in":
+            count, order = sum(terms), leaves
+        case "**" | "^":
+            exponent = node.args[1]
+            if not (isinstance(exponent, Token) and re.fullmatch(r"\d\d?", exponent.token)):
+                raise ValueError(f"{where}: a power of terms is a small whole number.")
+            count, order = terms[0] ** int(exponent.token), orders[0] * int(exponent.token)
+        case _:
+            count, order = sum(terms), max(orders)
+    return _Size(count, min(order, leaves), leaves)
+
+
+def _parse_offset(text: str, columns: Columns, where: str) -> SimpleFormula:
     """Parse an offset: a single name, call or braced expression.
 
     In a formula ``+`` adds a column and ``-`` takes one away, so that the formula
@@ -338,7 +422,7 @@ def _parse_offset(text: str, names: list[str], where: str) -> SimpleFormula:
             f"{where}: an offset is one numeric expression of the columns. Write arithmetic in "
             "braces or I(...), as in '{np.log(a) + np.log(b)}'."
         )
-    return _parse(f"0 + {expression}", names, where)
+    return _parse(f"0 + {expression}", columns, where)
 
 
 def _check_offset(spec: ModelSpec, where: str) -> None:
@@ -350,7 +434,7 @@ def _check_offset(spec: ModelSpec, where: str) -> None:
         )
 
 
-def _names_read(formula: SimpleFormula, names: list[str], where: str) -> list[str]:
+def _names_read(formula: SimpleFormula, columns: Columns, where: str) -> list[str]:
     """Return the columns that a formula reads, in their order.
 
     formulaic's ``required_variables`` cuts names at dots and leaves out columns that share
@@ -361,91 +445,60 @@ def _names_read(formula: SimpleFormula, names: list[str], where: str) -> list[st
         if factor.eval_method is Factor.EvalMethod.LOOKUP:
             read.add(factor.expr)
         elif factor.eval_method is Factor.EvalMethod.PYTHON:
-            read |= _names_in_expression(factor.expr, names, where)
-    return [name for name in names if name in read]
+            # Checked once more: this is what will be run, which the parser wrote anew.
+            read |= _names_in_expression(factor.expr, columns, where)
+    return [name for name in columns.names if name in read]
 
 
-def _names_in_expression(expression: str, names: list[str], where: str) -> set[str]:
+def _names_in_expression(expression: str, columns: Columns, where: str) -> set[str]:
+    """Check a Python expression, with names in backquotes, and return the columns it reads."""
+    if "``" in expression or "_formulaic_" in expression:
+        raise ValueError(f"{where}: {expression!r} has an empty or a reserved name.")
     aliases: dict[str, str] = {}
-    try:
-        tree = ast.parse(sanitize_variable_names(expression, {}, aliases), mode="eval")
-    except SyntaxError:
-        return set()  # reported, with its place, when formulaic evaluates the expression
+    code = sanitize_variable_names(expression, {}, aliases)
     for alias, name in aliases.items():
-        if alias != name and (alias in names or alias in TRANSFORMS):
+        own = re.sub(r"^(?=\d)|\W", "_", name)
+        if alias != name and (alias != own or alias in columns.names or alias in TRANSFORMS):
             # formulaic would draw a random alias, under which no state could be found again.
             raise ValueError(
-                f"{where}: formulas read `{name}` in {expression!r} as {alias}, which is another "
+                f"{where}: formulas read `{name}` in {expression!r} as {own}, which is another "
                 "column or a transform. Rename the column."
             )
-    read: set[str] = set()
-    functions: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Name):
-            read.add(aliases.get(node.id, node.id))
-        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            functions.add(node.value.id)
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            functions.add(node.func.id)
-            if node.func.id == "Q":
-                read |= {str(arg.value) for arg in node.args if isinstance(arg, ast.Constant)}
-    # A column called 'scale' must not hide the function in scale(x).
-    return read - functions.intersection(TRANSFORMS)
+    return columns_read(code, aliases, columns, where)
 
 
-def _is_categorical(column: pd.Series) -> bool:
-    if isinstance(column.dtype, pd.CategoricalDtype):
-        return True
-    return _numpy(column).dtype.kind in "OUS"
+class _Materializer(PandasMaterializer):  # type: ignore[misc]
+    """Refuses columns beyond what a design can hold, before they are made."""
+
+    n_columns = 0
+
+    @PandasMaterializer.override
+    def _encode_evaled_factor(
+        self, factor: Any, spec: ModelSpec, drop_rows: Any, reduced_rank: bool = False
+    ) -> dict[str, Any]:
+        if factor.metadata.kind is Factor.Kind.CATEGORICAL:
+            values = _series(factor)
+            is_level = isinstance(values.dtype, pd.CategoricalDtype)
+            n_levels = len(values.cat.categories) if is_level else values.nunique()
+            if n_levels > MAX_COLUMNS:
+                raise ValueError(
+                    f"{factor.expr!r} has {n_levels} levels, more than the {MAX_COLUMNS} columns "
+                    "of the largest design."
+                )
+        return super()._encode_evaled_factor(factor, spec, drop_rows, reduced_rank)
+
+    @PandasMaterializer.override
+    def _get_columns_for_term(
+        self, factors: list[dict[str, Any]], spec: ModelSpec, scale: float = 1
+    ) -> dict[str, Any]:
+        self.n_columns += math.prod(map(len, factors))
+        if self.n_columns > MAX_COLUMNS:
+            raise ValueError(f"the design would have more than {MAX_COLUMNS} columns.")
+        return super()._get_columns_for_term(factors, spec, scale)
 
 
-def _numpy(column: pd.Series) -> NDArray[Any]:
-    """Return a column as a NumPy array of its plain type: objects that are numbers as numbers."""
-    values = column.to_numpy()
-    if values.dtype == object:
-        values = pd.Series(values, copy=False).infer_objects().to_numpy()
-    return values
-
-
-def _plain(frame: pd.DataFrame, used: Mapping[str, bool], where: str) -> dict[str, Any]:
-    """Return the columns that a formula reads, complete, each of the kind it had at fit.
-
-    Categorical columns become categoricals or objects, numbers int64 or float64 (so that no
-    dtype of the new data overflows or rounds where the fitted one did not).
-    """
-    data: dict[str, Any] = {}
-    for name, categorical in used.items():
-        if name not in frame.columns:
-            raise ValueError(f"{where}: X has no column {name!r}.")
-        column = frame[name]
-        if column.ndim > 1:
-            raise ValueError(f"{where}: X has more than one column named {name!r}.")
-        missing = column.isna().to_numpy()
-        _check_cells(missing, column, f"{where}: column {name!r} is missing")
-        if categorical:
-            is_level = isinstance(column.dtype, pd.CategoricalDtype)
-            data[name] = column.array if is_level else column.to_numpy(dtype=object)
-            continue
-        values = _numpy(column)
-        if values.dtype.kind in "iuf":
-            values = values.astype(np.result_type(values.dtype, np.int64), copy=False)
-            _check_cells(~np.isfinite(values), column, f"{where}: column {name!r} is not finite")
-        elif values.dtype.kind != "b":
-            raise ValueError(
-                f"{where}: column {name!r} is read as numbers, but holds {values[0]!r} "
-                f"(dtype {column.dtype})."
-            )
-        data[name] = values
-    return data
-
-
-def _check_cells(bad: NDArray[np.bool_], column: pd.Series, problem: str) -> None:
-    if bad.any():
-        first = int(bad.argmax())
-        raise ValueError(
-            f"{problem} ({column.iloc[first]}) in row {column.index[first]!r}; "
-            f"{int(bad.sum())} of {len(bad)} rows are affected."
-        )
+def _series(factor: Any) -> pd.Series:
+    return pd.Series(getattr(factor.values, "__wrapped__", factor.values))
 
 
 def _materialize(
@@ -454,7 +507,7 @@ def _materialize(
     """Evaluate a formula, and return its matrix and the formula with all that it has learnt.
 
     formulaic's own care for missing values and levels is switched off, since it drops rows or
-    warns; `_plain` and the checks here take its place.
+    warns; `plain` and the checks here take its place.
     """
     # Evaluation writes to the state; that of a fitted transformer must not change.
     spec = spec.update(
@@ -465,10 +518,11 @@ def _materialize(
     )
     # Labels of rows may occur twice, which pandas could not align.
     frame = pd.DataFrame(data, index=pd.RangeIndex(len(index)), copy=False)
-    materializer = PandasMaterializer(frame, context=CONTEXT)
+    materializer = _Materializer(frame, context=CONTEXT)
     try:
         with np.errstate(all="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)
+            warnings.simplefilter("ignore", FutureWarning)  # pandas's, of np.clip on booleans
             warnings.simplefilter("ignore", DataMismatchWarning)
             matrix = materializer.get_model_matrix(spec)
     except Exception as error:  # a formula is code, and may raise anything
@@ -479,8 +533,7 @@ def _materialize(
         if factor.metadata.kind is Factor.Kind.CATEGORICAL:
             levels = spec.encoder_state.get(expression, (None, {}))[1].get("categories")
             if levels is not None:
-                values = pd.Series(getattr(factor.values, "__wrapped__", factor.values))
-                _check_levels(values, levels, index, f"{where}: {expression!r}")
+                check_levels(_series(factor), levels, index, f"{where}: {expression!r}")
     if tuple(matrix.columns) != tuple(spec.column_names):
         raise ValueError(f"{where}: two columns share a name in {list(spec.column_names)}.")
     for name, dtype in matrix.dtypes.items():
@@ -491,58 +544,12 @@ def _materialize(
     if not finite.all():
         column = int(finite.all(axis=0).argmin())
         cells = pd.Series(values[:, column], index=index)
-        _check_cells(
-            ~finite[:, column], cells, f"{where}: {matrix.columns[column]!r} is not finite"
-        )
+        check_cells(~finite[:, column], cells, f"{where}: {matrix.columns[column]!r} is not finite")
     return values, spec
-
-
-def _check_levels(values: pd.Series, levels: list[Any], index: pd.Index, what: str) -> None:
-    if len({str(level) for level in levels}) < len(levels):
-        raise ValueError(f"{what} has levels that are spelled alike: {levels}.")
-    known = set(levels)
-    unseen = [value for value in values.unique() if value not in known]
-    if unseen:
-        rows = values.isin(unseen).to_numpy()
-        raise ValueError(
-            f"{what} has the unknown level {unseen[0]!r} in row {index[int(rows.argmax())]!r} "
-            f"({int(rows.sum())} of {len(rows)} rows have unknown levels). "
-            f"Known levels: {', '.join(map(repr, levels[:10]))}{', ...' if levels[10:] else ''}."
-        )
-
-
-def _with_margin(spline: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a spline that refuses to extrapolate hold its end value for a little way.
-
-    The extreme cells of a data set are held out by one fold of every cross-validation: a value
-    just beyond the training range is no error. One that is far beyond is, and is named.
-    """
-
-    @functools.wraps(spline)  # also the mark by which formulaic knows a stateful transform
-    def wrapper(x: Any, *args: Any, _state: dict[str, Any], **kwargs: Any) -> Any:
-        try:
-            return spline(x, *args, _state=_state, **kwargs)
-        except ValueError as error:
-            low, high = _state.get("lower_bound"), _state.get("upper_bound")
-            if low is None or high is None:
-                raise
-            values = pd.Series(np.asarray(x))
-            beyond = np.maximum(low - values, values - high)
-            if not (beyond > 0).any():
-                raise
-            if (beyond <= SPLINE_MARGIN * (high - low)).all():
-                return spline(values.clip(low, high), *args, _state=_state, **kwargs)
-            raise ValueError(
-                f"the value {values[beyond.idxmax()]} is outside the spline's range "
-                f"[{low}, {high}] ({int((beyond > 0).sum())} of {len(values)} rows are). "
-                "extrapolation='clip' or 'extend' allows it"
-            ) from error
-
-    return wrapper
 
 
 # Beside formulaic's transforms, all that a formula can see.
 CONTEXT: Mapping[str, Any] = {
     "np": np,
-    **{name: _with_margin(TRANSFORMS[name]) for name in ("bs", "cc", "cr", "cs")},
+    **{name: with_margin(TRANSFORMS[name]) for name in ("bs", "cc", "cr", "cs")},
 }

@@ -17,15 +17,15 @@ import pandas as pd
 from scipy import sparse
 from sklearn.utils import check_array
 
-from sc_glm.distributions import NB
+from sc_glm.counts import check_genes
+from sc_glm.distributions import NB, CountDistribution
 from sc_glm.pipeline import last_step
+from sc_glm.validation import check_numbers, check_same_order, sound_sparse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from numpy.typing import ArrayLike, NDArray
-
-    from sc_glm.distributions import CountDistribution
 
     FloatArray: TypeAlias = NDArray[np.float64]
 
@@ -299,9 +299,15 @@ class _CountTable:
     def __init__(
         self, y_true: Any, dist: CountDistribution, sample_weight: ArrayLike | None
     ) -> None:
+        if not isinstance(dist, CountDistribution):
+            raise TypeError(
+                "dist must be an NB or ZINB object, as predict_dist returns it, not a "
+                f"{type(dist).__name__}."
+            )
+        check_numbers(y_true, "y_true")
         self._names = y_true.columns if isinstance(y_true, pd.DataFrame) else None
         is_sparse = sparse.issparse(y_true)
-        y: Any = sparse.csr_array(y_true) if is_sparse else np.asarray(y_true)
+        y: Any = sound_sparse(y_true, "y_true").tocsr() if is_sparse else np.asarray(y_true)
         if y.ndim not in (1, 2):
             raise ValueError(f"y_true must have one or two dimensions, got the shape {y.shape}.")
         # A single gene may be a vector on one side and a column on the other.
@@ -360,6 +366,7 @@ class _CountTable:
 def _check_weights(sample_weight: ArrayLike | None, n_rows: int) -> FloatArray:
     if sample_weight is None:
         return np.ones(n_rows)
+    check_numbers(sample_weight, "sample_weight")
     weight = np.asarray(sample_weight, dtype=np.float64)
     if weight.shape != (n_rows,):
         raise ValueError(f"sample_weight has the shape {weight.shape}, expected ({n_rows},).")
@@ -387,6 +394,8 @@ def _over_targets(values: FloatArray, multioutput: str | ArrayLike) -> float | F
     weights = check_array(multioutput, ensure_2d=False)
     if weights.shape != values.shape:
         raise ValueError(f"multioutput has the shape {weights.shape}, expected {values.shape}.")
+    if not weights.sum():
+        raise ValueError("multioutput has weights whose sum is 0.")
     return float(np.average(values, weights=weights))
 
 
@@ -436,9 +445,15 @@ class _Scorer:
             The score.
         """
         if y is None:
+            if not hasattr(estimator, "counts"):
+                raise ValueError(
+                    "The target y is None, and X holds the counts of an AnnDataRegressor alone."
+                )
             y = estimator.counts(X)
-        predictor, X = last_step(estimator, X)
-        value = self.metric(y, predictor.predict_dist(X), sample_weight=sample_weight)
+        check_same_order(X, y, "y")
+        predictor, design = last_step(estimator, X)
+        check_genes(y, getattr(predictor, "target_names_", ()))
+        value = self.metric(y, predictor.predict_dist(design), sample_weight=sample_weight)
         return float(self.sign * value)
 
     def __repr__(self) -> str:

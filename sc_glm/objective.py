@@ -5,6 +5,7 @@ contracts them with the designs by matrix products that serve all genes of the t
 first treated as a zero; the positive counts, a minority in single-cell data, are then put in place.
 """
 
+import math
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import pairwise
@@ -13,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sc_glm import rowwise
 from sc_glm.family import Counts, Family, Shape, Terms, pairs, positive_counts
 
 # Entries of a tile: enough to outweigh the cost of calling an operation, few enough for its
@@ -20,6 +22,11 @@ from sc_glm.family import Counts, Family, Shape, Terms, pairs, positive_counts
 _TILE = 32_768
 _TILE_CELLS = 4_096
 _TILE_PRODUCTS = 4_000_000  # entries of a tile's products of designs
+
+# A mean beyond so many times a gene's largest count, at equal exposure, is taken for that. Few
+# counts may have their supremum where the mean is infinite in cells whose zeros another part
+# explains: the likelihood hardly tells, but no prediction should be infinite.
+_LARGEST_MULTIPLE = 100.0
 
 
 def tile_cells(ranks: Sequence[int]) -> int:
@@ -52,8 +59,8 @@ class CountBlock:
         self.n_genes = indptr.numel() - 1
         self.bounds = [*range(0, n_cells, tile), n_cells]
         genes = torch.arange(self.n_genes, device=y.device)
-        self._rows = torch.repeat_interleave(genes, indptr.diff())
-        key = self._rows * n_cells + cells
+        self.rows = torch.repeat_interleave(genes, indptr.diff())
+        key = self.rows * n_cells + cells
         edges = torch.tensor(self.bounds, device=y.device)
         # Where each gene's entries of each tile of cells begin: genes x (tiles + 1).
         self.pointers = torch.searchsorted(key, genes[:, None] * n_cells + edges[None, :])
@@ -62,7 +69,7 @@ class CountBlock:
     def distinct(self) -> tuple[Tensor, Counts, Tensor]:
         """Each gene's distinct counts (pointers, counts) and every entry's place among them."""
         n_values = max(self._values.y.numel(), 1)
-        key, position = torch.unique(self._rows * n_values + self._rank, return_inverse=True)
+        key, position = torch.unique(self.rows * n_values + self._rank, return_inverse=True)
         genes = torch.arange(self.n_genes + 1, device=key.device)
         indptr = torch.searchsorted(key, genes * n_values)
         return indptr, _take(self._values, key % n_values), position
@@ -117,6 +124,7 @@ class Objective:
         stops = [sum(self.ranks[: i + 1]) for i in range(len(self.ranks))]
         self.slices = [slice(stop - k, stop) for stop, k in zip(stops, self.ranks, strict=True)]
         self.n_params = stops[-1]
+        self.ceiling = self._ceiling()
         self.penalty = torch.block_diag(  # type: ignore[no-untyped-call]
             *(basis.penalty for basis in bases)
         )
@@ -125,12 +133,22 @@ class Objective:
             part > 0 and bool((basis.U[:1] == basis.U).all())
             for part, basis in enumerate(self.bases)
         ]
-        self._weighted = [basis.U * weights[:, None] for basis in self.bases]
+        self._across = [basis.U.mT.contiguous() for basis in self.bases]
+        self._weighted = [rowwise.pad(basis.U * weights[:, None]) for basis in self.bases]
+        self._weights = rowwise.pad(weights[:, None])
         self._products: list[Tensor] | None = None
+
+    def _ceiling(self) -> Tensor:
+        """Return the largest predictor of each gene's mean, without the offset."""
+        block, offset = self.block, self.offset
+        largest = offset.new_full((block.n_genes,), float(-offset.min()))
+        exposed = block.counts.log_y - offset[block.cells]
+        largest.scatter_reduce_(0, block.rows, exposed, "amax", include_self=False)
+        return largest + math.log(_LARGEST_MULTIPLE)
 
     def penalty_of(self, theta: Tensor) -> Tensor:
         """Return what the penalty takes off the log-likelihood."""
-        return 0.5 * ((theta @ self.penalty) * theta).sum(1)
+        return 0.5 * (rowwise.product(theta, self.penalty) * theta).sum(1)
 
     def evaluate(self, theta: Tensor, genes: Tensor) -> Evaluation:
         """Evaluate ``genes`` (indices into the block) at ``theta`` (one row per gene)."""
@@ -147,21 +165,23 @@ class Objective:
             for first in range(0, n, step):
                 rows = slice(first, min(first + step, n))
                 terms = self._terms(theta[rows], genes[rows], tile, known and known.rows(rows))
-                value[rows] += terms.value @ self.weights[cells]
+                value[rows] += rowwise.product(terms.value, self._weights[cells])[:, 0]
                 for part, score in enumerate(terms.score):
-                    gradient[rows, self.slices[part]] += score @ self._weighted[part][cells]
+                    contracted = rowwise.product(score, self._weighted[part][cells])
+                    gradient[rows, self.slices[part]] += contracted[:, : self.ranks[part]]
                 for (a, b), weight, product in zip(
                     part_pairs, terms.hessian, products, strict=True
                 ):
-                    hessian[rows, self.slices[a], self.slices[b]] += (weight @ product).view(
-                        weight.shape[0], self.ranks[a], self.ranks[b]
-                    )
+                    contracted = rowwise.product(weight, product)
+                    hessian[rows, self.slices[a], self.slices[b]] += contracted[
+                        :, : self.ranks[a] * self.ranks[b]
+                    ].reshape(-1, self.ranks[a], self.ranks[b])
         for a, b in part_pairs:
             if a != b:
                 upper = hessian[:, self.slices[a], self.slices[b]]
                 hessian[:, self.slices[b], self.slices[a]] = upper.mT
         value -= self.penalty_of(theta)
-        gradient -= theta @ self.penalty
+        gradient -= rowwise.product(theta, self.penalty)
         hessian -= self.penalty
         return Evaluation(value, gradient, hessian)
 
@@ -170,7 +190,12 @@ class Objective:
         if self._products is not None:
             return self._products
         products = [
-            (self._weighted[a][cells, :, None] * self.bases[b].U[cells, None, :]).flatten(1)
+            rowwise.pad(
+                (
+                    self._weighted[a][cells, : self.ranks[a], None]
+                    * self.bases[b].U[cells, None, :]
+                ).flatten(1)
+            )
             for a, b in pairs(len(self.ranks))
         ]
         if len(self.block.bounds) == 2:  # one tile: they are the same in every pass
@@ -183,9 +208,10 @@ class Objective:
         block = self.block
         start, stop = block.bounds[tile : tile + 2]
         predictors = []
-        for part, basis in enumerate(self.bases):
-            U = basis.U[start : start + 1] if self._constant[part] else basis.U[start:stop]
-            predictors.append(theta[:, self.slices[part]] @ U.mT)
+        for part, across in enumerate(self._across):
+            U = across[:, start : start + 1] if self._constant[part] else across[:, start:stop]
+            predictors.append(rowwise.product(theta[:, self.slices[part]], U).contiguous())
+        predictors[0] = torch.minimum(predictors[0], self.ceiling[genes][:, None])
         predictors[0] += self.offset[start:stop]
         terms = self.family.zeros(predictors)
         first, last = block.pointers[genes, tile], block.pointers[genes, tile + 1]
@@ -212,7 +238,7 @@ class Objective:
         starts = indptr[genes]
         lengths = indptr[genes + 1] - starts
         entries, rows = _ranges(starts, lengths)
-        rho = (theta[:, self.slices[1]] @ self.bases[1].U[0])[rows]
+        rho = rowwise.product(theta[:, self.slices[1]], self._across[1][:, :1])[rows, 0]
         counts = _take(y, entries)
         shift = (lengths.cumsum(0) - lengths) - starts
         return _KnownShapes(self.family.shape(counts, rho), position, shift)

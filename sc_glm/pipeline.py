@@ -10,6 +10,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from sc_glm.distributions import NB, ZINB
+from sc_glm.state import StateMixin
 
 
 def _last_step_has(method: str) -> Any:
@@ -32,7 +33,7 @@ def last_step(model: Any, X: Any) -> tuple[Any, Any]:
     return model[-1], model[:-1].transform(X) if len(model) > 1 else X
 
 
-class Pipeline(pipeline.Pipeline):  # type: ignore[misc]
+class Pipeline(StateMixin, pipeline.Pipeline):  # type: ignore[misc]
     """A scikit-learn pipeline that also samples, and predicts distributions.
 
     Takes the parameters of :class:`sklearn.pipeline.Pipeline` and does all that it does. Those

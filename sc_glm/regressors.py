@@ -39,6 +39,11 @@ class NegBinRegressor(CountRegressor):
         Precision of the computation; single precision is for devices without fast double.
     warm_start : bool, default=False
         Whether to start a further fit of the same genes and columns at the last coefficients.
+    checkpoint_dir : str or path-like, default=None
+        Folder in which finished genes are kept as the fit proceeds. If it is cut short, the same
+        fit with the same folder goes on from there, on a machine of the same kind; `n_jobs`,
+        `batch_size` and `device` may be others. The folder stays when the fit is complete, and
+        belongs to it: any other fit is refused, so leave this None in a cross-validation.
     verbose : int, default=0
         Above zero, show a progress bar over genes.
 
@@ -124,6 +129,11 @@ class ZINBRegressor(CountRegressor):
         Precision of the computation; single precision is for devices without fast double.
     warm_start : bool, default=False
         Whether to start a further fit of the same genes and columns at the last coefficients.
+    checkpoint_dir : str or path-like, default=None
+        Folder in which finished genes are kept as the fit proceeds. If it is cut short, the same
+        fit with the same folder goes on from there, on a machine of the same kind; `n_jobs`,
+        `batch_size` and `device` may be others. The folder stays when the fit is complete, and
+        belongs to it: any other fit is refused, so leave this None in a cross-validation.
     verbose : int, default=0
         Above zero, show a progress bar over genes.
 

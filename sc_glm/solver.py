@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sc_glm import rowwise
 from sc_glm.objective import Evaluation, Objective
 
 _FIRST_RADIUS = 2.0
@@ -60,11 +61,11 @@ class _Model:
     @classmethod
     def of(cls, at: Evaluation, floor: Tensor) -> "_Model":
         # A gene without a finite start is given up; its model must not stop the others.
-        curvature, vectors = torch.linalg.eigh(torch.nan_to_num(-at.hessian, 0.0, 0.0, 0.0))
+        curvature, vectors = rowwise.eigh(torch.nan_to_num(-at.hessian, 0.0, 0.0, 0.0))
         rounding = torch.finfo(floor.dtype).eps * curvature.abs().amax(1)
         floor = torch.maximum(floor, rounding)
         curvature = torch.where(curvature.abs() < floor[:, None], floor[:, None], curvature)
-        slope = (vectors.mT @ at.gradient[:, :, None])[:, :, 0]
+        slope = rowwise.apply(vectors.mT, at.gradient)
         return cls(curvature, vectors, slope)
 
     def select(self, keep: Tensor) -> "_Model":
@@ -99,11 +100,11 @@ class _Model:
                 low = torch.where(too_long, middle, low)
                 high = torch.where(too_long, high, middle)
             in_basis[beyond] = slope / (curvature + high[:, None]).clamp_min(tiny)
-        return (self.vectors @ in_basis[:, :, None])[:, :, 0], inside
+        return rowwise.apply(self.vectors, in_basis), inside
 
     def gain(self, step: Tensor) -> Tensor:
         """Gain that the model promises for ``step``."""
-        in_basis = (self.vectors.mT @ step[:, :, None])[:, :, 0]
+        in_basis = rowwise.apply(self.vectors.mT, step)
         return (self.slope * in_basis - 0.5 * self.curvature * in_basis**2).sum(1)
 
 

@@ -1,6 +1,6 @@
 """How a gene's fit ended, in words that are decided from the fitted point."""
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
@@ -8,12 +8,19 @@ from numpy.typing import NDArray
 
 from sc_glm.family import DISPERSION, MEAN, ZERO_INFLATION
 
+FloatArray = NDArray[np.float64]
+
 # Information on a predictor (per unit, squared) under which the counts say nothing about it: its
-# standard error is over 100, and a Newton step along it promises next to no likelihood.
+# standard error is over 100, and a Newton step along it promises next to no likelihood. A predictor
+# that spans many units may have a firm maximum all the same, so that the information on the whole
+# span must be small as well.
 _FLAT = 1e-4
+_FLAT_ALONG = 1e-2
 _SHARE = 0.3  # of a flat direction, to lay it to a part
+_COEFFICIENT_SHARE = 0.05  # of a coefficient in flat directions, to call it undetermined
 _POISSON_GAP = 3.0  # log size less log mean at which a flat size is taken for an infinite one
-_NO_INFLATION = -4.0  # log odds of a structural zero under which a flat one is taken for none
+_NO_SIZE = -7.0  # log size under which counts are zero whatever their mean
+_NO_GAIN = 1e-3  # log-likelihood that a zero inflation must bring to be there at all
 
 
 class Status(StrEnum):
@@ -25,6 +32,7 @@ class Status(StrEnum):
     POISSON_NO_INFLATION = "Poisson boundary, no zero inflation"
     SEPARATED = "separated"
     ALL_ZERO = "all zero"
+    TOO_FEW_COUNTS = "too few counts"
     NOT_IDENTIFIED = "not identified"
     ITERATION_LIMIT = "iteration limit"
 
@@ -43,66 +51,119 @@ class Status(StrEnum):
         return self in {
             Status.SEPARATED,
             Status.ALL_ZERO,
+            Status.TOO_FEW_COUNTS,
             Status.NOT_IDENTIFIED,
             Status.ITERATION_LIMIT,
         }
 
 
-def judge(
-    information: NDArray[np.float64],
-    converged: NDArray[np.bool_],
-    highest: dict[str, NDArray[np.float64]],
-    ranks: Sequence[int],
-) -> list[Status]:
-    """Decide each gene's status.
+def flat_directions(information: FloatArray, coordinates: FloatArray) -> FloatArray:
+    """Find the directions in which genes' likelihoods are flat.
 
     Parameters
     ----------
     information : ndarray of shape (n_genes, n_params, n_params)
         Observed information in coordinates whose unit is a unit of a predictor.
-    converged : ndarray of shape (n_genes,)
-        Whether the solver met its tolerance.
-    highest : dict of str to ndarray of shape (n_genes,)
-        Each part's largest predictor over the cells.
-    ranks : sequence of int
-        Number of coordinates of each part, in the order of ``highest``.
+    coordinates : ndarray of shape (n_genes, n_params)
+        The fitted points.
 
     Returns
     -------
-    list of Status
+    ndarray of shape (n_genes, n_params, n_params)
+        In each matrix, columns of length one, or zero for directions that are not flat.
     """
     # Without a finite start there is no information, and no convergence either.
-    curvature, directions = np.linalg.eigh(np.nan_to_num(information, posinf=0.0, neginf=0.0))
-    rounding = np.finfo(float).eps * np.abs(curvature).max(axis=1, initial=0.0)
-    flat = curvature < np.maximum(_FLAT, 100 * rounding)[:, None]
-    weight = np.where(flat[:, None, :], directions**2, 0.0).sum(axis=2)
-    stops = np.cumsum([0, *ranks])
-    runs_away = {
-        part: weight[:, start:stop].sum(axis=1) > _SHARE
-        for part, start, stop in zip(highest, stops, stops[1:], strict=False)
-    }
+    finite = np.nan_to_num(information, posinf=0.0, neginf=0.0)
+    curvature, directions = np.linalg.eigh(finite)
+    rounding = 100 * np.finfo(float).eps * np.abs(curvature).max(axis=1, initial=0.0)
+    span = np.einsum("gij,gi->gj", directions, coordinates)
+    flat = (curvature < _FLAT) & (curvature * span**2 < _FLAT_ALONG)
+    flat |= curvature < rounding[:, None]
+    return np.where(flat[:, None, :], directions, 0.0)
+
+
+@dataclass(frozen=True)
+class Endpoints:
+    """What is known of genes at their fitted points.
+
+    Attributes
+    ----------
+    flat : ndarray of shape (n_genes, n_params, n_params)
+        Directions in which the likelihood is flat, see :func:`flat_directions`.
+    ranks : dict of str to int
+        Number of coordinates of each part, in their order.
+    converged : ndarray of bool of shape (n_genes,)
+        Whether the solver met its tolerance.
+    n_positive : ndarray of int of shape (n_genes,)
+        Number of positive counts.
+    poisson_gap : ndarray of shape (n_genes,)
+        Log size less log mean, the largest at a positive count.
+    lowest_size : ndarray of shape (n_genes,)
+        Smallest log size of all cells.
+    inflation_gain : ndarray of shape (n_genes,)
+        Log-likelihood that is lost without the zero inflation.
+    """
+
+    flat: FloatArray
+    ranks: dict[str, int]
+    converged: NDArray[np.bool_]
+    n_positive: NDArray[np.int64]
+    poisson_gap: FloatArray
+    lowest_size: FloatArray
+    inflation_gain: FloatArray
+
+    def slices(self) -> dict[str, slice]:
+        """Where each part's coordinates stand."""
+        stops = np.cumsum([0, *self.ranks.values()])
+        return {
+            part: slice(start, stop)
+            for part, start, stop in zip(self.ranks, stops, stops[1:], strict=False)
+        }
+
+
+def judge(at: Endpoints) -> list[Status]:
+    """Decide each gene's status."""
+    weight = (at.flat**2).sum(axis=2)
+    runs_away = {part: weight[:, own].sum(axis=1) > _SHARE for part, own in at.slices().items()}
     return [
-        _one(
-            bool(converged[g]),
-            {part for part, runs in runs_away.items() if runs[g]},
-            {part: float(top[g]) for part, top in highest.items()},
-        )
-        for g in range(len(converged))
+        _one(at, gene, {part for part, runs in runs_away.items() if runs[gene]})
+        for gene in range(len(at.converged))
     ]
 
 
-def _one(converged: bool, runs_away: set[str], highest: dict[str, float]) -> Status:
-    if not converged:
+def _one(at: Endpoints, gene: int, runs_away: set[str]) -> Status:
+    if at.n_positive[gene] == 0:
+        return Status.ALL_ZERO
+    if not at.converged[gene]:
         return Status.ITERATION_LIMIT
-    poisson = highest[DISPERSION] > highest[MEAN] + _POISSON_GAP
-    no_inflation = highest.get(ZERO_INFLATION, 0.0) < _NO_INFLATION
-    if MEAN in runs_away or (ZERO_INFLATION in runs_away and not no_inflation):
+    no_inflation = at.inflation_gain[gene] < _NO_GAIN
+    vanishing_size = DISPERSION in runs_away and at.lowest_size[gene] < _NO_SIZE
+    if MEAN in runs_away or vanishing_size or (ZERO_INFLATION in runs_away and not no_inflation):
         return Status.SEPARATED
-    if DISPERSION in runs_away and not poisson:
-        return Status.NOT_IDENTIFIED
+    if DISPERSION in runs_away and at.poisson_gap[gene] < _POISSON_GAP:
+        scarce = at.n_positive[gene] <= sum(at.ranks.values())
+        return Status.TOO_FEW_COUNTS if scarce else Status.NOT_IDENTIFIED
     return {
         frozenset[str](): Status.CONVERGED,
         frozenset({DISPERSION}): Status.POISSON,
         frozenset({ZERO_INFLATION}): Status.NO_INFLATION,
         frozenset({DISPERSION, ZERO_INFLATION}): Status.POISSON_NO_INFLATION,
     }[frozenset(runs_away)]
+
+
+def undetermined(flat: FloatArray, to_coef: FloatArray) -> NDArray[np.bool_]:
+    """Tell which coefficients of a part the counts leave open.
+
+    Parameters
+    ----------
+    flat : ndarray of shape (n_genes, rank, n_params)
+        The part's share of the flat directions.
+    to_coef : ndarray of shape (n_columns, rank)
+        Coefficients from coordinates.
+
+    Returns
+    -------
+    ndarray of bool of shape (n_columns, n_genes)
+    """
+    moved = np.linalg.norm(np.einsum("pr,grk->gpk", to_coef, flat), axis=2)
+    return (moved > _COEFFICIENT_SHARE * np.linalg.norm(to_coef, axis=1)).T

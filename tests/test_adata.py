@@ -154,6 +154,93 @@ def test_params_survive_files(adata, tmp_path, suffix):
     assert "sc_glm_zero_inflation" not in stored.varm
 
 
+@pytest.mark.filterwarnings(ZARR_FORMAT)
+@pytest.mark.parametrize("suffix", ["h5ad", "zarr"])
+def test_params_are_read_without_unpickling(adata, tmp_path, suffix, monkeypatch):
+    model = scg.fit(adata, pipeline("~ pseudotime"))
+    path = tmp_path / f"cells.{suffix}"
+    getattr(adata, f"write_{suffix}")(path)
+
+    def refuse(*_, **__):
+        pytest.fail("a pickle is read")
+
+    for name in ("load", "loads", "Unpickler", "_Unpickler"):
+        monkeypatch.setattr(pickle, name, refuse)
+    assert_params(scg.read_params(getattr(anndata, f"read_{suffix}")(path)), model.params_)
+
+
+class Payload:
+    """Says so when it is unpickled, or spelled out."""
+
+    def __reduce__(self):
+        return pytest.fail, ("a payload is run",)
+
+    def __str__(self):
+        return pytest.fail("a payload is run")
+
+    __array__ = __float__ = __str__
+
+
+DAMAGE = {
+    "a pickle as column names": (
+        lambda entry, _: entry["columns"].update(
+            mean=np.frombuffer(pickle.dumps(Payload()), dtype=np.uint8)
+        ),
+        r"uns\['sc_glm'\]\['columns'\]\['mean'\] is damaged",
+    ),
+    "a pickle as coefficients": (
+        lambda _, varm: varm.update(
+            sc_glm_mean=np.tile(np.frombuffer(pickle.dumps(Payload()), np.uint8), (4, 1))
+        ),
+        r"varm\['sc_glm_mean'\] is damaged.*uint8",
+    ),
+    "columns of one word": (
+        lambda entry, _: entry["columns"].update(mean="Intercept"),
+        r"\['mean'\] is damaged",
+    ),
+    "no columns of a part": (
+        lambda entry, _: entry["columns"].pop("mean"),
+        r"\['mean'\] is damaged",
+    ),
+    "one list of columns": (
+        lambda entry, _: entry.update(columns=np.array(["Intercept"])),
+        r"\['columns'\] is damaged",
+    ),
+    "no parts": (
+        lambda entry, _: entry.update(parts=np.array([1.0])),
+        r"\['parts'\] is damaged",
+    ),
+    "a column too many": (
+        lambda entry, _: entry["columns"].update(mean=np.array(["a", "b", "c"], dtype=object)),
+        r"varm\['sc_glm_mean'\] is damaged: it must hold 3.*\(4, 2\)",
+    ),
+    "no coefficients of a part": (
+        lambda _, varm: varm.pop("sc_glm_dispersion"),
+        r"varm\['sc_glm_dispersion'\] is damaged",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("stored", [False, True])
+def test_damaged_params_are_refused(adata, tmp_path, damage, stored):
+    scg.fit(adata, pipeline("~ pseudotime"))
+    change, words = DAMAGE[damage]
+    change(adata.uns["sc_glm"], adata.varm)
+    if stored:
+        adata.write_h5ad(tmp_path / "cells.h5ad")
+        adata = anndata.read_h5ad(tmp_path / "cells.h5ad")
+    with pytest.raises(ValueError, match=words):
+        scg.read_params(adata)
+
+
+def test_objects_in_place_of_params_are_not_touched(adata):
+    scg.fit(adata, pipeline("~ pseudotime"))
+    adata.uns["sc_glm"]["columns"]["mean"] = [Payload(), Payload()]
+    with pytest.raises(ValueError, match=r"\['mean'\] is damaged"):
+        scg.read_params(adata)
+
+
 def test_params_follow_a_subset_of_the_genes(adata):
     model = scg.fit(adata, pipeline("~ pseudotime"))
     some = [GENES[2], GENES[0]]

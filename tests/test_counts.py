@@ -245,7 +245,7 @@ def test_a_negative_value_in_integers():
         (Y[:3], "X has 4 rows, y has 3"),
         (sp.csr_array(Y[:3]), "X has 4 rows, y has 3"),
         (np.zeros((4, 0)), "0 feature"),
-        (np.array([["a", "b"]] * 4), "strings"),
+        (np.array([["a", "b"]] * 4), "numbers, not <U1"),
         (np.full(4, 1j), "Complex"),
         (np.zeros((4, 2, 2)), "dim 3"),
         (pd.DataFrame(np.ones((4, 3)), columns=["Ins1", "Gcg", "Ins1"]), "'Ins1'"),
@@ -254,7 +254,7 @@ def test_a_negative_value_in_integers():
             pd.DataFrame(np.ones((4, 2)), columns=pd.MultiIndex.from_tuples([("a", 1), ("a", 2)])),
             "MultiIndex",
         ),
-        (pd.DataFrame({"a": ["x"] * 4}), "'x'"),
+        (pd.DataFrame({"a": ["x"] * 4}), "'a' (object)"),
         (pd.DataFrame({"a": pd.to_datetime(["2020"] * 4)}), "datetime64"),
         (
             pd.DataFrame({"a": pd.array([1, 2, None, 4], dtype="Int64")}),

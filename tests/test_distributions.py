@@ -1,5 +1,7 @@
 import itertools
 import pickle
+import runpy
+from pathlib import Path
 
 import mpmath
 import numpy as np
@@ -11,6 +13,7 @@ from scipy import stats
 
 from sc_glm.distributions import NB, ZINB
 
+DOC = Path(__file__).parents[1] / "doc"
 SIZES = 10.0 ** np.arange(-8, 13, 4)
 MEANS = 10.0 ** np.arange(-12, 10, 3)
 COUNTS = np.array([0.0, 1, 2, 7, 40, 1e3, 1e6])
@@ -121,6 +124,29 @@ def test_log_tails_beyond_underflow(k, mu, r):
     assert near(k) == 0
     assert_allclose(ZINB(mu, r, 0.0).logcdf(k), dist.logcdf(k), rtol=1e-15)
     assert_allclose(ZINB(mu, r, 0.25).logsf(k), dist.logsf(k) + np.log(0.75), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("k", "mu", "r"),
+    [
+        (0, 1e-12, 1e12),
+        (2, 18.5, 2.3e9),
+        (90, 200.0, 50.0),
+        (400, 328.0, 5e9),
+        (1100, 73.5, 57.0),
+    ],
+)
+@pytest.mark.parametrize("pi", [0.0, 1e-12, 0.3])
+def test_quantiles_are_exact_on_either_side_of_a_step(k, mu, r, pi):
+    with mpmath.workdps(50):
+        lower, upper = exact_tails(k, mu, r)
+        cdf, sf = float(pi + (1 - mpmath.mpf(pi)) * lower), float((1 - mpmath.mpf(pi)) * upper)
+    dist = ZINB(mu, r, pi) if pi else NB(mu, r)
+    if cdf < 0.9:
+        assert_array_equal(dist.ppf([cdf * (1 - 1e-11), cdf * (1 + 1e-11)]), [k, k + 1])
+    if sf < 0.9:
+        assert_array_equal(dist.isf([sf * (1 + 1e-11), sf * (1 - 1e-11)]), [k, k + 1])
+    assert min(cdf, sf) < 0.9
 
 
 @pytest.mark.parametrize("k", [0, 1, 5, 300])
@@ -415,3 +441,27 @@ def test_scalars_in_scalars_out():
 def test_invalid_parameters(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_the_table_of_errors_in_the_documentation(capsys):
+    """Its script runs, every function is within the bound, and the page has the same rows."""
+    script = runpy.run_path(str(DOC / "benchmarks" / "numerics.py"))
+    script["main"](n_random=100)
+    rows = table_rows(capsys.readouterr().out)
+    documented = table_rows((DOC / "numerics.rst").read_text())
+    assert [row[0] for row in rows] == [row[0] for row in documented]
+    assert len(rows) == 13 + 17
+    for table in (rows, documented):
+        for name, points, error, _ in table:
+            assert int(points) > 300, name
+            if name.endswith("ppf"):
+                assert error == "0 counts off", name
+            elif "float32" in name:
+                assert float(error) < (1e-4 if "y <=" in name else 0.1), name
+            else:
+                assert 0 < float(error) <= 1e-9, name
+
+
+def table_rows(text):
+    lines = [line.strip() for line in text.splitlines() if line.strip().startswith("| ")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]

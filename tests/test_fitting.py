@@ -1,12 +1,26 @@
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import fields, replace
+from pathlib import Path
+
+import joblib
 import numpy as np
+import psutil
 import pytest
 import scipy.sparse as sp
 import torch
-from numpy.testing import assert_allclose, assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal, assert_equal
+from pandas.testing import assert_frame_equal
 from scipy import stats
+from sklearn.exceptions import ConvergenceWarning
 
-from sc_glm import block, fitting
-from sc_glm.block import Designs, GeneFits, Settings
+from sc_glm import NegBinRegressor, block, fitting
+from sc_glm.block import Designs, GeneFits, Settings, fit_block
+from sc_glm.checkpoint import Checkpoint
 from sc_glm.counts import CountMatrix
 from sc_glm.design import PartDesign
 from sc_glm.family import NegBinFamily, ZINBFamily
@@ -109,7 +123,7 @@ def test_log_likelihood_is_scipys_and_weighted():
 def test_log_likelihood_excludes_the_penalty():
     free = PartDesign.of(COVARIATE, WEIGHTS)
     ridge = PartDesign.of(COVARIATE, WEIGHTS, penalised=np.array([False, True]))
-    ridge = PartDesign(ridge.U, ridge.to_coef, 50 * ridge.penalty)
+    ridge = replace(ridge, penalty=50 * ridge.penalty)
     size = PartDesign.of(INTERCEPT, WEIGHTS)
     plain, shrunk = (
         fit(NegBinFamily(), Designs({"mean": mean, "dispersion": size}, OFFSET, WEIGHTS))
@@ -206,12 +220,19 @@ def test_progress(capsys, progress):
 
 def test_join_puts_blocks_side_by_side():
     blocks = [
-        GeneFits({"mean": np.ones((2, 1))}, np.array([-1.0]), np.array([3]), [Status.POISSON]),
+        GeneFits(
+            {"mean": np.ones((2, 1))},
+            np.array([-1.0]),
+            np.array([3]),
+            [Status.POISSON],
+            {"mean": np.ones((2, 1), bool)},
+        ),
         GeneFits(
             {"mean": np.zeros((2, 2))},
             np.array([-2.0, -3.0]),
             np.array([4, 5]),
             [Status.CONVERGED, Status.ALL_ZERO],
+            {"mean": np.zeros((2, 2), bool)},
         ),
     ]
     fits = GeneFits.join(blocks)
@@ -219,6 +240,7 @@ def test_join_puts_blocks_side_by_side():
     assert_array_equal(fits.log_likelihood, [-1, -2, -3])
     assert_array_equal(fits.n_iter, [3, 4, 5])
     assert fits.status == [Status.POISSON, Status.CONVERGED, Status.ALL_ZERO]
+    assert_array_equal(fits.undetermined["mean"], [[True, False, False]] * 2)
 
 
 def test_results_own_their_memory_and_are_numpys():
@@ -226,3 +248,241 @@ def test_results_own_their_memory_and_are_numpys():
     for array in (*fits.coef.values(), fits.log_likelihood, fits.n_iter):
         assert type(array) is np.ndarray
     assert fits.n_iter.dtype.kind == "i"
+
+
+def assert_identical(fits, expected):
+    for field in fields(GeneFits):
+        assert_equal(getattr(fits, field.name), getattr(expected, field.name))
+
+
+class Counted:
+    """Counts the genes that are fitted, and is interrupted before there are too many."""
+
+    def __init__(self, most=N_GENES):
+        self.n_genes, self.most = 0, most
+
+    def __call__(self, family, counts, *others):
+        if self.n_genes + counts.shape[0] > self.most:
+            raise KeyboardInterrupt
+        self.n_genes += counts.shape[0]
+        return fit_block(family, counts, *others)
+
+
+@pytest.fixture
+def cut_short(tmp_path, monkeypatch):
+    """Return a function that fits a model up to its fourth gene, and leaves a checkpoint."""
+
+    def begin(*model, **options):
+        with monkeypatch.context() as patch:
+            patch.setattr(fitting, "fit_block", Counted(most=4))
+            with pytest.raises(KeyboardInterrupt):
+                fit(*model, batch_size=2, checkpoint_dir=tmp_path / "fit", **options)
+        return tmp_path / "fit"
+
+    return begin
+
+
+@pytest.mark.parametrize("warm", [False, True])
+@pytest.mark.parametrize("model", MODELS)
+def test_a_fit_goes_on_where_it_was_cut_short(cut_short, monkeypatch, model, warm):
+    start = fit(*MODELS[model]).coef if warm else None
+    expected = fit(*MODELS[model], batch_size=2, start=start)
+    folder = cut_short(*MODELS[model], start=start)
+    counted = Counted()
+    monkeypatch.setattr(fitting, "fit_block", counted)
+    fits = fit(*MODELS[model], batch_size=2, start=start, checkpoint_dir=folder)
+    assert counted.n_genes == 3
+    assert_identical(fits, expected)
+
+
+def test_a_fit_that_is_complete_is_read(tmp_path, monkeypatch):
+    fits = fit(*NB, batch_size=3, checkpoint_dir=tmp_path)
+    monkeypatch.setattr(fitting, "fit_block", Counted(most=0))
+    for options in ({"batch_size": 3}, {"batch_size": 2}, {"y": sp.csr_matrix(Y)}):
+        assert_identical(fit(*NB, **options, checkpoint_dir=tmp_path), fits)
+
+
+@pytest.mark.parametrize("options", [{"batch_size": 3}, {"batch_size": 1}, {"n_jobs": 2}])
+def test_a_fit_may_go_on_in_other_blocks_and_with_other_workers(cut_short, options):
+    fits = fit(*ZINB, **options, checkpoint_dir=cut_short(*ZINB))
+    assert_identical(fits, fit(*ZINB, batch_size=2))
+
+
+def test_a_block_that_was_lost_is_fitted_again(tmp_path, monkeypatch):
+    fits = fit(*NB, batch_size=2, checkpoint_dir=tmp_path)
+    (tmp_path / "genes-000002-000004.npz").unlink()
+    counted = Counted()
+    monkeypatch.setattr(fitting, "fit_block", counted)
+    assert_identical(fit(*NB, batch_size=2, checkpoint_dir=tmp_path), fits)
+    assert counted.n_genes == 2
+
+
+@pytest.mark.parametrize(
+    ("done", "size", "expected"),
+    [
+        ([], 3, [(0, 3), (3, 6), (6, 7)]),
+        ([], 9, [(0, 7)]),
+        ([(0, 2), (2, 4)], 2, [(4, 6), (6, 7)]),
+        ([(0, 2), (4, 6)], 2, [(2, 4), (6, 7)]),
+        ([(2, 5)], 3, [(0, 2), (5, 6), (6, 7)]),
+        ([(0, 7)], 2, []),
+    ],
+)
+def test_what_remains_is_cut_where_it_would_have_been(done, size, expected):
+    fits = {
+        first: GeneFits({}, np.zeros(0), np.zeros(0, int), [Status.CONVERGED] * (stop - first), {})
+        for first, stop in done
+    }
+    assert fitting._remaining(fits, 7, size) == [slice(*genes) for genes in expected]
+
+
+def test_progress_begins_at_what_is_done(cut_short, capsys):
+    folder = cut_short(*NB)
+    capsys.readouterr()
+    fit(*NB, batch_size=2, progress=True, checkpoint_dir=folder)
+    shown = capsys.readouterr().err
+    assert "4/7" in shown
+    assert "7/7" in shown
+    assert "0/7" not in shown
+
+
+def test_another_fit_is_refused_before_fitting(cut_short, monkeypatch):
+    folder = cut_short(*NB)
+    monkeypatch.setattr(fitting, "fit_block", Counted(most=0))
+    with pytest.raises(ValueError, match="differs in: counts"):
+        fit(*NB, y=Y + 1, checkpoint_dir=folder)
+
+
+@pytest.fixture
+def _full_disk(monkeypatch):
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Checkpoint, "write", fail)
+
+
+@pytest.mark.usefixtures("_full_disk")
+def test_an_error_while_workers_are_busy_is_told_alone(tmp_path):
+    with joblib.parallel_config("threading"), pytest.raises(OSError, match="No space") as error:
+        fit(*NB, batch_size=1, n_jobs=2, checkpoint_dir=tmp_path)
+    assert error.value.__context__ is None
+
+
+@pytest.mark.usefixtures("_full_disk")
+def test_an_error_stops_the_workers_at_once(tmp_path, monkeypatch):
+    stopped = []
+
+    def run(tasks):
+        try:
+            yield from (function(*block) for function, block, _ in tasks)
+        finally:
+            stopped.append(True)
+
+    monkeypatch.setattr(joblib, "Parallel", lambda **_: run)
+    with pytest.raises(OSError, match="No space") as error:  # held, and its frames with it
+        fit(*NB, batch_size=1, checkpoint_dir=tmp_path)
+    assert error.traceback
+    assert stopped
+
+
+PATIENCE = 120  # seconds, for a machine that is busy with other things
+
+
+def wait_until(condition):
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+class LongFit:
+    """A process that runs ``long_fit.py``: of eight genes, the last four are never done."""
+
+    def __init__(self, folder, n_jobs):
+        self.folder, self.n_jobs = folder, n_jobs
+        self.X = X[:, None]
+        self.y = np.c_[Y, Y[:, ::-1]][:, :8]
+        self.y[5, 4:] = self.y.max() + 1
+        np.savez(folder / "data.npz", X=self.X, y=self.y)
+        script = Path(__file__).with_name("long_fit.py")
+        self.process = subprocess.Popen(  # noqa: S603 - our own code
+            [sys.executable, script, folder, str(n_jobs)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        with contextlib.suppress(ProcessLookupError):  # the test did it
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.communicate()
+
+    def begin(self):
+        """Begin a fit; return the processes that fit, once they have done what can be done."""
+        for path in self.folder.glob("waiting-*"):
+            path.unlink()
+        self.process.stdin.write("fit\n")
+        self.process.stdin.flush()
+        wait_until(lambda: len(self.blocks()) == 2 and len(self.waiting()) == self.n_jobs)
+        return self.waiting()
+
+    def waiting(self):
+        return [int(path.name.split("-")[1]) for path in self.folder.glob("waiting-*")]
+
+    def blocks(self):
+        return sorted(path.name for path in self.folder.glob("checkpoint/*.npz"))
+
+    def ending(self):
+        return self.process.stdout.readline()
+
+    def check_going_on(self):
+        """Go on with what the process has left, and compare with a fit that was not cut short."""
+        assert self.blocks() == ["genes-000000-000002.npz", "genes-000002-000004.npz"]
+        model = NegBinRegressor(batch_size=2, checkpoint_dir=self.folder / "checkpoint")
+        whole = NegBinRegressor(batch_size=2)
+        assert len(self.blocks()) == 2
+        for estimator in (model, whole):
+            with pytest.warns(ConvergenceWarning, match="1 all zero"):
+                estimator.fit(self.X, self.y)
+        assert len(self.blocks()) == 4
+        for part, table in whole.params_.items():
+            assert_frame_equal(model.params_[part], table, check_exact=True)
+        assert_array_equal(model.log_likelihood_, whole.log_likelihood_)
+        assert_array_equal(model.status_, whole.status_)
+
+
+def all_gone(pids):
+    return not any(psutil.pid_exists(pid) for pid in pids)
+
+
+def test_a_fit_survives_interruption_and_the_death_of_its_process(tmp_path):
+    with LongFit(tmp_path, n_jobs=1) as run:
+        assert run.begin() == [run.process.pid]
+        os.kill(run.process.pid, signal.SIGINT)
+        ending = run.ending()
+        assert ending.startswith("KeyboardInterrupt()")
+        assert "_'" not in ending  # no attribute of a fitted estimator
+        run.begin()
+        run.process.kill()
+        assert run.process.wait(PATIENCE) == -signal.SIGKILL
+        run.check_going_on()
+
+
+def test_a_fit_survives_the_death_and_the_interruption_of_its_workers(tmp_path):
+    with LongFit(tmp_path, n_jobs=2) as run:
+        workers = run.begin()
+        assert run.process.pid not in workers
+        os.kill(workers[0], signal.SIGKILL)
+        ending = run.ending()
+        assert "A worker was killed, most likely for lack of memory, when 4 of 8 genes" in ending
+        assert "TerminatedWorkerError" in ending
+        wait_until(lambda: all_gone(workers))
+        workers = run.begin()
+        os.killpg(run.process.pid, signal.SIGINT)  # as a terminal does
+        assert run.ending().startswith("KeyboardInterrupt()")
+        wait_until(lambda: all_gone(workers))
+        run.check_going_on()

@@ -187,7 +187,7 @@ def test_alias_of_another_column_is_refused():
 
 
 def test_expressions_over_several_columns(cells):
-    design = fit(cells, "~ 0 + {(x + depth) ** 2} + I(batch.clip(lower=2))").transform(cells)
+    design = fit(cells, "~ 0 + {(x + depth) ** 2} + np.maximum(batch, 2)").transform(cells)
     assert_allclose(design.iloc[:, 0], (cells["x"] + cells["depth"]) ** 2)
     assert_array_equal(design.iloc[:, 1], cells["batch"].clip(lower=2))
 
@@ -365,7 +365,6 @@ def test_every_row_is_transformed_alone(data):
         "~ I(x - np.min(x))",
         "~ x.rank()",
         "~ I(np.arange(len(x)))",
-        "~ I(np.random.normal(size=len(x)))",
         "~ {np.mean(x)}",
         "~ lag(x)",
         "~ {center(x) + center(x)}",  # formulaic keeps no state for the first of two equal calls
@@ -433,7 +432,7 @@ def test_numbers_in_categories_stay_levels():
 # Errors
 
 
-@pytest.mark.parametrize("formula", ["~ kind", "~ C(kind)", "~ 0 + kind:x", "~ kind.str.upper()"])
+@pytest.mark.parametrize("formula", ["~ kind", "~ C(kind)", "~ 0 + kind:x"])
 @pytest.mark.parametrize("dtype", ["object", "category"])
 def test_unseen_level(cells, formula, dtype):
     model = fit(cells, "~ 1", dispersion=formula)
@@ -489,9 +488,10 @@ def test_results_that_are_not_finite(cells, formula, name):
         fit(cells, formula)
 
 
-def test_computed_missing_level(cells):
-    with pytest.raises(ValueError, match=r"^mean=.*unknown level nan"):
-        fit(cells, "~ C(kind.map({'a': 'A', 'b': 'B'}))")
+def test_computed_unknown_level(cells):
+    model = fit(cells, "~ C(np.where(x > -9, kind, 'low'))")
+    with pytest.raises(ValueError, match=r"^mean=.*unknown level 'low'"):
+        model.transform(cells.assign(x=-10))
 
 
 @pytest.mark.parametrize("spline", ["bs(x, df=5)", "cs(x, df=4, extrapolation='raise')"])

@@ -12,7 +12,7 @@ from sc_glm import NegBinRegressor, ZINBRegressor, search
 from sc_glm.design import PartDesign
 from sc_glm.family import NegBinFamily, ZINBFamily
 from sc_glm.objective import PartBasis
-from sc_glm.search import Problem
+from sc_glm.problem import Problem
 
 N_CELLS = 500
 RNG = np.random.default_rng(21)

@@ -1,0 +1,287 @@
+"""Finished blocks of genes, kept in a folder, from which a fit that was cut short goes on.
+
+The folder holds ``manifest.json``, which says what is fitted, and a file for each block of genes,
+named by the first of them and the one after the last. Every file is put in place at once, so that a
+fit that is killed, or another one that writes to the same folder, leaves none half written.
+"""
+
+import io
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields
+from hashlib import blake2b
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+from uuid import uuid4
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sc_glm.block import Designs, GeneFits, Settings
+from sc_glm.counts import CountMatrix
+from sc_glm.design import FloatArray
+from sc_glm.family import Family
+
+_FORMAT = 1
+_MANIFEST = "manifest.json"
+_BLOCK = re.compile(r"genes-(\d+)-(\d+)\.npz")
+_ABOUT = "about"  # entry of a block that is no array of results
+_HASHED_ENTRIES = 4_000_000  # of the matrix at a time
+
+Fingerprint = dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A folder of finished blocks of one fit.
+
+    Attributes
+    ----------
+    folder : Path
+    problem : str
+        Digest of all that the results depend on.
+    n_columns : dict of str to int
+        Number of coefficients of each part.
+    n_genes : int
+        Number of genes of the whole fit.
+    """
+
+    folder: Path
+    problem: str
+    n_columns: dict[str, int]
+    n_genes: int
+
+    @classmethod
+    def open(
+        cls,
+        folder: str | os.PathLike[str],
+        family: Family,
+        counts: CountMatrix,
+        designs: Designs,
+        settings: Settings,
+        *,
+        start: dict[str, FloatArray] | None,
+    ) -> "Checkpoint":
+        """Open the checkpoint of a fit, or begin it where there is nothing yet.
+
+        Parameters
+        ----------
+        folder : path-like
+            Made if it does not exist.
+        family, counts, designs, settings, start
+            What :func:`~sc_glm.fitting.fit_genes` is given.
+
+        Raises
+        ------
+        ValueError
+            If the folder is a file, holds something else, or the checkpoint of another fit; the
+            message says what differs.
+        OSError
+            If the folder cannot be made or written.
+        """
+        folder = Path(folder)
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"checkpoint_dir={str(folder)!r} is a file; name a folder.")
+        here = fingerprint(family, counts, designs, settings, start)
+        manifest = folder / _MANIFEST
+        content = json.dumps(here, indent=2).encode()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if manifest.exists():
+                _check_manifest(manifest, here)
+            else:
+                _check_empty(folder)
+            _put(manifest, content)  # every time: better to learn now that it cannot be written
+        except OSError as error:
+            raise OSError(
+                f"checkpoint_dir={str(folder)!r} cannot be made or written: {error}"
+            ) from error
+        n_columns = {part: len(design.to_coef) for part, design in designs.parts.items()}
+        return cls(folder, blake2b(content, digest_size=16).hexdigest(), n_columns, counts.n_genes)
+
+    def read(self) -> dict[int, GeneFits]:
+        """Return the finished blocks by their first gene.
+
+        Raises
+        ------
+        ValueError
+            If a file is damaged or belongs to another fit.
+        """
+        names = (_BLOCK.fullmatch(path.name) for path in self.folder.iterdir())
+        ranges = ((int(name[1]), int(name[2])) for name in names if name)
+        blocks = {}
+        reached = 0
+        # Fits that cut the genes differently may have overlapped: the longer block is taken.
+        for first, stop in sorted(ranges, key=lambda genes: (genes[0], -genes[1])):
+            if first >= reached:
+                blocks[first] = self._read(first, stop)
+                reached = stop
+        return blocks
+
+    def write(self, first: int, fits: GeneFits) -> None:
+        """Keep a finished block, whose first gene is ``first``."""
+        arrays: dict[str, NDArray[Any]] = {}
+        about: dict[str, Any] = {"problem": self.problem, "first": first}
+        for field in fields(fits):
+            value = getattr(fits, field.name)
+            if isinstance(value, dict):
+                arrays |= {f"{field.name}.{key}": array for key, array in value.items()}
+            elif isinstance(value, np.ndarray):
+                arrays[field.name] = value
+            else:
+                about[field.name] = value
+        arrays[_ABOUT] = np.array(json.dumps(about, default=sorted))  # a set as a list
+        buffer = io.BytesIO()
+        np.savez(buffer, allow_pickle=False, **arrays)
+        _put(self._path(first, first + len(fits.status)), buffer.getvalue())
+
+    def _path(self, first: int, stop: int) -> Path:
+        return self.folder / f"genes-{first:06d}-{stop:06d}.npz"
+
+    def _read(self, first: int, stop: int) -> GeneFits:
+        path = self._path(first, stop)
+        try:
+            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
+                arrays = dict(file)
+            about = json.loads(arrays.pop(_ABOUT).item())
+            fits = _restored(arrays, about)
+            self._check(fits, about, first, stop)
+        except Exception as error:  # a damaged file makes its readers fail in many ways
+            raise ValueError(
+                f"{path} is no block of this fit, or damaged: {error}. Delete it to have its genes "
+                "fitted again."
+            ) from error
+        return fits
+
+    def _check(self, fits: GeneFits, about: dict[str, Any], first: int, stop: int) -> None:
+        if (about["problem"], about["first"]) != (self.problem, first):
+            raise ValueError("it belongs to another fit")
+        n_genes = stop - first
+        expected = {part: (n, n_genes) for part, n in self.n_columns.items()}
+        as_expected = [
+            {part: array.shape for part, array in value.items()} == expected
+            if isinstance(value, dict)
+            else len(value) == n_genes
+            for value in (getattr(fits, field.name) for field in fields(fits))
+        ]
+        if stop > self.n_genes or not all(as_expected):
+            raise ValueError("its shapes are not those of its genes' results")
+        if not all(np.isfinite(coef).all() for coef in fits.coef.values()):
+            raise ValueError("it has coefficients that are not finite")
+
+
+def fingerprint(
+    family: Family,
+    counts: CountMatrix,
+    designs: Designs,
+    settings: Settings,
+    start: dict[str, FloatArray] | None,
+) -> Fingerprint:
+    """Return what the results of a fit depend on: settings in clear, data as digests.
+
+    How the fit is computed is no part of it: blocks and workers do not change results, and a device
+    changes no more than rounding. Designs count in the form in which they are fitted.
+    """
+    return {
+        "settings": {
+            "format": _FORMAT,
+            "version": version("sc_glm"),
+            "family": repr(family),
+            "number of cells": len(counts),
+            "number of genes": counts.n_genes,
+            "max_iter": int(settings.max_iter),
+            "tol": float(settings.tol),
+            "dtype": str(settings.dtype),
+        },
+        "data": {
+            "counts": _digest(_compressed(counts)),
+            "gene names": _digest([np.array(list(counts.names), dtype=np.str_)]),
+            "offset": _digest([designs.offset]),
+            "weights": _digest([designs.weights]),
+            **{f"{p} design": _digest([d.U, d.to_coef]) for p, d in designs.parts.items()},
+            **{f"{p} penalty": _digest([d.penalty]) for p, d in designs.parts.items()},
+            "warm start": None if start is None else _digest(start.values()),
+        },
+    }
+
+
+def _digest(arrays: Iterable[NDArray[Any]]) -> str:
+    digest = blake2b(digest_size=16)
+    for array in arrays:
+        digest.update(f"{array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def _compressed(counts: CountMatrix) -> Iterator[NDArray[Any]]:
+    """Yield the counts as they are fitted, the same for every form that they come in."""
+    step = max(1, _HASHED_ENTRIES // len(counts))
+    for first in range(0, counts.n_genes, step):
+        block = counts.by_gene(slice(first, first + step))
+        yield block.indptr.astype(np.int64)
+        yield block.indices.astype(np.int64)
+        yield block.data
+
+
+def _check_manifest(path: Path, here: Fingerprint) -> None:
+    try:
+        there = json.loads(path.read_bytes())
+        differences = [
+            name if kind == "data" else f"{name} ({there[kind].get(name)} there, {value} here)"
+            for kind, values in here.items()
+            for name, value in values.items()
+            if there[kind].get(name) != value
+        ]
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path} is no manifest of a checkpoint, or damaged. Name an empty folder as "
+            "checkpoint_dir."
+        ) from error
+    if differences:
+        raise ValueError(
+            f"checkpoint_dir={str(path.parent)!r} is the checkpoint of another fit, which differs "
+            f"in: {', '.join(differences)}. Go on with what it was made for, or name an empty "
+            "folder."
+        )
+
+
+def _check_empty(folder: Path) -> None:
+    names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    if names:
+        raise ValueError(
+            f"checkpoint_dir={str(folder)!r} holds files but no {_MANIFEST}: {names[:5]}. Name an "
+            "empty folder, or one that does not exist yet."
+        )
+
+
+def _restored(arrays: dict[str, NDArray[Any]], about: dict[str, Any]) -> GeneFits:
+    """Undo what :meth:`Checkpoint.write` does to the fields of the results."""
+    values: dict[str, Any] = {}
+    for name, kind in get_type_hints(GeneFits).items():
+        if get_origin(kind) is dict:
+            own = {key.partition("."): array for key, array in arrays.items()}
+            values[name] = {key: array for (field, _, key), array in own.items() if field == name}
+        elif get_origin(kind) is list:
+            (element,) = get_args(kind)
+            restore = get_origin(element) or element
+            values[name] = [restore(value) for value in about[name]]
+        else:
+            values[name] = arrays[name]
+    return GeneFits(**values)
+
+
+def _put(path: Path, content: bytes) -> None:
+    """Put a file in place at once, whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}")
+    try:
+        with temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,116 @@
+"""Columns of a frame, as formulas read them: complete, and each of the kind that it had at fit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+__all__ = ["Columns", "check_cells", "check_column_names", "check_levels", "plain"]
+
+
+class Columns:
+    """Names and kinds of a frame's columns; a kind is looked up when it is asked for, once."""
+
+    def __init__(self, frame: pd.DataFrame) -> None:
+        self.names = frame.columns
+        self._frame = frame
+        self._is_text: dict[str, bool] = {}
+
+    def is_text(self, name: str) -> bool:
+        """Whether a column holds text or other levels, not numbers."""
+        if name not in self._is_text:
+            self._is_text[name] = _is_categorical(self._frame[name])
+        return self._is_text[name]
+
+
+def check_column_names(X: pd.DataFrame) -> None:
+    """Refuse a frame of which formulas could not name every column."""
+    if isinstance(X.columns, pd.MultiIndex):
+        raise ValueError("X has MultiIndex columns: formulas need one name per column.")  # noqa: TRY004
+    odd = [name for name in X.columns if not isinstance(name, str)]
+    if odd:
+        raise ValueError(
+            f"Column names of X must be strings, got {odd[0]!r} ({type(odd[0]).__name__}). "
+            "X.columns = X.columns.astype(str) makes them so."
+        )
+    if not X.columns.is_unique:
+        twice = X.columns[X.columns.duplicated()][0]
+        raise ValueError(f"X has more than one column named {twice!r}.")
+
+
+def _is_categorical(column: pd.Series) -> bool:
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        return True
+    return _numpy(column).dtype.kind in "OUS"
+
+
+def _numpy(column: pd.Series) -> NDArray[Any]:
+    """Return a column as a NumPy array of its plain type: objects that are numbers as numbers."""
+    values = column.to_numpy()
+    if values.dtype == object:
+        values = pd.Series(values, copy=False).infer_objects().to_numpy()
+    return values
+
+
+def plain(frame: pd.DataFrame, used: Mapping[str, bool], where: str) -> dict[str, Any]:
+    """Return the columns that a formula reads, complete, each of the kind it had at fit.
+
+    Categorical columns become categoricals or objects, numbers int64 or float64 (so that no
+    dtype of the new data overflows or rounds where the fitted one did not).
+    """
+    data: dict[str, Any] = {}
+    for name, categorical in used.items():
+        if name not in frame.columns:
+            raise ValueError(f"{where}: X has no column {name!r}.")
+        column = frame[name]
+        if column.ndim > 1:
+            raise ValueError(f"{where}: X has more than one column named {name!r}.")
+        missing = column.isna().to_numpy()
+        check_cells(missing, column, f"{where}: column {name!r} is missing")
+        if categorical:
+            is_level = isinstance(column.dtype, pd.CategoricalDtype)
+            data[name] = column.array if is_level else column.to_numpy(dtype=object)
+            continue
+        values = _numpy(column)
+        if values.dtype.kind in "iuf":
+            values = values.astype(np.result_type(values.dtype, np.int64), copy=False)
+            check_cells(~np.isfinite(values), column, f"{where}: column {name!r} is not finite")
+        elif values.dtype.kind != "b":
+            raise ValueError(
+                f"{where}: column {name!r} is read as numbers, but holds {values[0]!r} "
+                f"(dtype {column.dtype})."
+            )
+        data[name] = values
+    return data
+
+
+def check_cells(bad: NDArray[np.bool_], column: pd.Series, problem: str) -> None:
+    """Raise an error that begins with `problem`, and names a row, if any row is bad."""
+    if bad.any():
+        first = int(bad.argmax())
+        raise ValueError(
+            f"{problem} ({column.iloc[first]}) in row {column.index[first]!r}; "
+            f"{int(bad.sum())} of {len(bad)} rows are affected."
+        )
+
+
+def check_levels(values: pd.Series, levels: list[Any], index: pd.Index, what: str) -> None:
+    """Refuse values that are none of the known levels, and levels with one name for two."""
+    if len({str(level) for level in levels}) < len(levels):
+        raise ValueError(f"{what} has levels that are spelled alike: {levels}.")
+    known = set(levels)
+    unseen = [value for value in values.unique() if value not in known]
+    if unseen:
+        rows = values.isin(unseen).to_numpy()
+        raise ValueError(
+            f"{what} has the unknown level {unseen[0]!r} in row {index[int(rows.argmax())]!r} "
+            f"({int(rows.sum())} of {len(rows)} rows have unknown levels). "
+            f"Known levels: {', '.join(map(repr, levels[:10]))}{', ...' if levels[10:] else ''}."
+        )

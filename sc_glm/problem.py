@@ -1,0 +1,151 @@
+"""A block of genes with their designs, and how predictors move from one design to another."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import pairwise
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+from sc_glm import rowwise
+from sc_glm.family import Family
+from sc_glm.objective import CountBlock, Objective, PartBasis, tile_cells
+
+_RANGE_ENTRIES = 4_000_000  # of a predictor at a time
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A block of genes with everything that their likelihood needs.
+
+    Attributes
+    ----------
+    family : Family
+    counts : csr_array of shape (n_genes, n_cells)
+        Positive counts by gene.
+    bases : sequence of PartBasis
+        One per part.
+    offset, weights : Tensor of shape (n_cells,)
+    """
+
+    family: Family
+    counts: sp.csr_array
+    bases: Sequence[PartBasis]
+    offset: Tensor
+    weights: Tensor
+
+    def objective(self, block: CountBlock, family: Family, bases: Sequence[PartBasis]) -> Objective:
+        """Return the objective of a model on these cells."""
+        return Objective(family, block, bases, self.offset, self.weights)
+
+    def block(self) -> CountBlock:
+        """Prepare the counts on the designs' device."""
+        dtype, device = self.offset.dtype, self.offset.device
+        return CountBlock(
+            torch.as_tensor(self.counts.indptr.astype(np.int64), device=device),
+            torch.as_tensor(self.counts.indices.astype(np.int64), device=device),
+            torch.as_tensor(self.counts.data, device=device).to(dtype),
+            self.counts.shape[1],
+            tile=tile_cells([basis.U.shape[1] for basis in self.bases]),
+        )
+
+    def project(self, predictor: Tensor, basis: PartBasis) -> Tensor:
+        """Coordinates in ``basis`` of what is nearest to a predictor, or to each of several."""
+        return (self.weights[:, None] * basis.U).mT @ predictor / self.weights.sum()
+
+    def constant(self, basis: PartBasis) -> Tensor:
+        """Coordinates of the predictor that is nearest to one in all cells."""
+        return self.project(torch.ones_like(self.weights), basis)
+
+    def lift(self, theta: Tensor, old: Sequence[PartBasis], new: Sequence[PartBasis]) -> Tensor:
+        """Project each part's predictor from one set of bases onto another."""
+        widths = [basis.U.shape[1] for basis in old]
+        parts = [
+            part if a is b else rowwise.product(part, self.project(a.U, b).mT)
+            for part, a, b in zip(torch.split(theta, widths, dim=1), old, new, strict=True)
+        ]
+        return torch.cat(parts, 1)
+
+    @property
+    def is_simple(self) -> bool:
+        """Whether it has one size per gene and no zero inflation: in practice, one maximum."""
+        return len(self.bases) == 2 and self.bases[1].U.shape[1] <= 1
+
+    def sample(self, size: int) -> "Problem":
+        """Return the problem on about ``size`` cells, spread evenly."""
+        cells = np.unique(np.linspace(0, self.counts.shape[1] - 1, size).astype(np.intp))
+        index = torch.as_tensor(cells, device=self.offset.device)
+        return replace(
+            self,
+            counts=sp.csr_array(self.counts[:, cells]),
+            bases=[PartBasis(b.U[index], b.penalty) for b in self.bases],
+            offset=self.offset[index],
+            weights=self.weights[index],
+        )
+
+    def some(self, genes: Tensor) -> "Problem":
+        """Return the problem of some of the genes."""
+        return replace(self, counts=sp.csr_array(self.counts[genes.cpu().numpy()]))
+
+    @cached_property
+    def positive(self) -> sp.csr_array:
+        """Where the counts are positive, as ones."""
+        return self.counts.sign()
+
+    def sum(self, matrix: sp.csr_array, over_cells: Tensor) -> Tensor:
+        """Weighted sum over cells of a genes x cells matrix times values of the cells.
+
+        Parameters
+        ----------
+        matrix : csr_array of shape (n_genes, n_cells)
+            Such as the counts.
+        over_cells : Tensor of shape (n_cells,) or (n_cells, k)
+
+        Returns
+        -------
+        Tensor of shape (n_genes,) or (n_genes, k)
+        """
+        weights = self.weights if over_cells.ndim == 1 else self.weights[:, None]
+        values = (over_cells * weights).cpu().numpy().astype(float)
+        return torch.as_tensor(matrix @ values).to(over_cells)
+
+    @cached_property
+    def cells(self) -> Tensor:
+        """Cell of each positive count."""
+        return torch.as_tensor(self.counts.indices.astype(np.int64), device=self.offset.device)
+
+    @cached_property
+    def genes(self) -> Tensor:
+        """Gene of each positive count."""
+        indptr = torch.as_tensor(self.counts.indptr.astype(np.int64), device=self.offset.device)
+        numbers = torch.arange(self.counts.shape[0], device=self.offset.device)
+        return torch.repeat_interleave(numbers, indptr.diff())
+
+    def at_counts(self, basis: PartBasis, theta: Tensor) -> Tensor:
+        """Return a part's predictor at each positive count."""
+        value = torch.zeros_like(self.cells, dtype=theta.dtype)
+        for across, own in zip(basis.U.mT, theta.mT, strict=True):  # counts x rank may be large
+            value += across[self.cells] * own[self.genes]
+        return value
+
+    def by_gene(self, at_counts: Tensor, how: str) -> Tensor:
+        """Reduce values at positive counts to one for each gene, zero where it has none."""
+        zero = at_counts.new_zeros(self.counts.shape[0])
+        return zero.scatter_reduce(0, self.genes, at_counts, how, include_self=False)
+
+    def range_of(self, basis: PartBasis, theta: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the smallest and the largest value of a part's predictor over the cells."""
+        n_cells = basis.U.shape[0]
+        step = max(1, _RANGE_ENTRIES // max(1, len(theta)))
+        low, high = (
+            theta.new_full((len(theta),), torch.inf),
+            theta.new_full((len(theta),), -torch.inf),
+        )
+        for start, stop in pairwise([*range(0, n_cells, step), n_cells]):
+            predictor = rowwise.product(theta, basis.U[start:stop].mT)
+            low = torch.minimum(low, predictor.amin(1))
+            high = torch.maximum(high, predictor.amax(1))
+        return low, high

@@ -1,0 +1,55 @@
+"""Matrix products whose rows, one per gene, do not depend on how many rows there are.
+
+A matrix product sums in another order at its edges than inside, so that a gene's last digits would
+depend on the genes fitted beside it. Here no row is ever at an edge.
+"""
+
+import torch
+from torch import Tensor
+
+_WIDTH = 8  # rows and columns that BLAS kernels take at a time, or a multiple of them
+
+
+def pad(matrix: Tensor, *, rows: bool = False) -> Tensor:
+    """Fill up the columns, or the rows, with zeros to whole groups."""
+    missing = -matrix.shape[0 if rows else 1] % _WIDTH
+    if not missing:
+        return matrix.contiguous()
+    return torch.nn.functional.pad(matrix, (0, 0, 0, missing) if rows else (0, missing))
+
+
+def product(rows: Tensor, columns: Tensor) -> Tensor:
+    """Return ``rows @ columns``.
+
+    Parameters
+    ----------
+    rows : Tensor of shape (n, k)
+    columns : Tensor of shape (k, m)
+        Best padded already, by :func:`pad`, when used more than once.
+
+    Returns
+    -------
+    Tensor of shape (n, m)
+    """
+    whole = pad(rows, rows=True) @ pad(columns)
+    return whole[: rows.shape[0], : columns.shape[1]]
+
+
+def apply(matrices: Tensor, vectors: Tensor) -> Tensor:
+    """Multiply each of several matrices, (n, k, m), with a vector of its own, (n, m)."""
+    return (matrices * vectors[:, None, :]).sum(2)
+
+
+def eigh(matrices: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues, ascending, and eigenvectors of symmetric matrices, (n, k, k).
+
+    LAPACK rounds by where in memory a matrix begins unless its order is even: an odd one gets a
+    row and a column of its own eigenvalue, larger than all others.
+    """
+    k = matrices.shape[1]
+    if k % 2:
+        largest = 1 + matrices.abs().sum((1, 2))
+        matrices = torch.nn.functional.pad(matrices, (0, 1, 0, 1))
+        matrices[:, k, k] = largest
+    values, vectors = torch.linalg.eigh(matrices)
+    return values[:, :k], vectors[:, :k, :k]

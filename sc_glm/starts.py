@@ -1,0 +1,172 @@
+"""Where a gene's maximisation may start: cheap guesses of its parameters from its counts.
+
+Each function returns coordinates, one row per gene. Most starts lean a part's predictor along the
+direction in its design that tells the cells with a positive count from the rest: the likelihood's
+local maxima lie where the size, the zero inflation or a steep mean explains the zeros on one side.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from sc_glm import rowwise
+from sc_glm.objective import Objective, PartBasis
+from sc_glm.problem import Problem
+
+_START_SIZES = (0.2, 10.0)
+_LONGEST_LEAN = 0.5
+_UNSEEN = 1e-9  # share of the largest curvature, or of a cell, that counts as none
+_ALIKE = 1e-6
+_SILENT_DEPTH = 18.0  # log units by which a silent cell's mean is put below the gene's
+_SILENCE_ENTRIES = 4_000_000  # cells x rank x genes considered at a time
+_HURDLE_SIZE = 3.0  # log size
+_LEAST_SHARE = 0.01  # of zeros or counts, when taken for a probability
+
+
+def moments(problem: Problem) -> Tensor:
+    """Match each gene's mean and variance over all cells, then lean towards its counts.
+
+    The second step is a Poisson Newton step from the constant mean, cut to a length at which the
+    quadratic model still holds. Coordinates are those of the mean and of one log size.
+    """
+    U, weights = problem.bases[0].U, problem.weights
+    tiny = torch.finfo(U.dtype).eps
+    exposure = problem.offset + weights.log()
+    total = _total(problem).clamp_min(tiny)
+    mean = total / weights.sum()
+    squares = problem.sum(problem.counts**2, torch.ones_like(weights))
+    variance = squares / weights.sum() - mean**2
+    size = (mean**2 / (variance - mean).clamp_min(tiny)).clamp(*_START_SIZES)
+    level = total.log() - exposure.logsumexp(0)
+    constant = level[:, None] * problem.constant(problem.bases[0])
+    lean = problem.sum(problem.counts, U) / total[:, None] - exposure.softmax(0) @ U
+    lean *= (_LONGEST_LEAN / lean.norm(dim=1, keepdim=True).clamp_min(tiny)).clamp_max(1.0)
+    return torch.cat([constant + lean, size.log()[:, None]], 1)
+
+
+def mean_of_positives(problem: Problem) -> Tensor:
+    """Each gene's mean positive count at the average offset, as coordinates of a constant mean."""
+    offset = problem.offset @ problem.weights / problem.weights.sum()
+    mean = _total(problem) / _cells(problem)
+    level = mean.clamp_min(torch.finfo(mean.dtype).eps).nan_to_num(1.0).log() - offset
+    return level[:, None] * problem.constant(problem.bases[0])
+
+
+def hurdle(problem: Problem, size: PartBasis) -> Tensor:
+    """Explain all zeros by zero inflation, and the positive counts by their mean."""
+    share = _cells(problem) / problem.weights.sum()
+    odds = torch.logit(1 - share, _LEAST_SHARE)
+    return torch.cat(
+        [
+            mean_of_positives(problem),
+            torch.full_like(odds, _HURDLE_SIZE)[:, None] * problem.constant(size),
+            odds[:, None] * problem.constant(problem.bases[2]),
+        ],
+        1,
+    )
+
+
+def slopes(
+    problem: Problem, basis: PartBasis, shapes: Sequence[tuple[float, float]]
+) -> list[Tensor]:
+    """Return predictors of given levels and slopes towards each gene's counts.
+
+    Slopes are per standard deviation. Where the part is not regressed there is only the first
+    level.
+    """
+    if basis.U.shape[1] <= 1:
+        shapes = shapes[:1]
+    constant, towards = problem.constant(basis), _towards_counts(problem, basis)
+    return [level * constant + slope * towards for level, slope in shapes]
+
+
+def steps(problem: Problem, basis: PartBasis, slope: float) -> list[Tensor]:
+    """Return predictors that rise, and that fall, through zero amid each gene's counts."""
+    tiny = torch.finfo(basis.U.dtype).tiny
+    towards = _towards_counts(problem, basis)
+    centre = problem.sum(problem.positive, basis.U) / _cells(problem).clamp_min(tiny)[:, None]
+    through = towards - (centre * towards).sum(1, keepdim=True) * problem.constant(basis)
+    return [slope * through, -slope * through]
+
+
+def edges(problem: Problem, basis: PartBasis, slope: float) -> list[Tensor]:
+    """Return predictors above zero at all of a gene's counts, and below beyond the outermost.
+
+    They rise along the direction of the counts in the first, against it in the second.
+    """
+    towards = _towards_counts(problem, basis)
+    at_counts = problem.at_counts(basis, towards)
+    low, high = (problem.by_gene(at_counts, how) for how in ("amin", "amax"))
+    constant = problem.constant(basis)
+    return [
+        slope * (towards - low[:, None] * constant),
+        slope * (high[:, None] * constant - towards),
+    ]
+
+
+def ascent(objective: Objective, theta: Tensor, part: int) -> Tensor:
+    """Return the unit direction, of one part alone, in which the likelihood rises."""
+    genes = torch.arange(len(theta), device=theta.device)
+    gradient = objective.evaluate(theta, genes).gradient
+    own = torch.zeros_like(theta)
+    own[:, objective.slices[part]] = gradient[:, objective.slices[part]]
+    return _unit(own)
+
+
+def silence(problem: Problem) -> Tensor:
+    """Step in the mean's coordinates that silences the cells in which a gene cannot have counts.
+
+    Cells that no positive count constrains, such as a cell type in which the gene is silent, have
+    their maximum at a mean of zero. Where a direction lowers all of them alike and touches no other
+    cell, the start goes down it far enough for the likelihood to be flat, instead of a unit at a
+    time. Zero for all other genes.
+    """
+    U, penalty = problem.bases[0]
+    rank = U.shape[1]
+    step = U.new_zeros(problem.counts.shape[0], rank)
+    total = _total(problem)
+    if penalty.any():
+        return step
+    seen = U.new_zeros(len(step), rank, rank)
+    for i in range(rank):  # a row at a time: cells x rank^2 may be more than memory holds
+        seen[:, i] = problem.sum(problem.positive, U[:, i : i + 1] * U)
+    curvature, vectors = rowwise.eigh(seen)
+    free = (curvature < _UNSEEN * curvature[:, -1:]) & (total > 0)[:, None]
+    genes = torch.nonzero(free.any(1))[:, 0]
+    weighted = problem.weights[:, None] * U
+    for some in torch.split(genes, max(1, _SILENCE_ENTRIES // U.numel())):
+        basis = vectors[some] * free[some][:, None, :]
+        reach = (U @ basis).square().sum(2)  # genes x cells: how much each cell is free to move
+        target = -(reach > _UNSEEN).to(U.dtype)
+        wish = rowwise.product(target, weighted) / problem.weights.sum()
+        down = rowwise.apply(basis, rowwise.apply(basis.mT, wish))
+        moved = rowwise.product(down, U.mT)
+        lowers_alike = ((moved - target).abs() < _ALIKE).all(1)
+        depth = _SILENT_DEPTH + total[some].log().clamp_min(0.0)
+        step[some] = torch.where(lowers_alike, depth, 0.0)[:, None] * down
+    return step
+
+
+def _total(problem: Problem) -> Tensor:
+    return problem.sum(problem.counts, torch.ones_like(problem.weights))
+
+
+def _cells(problem: Problem) -> Tensor:
+    return problem.sum(problem.positive, torch.ones_like(problem.weights))
+
+
+def _towards_counts(problem: Problem, basis: PartBasis) -> Tensor:
+    """Return the unit direction from the average cell to the average cell with a positive count.
+
+    Its predictor has standard deviation one.
+    """
+    constant = problem.constant(basis)
+    seen = problem.sum(problem.positive, basis.U)
+    level = (seen * constant).sum(1, keepdim=True)
+    squared = constant.square().sum().clamp_min(torch.finfo(constant.dtype).tiny)
+    return _unit(seen - level * constant / squared)
+
+
+def _unit(rows: Tensor) -> Tensor:
+    return rows / rows.norm(dim=1, keepdim=True).clamp_min(torch.finfo(rows.dtype).tiny)

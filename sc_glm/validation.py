@@ -1,0 +1,184 @@
+"""Refuse input that NumPy, SciPy or pandas would take for something else than it is.
+
+scikit-learn's own checks come after these and are not repeated: masked values would lose their
+mask, dates and the labels of categories would become numbers, rows of another order would be
+matched by position, and a damaged sparse matrix would be read beyond its arrays.
+"""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+
+def check_numbers(data: Any, name: str) -> None:
+    """Refuse lists, arrays, series and frames that hold no real numbers, or mask some of them.
+
+    Arrays of objects are left to the conversion that follows, but for text in a frame.
+
+    Parameters
+    ----------
+    data : object
+        Any input; what is none of these passes.
+    name : str
+        What to call it.
+
+    Raises
+    ------
+    ValueError
+        If there are other types than numbers and booleans, masked values, or several levels of
+        column names.
+    """
+    if isinstance(data, list | tuple | str):
+        try:
+            data = np.asarray(data)
+        except ValueError as error:
+            raise ValueError(f"{name} is not an array: {error}") from error
+    if isinstance(data, np.ma.MaskedArray) and np.ma.is_masked(data):
+        where = np.argwhere(np.ma.getmaskarray(data))
+        raise ValueError(
+            f"{name} has {len(where)} masked value(s), the first in row {where[0][0]}: no value "
+            "is left out. Take these rows away, or fill them."
+        )
+    if isinstance(data, pd.DataFrame):
+        if isinstance(data.columns, pd.MultiIndex):
+            raise ValueError(  # noqa: TRY004 - the frame is fine, its columns are not
+                f"{name} has MultiIndex columns; names must be one level."
+            )
+        if not data.shape[1]:
+            raise ValueError(f"{name} has no columns (0 feature(s)): at least one is needed.")
+        wrong = [
+            f"{column!r} ({dtype})"
+            for i, (column, dtype) in enumerate(data.dtypes.items())
+            if not _is_real(dtype) or _is_text(data.iloc[:, i])
+        ]
+        if wrong:
+            raise ValueError(
+                f"{name} must hold numbers, but has {len(wrong)} column(s) of other types: "
+                f"{', '.join(wrong[:5])}."
+            )
+        return
+    dtype = getattr(data, "dtype", None)
+    if not _is_real(dtype) or (isinstance(data, pd.Series) and _is_text(data)):
+        # The first words are those that scikit-learn's checks of an estimator look for.
+        complex_ = "Complex data not supported: " if getattr(dtype, "kind", "") == "c" else ""
+        raise ValueError(f"{complex_}{name} must hold numbers, not {dtype}.")
+
+
+def _is_real(dtype: Any) -> bool:
+    if not isinstance(dtype, np.dtype | pd.api.extensions.ExtensionDtype):
+        return True  # none, or one of another library
+    if dtype.kind == "c":
+        return False
+    return dtype == np.dtype(object) or bool(pd.api.types.is_numeric_dtype(dtype))
+
+
+def _is_text(column: pd.Series) -> bool:
+    return column.dtype == object and pd.api.types.infer_dtype(column) in ("string", "bytes")
+
+
+def check_same_order(X: Any, other: Any, name: str) -> None:
+    """Refuse rows whose labels are those of `X` in another order.
+
+    As in scikit-learn, rows belong together by their position. Labels that contradict it are a
+    mistake; labels of another kind, or pandas' own numbers of rows, say nothing.
+
+    Parameters
+    ----------
+    X : object
+        The covariates.
+    other : object
+        What goes with them.
+    name : str
+        What to call it.
+
+    Raises
+    ------
+    ValueError
+        If both are series or frames with the same labels, not all in the same row.
+    """
+    of_X, own = _labels(X), _labels(other)
+    if of_X is None or own is None or len(of_X) != len(own) or of_X.nlevels != own.nlevels:
+        return
+    if not of_X.equals(own) and of_X.isin(own).all() and own.isin(of_X).all():
+        row = next(i for i, (a, b) in enumerate(zip(of_X, own, strict=True)) if a != b)
+        raise ValueError(
+            f"The rows of {name} have the labels of X in another order: in row {row} stands "
+            f"{own[row]!r}, in X {of_X[row]!r}. {name}.loc[X.index] puts them in order."
+        )
+
+
+def _labels(data: Any) -> pd.Index | None:
+    if not isinstance(data, pd.DataFrame | pd.Series):
+        return None
+    is_default = data.index.equals(pd.RangeIndex(len(data)))
+    return None if is_default else data.index
+
+
+def sound_sparse(matrix: Any, name: str) -> Any:
+    """Return the arrays of a sparse matrix in a sparse array of their own, checked.
+
+    SciPy trusts indices, in compiled code that reads and writes where they point.
+
+    Parameters
+    ----------
+    matrix : sparse matrix or array
+        It is left as it is, and shares its arrays with the result where it can.
+    name : str
+        What to call it.
+
+    Returns
+    -------
+    sparse array
+        In the same format, but COO for DIA, DOK and LIL.
+
+    Raises
+    ------
+    ValueError
+        If indices are out of range, or the arrays do not fit each other.
+    """
+    try:
+        if matrix.format in ("dia", "dok", "lil"):
+            return sound_sparse(matrix.tocoo(), name)
+        build = getattr(sp, f"{matrix.format}_array")
+        if matrix.format == "coo":
+            indices = matrix.coords
+            own = build((matrix.data, indices), shape=matrix.shape)
+        else:
+            indices = (matrix.indices, matrix.indptr)
+            own = build((matrix.data, *indices), shape=matrix.shape)
+            own.check_format()
+            # SciPy looks at these only where the last of them is positive.
+            if (np.diff(own.indptr) < 0).any():
+                raise ValueError("index pointers must not decrease")  # noqa: TRY301
+        if any(index.dtype.kind not in "iu" for index in indices):
+            raise ValueError("indices must be integers")  # noqa: TRY301
+    except (ValueError, TypeError, IndexError, AttributeError) as error:
+        raise ValueError(f"{name} is a damaged sparse matrix: {error}.") from error
+    return own
+
+
+def check_finite(X: NDArray[np.float64], names: Any) -> None:
+    """Refuse values that are missing or infinite.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_rows, n_columns)
+    names : sequence of str
+        Names of the columns.
+
+    Raises
+    ------
+    ValueError
+        It names the value, the column and the row.
+    """
+    wrong = ~np.isfinite(X)
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0]
+        word = "NaN" if np.isnan(X[row, column]) else "infinity"
+        raise ValueError(
+            f"Input X contains {word} in column {names[column]!r}, row {row}, and "
+            f"{int(wrong.sum())} such value(s) in all."
+        )

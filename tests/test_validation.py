@@ -1,0 +1,111 @@
+"""What is refused before anything is computed, and what is let through as it is."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+from numpy.testing import assert_array_equal
+
+from sc_glm.validation import check_finite, check_numbers, check_same_order, sound_sparse
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        None,
+        3.0,
+        [[1, 2.5], [True, 3]],
+        np.ones(3, dtype=bool),
+        np.array([1, 2], dtype=object),
+        np.ma.array([1, 2], mask=[False, False]),
+        pd.DataFrame({"a": [1, 2], "b": [True, False], "c": pd.array([1, None], dtype="Int64")}),
+        pd.DataFrame({"a": np.array([1, 2.5], dtype=object), "_mask": [1, 0]}),
+        pd.DataFrame(np.ones((2, 2)), columns=["a", "a"]),
+        pd.Series([1.5, 2], dtype=object),
+        sp.csr_array(np.eye(2)),
+    ],
+)
+def test_numbers_pass(data):
+    assert check_numbers(data, "X") is None
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (["1", "2"], "Z must hold numbers, not <U1"),
+        ([[1], [1, 2]], "Z is not an array"),
+        (np.array(["2020"], dtype="M8[D]"), r"Z must hold numbers, not datetime64\[D\]"),
+        (pd.Series(["1"]), "Z must hold numbers, not object"),
+        (pd.Series(pd.Categorical([1, 2])), "Z must hold numbers, not category"),
+        (sp.csr_array(np.eye(2) * 1j), "Z must hold numbers, not complex128"),
+        (np.ma.array([[1, 2], [3, 4]], mask=[[0, 0], [1, 1]]), "Z has 2 masked.* row 1"),
+        (pd.DataFrame({"a": [1], "b": ["x"]}), r"Z .* 1 column\(s\).* 'b' \(object\)\."),
+        (pd.DataFrame({i: ["x"] for i in range(9)}), r"9 column\(s\).* 4 \(object\)\."),
+        (pd.DataFrame([[1, 2]], columns=pd.MultiIndex.from_product([["a"], [1, 2]])), "MultiIndex"),
+        (pd.DataFrame(index=[1, 2]), "Z has no columns"),
+    ],
+)
+def test_what_is_no_number(data, words):
+    with pytest.raises(ValueError, match=words):
+        check_numbers(data, "Z")
+
+
+CELLS = ["a", "b", "c"]
+X = pd.DataFrame({"x": [1, 2, 3]}, index=CELLS)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        CELLS,
+        ["a", "b", "d"],
+        ["c", "b"],
+        [2, 1, 0],
+        [0, 1, 2],
+        pd.MultiIndex.from_product([["c", "b", "a"], [1]]),
+        pd.CategoricalIndex(CELLS, categories=["c", "b", "a"]),
+    ],
+)
+def test_labels_that_say_nothing_of_the_order(labels):
+    other = pd.Series(1.0, index=labels)
+    assert check_same_order(X, other, "y") is None
+    assert check_same_order(X.to_numpy(), other, "y") is None
+    assert check_same_order(X.reset_index(drop=True), other, "y") is None
+
+
+@pytest.mark.parametrize(
+    ("labels", "others"),
+    [
+        (CELLS, ["a", "c", "b"]),
+        ([4, 5, 6], [4, 6, 5]),
+        (["a", "a", "b"], ["a", "b", "a"]),
+        (pd.Index(["a", 1, None]), pd.Index(["a", None, 1])),
+        (pd.date_range("2020", periods=3), pd.date_range("2020", periods=3)[[0, 2, 1]]),
+        (
+            pd.MultiIndex.from_product([CELLS, [1]]),
+            pd.MultiIndex.from_product([["a", "c", "b"], [1]]),
+        ),
+    ],
+)
+def test_labels_in_another_order(labels, others):
+    with pytest.raises(ValueError, match=r"rows of weights .* in row 1 stands"):
+        check_same_order(X.set_axis(labels), pd.Series(1.0, index=others), "weights")
+
+
+@pytest.mark.parametrize("form", ["csr", "csc", "coo", "bsr", "dia", "dok", "lil"])
+@pytest.mark.parametrize("kind", ["array", "matrix"])
+def test_a_sound_matrix_keeps_its_entries(form, kind):
+    matrix = getattr(sp, f"{form}_{kind}")(np.arange(6).reshape(2, 3))
+    own = sound_sparse(matrix, "y")
+    assert own is not matrix
+    assert isinstance(own, sp.sparray)
+    assert_array_equal(own.toarray(), matrix.toarray())
+    if form in ("csr", "csc", "coo", "bsr"):
+        assert own.format == form
+        assert np.shares_memory(own.data, matrix.data)
+
+
+def test_entries_that_are_not_finite():
+    check_finite(np.ones((2, 2)), ["a", "b"])
+    with pytest.raises(ValueError, match="X contains infinity in column 'b', row 0, and 2 such"):
+        check_finite(np.array([[1, -np.inf], [np.nan, 2]]), ["a", "b"])
