@@ -134,8 +134,8 @@ class Objective:
             for part, basis in enumerate(self.bases)
         ]
         self._across = [basis.U.mT.contiguous() for basis in self.bases]
-        self._weighted = [rowwise.pad(basis.U * weights[:, None]) for basis in self.bases]
-        self._weights = rowwise.pad(weights[:, None])
+        self._weighted = [rowwise.pad_columns(basis.U * weights[:, None]) for basis in self.bases]
+        self._weights = rowwise.pad_columns(weights[:, None])
         self._products: list[Tensor] | None = None
 
     def _ceiling(self) -> Tensor:
@@ -161,7 +161,7 @@ class Objective:
         for tile, (start, stop) in enumerate(pairwise(self.block.bounds)):
             cells = slice(start, stop)
             products = self._tile_products(cells)
-            step = max(1, _TILE // (stop - start))
+            step = rowwise.WIDTH * max(1, round(_TILE / (stop - start) / rowwise.WIDTH))
             for first in range(0, n, step):
                 rows = slice(first, min(first + step, n))
                 terms = self._terms(theta[rows], genes[rows], tile, known and known.rows(rows))
@@ -172,10 +172,9 @@ class Objective:
                 for (a, b), weight, product in zip(
                     part_pairs, terms.hessian, products, strict=True
                 ):
-                    contracted = rowwise.product(weight, product)
-                    hessian[rows, self.slices[a], self.slices[b]] += contracted[
-                        :, : self.ranks[a] * self.ranks[b]
-                    ].reshape(-1, self.ranks[a], self.ranks[b])
+                    shape = (weight.shape[0], self.ranks[a], self.ranks[b])
+                    contracted = rowwise.product(weight, product)[:, : shape[1] * shape[2]]
+                    hessian[rows, self.slices[a], self.slices[b]] += contracted.reshape(shape)
         for a, b in part_pairs:
             if a != b:
                 upper = hessian[:, self.slices[a], self.slices[b]]
@@ -190,7 +189,7 @@ class Objective:
         if self._products is not None:
             return self._products
         products = [
-            rowwise.pad(
+            rowwise.pad_columns(
                 (
                     self._weighted[a][cells, : self.ranks[a], None]
                     * self.bases[b].U[cells, None, :]

@@ -7,15 +7,19 @@ depend on the genes fitted beside it. Here no row is ever at an edge.
 import torch
 from torch import Tensor
 
-_WIDTH = 8  # rows and columns that BLAS kernels take at a time, or a multiple of them
+WIDTH = 8  # rows and columns that BLAS kernels take at a time, or a multiple of them
 
 
-def pad(matrix: Tensor, *, rows: bool = False) -> Tensor:
-    """Fill up the columns, or the rows, with zeros to whole groups."""
-    missing = -matrix.shape[0 if rows else 1] % _WIDTH
-    if not missing:
-        return matrix.contiguous()
-    return torch.nn.functional.pad(matrix, (0, 0, 0, missing) if rows else (0, missing))
+def pad_columns(matrix: Tensor) -> Tensor:
+    """Fill up the columns with zeros to whole groups; a single one is left alone."""
+    columns = matrix.shape[1]
+    missing = -columns % WIDTH if columns > 1 else 0
+    return torch.nn.functional.pad(matrix, (0, missing)) if missing else matrix.contiguous()
+
+
+def _pad_rows(matrix: Tensor) -> Tensor:
+    missing = -matrix.shape[0] % WIDTH
+    return torch.nn.functional.pad(matrix, (0, 0, 0, missing)) if missing else matrix.contiguous()
 
 
 def product(rows: Tensor, columns: Tensor) -> Tensor:
@@ -25,13 +29,13 @@ def product(rows: Tensor, columns: Tensor) -> Tensor:
     ----------
     rows : Tensor of shape (n, k)
     columns : Tensor of shape (k, m)
-        Best padded already, by :func:`pad`, when used more than once.
+        Best padded already, by :func:`pad_columns`, when used more than once.
 
     Returns
     -------
     Tensor of shape (n, m)
     """
-    whole = pad(rows, rows=True) @ pad(columns)
+    whole = _pad_rows(rows) @ pad_columns(columns)
     return whole[: rows.shape[0], : columns.shape[1]]
 
 

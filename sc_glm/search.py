@@ -34,7 +34,7 @@ _SIZE_EDGE = 100.0
 _INFLATION_EDGE = 30.0
 _BEYOND_EDGE = -2.0
 _MEAN_STEP = 8.0
-_FEW = 8  # positive counts up to which a mean as steep as a step is likely
+_FEW = 16  # positive counts up to which a mean as steep as a step is likely
 # Gain in log-likelihood that a part must bring for its maximum to be taken for the only one: local
 # maxima were found where regression or inflation explain little.
 _EARNED = 8.0
@@ -103,9 +103,9 @@ def _inflate(hill: "_Hill", nb: Solution, constant: PartBasis, silence: Tensor) 
     first, *others = _inflated(nb.theta, starts.slopes(problem, inflation, _AT_NB))
     best = hill.climb(problem.family, bases, first)
     hurdle = _hurdle(problem, constant, silence)
-    others += [hurdle, *_inflated(nb.theta, _inflation_edges(problem))]
+    others += _inflated(nb.theta, _inflation_edges(problem))
     hill.improve(best, problem.family, bases, others, best.value - nb.value < _EARNED)
-    hill.improve(best, problem.family, bases, _stepped(problem, hurdle), hill.few)
+    hill.improve(best, problem.family, bases, [hurdle, *_stepped(problem, hurdle)], hill.few)
     return best
 
 

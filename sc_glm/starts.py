@@ -21,6 +21,7 @@ _ALIKE = 1e-6
 _SILENT_DEPTH = 18.0  # log units by which a silent cell's mean is put below the gene's
 _SILENCE_ENTRIES = 4_000_000  # cells x rank x genes considered at a time
 _HURDLE_SIZE = 3.0  # log size
+_MOST_DIRECTIONS = 4
 _LEAST_SHARE = 0.01  # of zeros or counts, when taken for a probability
 
 
@@ -93,16 +94,16 @@ def steps(problem: Problem, basis: PartBasis, slope: float) -> list[Tensor]:
 def edges(problem: Problem, basis: PartBasis, slope: float) -> list[Tensor]:
     """Return predictors above zero at all of a gene's counts, and below beyond the outermost.
 
-    They rise along the direction of the counts in the first, against it in the second.
+    There are two, rising and falling, for each principal direction in which cells with a positive
+    count differ.
     """
-    towards = _towards_counts(problem, basis)
-    at_counts = problem.at_counts(basis, towards)
-    low, high = (problem.by_gene(at_counts, how) for how in ("amin", "amax"))
     constant = problem.constant(basis)
-    return [
-        slope * (towards - low[:, None] * constant),
-        slope * (high[:, None] * constant - towards),
-    ]
+    found = []
+    for direction in _principal_directions(problem, basis):
+        at_counts = problem.at_counts(basis, direction)
+        low, high = (problem.by_gene(at_counts, how)[:, None] for how in ("amin", "amax"))
+        found += [slope * (direction - low * constant), slope * (high * constant - direction)]
+    return found
 
 
 def ascent(objective: Objective, theta: Tensor, part: int) -> Tensor:
@@ -123,15 +124,11 @@ def silence(problem: Problem) -> Tensor:
     time. Zero for all other genes.
     """
     U, penalty = problem.bases[0]
-    rank = U.shape[1]
-    step = U.new_zeros(problem.counts.shape[0], rank)
+    step = U.new_zeros(problem.counts.shape[0], U.shape[1])
     total = _total(problem)
     if penalty.any():
         return step
-    seen = U.new_zeros(len(step), rank, rank)
-    for i in range(rank):  # a row at a time: cells x rank^2 may be more than memory holds
-        seen[:, i] = problem.sum(problem.positive, U[:, i : i + 1] * U)
-    curvature, vectors = rowwise.eigh(seen)
+    curvature, vectors = rowwise.eigh(_second_moments(problem, problem.bases[0]))
     free = (curvature < _UNSEEN * curvature[:, -1:]) & (total > 0)[:, None]
     genes = torch.nonzero(free.any(1))[:, 0]
     weighted = problem.weights[:, None] * U
@@ -166,6 +163,26 @@ def _towards_counts(problem: Problem, basis: PartBasis) -> Tensor:
     level = (seen * constant).sum(1, keepdim=True)
     squared = constant.square().sum().clamp_min(torch.finfo(constant.dtype).tiny)
     return _unit(seen - level * constant / squared)
+
+
+def _second_moments(problem: Problem, basis: PartBasis) -> Tensor:
+    """Sum over each gene's cells with a positive count of the products of their coordinates."""
+    rank = basis.U.shape[1]
+    seen = basis.U.new_zeros(problem.counts.shape[0], rank, rank)
+    for i in range(rank):  # a row at a time: cells x rank^2 may be more than memory holds
+        seen[:, i] = problem.sum(problem.positive, basis.U[:, i : i + 1] * basis.U)
+    return seen
+
+
+def _principal_directions(problem: Problem, basis: PartBasis) -> list[Tensor]:
+    """Return the unit directions, constants aside, in which a gene's cells spread the most."""
+    constant = _unit(problem.constant(basis)[None])
+    others = torch.eye(constant.shape[1]).to(constant) - constant.mT @ constant
+    seen = _second_moments(problem, basis)
+    for _ in range(2):  # once from each side
+        seen = rowwise.product(seen.flatten(0, 1), others).view_as(seen).mT
+    _, directions = rowwise.eigh(0.5 * (seen + seen.mT))
+    return list(directions[:, :, 1:].unbind(2))[-_MOST_DIRECTIONS:]
 
 
 def _unit(rows: Tensor) -> Tensor:
