@@ -226,6 +226,7 @@ def test_join_puts_blocks_side_by_side():
             np.array([3]),
             [Status.POISSON],
             {"mean": np.ones((2, 1), bool)},
+            np.array([4.0]),
         ),
         GeneFits(
             {"mean": np.zeros((2, 2))},
@@ -233,6 +234,7 @@ def test_join_puts_blocks_side_by_side():
             np.array([4, 5]),
             [Status.CONVERGED, Status.ALL_ZERO],
             {"mean": np.zeros((2, 2), bool)},
+            np.full(2, np.inf),
         ),
     ]
     fits = GeneFits.join(blocks)
@@ -241,6 +243,7 @@ def test_join_puts_blocks_side_by_side():
     assert_array_equal(fits.n_iter, [3, 4, 5])
     assert fits.status == [Status.POISSON, Status.CONVERGED, Status.ALL_ZERO]
     assert_array_equal(fits.undetermined["mean"], [[True, False, False]] * 2)
+    assert_array_equal(fits.ceiling, [4, np.inf, np.inf])
 
 
 def test_results_own_their_memory_and_are_numpys():
@@ -330,7 +333,14 @@ def test_a_block_that_was_lost_is_fitted_again(tmp_path, monkeypatch):
 )
 def test_what_remains_is_cut_where_it_would_have_been(done, size, expected):
     fits = {
-        first: GeneFits({}, np.zeros(0), np.zeros(0, int), [Status.CONVERGED] * (stop - first), {})
+        first: GeneFits(
+            {},
+            np.zeros(0),
+            np.zeros(0, int),
+            [Status.CONVERGED] * (stop - first),
+            {},
+            np.zeros(0),
+        )
         for first, stop in done
     }
     assert fitting._remaining(fits, 7, size) == [slice(*genes) for genes in expected]

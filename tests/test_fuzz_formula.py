@@ -1,6 +1,7 @@
 """Random formulas on random frames: a design, or an error in words, and nothing else."""
 
 import random
+from contextlib import suppress
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,7 @@ from pandas.testing import assert_frame_equal
 
 from sc_glm.formula import FormulaTransformer
 
-CHUNKS, INPUTS = 20, 500
+CHUNKS, FRAMES, FORMULAS = 20, 50, 10
 
 NUMERIC = ["x", "depth", "a b"]
 LEVELS = ["kind", "level"]
@@ -243,35 +244,37 @@ def some_frame(rng):
     return frame
 
 
-def some_input(rng, frames):
+def some_formulas(rng):
     parts = rng.sample(["mean", "dispersion", "zero_inflation", "offset"], rng.choice([1, 1, 1, 2]))
-    formulas = {"mean": None} | {part: some_formula(rng, part) for part in parts}
-    frame = rng.choice(frames)
-    return formulas, frame, rng.choice(frames) if rng.random() < 0.5 else frame.iloc[::-2]
+    return {"mean": None} | {part: some_formula(rng, part) for part in parts}
+
+
+def fits(formulas, frame, new):
+    """Whether a frame can be fitted; if so, it and a new one have designs, or errors in words."""
+    try:
+        model = FormulaTransformer(**formulas).fit(frame)
+        designs = [(frame, model.transform(frame))]
+    except (ValueError, TypeError):
+        return False
+    with suppress(ValueError, TypeError):
+        designs.append((new, model.transform(new)))
+    for X, design in designs:
+        assert np.isfinite(design.to_numpy()).all()
+        assert design.index.equals(X.index)
+        assert list(design) == list(model.get_feature_names_out())
+    return True
 
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("chunk", range(CHUNKS))
 def test_a_design_or_an_error_in_words(chunk):
     rng = random.Random(chunk)
-    frames = [some_frame(rng) for _ in range(60)]
     fitted = 0
-    for _ in range(INPUTS):
-        formulas, frame, new = some_input(rng, frames)
-        for X in (frame, new):
-            before = X.copy(deep=True)
-            try:
-                if X is frame:
-                    model = FormulaTransformer(**formulas).fit(X)
-                design = model.transform(X)
-            except (ValueError, TypeError):
-                if X is frame:
-                    break
-            else:
-                fitted += X is frame
-                assert np.isfinite(design.to_numpy()).all()
-                assert design.index.equals(X.index)
-                assert list(design) == list(model.get_feature_names_out())
-            finally:
-                assert_frame_equal(X, before)
-    assert fitted > INPUTS / 20
+    for _ in range(FRAMES):
+        frame = some_frame(rng)
+        new = some_frame(rng) if rng.random() < 0.5 else frame.iloc[::-2]
+        before = frame.copy(deep=True), new.copy(deep=True)
+        fitted += sum(fits(some_formulas(rng), frame, new) for _ in range(FORMULAS))
+        assert_frame_equal(frame, before[0])
+        assert_frame_equal(new, before[1])
+    assert fitted > FRAMES * FORMULAS / 20

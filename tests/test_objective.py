@@ -62,7 +62,8 @@ def make(family, designs, *, y=Y, offset=OFFSET, weights=WEIGHTS, strength=0.0):
 
 def points(objective):
     generator = torch.Generator().manual_seed(1)
-    return torch.randn(len(Y), objective.n_params, generator=generator, dtype=torch.float64)
+    theta = torch.randn(len(Y), objective.n_params, generator=generator, dtype=torch.float64)
+    return 0.8 * theta  # no mean near its ceiling
 
 
 def all_genes(objective):
@@ -223,6 +224,25 @@ def test_a_block_without_counts(name):
     at = empty.evaluate(theta, all_genes(empty))
     full = make(family, designs).evaluate(theta[[0, 0, 0]], torch.tensor([0, 1, 2]))
     assert_same([x[0] for x in at], [x[2] for x in full])
+
+
+def test_no_mean_is_beyond_its_ceiling():
+    """A hundred times a gene's largest count at equal exposure, or one count where it has none."""
+    objective = make(NegBinFamily(), [CONSTANT, CONSTANT])
+    largest = np.array([(y * np.exp(-OFFSET)).max() for y in Y])
+    largest[2] = np.exp(-OFFSET).max()
+    assert_allclose(objective.ceiling, np.log(100 * largest))
+
+    genes = all_genes(objective)
+    at = torch.stack([objective.ceiling, torch.zeros(len(Y))], 1)
+    beyond = at + torch.tensor([5.0, 0.0])
+    reached, cut, below = (
+        objective.evaluate(theta, genes) for theta in (at, beyond, at - torch.tensor([0.1, 0.0]))
+    )
+    assert torch.equal(cut.value, reached.value)
+    assert (below.value > reached.value).all()
+    # The gradient still tells the way back.
+    assert (cut.gradient[:, 0] < 0).all()
 
 
 def test_parts_of_rank_zero_take_no_coordinates():

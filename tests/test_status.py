@@ -1,37 +1,54 @@
 import numpy as np
 import pandas as pd
 import pytest
+from numpy.testing import assert_array_equal
 from sklearn.exceptions import ConvergenceWarning
 
 from sc_glm import NegBinRegressor, ZINBRegressor
-from sc_glm.status import Status, judge
+from sc_glm.status import Endpoints, Status, flat_directions, judge, undetermined
 
 # Constructed information: two coordinates of the mean, one of the size, one of the inflation
 
 FIRM = 50.0
-POISSON = {"mean": 1.0, "dispersion": 12.0, "zero_inflation": 0.0}
-CLUMPED = {"mean": 1.0, "dispersion": -1.0, "zero_inflation": 0.0}
-NO_ZEROS = {"mean": 1.0, "dispersion": 0.5, "zero_inflation": -15.0}
-NEITHER = {"mean": 1.0, "dispersion": 12.0, "zero_inflation": -15.0}
+RANKS = {"mean": 2, "dispersion": 1, "zero_inflation": 1}
+CLUMPED = {"poisson_gap": -2.0, "inflation_gain": 50.0}
+POISSON = {"poisson_gap": 11.0, "inflation_gain": 50.0}
+NO_ZEROS = {"poisson_gap": -0.5, "inflation_gain": 1e-6}
+NEITHER = {"poisson_gap": 11.0, "inflation_gain": 1e-6}
+NO_SIZE = {"poisson_gap": 11.0, "inflation_gain": 50.0, "lowest_size": -20.0}
 
 
-def word(curvature, highest=CLUMPED, *, converged=True, ranks=(2, 1, 1)):
-    (status,) = judge(
-        np.diag(np.asarray(curvature, float))[None],
-        np.array([converged]),
-        {part: np.array([top]) for part, top in highest.items()},
-        ranks,
+def endpoints(information, coordinates=0.0, ranks=RANKS, **known):
+    """Genes with the same evidence, but for what is given."""
+    information = np.asarray(information, float)
+    n_genes, n_params, _ = information.shape
+    evidence = {
+        "converged": True,
+        "n_positive": 300,
+        "poisson_gap": -2.0,
+        "lowest_size": 0.0,
+        "inflation_gain": 50.0,
+    } | known
+    return Endpoints(
+        flat=flat_directions(information, np.full((n_genes, n_params), float(coordinates))),
+        ranks=ranks,
+        **{name: np.broadcast_to(value, n_genes) for name, value in evidence.items()},
     )
+
+
+def word(curvature, evidence=CLUMPED, **known):
+    (status,) = judge(endpoints(np.diag(curvature)[None], **(evidence | known)))
     return status
 
 
 @pytest.mark.parametrize(
-    ("curvature", "highest", "expected"),
+    ("curvature", "evidence", "expected"),
     [
         ([FIRM, FIRM, FIRM, FIRM], CLUMPED, Status.CONVERGED),
         ([FIRM, FIRM, FIRM, FIRM], NEITHER, Status.CONVERGED),
         ([FIRM, FIRM, 1e-9, FIRM], POISSON, Status.POISSON),
         ([FIRM, FIRM, 1e-9, FIRM], CLUMPED, Status.NOT_IDENTIFIED),
+        ([FIRM, FIRM, 1e-9, FIRM], NO_SIZE, Status.SEPARATED),
         ([FIRM, FIRM, FIRM, 1e-9], NO_ZEROS, Status.NO_INFLATION),
         ([FIRM, FIRM, FIRM, 1e-9], CLUMPED, Status.SEPARATED),
         ([FIRM, FIRM, 1e-9, 1e-9], NEITHER, Status.POISSON_NO_INFLATION),
@@ -42,9 +59,10 @@ def word(curvature, highest=CLUMPED, *, converged=True, ranks=(2, 1, 1)):
         ([FIRM, -1e-9, FIRM, FIRM], CLUMPED, Status.SEPARATED),
     ],
 )
-def test_a_flat_direction_is_laid_to_its_part(curvature, highest, expected):
-    assert word(curvature, highest) is expected
-    assert word(curvature, highest, converged=False) is Status.ITERATION_LIMIT
+def test_a_flat_direction_is_laid_to_its_part(curvature, evidence, expected):
+    assert word(curvature, evidence) is expected
+    assert word(curvature, evidence, converged=False) is Status.ITERATION_LIMIT
+    assert word(curvature, evidence, n_positive=0) is Status.ALL_ZERO
 
 
 def test_flatness_is_judged_by_the_unit_and_by_rounding():
@@ -54,26 +72,59 @@ def test_flatness_is_judged_by_the_unit_and_by_rounding():
     assert word([1e16, FIRM, FIRM, FIRM], POISSON) is Status.SEPARATED
 
 
+def test_a_steep_predictor_with_a_firm_maximum_is_not_flat():
+    """A unit of a predictor that spans hundreds of them is little."""
+    information = np.diag([FIRM, 1e-5, FIRM, FIRM])[None]
+    assert judge(endpoints(information, coordinates=3.0)) == [Status.SEPARATED]
+    assert judge(endpoints(information, coordinates=300.0)) == [Status.CONVERGED]
+
+
+def test_few_counts_are_the_reason_where_there_are_no_more_than_coefficients():
+    flat_size = [FIRM, FIRM, 1e-9, FIRM]
+    assert word(flat_size, CLUMPED, n_positive=4) is Status.TOO_FEW_COUNTS
+    assert word(flat_size, CLUMPED, n_positive=5) is Status.NOT_IDENTIFIED
+    assert word(flat_size, POISSON, n_positive=4) is Status.POISSON
+
+
 def test_a_model_without_zero_inflation():
-    highest = {"mean": 1.0, "dispersion": 12.0}
-    assert word([FIRM, 1e-9], highest, ranks=(1, 1)) is Status.POISSON
-    assert word([1e-9, FIRM], highest, ranks=(1, 1)) is Status.SEPARATED
-    assert word([FIRM, FIRM], highest, ranks=(1, 1)) is Status.CONVERGED
+    ranks = {"mean": 1, "dispersion": 1}
+
+    def status(*curvature):
+        return judge(endpoints(np.diag(curvature)[None], ranks=ranks, poisson_gap=11.0))
+
+    assert status(FIRM, 1e-9) == [Status.POISSON]
+    assert status(1e-9, FIRM) == [Status.SEPARATED]
+    assert status(FIRM, FIRM) == [Status.CONVERGED]
 
 
 def test_a_direction_across_coordinates_of_one_part_counts_whole():
     """Five coordinates of the mean share a flat direction, each too little to tell by itself."""
     information = FIRM * np.eye(6)[None]
     information[0, :5, :5] -= FIRM / 5  # flat along the five's sum
-    highest = {"mean": np.array([1.0]), "dispersion": np.array([12.0])}
-    assert judge(information, np.array([True]), highest, (5, 1)) == [Status.SEPARATED]
+    at = endpoints(information, ranks={"mean": 5, "dispersion": 1}, poisson_gap=11.0)
+    assert judge(at) == [Status.SEPARATED]
 
 
 def test_genes_are_judged_one_by_one():
     information = np.stack([np.diag([FIRM, FIRM]), np.diag([FIRM, 1e-9]), np.diag([FIRM, FIRM])])
-    highest = {"mean": np.zeros(3), "dispersion": np.array([0.0, 12.0, 0.0])}
-    statuses = judge(information, np.array([True, True, False]), highest, (1, 1))
-    assert statuses == [Status.CONVERGED, Status.POISSON, Status.ITERATION_LIMIT]
+    at = endpoints(
+        information,
+        ranks={"mean": 1, "dispersion": 1},
+        poisson_gap=np.array([0.0, 12.0, 0.0]),
+        converged=np.array([True, True, False]),
+    )
+    assert judge(at) == [Status.CONVERGED, Status.POISSON, Status.ITERATION_LIMIT]
+
+
+def test_only_coefficients_that_a_flat_direction_moves_are_undetermined():
+    """Treatment contrasts of three groups, of which the second is silent."""
+    to_coef = np.array([[1.0, 0, 0], [-1, 1, 0], [-1, 0, 1]])
+    information = np.diag([FIRM, 1e-9, FIRM])[None]
+    flat = flat_directions(np.repeat(information, 2, axis=0), np.zeros((2, 3)))
+    flat[1] = 0  # the other gene is not silent
+    assert_array_equal(undetermined(flat, to_coef), [[False, False], [True, False], [False, False]])
+    # A column that has no coefficient of its own is not left open by the counts.
+    assert not undetermined(flat, np.zeros((1, 3))).any()
 
 
 def test_words():
@@ -84,6 +135,7 @@ def test_words():
         "Poisson boundary, no zero inflation",
         "separated",
         "all zero",
+        "too few counts",
         "not identified",
         "iteration limit",
     }
@@ -91,6 +143,7 @@ def test_words():
     assert {s for s in Status if s.worth_warning} == {
         Status.SEPARATED,
         Status.ALL_ZERO,
+        Status.TOO_FEW_COUNTS,
         Status.NOT_IDENTIFIED,
         Status.ITERATION_LIMIT,
     }
@@ -189,16 +242,16 @@ def test_genes_with_coefficients_at_infinity_are_warned_of():
     assert "1 all zero (all zero)" in message
 
 
-def test_a_size_that_no_count_tells():
-    """Where the gene is silent by group, any size of the silent group does."""
-    with pytest.warns(ConvergenceWarning, match="1 not identified"):
+def test_a_size_that_vanishes_where_a_gene_is_silent():
+    """Without a mean of its own, the silent group is explained by a size of zero."""
+    with pytest.warns(ConvergenceWarning, match="1 separated"):
         words = statuses(
             NegBinRegressor(),
             ["clumped", "silent in a group"],
             **LINE,
             dispersion=["Intercept", "group"],
         )
-    assert words == {"clumped": "converged", "silent in a group": "not identified"}
+    assert words == {"clumped": "converged", "silent in a group": "separated"}
 
 
 def test_zero_inflated_genes():
@@ -245,6 +298,47 @@ def test_a_silent_group_is_predicted_silent(model):
     assert mean[GROUP == 1].max() < 1e-6
     observed = GENES["silent in a group"].to_numpy()
     np.testing.assert_allclose(mean[GROUP == 0].mean(), observed[GROUP == 0].mean(), rtol=1e-3)
+
+
+def test_the_summary_names_what_runs_away():
+    """Of the coefficients of the mean, only those that the silence touches."""
+    genes = ["clumped", "under-dispersed", "silent in a group", "all zero"]
+    with pytest.warns(ConvergenceWarning):
+        model = NegBinRegressor().fit(design(**GROUPS), GENES[genes])
+    table = model.summary()
+    assert list(table.index) == genes
+    assert_array_equal(table["status"], model.status_)
+    assert_array_equal(table["log_likelihood"], model.log_likelihood_)
+    assert_array_equal(table["n_iter"], model.n_iter_)
+    assert table["undetermined"].to_dict() == {
+        "clumped": "",
+        "under-dispersed": "dispersion__Intercept",
+        "silent in a group": "mean__group",
+        "all zero": "mean__Intercept, mean__group, dispersion__Intercept",
+    }
+    assert model.undetermined_["mean"].loc["group", "silent in a group"]
+    assert not model.undetermined_["mean"]["clumped"].any()
+
+
+def test_a_silent_reference_group_touches_all_contrasts():
+    frame = design(**GROUPS).assign(mean__group=1 - GROUP)
+    with pytest.warns(ConvergenceWarning):
+        table = NegBinRegressor().fit(frame, GENES[["silent in a group"]]).summary()
+    assert table["undetermined"].item() == "mean__Intercept, mean__group"
+
+
+def test_aliased_columns_are_named_and_no_reason_to_warn():
+    frame = design(**GROUPS)
+    frame["mean__other group"] = 1 - GROUP
+    frame["mean__empty"] = 0.0
+    model = NegBinRegressor().fit(frame, GENES[["clumped"]])
+    assert list(model.status_) == ["converged"]
+    assert {part: list(names) for part, names in model.aliased_.items()} == {
+        "mean": ["Intercept", "group", "other group", "empty"],
+        "dispersion": [],
+    }
+    assert model.params_["mean"].loc["empty"].item() == 0
+    assert model.summary()["undetermined"].item() == ""
 
 
 def test_the_iteration_limit_is_warned_of():
