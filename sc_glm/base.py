@@ -3,7 +3,6 @@
 import os
 import warnings
 from collections import Counter
-from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
@@ -507,8 +506,7 @@ def _part_design(
     if penalty == 0:
         return PartDesign.of(matrix, weights)
     penalised = np.array([column != INTERCEPT for column in columns])
-    design = PartDesign.of(matrix, weights, penalised=penalised)
-    return replace(design, penalty=penalty * design.penalty)
+    return PartDesign.of(matrix, weights, penalised=penalised, strength=penalty)
 
 
 def _mean(predictor: FloatArray) -> FloatArray:

@@ -99,7 +99,7 @@ def fit_block(
 ) -> GeneFits:
     """Fit the genes of ``counts``, one per row, from a search or from given coefficients."""
     with _one_thread(), torch.inference_mode():
-        problem = _problem(family, counts, designs, settings)
+        problem = problem_of(family, counts, designs, settings)
         objective = problem.objective(problem.block(), family, problem.bases)
         if start is None:
             solution = search(problem, objective, max_iter=settings.max_iter, tol=settings.tol)
@@ -167,7 +167,11 @@ def _inflation_gain(
     return gain
 
 
-def _problem(family: Family, counts: sp.csr_array, designs: Designs, settings: Settings) -> Problem:
+def problem_of(
+    family: Family, counts: sp.csr_array, designs: Designs, settings: Settings
+) -> Problem:
+    """Put a block of genes, one per row of ``counts``, and the designs on the device."""
+
     def tensor(x: FloatArray) -> Tensor:
         return torch.as_tensor(x, dtype=settings.dtype, device=settings.device)
 

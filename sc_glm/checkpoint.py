@@ -183,7 +183,7 @@ def fingerprint(
     """Return what the results of a fit depend on: settings in clear, data as digests.
 
     How the fit is computed is no part of it: blocks and workers do not change results, and a device
-    changes no more than rounding. Designs count in the form in which they are fitted.
+    changes no more than rounding.
     """
     return {
         "settings": {
@@ -201,8 +201,9 @@ def fingerprint(
             "gene names": _digest([np.array(list(counts.names), dtype=np.str_)]),
             "offset": _digest([designs.offset]),
             "weights": _digest([designs.weights]),
-            **{f"{p} design": _digest([d.U, d.to_coef]) for p, d in designs.parts.items()},
-            **{f"{p} penalty": _digest([d.penalty]) for p, d in designs.parts.items()},
+            **{
+                f"{part} design or penalty": design.source for part, design in designs.parts.items()
+            },
             "warm start": None if start is None else _digest(start.values()),
         },
     }

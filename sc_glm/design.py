@@ -7,6 +7,7 @@ works on an orthonormal basis of their span; :class:`PartDesign` holds the way b
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 
 import numpy as np
 import scipy.linalg
@@ -149,15 +150,19 @@ class PartDesign:
         Coefficients of the columns from coordinates in ``U``: the least penalised ones, and of
         these the ones of smallest norm.
     penalty : ndarray of shape (rank, rank)
-        Sum of squared penalised coefficients as a quadratic form in the coordinates.
+        Penalty on the squared penalised coefficients as a quadratic form in the coordinates.
     aliased : ndarray of bool of shape (n_columns,)
         Columns whose coefficient is not identified, as they depend on others or are zero.
+    source : str
+        Digest of the design matrix and its penalty, which unlike the rest of this does not depend
+        on the rounding of a machine.
     """
 
     U: FloatArray
     to_coef: FloatArray
     penalty: FloatArray
     aliased: NDArray[np.bool_]
+    source: str
 
     @classmethod
     def of(
@@ -166,13 +171,15 @@ class PartDesign:
         weights: FloatArray | None = None,
         *,
         penalised: NDArray[np.bool_] | None = None,
+        strength: float = 1.0,
     ) -> "PartDesign":
-        """Decompose ``X``; ``penalised`` says which columns a ridge penalty acts on.
+        """Decompose ``X``; ``penalised`` says which columns a ridge penalty acts on, if any.
 
         The rank is judged on columns of unit length, so that units do not matter. Weights are
         positive; a cell of weight two gives what the cell twice gives.
         """
         n, p = X.shape
+        source = blake2b(np.ascontiguousarray(X).data, digest_size=16)
         root = np.ones(n) if weights is None else np.sqrt(weights / weights.mean())
         largest = np.abs(X).max(axis=0, initial=0.0)
         largest[largest == 0] = 1.0
@@ -196,8 +203,9 @@ class PartDesign:
         if p == rank == 1 and np.ptp(X) == 0:
             U, to_coef = np.ones((n, 1)), 1.0 / X[:1]  # exactly constant, to be seen as such
         if penalised is None:
-            return cls(U, to_coef, np.zeros((rank, rank)), aliased)
+            return cls(U, to_coef, np.zeros((rank, rank)), aliased, source.hexdigest())
+        source.update(penalised.tobytes() + np.float64(strength).tobytes())
         free = scipy.linalg.pinv(null[penalised], atol=_ALIGNED, rtol=0.0)
         to_coef -= null @ (free @ to_coef[penalised])
-        penalty = to_coef[penalised].T @ to_coef[penalised]
-        return cls(U, to_coef, penalty, aliased)
+        penalty = strength * to_coef[penalised].T @ to_coef[penalised]
+        return cls(U, to_coef, penalty, aliased, source.hexdigest())

@@ -41,8 +41,8 @@ class NegBinRegressor(CountRegressor):
         Whether to start a further fit of the same genes and columns at the last coefficients.
     checkpoint_dir : str or path-like, default=None
         Folder in which finished genes are kept as the fit proceeds. If it is cut short, the same
-        fit with the same folder goes on from there, on a machine of the same kind; `n_jobs`,
-        `batch_size` and `device` may be others. The folder stays when the fit is complete, and
+        fit with the same folder goes on from there; `n_jobs`, `batch_size` and `device` may be
+        others. The folder stays when the fit is complete, and
         belongs to it: any other fit is refused, so leave this None in a cross-validation.
     verbose : int, default=0
         Above zero, show a progress bar over genes.
@@ -61,8 +61,14 @@ class NegBinRegressor(CountRegressor):
         Newton iterations of the run that ended at the estimate.
     status_ : ndarray of str of shape (n_targets,)
         How each fit ended: ``converged``, ``Poisson boundary`` (the size is infinite),
-        ``separated`` (a coefficient of the mean is infinite, as for a group without counts),
-        ``all zero``, ``not identified``, ``iteration limit``.
+        ``separated`` (some coefficients are infinite, as for a group without counts), ``all zero``,
+        ``too few counts``, ``not identified``, ``iteration limit``; see :meth:`summary`.
+    undetermined_ : dict of str to DataFrame of bool
+        Like ``params_``: whether a gene's counts leave a coefficient open, as it is infinite or
+        nothing depends on it.
+    aliased_ : dict of str to ndarray of str
+        Of each part, the columns that depend on others or are zero, and so have no coefficient of
+        their own.
     converged_ : ndarray of bool of shape (n_targets,)
         Whether the likelihood reached its supremum, which some genes have at infinity.
     target_names_ : ndarray of str of shape (n_targets,)
@@ -131,8 +137,8 @@ class ZINBRegressor(CountRegressor):
         Whether to start a further fit of the same genes and columns at the last coefficients.
     checkpoint_dir : str or path-like, default=None
         Folder in which finished genes are kept as the fit proceeds. If it is cut short, the same
-        fit with the same folder goes on from there, on a machine of the same kind; `n_jobs`,
-        `batch_size` and `device` may be others. The folder stays when the fit is complete, and
+        fit with the same folder goes on from there; `n_jobs`, `batch_size` and `device` may be
+        others. The folder stays when the fit is complete, and
         belongs to it: any other fit is refused, so leave this None in a cross-validation.
     verbose : int, default=0
         Above zero, show a progress bar over genes.
@@ -152,6 +158,12 @@ class ZINBRegressor(CountRegressor):
     status_ : ndarray of str of shape (n_targets,)
         How each fit ended: the words of :class:`NegBinRegressor`, ``no zero inflation`` (pi is
         zero) and ``Poisson boundary, no zero inflation``.
+    undetermined_ : dict of str to DataFrame of bool
+        Like ``params_``: whether a gene's counts leave a coefficient open, as it is infinite or
+        nothing depends on it.
+    aliased_ : dict of str to ndarray of str
+        Of each part, the columns that depend on others or are zero, and so have no coefficient of
+        their own.
     converged_ : ndarray of bool of shape (n_targets,)
         Whether the likelihood reached its supremum, which some genes have at infinity.
     target_names_ : ndarray of str of shape (n_targets,)

@@ -152,7 +152,8 @@ def maximize(
     previous = torch.zeros_like(theta)
     stride = torch.ones_like(radius)
     for iteration in range(max_iter):
-        floor = (10 * eps * at.value.abs()).clamp_min(tol)
+        noise = 10 * eps * at.value.abs()
+        floor = (0.1 * noise).clamp_min(tol)
         model = _Model.of(at, floor / (1 + theta.square().sum(1)))
         promised = model.newton_gain()
         lost = ~_is_finite(at)
@@ -175,13 +176,17 @@ def maximize(
                 break
             rows, genes, theta, radius = rows[keep], genes[keep], theta[keep], radius[keep]
             previous, stride, step, newton = previous[keep], stride[keep], step[keep], newton[keep]
-            at = _select(at, keep)
+            at, noise = _select(at, keep), noise[keep]
             model = model.select(keep)
         stride, extra = _stride(step, previous, stride, newton)
         expected = model.gain(step)
         trial = theta + step + extra
         new = objective.evaluate(trial, genes)
-        ratio = (new.value - at.value) / expected
+        gain = new.value - at.value
+        # A promise that is lost in the rounding of the value is believed: the gradient, from which
+        # it comes, is known to more digits.
+        unseen = (expected < noise) & (gain.abs() < noise)
+        ratio = torch.where(unseen, 1.0, gain / expected)
         accepted = (ratio > _ACCEPT) & _is_finite(new)
         previous = torch.where(accepted[:, None], step, 0.0)
         radius = _next_radius(radius, _length(step), torch.where(accepted, ratio, 0.0))

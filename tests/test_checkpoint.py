@@ -123,9 +123,8 @@ OTHERS = {
     "gene names": {"counts": CountMatrix(Y, COUNTS.names[::-1], one_dimensional=False)},
     "offset": {"designs": designs(offset=changed(OFFSET))},
     "weights": {"designs": designs(weights=changed(WEIGHTS))},
-    "mean design": {"designs": designs(mean=changed(X))},
-    "dispersion design": {"designs": designs(size=2 * X[:, :1])},
-    "mean penalty": {"designs": designs(penalised=PENALISED)},
+    "mean design or penalty": {"designs": designs(mean=changed(X))},
+    "dispersion design or penalty": {"designs": designs(size=2 * X[:, :1])},
     "warm start": {"start": START},
     "family (NegBinFamily(parts=('mean', 'dispersion')) there, ZINBFamily(parts=('mean', "
     "'dispersion', 'zero_inflation')) here)": {"family": ZINBFamily()},
@@ -135,6 +134,11 @@ OTHERS = {
         "settings": replace(SETTINGS, dtype=torch.float32)
     },
 }
+
+
+def test_a_penalty_is_told_from_none_and_from_another():
+    kinds = [{}, {"penalised": PENALISED}, {"penalised": PENALISED, "strength": 2.0}]
+    assert len({PartDesign.of(X, WEIGHTS, **kind).source for kind in kinds}) == 3
 
 
 @pytest.mark.parametrize("what", OTHERS)

@@ -167,7 +167,7 @@ def some_formula(rng, part):
     text = called(rng) if part == "offset" else formula(rng)
     if kind < 0.05:
         return rng.choice(SCRAPS) * rng.choice([10, 1000, 10_000, 30_000]) + text
-    if kind < 0.25:
+    if kind < 0.5:
         return mutated(rng, text)
     return rng.choice(["", "~ ", "0 + ", "~ 0 + "]) + text
 
@@ -218,7 +218,7 @@ def nested(values):
 
 
 def some_frame(rng):
-    n = 0 if rng.random() < 0.02 else rng.choice([1, 2, 5, 8, 12, 12, 12])
+    n = 0 if rng.random() < 0.02 else rng.choice([1, 1, 2, 2, 5, 12])
     names = [*NUMERIC, *LEVELS]
     if rng.random() < 0.3:
         names = rng.sample([*names, *names, *rng.sample(OTHER, 3), *rng.sample(ODD, 2)], 6)

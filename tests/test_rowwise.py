@@ -1,0 +1,147 @@
+"""NumPy's results, and rows that are the same to the last digit whatever stands beside them."""
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+
+from sc_glm import rowwise
+
+DTYPES = [torch.float64, torch.float32]
+RANKS = [*range(1, 10), 25]
+CELLS = [3, 7, 8, 33, 100, 257, 1001, 2087]
+N_ROWS = 29
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-5}
+
+each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
+each_rank = pytest.mark.parametrize("rank", RANKS)
+
+
+def random(*shape, dtype):
+    generator = torch.Generator().manual_seed(sum(shape))
+    return torch.randn(*shape, generator=generator, dtype=dtype)
+
+
+def positive_definite(n, order, dtype):
+    root = random(n, order, order, dtype=dtype)
+    return root @ root.mT / order
+
+
+def subsets(n):
+    """Rows alone, in runs of all lengths and places, shuffled and repeated."""
+    for length in range(1, 18):
+        for start in (0, 1, n - length):
+            yield torch.arange(start, start + length)
+    yield torch.from_numpy(np.random.default_rng(0).permutation(n))
+    yield torch.full((n + 4,), n // 2)
+
+
+def assert_rows_stand_alone(function, *by_row):
+    """Both rows that are copied and rows that are looked at where they lie."""
+    whole = function(*by_row)
+    for rows in subsets(len(by_row[0])):
+        assert torch.equal(function(*(x[rows] for x in by_row)), whole[rows]), rows
+        if (rows.diff() == 1).all():
+            here = slice(int(rows[0]), int(rows[-1]) + 1)
+            assert torch.equal(function(*(x[here] for x in by_row)), whole[here]), rows
+
+
+@each_dtype
+@each_rank
+def test_product_of_coordinates_and_cells(rank, dtype):
+    for n_cells in CELLS:
+        theta, U = random(N_ROWS, rank, dtype=dtype), random(n_cells, rank, dtype=dtype)
+        found = rowwise.product(theta, U.mT)
+        assert found.shape == (N_ROWS, n_cells)
+        expected = theta.numpy() @ U.numpy().T
+        assert_allclose(found, expected, rtol=0, atol=TOLERANCE[dtype] * rank)
+        assert_rows_stand_alone(lambda x, U=U: rowwise.product(x, U.mT), theta)
+
+
+@each_dtype
+@each_rank
+def test_product_of_cells_and_designs(rank, dtype):
+    for n_cells in CELLS:
+        values, U = random(N_ROWS, n_cells, dtype=dtype), random(n_cells, rank, dtype=dtype)
+        padded = rowwise.pad_columns(U)
+        found = rowwise.product(values, U)
+        assert found.shape == (N_ROWS, rank)
+        expected = values.numpy() @ U.numpy()
+        assert_allclose(found, expected, rtol=0, atol=TOLERANCE[dtype] * n_cells)
+        assert torch.equal(rowwise.product(values, padded)[:, :rank], found)
+        assert_rows_stand_alone(lambda x, U=U: rowwise.product(x, U), values)
+
+
+@each_dtype
+def test_a_row_with_rows_that_are_not_finite(dtype):
+    rows, columns = random(11, 5, dtype=dtype), random(5, 13, dtype=dtype)
+    expected = rowwise.product(rows, columns)
+    spoilt = rows.clone()
+    spoilt[3], spoilt[10] = torch.nan, torch.inf
+    others = [i for i in range(11) if i not in (3, 10)]
+    found = rowwise.product(spoilt, columns)
+    assert torch.equal(found[others], expected[others])
+    assert not found[[3, 10]].isfinite().any()
+
+
+@each_rank
+def test_padded_columns_are_zeros(rank):
+    U = random(6, rank, dtype=torch.float64)
+    padded = rowwise.pad_columns(U)
+    assert torch.equal(padded[:, :rank], U)
+    assert not padded[:, rank:].any()
+    assert padded.shape[1] == (1 if rank == 1 else -(-rank // rowwise.WIDTH) * rowwise.WIDTH)
+    assert rowwise.pad_columns(U.mT.contiguous().mT).is_contiguous()
+
+
+@pytest.mark.parametrize(("n", "k", "m"), [(0, 3, 4), (4, 0, 3), (3, 2, 0)])
+def test_products_of_nothing(n, k, m):
+    found = rowwise.product(torch.ones(n, k), torch.ones(k, m))
+    assert_array_equal(found, np.ones((n, k)) @ np.ones((k, m)))
+
+
+@each_dtype
+@each_rank
+def test_apply(rank, dtype):
+    matrices = random(N_ROWS, rank + 2, rank, dtype=dtype)
+    vectors = random(N_ROWS, rank, dtype=dtype)
+    expected = np.einsum("nkm,nm->nk", matrices.numpy(), vectors.numpy())
+    found = rowwise.apply(matrices, vectors)
+    assert_allclose(found, expected, rtol=0, atol=TOLERANCE[dtype] * rank)
+    assert_rows_stand_alone(rowwise.apply, matrices, vectors)
+    assert_rows_stand_alone(lambda a, b: rowwise.apply(a.mT, b), matrices.mT.contiguous(), vectors)
+
+
+@each_dtype
+@each_rank
+def test_eigh(rank, dtype):
+    matrices = positive_definite(N_ROWS, rank, dtype)
+    values, vectors = rowwise.eigh(matrices)
+    assert values.shape == (N_ROWS, rank)
+    assert vectors.shape == (N_ROWS, rank, rank)
+    slack = TOLERANCE[dtype] * rank
+    assert_allclose(values, np.linalg.eigvalsh(matrices.numpy()), rtol=0, atol=slack)
+    assert_allclose(vectors.mT @ vectors, np.eye(rank)[None].repeat(N_ROWS, 0), atol=slack)
+    assert_allclose((vectors * values[:, None, :]) @ vectors.mT, matrices, atol=slack)
+    assert_rows_stand_alone(lambda x: rowwise.eigh(x)[0], matrices)
+    assert_rows_stand_alone(lambda x: rowwise.eigh(x)[1], matrices)
+
+
+@pytest.mark.parametrize("order", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("scale", [0.0, 1e-200, 1e100])
+def test_eigh_of_all_magnitudes_and_signs(order, scale):
+    """The row and column that an odd order is given never come back."""
+    matrices = scale * random(7, order, order, dtype=torch.float64)
+    matrices = matrices + matrices.mT
+    values, vectors = rowwise.eigh(matrices)
+    expected = np.linalg.eigvalsh(matrices.numpy())
+    assert_allclose(values, expected, rtol=1e-12, atol=1e-12 * scale + 1e-15 * (scale < 1))
+    assert_allclose(vectors.norm(dim=1), np.ones((7, order)), rtol=1e-12)
+
+
+def test_eigh_leaves_its_argument_alone():
+    for order in (3, 4):
+        matrices = positive_definite(2, order, torch.float64)
+        before = matrices.clone()
+        rowwise.eigh(matrices)
+        assert torch.equal(matrices, before)
