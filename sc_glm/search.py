@@ -19,7 +19,7 @@ from sc_glm.objective import CountBlock, Objective, PartBasis
 from sc_glm.problem import Problem
 from sc_glm.solver import Solution, maximize
 
-_LOOSE = 1e-2  # tolerance of a stage that only leads to the next
+_LOOSE = 1e-3  # tolerance of a stage that only leads to the next
 _SAMPLE = 2_000  # cells that suffice to tell good starts from bad
 _ENOUGH_POSITIVES = 30  # of a gene in the sample, to trust it there
 # Level and slope (per standard deviation, towards the counts) of the zero inflation at the starts
@@ -38,7 +38,7 @@ _FEW = 16  # positive counts up to which a mean as steep as a step is likely
 # Gain in log-likelihood that a part must bring for its maximum to be taken for the only one: local
 # maxima were found where regression or inflation explain little.
 _EARNED = 8.0
-_TRIAL_ITER = (12, 12, 30)  # by when a start shows where it leads, by parts regressed
+_TRIAL_ITER = 30  # by when a start shows where it leads
 
 
 def search(problem: Problem, objective: Objective, *, max_iter: int, tol: float) -> Solution:
@@ -102,10 +102,14 @@ def _inflate(hill: "_Hill", nb: Solution, constant: PartBasis, silence: Tensor) 
     bases = [mean, constant, inflation]
     first, *others = _inflated(nb.theta, starts.slopes(problem, inflation, _AT_NB))
     best = hill.climb(problem.family, bases, first)
-    hurdle = _hurdle(problem, constant, silence)
-    others += _inflated(nb.theta, _inflation_edges(problem))
+    edges = _inflation_edges(problem)
+    others += _inflated(nb.theta, edges)
     hill.improve(best, problem.family, bases, others, best.value - nb.value < _EARNED)
-    hill.improve(best, problem.family, bases, [hurdle, *_stepped(problem, hurdle)], hill.few)
+    hurdle = _hurdle(problem, constant, silence)
+    stepped = _stepped(problem, hurdle)
+    counts = nb.theta.shape[1]
+    cornered = [both for step in stepped for both in _inflated(step[:, :counts], edges)]
+    hill.improve(best, problem.family, bases, [hurdle, *stepped, *cornered], hill.few)
     return best
 
 
@@ -235,15 +239,15 @@ class _Hill:
         genes = torch.nonzero(doubtful)[:, 0]
         if not (genes.numel() and starts):
             return
-        n_regressed = sum(basis.U.shape[1] > 1 for basis in bases[1:])
         trial = maximize(
             self.problem.objective(self.block, family, bases),
             torch.cat([start[genes] for start in starts]),
-            max_iter=min(self.max_iter, _TRIAL_ITER[n_regressed]),
+            max_iter=min(self.max_iter, _TRIAL_ITER),
             tol=_LOOSE,
             genes=genes.repeat(len(starts)),
+            beat=best.value[genes].repeat(len(starts)),
         )
-        value, which = trial.value.view(len(starts), -1).max(0)
+        value, which = trial.value.nan_to_num(-torch.inf).view(len(starts), -1).max(0)
         theta = trial.theta.view(len(starts), len(genes), -1)[which, torch.arange(len(genes))]
         higher = value > best.value[genes]
         best.theta[genes[higher]] = theta[higher]

@@ -20,6 +20,7 @@ _ACCEPT = 1e-4
 _FIRM = 1e3
 _BISECTIONS = 14  # a radius need not be met to more digits
 _LONGEST_STRIDE = 16.0
+_HOPE = 30.0  # times the promised gain that a run may still rise: it is promised step by step
 
 
 @dataclass
@@ -115,6 +116,7 @@ def maximize(
     max_iter: int,
     tol: float,
     genes: Tensor | None = None,
+    beat: Tensor | None = None,
 ) -> Solution:
     """Maximise every gene's objective from its own start.
 
@@ -129,6 +131,8 @@ def maximize(
         Gain in log-likelihood below which a gene has converged.
     genes : Tensor, optional
         The genes that ``theta`` has a row for; by default all of the objective's.
+    beat : Tensor of shape (n_genes,), optional
+        Values that make further steps pointless where they are out of reach.
 
     Returns
     -------
@@ -160,6 +164,8 @@ def maximize(
         done = (promised <= floor) & ~lost
         step, newton = model.step(radius)
         stalled = lost | (radius < eps)
+        if beat is not None:
+            stalled |= at.value + _HOPE * promised < beat[rows]
         leaving = done | stalled if iteration < max_iter - 1 else torch.ones_like(done)
         if leaving.any():
             # The last step is not evaluated: only a firm model is trusted with it.

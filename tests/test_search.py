@@ -4,56 +4,21 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import scipy.sparse as sp
 import torch
-from numpy.testing import assert_allclose, assert_array_equal
+from numpy.testing import assert_allclose
 
-from sc_glm import NegBinRegressor, ZINBRegressor, search
+from sc_glm import NegBinRegressor, ZINBRegressor, search, starts
 from sc_glm.design import PartDesign
 from sc_glm.family import NegBinFamily, ZINBFamily
-from sc_glm.objective import PartBasis
-from sc_glm.problem import Problem
+from sc_glm.objective import Objective
+from sc_glm.solver import maximize
+from tests.problems import CURVE, GROUP, LINE, N_CELLS, ONE, X, problem_of, simulate
 
-N_CELLS = 500
-RNG = np.random.default_rng(21)
-X = RNG.uniform(-1, 1, size=N_CELLS)
-GROUP = np.eye(3)[np.arange(N_CELLS) % 3]
-ONE = np.ones((N_CELLS, 1))
-LINE = np.c_[ONE, X]
-CURVE = np.c_[LINE, X**2]
-
-
-def simulate(n_genes, rng, *, lowest=-2.5, highest=3.0):
-    """Genes of all means, sizes and inflations, with some Poisson and some not inflated."""
-    mean = rng.uniform(lowest, highest, n_genes) + np.outer(X, rng.normal(size=n_genes))
-    size = rng.uniform(-1, 2, n_genes) + np.outer(X, rng.normal(scale=0.7, size=n_genes))
-    size[:, ::5] = 12
-    inflation = rng.uniform(-2, 1, n_genes) + np.outer(X, rng.normal(size=n_genes))
-    inflation[:, 1::3] = -30
-    mu, r = np.exp(mean), np.exp(size)
-    structural = rng.uniform(size=mu.shape) < 1 / (1 + np.exp(-inflation))
-    return np.where(structural, 0, rng.negative_binomial(r, r / (r + mu)))
-
-
-def problem(family, y, *designs, offset=None, weights=None):
-    n = len(y)
-    weights = np.ones(n) if weights is None else np.asarray(weights, float)
-
-    def tensor(x):
-        return torch.as_tensor(np.asarray(x, float))
-
-    parts = [PartDesign.of(np.asarray(d), weights) for d in designs]
-    return Problem(
-        family,
-        sp.csr_array(y.T.astype(float)),
-        [PartBasis(tensor(p.U), tensor(p.penalty)) for p in parts],
-        tensor(np.zeros(n) if offset is None else offset),
-        tensor(weights),
-    )
+RNG = np.random.default_rng(22)
 
 
 def solve(*args, tol=1e-8, **kwargs):
-    given = problem(*args, **kwargs)
+    given = problem_of(*args, **kwargs)
     objective = given.objective(given.block(), given.family, given.bases)
     solution = search.search(given, objective, max_iter=200, tol=tol)
     genes = torch.arange(given.counts.shape[0])
@@ -136,7 +101,7 @@ def test_the_truth_is_no_better_than_the_fit():
     structural = rng.uniform(size=mean.shape) < 1 / (1 + np.exp(-inflation))
     r = np.exp(size)
     y = np.where(structural, 0, rng.negative_binomial(r, r / (r + np.exp(mean))))
-    given = problem(ZINBFamily(), y, LINE, LINE, LINE)
+    given = problem_of(ZINBFamily(), y, LINE, LINE, LINE)
     objective = given.objective(given.block(), given.family, given.bases)
     U = PartDesign.of(LINE).U
     truth = np.vstack([np.linalg.lstsq(U, p)[0] for p in (mean, size, inflation)]).T
@@ -147,12 +112,12 @@ def test_the_truth_is_no_better_than_the_fit():
 
 
 def best_of_random_starts(n_starts, family, y, *designs):
-    given = problem(family, y, *designs)
+    given = problem_of(family, y, *designs)
     objective = given.objective(given.block(), given.family, given.bases)
     generator = torch.Generator().manual_seed(0)
     shape = (y.shape[1], objective.n_params)
-    starts = (torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(n_starts))
-    ends = [search.maximize(objective, start, max_iter=200, tol=1e-6) for start in starts]
+    points = (torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(n_starts))
+    ends = [maximize(objective, point, max_iter=200, tol=1e-6) for point in points]
     return torch.stack([end.value for end in ends]).amax(0)
 
 
@@ -257,35 +222,29 @@ def test_a_silent_group_costs_few_passes(monkeypatch):
     most = np.where(GROUP[:, 2], 0, rng.negative_binomial(2, 0.01, N_CELLS))
     y = np.c_[most, some, rng.negative_binomial(2, 0.3, N_CELLS)]
     aliased = np.c_[LINE, GROUP]
+    evaluate = Objective.evaluate
+    passes = torch.zeros(3)
+
+    def counted(objective, theta, genes):
+        passes.index_add_(0, genes, torch.ones(len(genes)))
+        return evaluate(objective, theta, genes)
+
+    monkeypatch.setattr(Objective, "evaluate", counted)
     for mean, size in ((GROUP, ONE), (aliased, ONE), (GROUP, GROUP)):
         started = solve(NegBinFamily(), y, mean, size)
         assert started.n_iter.max() <= 8
+        few = passes.clone()
         with monkeypatch.context() as patch:
-            patch.setattr(search, "_SILENT_DEPTH", 0.0)
+            patch.setattr(starts, "_SILENT_DEPTH", 0.0)
             walked = solve(NegBinFamily(), y, mean, size)
-        assert (started.n_iter[:2] < walked.n_iter[:2]).all()
+        many = passes - few
+        assert (few[:2] < many[:2]).all()
+        assert few[2] == many[2]
         assert_allclose(started.value, walked.value, atol=1e-5)
+        passes.zero_()
 
 
 # The sample
-
-
-def test_a_sample_is_spread_evenly_and_keeps_rows_together():
-    weights, offset = RNG.uniform(size=N_CELLS), RNG.normal(size=N_CELLS)
-    y = RNG.poisson(2, size=(N_CELLS, 2))
-    y[:, 1] = np.arange(N_CELLS)
-    whole = problem(NegBinFamily(), y, LINE, ONE, offset=offset, weights=weights)
-    some = whole.sample(50)
-    cells = some.counts.toarray()[1].astype(int)
-    assert len(cells) == 50
-    assert cells[0] == 0
-    assert cells[-1] == N_CELLS - 1
-    assert set(np.diff(cells)) == {10, 11}
-    assert_array_equal(some.counts.toarray()[0], y[cells, 0])
-    assert_array_equal(some.offset, offset[cells])
-    assert_array_equal(some.weights, weights[cells])
-    for ours, theirs in zip(some.bases, whole.bases, strict=True):
-        assert_array_equal(ours.U, theirs.U[cells])
 
 
 @pytest.mark.parametrize(
@@ -298,11 +257,16 @@ def test_a_sample_is_spread_evenly_and_keeps_rows_together():
 )
 def test_starts_from_a_sample_lead_to_the_same_maxima(monkeypatch, family, designs):
     y = simulate(15, np.random.default_rng(6), lowest=0.0)
-    whole = solve(family, y, *designs)
+    whole = solve(family, y, *designs).value
+    with monkeypatch.context() as patch:
+        patch.setattr(starts, "edges", lambda *_: [])
+        # A sample need not hold the outermost counts, and with them the maxima at an edge there.
+        inside = solve(family, y, *designs).value > whole - 1e-5
+    assert inside.sum() >= 13
     monkeypatch.setattr(search, "_SAMPLE", 150)
-    gap = (solve(family, y, *designs).value - whole.value).abs()
+    gap = (solve(family, y, *designs).value - whole).abs()
     # Of a gene's maxima that are all but equally high, either may be found.
-    assert (gap > 1e-5).sum() <= (len(designs) == 3), gap
+    assert (gap[inside] > 1e-5).sum() <= (len(designs) == 3), gap
     assert gap.max() < 0.5
 
 

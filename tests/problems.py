@@ -1,0 +1,46 @@
+"""Blocks of genes for tests: simulated counts, and problems of counts and plain designs."""
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+
+from sc_glm.design import PartDesign
+from sc_glm.objective import PartBasis
+from sc_glm.problem import Problem
+
+N_CELLS = 500
+X = np.random.default_rng(21).uniform(-1, 1, size=N_CELLS)
+GROUP = np.eye(3)[np.arange(N_CELLS) % 3]
+ONE = np.ones((N_CELLS, 1))
+LINE = np.c_[ONE, X]
+CURVE = np.c_[LINE, X**2]
+
+
+def simulate(n_genes, rng, *, lowest=-2.5, highest=3.0):
+    """Genes of all means, sizes and inflations, with some Poisson and some not inflated."""
+    mean = rng.uniform(lowest, highest, n_genes) + np.outer(X, rng.normal(size=n_genes))
+    size = rng.uniform(-1, 2, n_genes) + np.outer(X, rng.normal(scale=0.7, size=n_genes))
+    size[:, ::5] = 12
+    inflation = rng.uniform(-2, 1, n_genes) + np.outer(X, rng.normal(size=n_genes))
+    inflation[:, 1::3] = -30
+    mu, r = np.exp(mean), np.exp(size)
+    structural = rng.uniform(size=mu.shape) < 1 / (1 + np.exp(-inflation))
+    return np.where(structural, 0, rng.negative_binomial(r, r / (r + mu)))
+
+
+def problem_of(family, y, *designs, offset=None, weights=None, dtype=torch.float64):
+    """Counts of shape (n_cells, n_genes), and one design matrix for each part."""
+    n = len(y)
+    weights = np.ones(n) if weights is None else np.asarray(weights, float)
+
+    def tensor(x):
+        return torch.as_tensor(np.asarray(x, float), dtype=dtype)
+
+    parts = [PartDesign.of(np.asarray(d), weights) for d in designs]
+    return Problem(
+        family,
+        sp.csr_array(y.T.astype(float)),
+        [PartBasis(tensor(p.U), tensor(p.penalty)) for p in parts],
+        tensor(np.zeros(n) if offset is None else offset),
+        tensor(weights),
+    )

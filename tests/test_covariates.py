@@ -1,0 +1,96 @@
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.testing import assert_array_equal
+
+from sc_glm.covariates import Columns, check_levels, plain
+
+INDEX = ["u", "v", "w"]
+
+
+@pytest.mark.parametrize(
+    ("values", "is_text"),
+    [
+        (["a", "b", "c"], True),
+        (pd.array(["a", "b", "c"], dtype="string"), True),
+        (pd.Categorical([1, 2, 1]), True),
+        (np.array([1, 2.5, 3], dtype=object), False),
+        (pd.array([1, 2, None], dtype="Int64"), False),
+        ([0.5, np.nan, np.inf], False),
+        ([True, False, True], False),
+    ],
+)
+def test_which_columns_are_text(values, is_text):
+    assert Columns(pd.DataFrame({"x": values})).is_text("x") is is_text
+
+
+def test_a_kind_is_looked_up_once():
+    frame = pd.DataFrame({"x": ["a", "b"]})
+    columns = Columns(frame)
+    assert columns.is_text("x")
+    frame["x"] = [1.0, 2.0]
+    assert columns.is_text("x")
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [
+        (np.array([1, 2, 3], dtype="i1"), np.int64),
+        (np.array([1, 2, 3], dtype="u1"), np.int64),
+        (np.array([1, 2, 3], dtype="f4"), np.float64),
+        (pd.array([1, 2, 3], dtype="Int8"), np.int64),
+        (np.array([1, 2, 3], dtype=object), np.int64),
+        (pd.arrays.SparseArray([0, 2, 0]), np.int64),
+        ([True, False, True], np.bool_),
+    ],
+)
+def test_numbers_are_read_wide(values, dtype):
+    frame = pd.DataFrame({"x": values}, index=INDEX)
+    found = plain(frame, {"x": False}, "mean='x'")["x"]
+    assert found.dtype == dtype
+    assert_array_equal(found, np.asarray(frame["x"]))
+
+
+def test_levels_are_read_as_they_are():
+    level = pd.Categorical(["b", "a", "b"], categories=["b", "c", "a"], ordered=True)
+    frame = pd.DataFrame({"kind": ["a", "b", "a"], "level": level, "n": [1, 2, 3]})
+    found = plain(frame, {"level": True, "kind": True, "n": True}, "mean='x'")
+    assert list(found) == ["level", "kind", "n"]
+    assert list(found["level"].categories) == ["b", "c", "a"]
+    for name in ("kind", "n"):
+        assert found[name].dtype == object
+        assert_array_equal(found[name], frame[name])
+
+
+def test_columns_that_are_not_read_may_hold_anything():
+    frame = pd.DataFrame({"x": [1, 2], "other": [None, np.nan], "date": pd.NaT})
+    assert list(plain(frame, {"x": False}, "mean='x'")) == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ([1.0, np.inf, np.inf], ["is not finite (inf) in row 'v'", "2 of 3"]),
+        ([1.0, 2.0, None], ["is missing (nan) in row 'w'", "1 of 3"]),
+        (["1", "2", "3"], ["is read as numbers, but holds '1'", "object"]),
+        (pd.date_range("2020", periods=3), ["is read as numbers", "datetime64[ns]"]),
+    ],
+)
+def test_a_column_that_cannot_be_read_is_named(values, words):
+    frame = pd.DataFrame({"x": values}, index=INDEX)
+    with pytest.raises(ValueError, match=r"^mean='x': column 'x'") as caught:
+        plain(frame, {"x": False}, "mean='x'")
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_known_levels_pass_and_others_are_named():
+    values = pd.Series(["a", "b", "z"])
+    check_levels(values, ["a", "b", "z"], pd.Index(INDEX), "'kind'")
+    with pytest.raises(
+        ValueError, match=r"^'kind' .* 'z' in row 'w' \(1 of 3 rows .*: 'a', 'b'\.$"
+    ):
+        check_levels(values, ["a", "b"], pd.Index(INDEX), "'kind'")
+    many = [*"abcdefghijkl"]
+    with pytest.raises(ValueError, match=r"'i', 'j', \.\.\.\.$"):
+        check_levels(values, many, pd.Index(INDEX), "'kind'")

@@ -1,0 +1,197 @@
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+
+from sc_glm import problem as module
+from sc_glm.family import NegBinFamily, ZINBFamily
+from tests.problems import CURVE, GROUP, LINE, N_CELLS, ONE, problem_of, simulate
+
+RNG = np.random.default_rng(31)
+WEIGHTS = RNG.uniform(0.1, 3, N_CELLS)
+OFFSET = RNG.normal(size=N_CELLS)
+Y = simulate(6, np.random.default_rng(2))
+Y[:, [2, 5]] = 0  # genes without counts, the last one of them
+Y[:, 3] = np.eye(N_CELLS)[17]
+
+
+@pytest.fixture
+def given():
+    return problem_of(ZINBFamily(), Y, CURVE, LINE, GROUP, offset=OFFSET, weights=WEIGHTS)
+
+
+def points(problem, part):
+    generator = torch.Generator().manual_seed(part)
+    shape = (problem.counts.shape[0], problem.bases[part].U.shape[1])
+    return torch.randn(shape, generator=generator, dtype=problem.offset.dtype)
+
+
+# From predictors to coordinates
+
+
+@pytest.mark.parametrize("part", [0, 1, 2])
+def test_a_projection_gives_back_a_predictors_coordinates(given, part):
+    basis, theta = given.bases[part], points(given, part)
+    assert_allclose(given.project(basis.U @ theta.T, basis).T, theta, atol=1e-12)
+    assert_allclose(given.project(basis.U @ theta[0], basis), theta[0], atol=1e-12)
+
+
+def test_a_projection_is_weighted_least_squares(given):
+    wanted = RNG.normal(size=N_CELLS)
+    root = np.sqrt(WEIGHTS)
+    U = given.bases[0].U.numpy()
+    expected = np.linalg.lstsq(U * root[:, None], wanted * root)[0]
+    assert_allclose(given.project(torch.from_numpy(wanted), given.bases[0]), expected, rtol=1e-10)
+
+
+def test_the_constant_is_one_in_all_cells_where_it_can_be(given):
+    for basis in given.bases:
+        assert_allclose(basis.U @ given.constant(basis), np.ones(N_CELLS), rtol=1e-12)
+    steep = problem_of(NegBinFamily(), Y, LINE[:, 1:], ONE, weights=WEIGHTS)
+    x = LINE[:, 1]
+    nearest = x * (WEIGHTS @ x) / (WEIGHTS @ x**2)
+    assert_allclose(steep.bases[0].U @ steep.constant(steep.bases[0]), nearest, rtol=1e-10)
+
+
+def test_a_lift_keeps_predictors_that_the_new_designs_hold(given):
+    small = problem_of(ZINBFamily(), Y, LINE, ONE, GROUP, weights=WEIGHTS)
+    old = [small.bases[0], small.bases[1], given.bases[2]]
+    ranks = [b.U.shape[1] for b in old]
+    theta = torch.cat([points(small, 0), points(small, 1), points(given, 2)], 1)
+    lifted = given.lift(theta, old, given.bases)
+    assert lifted.shape == (len(theta), sum(b.U.shape[1] for b in given.bases))
+    new_ranks = [b.U.shape[1] for b in given.bases]
+    for a, b, before, after in zip(
+        old, given.bases, theta.split(ranks, 1), lifted.split(new_ranks, 1), strict=True
+    ):
+        assert_allclose(after @ b.U.T, before @ a.U.T, atol=1e-11)
+    assert torch.equal(lifted[:, -3:], theta[:, -3:])  # the same basis: not touched
+    back = given.lift(lifted, given.bases, old)
+    assert_allclose(back, theta, atol=1e-11)
+
+
+def test_a_gene_is_lifted_alone_as_among_others(given):
+    small = problem_of(ZINBFamily(), Y, LINE, ONE, GROUP, weights=WEIGHTS)
+    theta = torch.cat([points(small, part) for part in range(3)], 1)
+    whole = given.lift(theta, small.bases, given.bases)
+    for g in range(len(theta)):
+        assert torch.equal(given.lift(theta[g : g + 1], small.bases, given.bases)[0], whole[g])
+
+
+# Sums and ranges over the cells
+
+
+def test_sums_over_cells_are_weighted(given):
+    values = RNG.normal(size=(N_CELLS, 3))
+    for matrix, dense in ((given.counts, Y), (given.positive, Y > 0), (given.counts**2, Y**2)):
+        expected = (dense * WEIGHTS[:, None]).T @ values
+        found = given.sum(matrix, torch.from_numpy(values))
+        assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
+        one = given.sum(matrix, torch.from_numpy(values[:, 1].copy()))
+        assert_allclose(one, expected[:, 1], rtol=1e-12, atol=1e-12)
+
+
+def test_sums_keep_single_precision_of_the_cells():
+    """They are accumulated in double precision, and rounded once."""
+    y = np.full((N_CELLS, 1), 16_777_217.0)  # no number of single precision
+    given = problem_of(NegBinFamily(), y, ONE, ONE, dtype=torch.float32)
+    total = given.sum(given.counts, torch.ones(N_CELLS))
+    assert total.dtype == torch.float32
+    assert total == torch.tensor([16_777_217.0 * N_CELLS], dtype=torch.float64).float()
+
+
+def test_values_at_the_counts_and_their_extremes_by_gene(given):
+    basis, theta = given.bases[0], points(given, 0)
+    predictor = (theta @ basis.U.T).numpy()
+    genes, cells = np.nonzero(Y.T)
+    assert_array_equal(given.genes, genes)
+    assert_array_equal(given.cells, cells)
+    at_counts = given.at_counts(basis, theta)
+    assert_allclose(at_counts, predictor[genes, cells], atol=1e-12)
+    for how, extreme in (("amin", np.min), ("amax", np.max)):
+        expected = [
+            extreme(p[y > 0]) if y.any() else 0.0 for p, y in zip(predictor, Y.T, strict=True)
+        ]
+        assert_allclose(given.by_gene(at_counts, how), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("entries", [1, 100, 6 * 37, 6 * N_CELLS - 1, 6 * N_CELLS, 10**9])
+def test_ranges_are_those_of_the_dense_predictor(monkeypatch, entries, dtype):
+    given = problem_of(NegBinFamily(), Y, CURVE, ONE, dtype=dtype)
+    monkeypatch.setattr(module, "_RANGE_ENTRIES", entries)
+    for part in (0, 1):
+        basis, theta = given.bases[part], points(given, part)
+        predictor = theta @ basis.U.T
+        low, high = given.range_of(basis, theta)
+        slack = 1e3 * torch.finfo(dtype).eps
+        assert_allclose(low, predictor.amin(1), atol=slack)
+        assert_allclose(high, predictor.amax(1), atol=slack)
+        some = given.range_of(basis, theta[:1])
+        assert torch.equal(torch.stack(some)[:, 0], torch.stack([low, high])[:, 0])
+
+
+def test_the_range_of_no_genes(given):
+    low, high = given.range_of(given.bases[0], points(given, 0)[:0])
+    assert low.shape == high.shape == (0,)
+
+
+# Part of a problem
+
+
+def test_a_sample_is_spread_evenly_and_keeps_rows_together():
+    y = RNG.poisson(2, size=(N_CELLS, 2))
+    y[:, 1] = np.arange(N_CELLS)
+    whole = problem_of(NegBinFamily(), y, LINE, ONE, offset=OFFSET, weights=WEIGHTS)
+    some = whole.sample(50)
+    cells = some.counts.toarray()[1].astype(int)
+    assert len(cells) == 50
+    assert cells[0] == 0
+    assert cells[-1] == N_CELLS - 1
+    assert set(np.diff(cells)) == {10, 11}
+    assert_array_equal(some.counts.toarray()[0], y[cells, 0])
+    assert_array_equal(some.offset, OFFSET[cells])
+    assert_array_equal(some.weights, WEIGHTS[cells])
+    for ours, theirs in zip(some.bases, whole.bases, strict=True):
+        assert_array_equal(ours.U, theirs.U[cells])
+        assert ours.penalty is theirs.penalty
+
+
+def test_a_sample_larger_than_the_whole_is_the_whole(given):
+    again = given.sample(3 * N_CELLS)
+    assert_array_equal(again.counts.toarray(), Y.T)
+    assert_array_equal(again.weights, WEIGHTS)
+
+
+def test_some_genes_in_the_order_asked_for(given):
+    asked = torch.tensor([4, 0, 2])
+    given.cells, given.genes, given.positive  # noqa: B018  # computed already for all genes
+    some = given.some(asked)
+    assert_array_equal(some.counts.toarray(), Y.T[[4, 0, 2]])
+    assert_array_equal(some.positive.toarray(), Y.T[[4, 0, 2]] > 0)
+    assert_array_equal(np.bincount(some.genes, minlength=3), np.count_nonzero(Y, axis=0)[[4, 0, 2]])
+    assert some.bases is given.bases
+    assert some.offset is given.offset
+
+
+def test_a_block_holds_the_counts(given):
+    block = given.block()
+    found = sp.csr_array((block.counts.y, block.cells, block.indptr), shape=Y.T.shape)
+    assert_array_equal(found.toarray(), Y.T)
+    assert block.counts.y.dtype == given.offset.dtype
+
+
+@pytest.mark.parametrize(
+    ("designs", "simple"),
+    [
+        ((CURVE, ONE), True),
+        ((CURVE, 0 * ONE), True),
+        ((ONE, LINE), False),
+        ((LINE, ONE, ONE), False),
+        ((LINE, LINE, LINE), False),
+    ],
+)
+def test_a_model_is_simple_with_one_size_and_no_zero_inflation(designs, simple):
+    family = NegBinFamily() if len(designs) == 2 else ZINBFamily()
+    assert problem_of(family, Y, *designs).is_simple == simple

@@ -1,0 +1,343 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose
+from scipy.special import expit
+
+from sc_glm import starts
+from sc_glm.family import NegBinFamily, ZINBFamily
+from sc_glm.objective import PartBasis
+from tests.problems import CURVE, GROUP, LINE, N_CELLS, ONE, X, problem_of, simulate
+
+RNG = np.random.default_rng(41)
+WEIGHTS = RNG.integers(1, 4, N_CELLS).astype(float)
+OFFSET = RNG.normal(scale=0.5, size=N_CELLS)
+WIDE = np.c_[CURVE, RNG.normal(size=(N_CELLS, 4))]
+Y = simulate(9, np.random.default_rng(5), lowest=-1.0)
+SOME = (Y > 0).sum(0) >= 20  # genes that say something on every direction
+RARE = np.eye(N_CELLS)[[3]].T
+HARD = np.c_[Y, RARE, 0 * RARE, 1e6 * RARE, GROUP[:, :1] * Y[:, :1], 1 + 0 * RARE]
+
+SHAPES = ((-1.0, 0.0), (-3.0, -4.0), (2.0, 1.5))
+
+
+def given(*designs, y=Y, family=None, weights=WEIGHTS, offset=OFFSET, dtype=torch.float64):
+    family = family or (NegBinFamily() if len(designs) == 2 else ZINBFamily())
+    return problem_of(family, y, *designs, offset=offset, weights=weights, dtype=dtype)
+
+
+def predictor(problem, part, theta):
+    """Genes x cells."""
+    return (theta @ problem.bases[part].U.T).numpy()
+
+
+def average(values, weights=WEIGHTS):
+    return np.average(values, axis=-1, weights=weights)
+
+
+# Moments
+
+
+def test_moments_match_mean_and_variance():
+    problem = given(ONE, ONE)
+    mean, size = starts.moments(problem).T.numpy()
+    assert_allclose(average(np.exp(mean[:, None] + OFFSET)), average(Y.T), rtol=1e-12)
+    m, v = average(Y.T), average(Y.T**2) - average(Y.T) ** 2
+    with np.errstate(divide="ignore"):
+        fitting = np.where(v > m, m**2 / (v - m), np.inf)
+    lowest, highest = starts._START_SIZES
+    assert_allclose(np.exp(size), fitting.clip(lowest, highest), rtol=1e-10)
+    assert ((fitting > lowest) & (fitting < highest)).sum() >= 3
+
+
+def test_sizes_of_moments_are_clamped():
+    y = np.c_[np.tile([1, 0], N_CELLS // 2), 1e4 * RARE]
+    sizes = starts.moments(given(ONE, ONE, y=y))[:, -1].exp()
+    assert_allclose(sizes, starts._START_SIZES[::-1])
+
+
+@pytest.mark.parametrize("design", [LINE, CURVE, GROUP, WIDE])
+def test_moments_lean_to_a_higher_likelihood(design):
+    """Of Poisson counts, beside a mean that is the same in all cells."""
+    y = np.c_[Y, Y[:, :1] * GROUP[:, :1], Y[:, :1] * (X > 0.5)[:, None]]
+    problem, flat = given(design, ONE, y=y), given(ONE, ONE, y=y)
+    leaning = predictor(problem, 0, starts.moments(problem)[:, :-1])
+    constant = predictor(flat, 0, starts.moments(flat)[:, :1])
+
+    def likelihood(eta):
+        return ((y.T * (eta + OFFSET) - np.exp(eta + OFFSET)) * WEIGHTS).sum(1)
+
+    assert (likelihood(leaning) > likelihood(constant)).all()
+    length = np.sqrt(average((leaning - constant) ** 2))
+    assert_allclose(length.max(), starts._LONGEST_LEAN)
+
+
+# Hurdle
+
+
+def test_a_hurdle_splits_zeros_from_positive_counts():
+    y = np.c_[Y, 1 + 0 * RARE, RARE]
+    problem = given(LINE, CURVE, LINE, y=y)
+    mean, size, inflation = starts.hurdle(problem, problem.bases[1]).split([2, 3, 2], 1)
+    zeros = average(y.T == 0)
+    assert (zeros[:-2] < 0.99).all()
+    shares = np.clip(zeros, 0.01, 0.99)
+    assert_allclose(expit(predictor(problem, 2, inflation)), shares[:, None] + 0 * y.T, rtol=1e-10)
+    positives = [np.average(c[c > 0], weights=WEIGHTS[c > 0]) for c in y.T]
+    at_average = predictor(problem, 0, mean) + average(OFFSET)
+    assert_allclose(np.exp(at_average), np.array(positives)[:, None] + 0 * y.T, rtol=1e-10)
+    assert_allclose(predictor(problem, 1, size), starts._HURDLE_SIZE, rtol=1e-10)
+
+
+# Towards the counts
+
+
+@pytest.mark.parametrize("design", [LINE, CURVE, GROUP, WIDE])
+def test_slopes_have_their_level_and_deviation_and_point_towards_the_counts(design):
+    problem = given(LINE, ONE, design)
+    found = starts.slopes(problem, problem.bases[2], SHAPES)
+    assert len(found) == len(SHAPES)
+    for theta, (level, slope) in zip(found, SHAPES, strict=True):
+        values = predictor(problem, 2, theta)
+        assert_allclose(average(values), level, rtol=1e-9)
+        assert_allclose(np.sqrt(average((values - level) ** 2)), abs(slope), atol=1e-9)
+        at_counts = average((values - level) * (Y.T > 0))
+        assert (at_counts * slope > 0).all() if slope else (abs(at_counts) < 1e-9).all()
+
+
+def test_slopes_point_where_the_average_positive_count_is():
+    """No direction has a larger difference of the means of those cells and of all."""
+    problem = given(ONE, ONE, CURVE)
+    (theta,) = starts.slopes(problem, problem.bases[2], [(0.0, 1.0)])
+    U = problem.bases[2].U.numpy()
+    difference = (Y.T > 0) * WEIGHTS @ U / ((Y.T > 0) @ WEIGHTS)[:, None] - average(U.T)
+    assert_allclose((difference * theta.numpy()).sum(1), np.linalg.norm(difference, axis=1))
+
+
+def test_what_is_not_regressed_has_a_level_alone():
+    problem = given(LINE, ONE, ONE)
+    (only,) = starts.slopes(problem, problem.bases[2], SHAPES)
+    assert_allclose(predictor(problem, 2, only), SHAPES[0][0])
+
+
+@pytest.mark.parametrize("design", [LINE, CURVE, GROUP])
+def test_steps_pass_through_zero_amid_the_counts(design):
+    problem = given(design, ONE)
+    up, down = (predictor(problem, 0, t) for t in starts.steps(problem, problem.bases[0], 8.0))
+    for values in (up, down):
+        at_counts = [
+            np.average(v[c > 0], weights=WEIGHTS[c > 0]) for v, c in zip(values, Y.T, strict=True)
+        ]
+        assert_allclose(at_counts, 0, atol=1e-9)
+        spread = values - average(values)[:, None]
+        assert_allclose(np.sqrt(average(spread**2)), 8, rtol=1e-9)
+    assert_allclose(up, -down)
+    assert (average(up) < 0).all()  # it rises towards the counts
+
+
+# Edges
+
+
+def test_edges_of_a_line_lie_at_the_outermost_counts():
+    y = np.where((X > -0.4)[:, None] & (X < 0.7)[:, None], Y, 0)[:, SOME]
+    problem = given(LINE, LINE, y=y)
+    found = starts.edges(problem, problem.bases[1], 10.0)
+    assert len(found) == 2
+    values = np.stack([predictor(problem, 1, theta) for theta in found])
+    for g, counts in enumerate(y.T):
+        at = X[counts > 0]
+        below, above = at.min() > X, at.max() < X
+        assert below.any()
+        assert above.any()
+        falling, rising = sorted(values[:, g], key=lambda v: np.corrcoef(v, X)[0, 1])
+        for edge, beyond in ((rising, below), (falling, above)):
+            assert (edge[beyond] < 0).all()
+            assert (edge[~beyond] > -1e-9).all()
+            assert_allclose(edge[counts > 0].min(), 0, atol=1e-9)
+            assert_allclose(np.sqrt(average((edge - average(edge)) ** 2)), 10, rtol=1e-9)
+
+
+@pytest.mark.parametrize(("design", "n_directions"), [(ONE, 0), (CURVE, 2), (GROUP, 2), (WIDE, 4)])
+def test_edges_are_above_zero_at_all_counts_and_touch_it(design, n_directions):
+    problem = given(LINE, design, y=HARD)
+    found = starts.edges(problem, problem.bases[1], 10.0)
+    assert len(found) == 2 * n_directions
+    for rising, falling in zip(found[::2], found[1::2], strict=True):
+        pair = [predictor(problem, 1, theta) for theta in (rising, falling)]
+        for values in pair:
+            assert_allclose(
+                [v[c > 0].min() for v, c in zip(values, HARD.T, strict=True) if c.any()],
+                0,
+                atol=1e-9,
+            )
+        across = pair[0] + pair[1]
+        assert_allclose(across, across[:, :1] + 0 * across, atol=1e-8)  # they oppose each other
+
+
+def test_edges_lie_across_the_directions_in_which_the_counts_spread_the_most():
+    problem = given(LINE, WIDE, y=Y[:, SOME])
+    U, constant = problem.bases[1].U.numpy(), problem.constant(problem.bases[1]).numpy()
+    others = np.eye(len(constant)) - np.outer(constant, constant) / (constant @ constant)
+    found = torch.stack(starts.edges(problem, problem.bases[1], 1.0)[::2]).numpy()
+    for g, counts in enumerate(Y.T[SOME]):
+        spread = others @ (U.T * (counts > 0) * WEIGHTS) @ U @ others
+        directions = found[:, g] @ others
+        largest = np.linalg.eigvalsh(spread)[-4:]
+        assert_allclose(np.einsum("di,ij,dj->d", directions, spread, directions), largest)
+        assert_allclose(directions @ directions.T, np.eye(4), atol=1e-8)
+
+
+def assert_same_set(ours, theirs):
+    """Predictors, starts x genes x cells, in whatever order."""
+    assert ours.shape == theirs.shape
+    gap = abs(ours[:, None] - theirs[None]).max(-1)
+    for axis in (0, 1):
+        assert_allclose(gap.min(axis), 0, atol=1e-6)
+
+
+@pytest.mark.parametrize("design", [LINE, CURVE, WIDE])
+def test_a_rotated_basis_has_the_same_starts(design):
+    problem = given(LINE, design, y=Y[:, SOME])
+    basis = problem.bases[1]
+    rank = basis.U.shape[1]
+    Q = torch.from_numpy(np.linalg.qr(np.random.default_rng(rank).normal(size=(rank, rank)))[0])
+    turned = replace(problem, bases=[problem.bases[0], PartBasis(basis.U @ Q, basis.penalty)])
+    for make in (
+        lambda p: starts.edges(p, p.bases[1], 10.0),
+        lambda p: starts.steps(p, p.bases[1], 8.0),
+        lambda p: starts.slopes(p, p.bases[1], SHAPES),
+    ):
+        ours, theirs = (
+            np.stack([predictor(p, 1, theta) for theta in make(p)]) for p in (problem, turned)
+        )
+        assert_same_set(ours, theirs)
+
+
+# Silence
+
+SILENT = np.c_[Y[:, :4] * (1 - GROUP[:, :1]), Y[:, 4] * GROUP[:, 2], Y[:, 5], 0 * X]
+
+
+@pytest.mark.parametrize("design", [GROUP, np.c_[LINE, GROUP], np.c_[GROUP[:, :2], ONE]])
+def test_only_groups_without_counts_are_silenced(design):
+    problem = given(design, ONE, y=SILENT)
+    moved = predictor(problem, 0, starts.silence(problem))
+    for counts, change in zip(SILENT.T, moved, strict=True):
+        seen = (counts @ GROUP > 0) @ GROUP.T > 0
+        depth = starts._SILENT_DEPTH + np.log(max(1.0, counts @ WEIGHTS))
+        expected = np.where(seen | ~counts.any(), 0.0, -depth)
+        assert_allclose(change, expected, atol=1e-6)
+    assert (moved[:5] < -1).any(axis=1).all()
+
+
+def test_chunks_of_genes_are_silenced_alike(monkeypatch):
+    problem = given(GROUP, ONE, y=SILENT)
+    whole = starts.silence(problem)
+    monkeypatch.setattr(starts, "_SILENCE_ENTRIES", 1)
+    assert torch.equal(starts.silence(problem), whole)
+
+
+def test_what_slopes_into_other_cells_is_not_silenced():
+    """One count leaves a line free to turn about it, which lowers some cells and raises others."""
+    problem = given(LINE, ONE, y=np.c_[SILENT, RARE])
+    assert not starts.silence(problem).any()
+
+
+def test_penalised_groups_are_not_silenced():
+    problem = given(GROUP, ONE, y=SILENT)
+    penalised = PartBasis(problem.bases[0].U, torch.eye(3, dtype=torch.float64))
+    assert starts.silence(problem).any()
+    assert not starts.silence(replace(problem, bases=[penalised, problem.bases[1]])).any()
+
+
+# Ascent
+
+
+@pytest.mark.parametrize("part", [0, 1, 2])
+def test_the_likelihood_rises_the_most_along_the_ascent(part):
+    problem = given(LINE, CURVE, LINE)
+    objective = problem.objective(problem.block(), problem.family, problem.bases)
+    theta = starts.hurdle(problem, problem.bases[1])
+    direction = starts.ascent(objective, theta, part)
+    assert_allclose(direction.norm(dim=1), 1)
+    elsewhere = direction.clone()
+    elsewhere[:, objective.slices[part]] = 0
+    assert not elsewhere.any()
+
+    genes = torch.arange(len(theta))
+
+    def rise(way):
+        ahead, behind = (objective.evaluate(theta + h * way, genes).value for h in (1e-5, -1e-5))
+        return ahead - behind
+
+    steepest = rise(direction)
+    assert (steepest > 0).all()
+    for column in range(objective.n_params)[objective.slices[part]]:
+        along = torch.zeros_like(theta)
+        along[:, column] = 1
+        assert (rise(along).abs() <= steepest * (1 + 1e-4) + 1e-9).all()
+
+
+# All starts
+
+
+def ascents(problem):
+    objective = problem.objective(problem.block(), problem.family, problem.bases)
+    theta = starts.hurdle(problem, problem.bases[1])
+    return [starts.ascent(objective, theta, part) for part in range(3)]
+
+
+EVERY = {
+    "moments": lambda p: [starts.moments(p)],
+    "mean of positives": lambda p: [starts.mean_of_positives(p)],
+    "hurdle": lambda p: [starts.hurdle(p, p.bases[1])],
+    "slopes": lambda p: starts.slopes(p, p.bases[2], SHAPES),
+    "steps": lambda p: starts.steps(p, p.bases[0], 8.0),
+    "edges": lambda p: starts.edges(p, p.bases[1], 100.0),
+    "silence": lambda p: [starts.silence(p)],
+    "ascent": ascents,
+}
+each_start = pytest.mark.parametrize("make", EVERY.values(), ids=EVERY)
+each_dtype = pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+
+
+@each_dtype
+@each_start
+def test_every_gene_has_a_finite_start(make, dtype):
+    problem = given(GROUP, WIDE, LINE, y=HARD, dtype=dtype)
+    for theta in make(problem):
+        assert theta.shape[0] == HARD.shape[1]
+        assert theta.dtype == dtype
+        assert theta.isfinite().all()
+
+
+@each_dtype
+@each_start
+@pytest.mark.parametrize("designs", [(GROUP, WIDE, LINE), (WIDE, CURVE, GROUP)])
+def test_no_gene_feels_its_neighbours(make, designs, dtype):
+    """Their last digits: alone, in another order, and beside any number of others."""
+    problem = given(*designs, y=HARD, dtype=dtype)
+    whole = make(problem)
+    n = HARD.shape[1]
+    for genes in ([g] for g in range(n)), (range(k, n) for k in (1, 4, 6)), (range(n)[::-1],):
+        for some in genes:
+            index = torch.tensor(list(some))
+            for theta, alone in zip(whole, make(problem.some(index)), strict=True):
+                assert torch.equal(alone, theta[index])
+
+
+@pytest.mark.parametrize("name", sorted(set(EVERY) - {"ascent"}))
+def test_weights_are_repeated_cells(name):
+    index = np.repeat(np.arange(N_CELLS), WEIGHTS.astype(int))
+    weighted = given(LINE, CURVE, WIDE, y=HARD[:, :9][:, SOME])
+    repeated = replace(
+        weighted,
+        counts=weighted.counts[:, index],
+        bases=[PartBasis(b.U[index], b.penalty) for b in weighted.bases],
+        offset=weighted.offset[index],
+        weights=torch.ones(len(index), dtype=torch.float64),
+    )
+    for ours, theirs in zip(EVERY[name](weighted), EVERY[name](repeated), strict=True):
+        assert_allclose(ours, theirs, rtol=1e-9, atol=1e-9)

@@ -1,0 +1,38 @@
+import numpy as np
+import pytest
+
+from sc_glm import vocabulary
+from sc_glm.vocabulary import NUMBERS, NUMPY, TRANSFORMS, Signature
+
+
+@pytest.mark.parametrize("name", ["log1p", "exp", "maximum", "power", "isnan", "where", "clip"])
+def test_what_users_reach_for_is_there(name):
+    assert name in NUMPY
+
+
+@pytest.mark.parametrize("name", vocabulary.MIX_ROWS)
+def test_what_mixes_rows_is_not(name):
+    assert name not in NUMPY
+    assert name not in TRANSFORMS
+    assert "other rows" in vocabulary.instead(name)
+
+
+def test_ufuncs_take_as_many_columns_as_numpys_and_no_place_for_a_result():
+    for name, signature in NUMPY.items():
+        function = getattr(np, name)
+        if isinstance(function, np.ufunc):
+            assert signature == Signature(function.nin)
+    assert not {"modf", "divmod", "frexp", "matmul", "vecdot"} & set(NUMPY)
+
+
+def test_numbers_are_numpys():
+    assert NUMBERS["pi"] == np.pi
+    assert all(isinstance(number, float) for number in NUMBERS.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("log", "write np.log(...)"), ("astype", "C(x)"), ("open", "no others"), ("In", "np.isin")],
+)
+def test_what_to_write_instead(name, words):
+    assert words in vocabulary.instead(name)
