@@ -138,9 +138,13 @@ def _endpoints(problem: Problem, objective: Objective, solution: Solution) -> En
     def numpy(x: Tensor) -> FloatArray:
         return x.double().cpu().numpy()
 
-    mean, size, *_ = torch.split(solution.theta, objective.ranks, dim=1)
+    mean, size, *inflation = torch.split(solution.theta, objective.ranks, dim=1)
     gap = problem.at_counts(problem.bases[1], size) - problem.at_counts(problem.bases[0], mean)
     gap -= problem.offset[problem.cells]
+    odds = torch.zeros_like(solution.value)
+    for basis, theta in zip(problem.bases[2:], inflation, strict=True):
+        low, high = problem.range_of(basis, theta)
+        odds = torch.maximum(low.abs(), high.abs())
     flat = flat_directions(numpy(-solution.hessian), numpy(solution.theta))
     return Endpoints(
         flat=flat,
@@ -149,6 +153,7 @@ def _endpoints(problem: Problem, objective: Objective, solution: Solution) -> En
         n_positive=np.diff(problem.counts.indptr),
         poisson_gap=numpy(problem.by_gene(gap, "amax")),
         lowest_size=numpy(problem.range_of(problem.bases[1], size)[0]),
+        largest_inflation=numpy(odds),
         inflation_gain=numpy(_inflation_gain(problem, objective, solution, flat)),
     )
 

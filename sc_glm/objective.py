@@ -210,8 +210,8 @@ class Objective:
         for part, across in enumerate(self._across):
             U = across[:, start : start + 1] if self._constant[part] else across[:, start:stop]
             predictors.append(rowwise.product(theta[:, self.slices[part]], U).contiguous())
-        predictors[0] = torch.minimum(predictors[0], self.ceiling[genes][:, None])
-        predictors[0] += self.offset[start:stop]
+        beyond = (predictors[0] - self.ceiling[genes][:, None]).clamp_min_(0.0)
+        predictors[0] += self.offset[start:stop] - beyond
         terms = self.family.zeros(predictors)
         first, last = block.pointers[genes, tile], block.pointers[genes, tile + 1]
         entries, rows = _ranges(first, last - first)
@@ -227,7 +227,7 @@ class Objective:
             else:
                 shape = known.take(entries, rows)
             _put(terms, self.family.positives(counts, at_counts, shape), flat)
-        return terms
+        return _on_tangent(terms, beyond) if bool(beyond.amax() > 0) else terms
 
     def _known_shapes(self, theta: Tensor, genes: Tensor) -> "_KnownShapes | None":
         """With one size per gene, evaluate its shape terms once per distinct count."""
@@ -262,6 +262,20 @@ class _KnownShapes(NamedTuple):
 
 def _take(counts: Counts, index: Tensor) -> Counts:
     return Counts(*(x.index_select(0, index) for x in counts))
+
+
+def _on_tangent(terms: Terms, beyond: Tensor) -> Terms:
+    """Let the value go on along its tangent where the mean is beyond its ceiling.
+
+    A plateau would have no way back. Where the likelihood hardly tells, neither does the tangent.
+    """
+    slope, *others = terms.score
+    curvature, *mixed = terms.hessian
+    return Terms(
+        terms.value + slope * beyond,
+        (slope, *(score + by * beyond for score, by in zip(others, mixed, strict=False))),
+        (torch.where(beyond > 0, 0.0, curvature), *mixed),
+    )
 
 
 def _put(terms: Terms, positive: Terms, flat: Tensor) -> None:

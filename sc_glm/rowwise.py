@@ -7,6 +7,7 @@ depend on the genes fitted beside it. Here no row is ever at an edge.
 import torch
 from torch import Tensor
 
+_ALIGNMENT = 64  # bytes at which torch begins a tensor, and from which kernels count
 WIDTH = 8  # rows and columns that BLAS kernels take at a time, or a multiple of them
 
 
@@ -19,7 +20,10 @@ def pad_columns(matrix: Tensor) -> Tensor:
 
 def _pad_rows(matrix: Tensor) -> Tensor:
     missing = -matrix.shape[0] % WIDTH
-    return torch.nn.functional.pad(matrix, (0, 0, 0, missing)) if missing else matrix.contiguous()
+    if missing:
+        return torch.nn.functional.pad(matrix, (0, 0, 0, missing))
+    whole = matrix.contiguous()
+    return whole.clone() if whole.data_ptr() % _ALIGNMENT else whole  # a view of some rows
 
 
 def product(rows: Tensor, columns: Tensor) -> Tensor:

@@ -129,7 +129,7 @@ def silence(problem: Problem) -> Tensor:
     if penalty.any():
         return step
     curvature, vectors = rowwise.eigh(_second_moments(problem, problem.bases[0]))
-    free = (curvature < _UNSEEN * curvature[:, -1:]) & (total > 0)[:, None]
+    free = curvature < _UNSEEN * curvature[:, -1:]
     genes = torch.nonzero(free.any(1))[:, 0]
     weighted = problem.weights[:, None] * U
     for some in torch.split(genes, max(1, _SILENCE_ENTRIES // U.numel())):

@@ -20,6 +20,7 @@ _SHARE = 0.3  # of a flat direction, to lay it to a part
 _COEFFICIENT_SHARE = 0.05  # of a coefficient in flat directions, to call it undetermined
 _POISSON_GAP = 3.0  # log size less log mean at which a flat size is taken for an infinite one
 _NO_SIZE = -7.0  # log size under which counts are zero whatever their mean
+_CERTAIN = 7.0  # log odds of a structural zero, either way, that may be on their way to infinity
 _NO_GAIN = 1e-3  # log-likelihood that a zero inflation must bring to be there at all
 
 
@@ -100,6 +101,8 @@ class Endpoints:
         Log size less log mean, the largest at a positive count.
     lowest_size : ndarray of shape (n_genes,)
         Smallest log size of all cells.
+    largest_inflation : ndarray of shape (n_genes,)
+        Log odds of a structural zero, the largest in absolute value of all cells.
     inflation_gain : ndarray of shape (n_genes,)
         Log-likelihood that is lost without the zero inflation.
     """
@@ -110,6 +113,7 @@ class Endpoints:
     n_positive: NDArray[np.int64]
     poisson_gap: FloatArray
     lowest_size: FloatArray
+    largest_inflation: FloatArray
     inflation_gain: FloatArray
 
     def slices(self) -> dict[str, slice]:
@@ -137,6 +141,8 @@ def _one(at: Endpoints, gene: int, runs_away: set[str]) -> Status:
     if not at.converged[gene]:
         return Status.ITERATION_LIMIT
     no_inflation = at.inflation_gain[gene] < _NO_GAIN
+    if not no_inflation and at.largest_inflation[gene] < _CERTAIN:
+        runs_away = runs_away - {ZERO_INFLATION}  # flat, and yet at a finite maximum
     vanishing_size = DISPERSION in runs_away and at.lowest_size[gene] < _NO_SIZE
     if MEAN in runs_away or vanishing_size or (ZERO_INFLATION in runs_away and not no_inflation):
         return Status.SEPARATED

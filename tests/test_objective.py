@@ -234,15 +234,29 @@ def test_no_mean_is_beyond_its_ceiling():
     assert_allclose(objective.ceiling, np.log(100 * largest))
 
     genes = all_genes(objective)
+    # Beyond it, the value goes on along its tangent: a plateau would have no way back.
     at = torch.stack([objective.ceiling, torch.zeros(len(Y))], 1)
-    beyond = at + torch.tensor([5.0, 0.0])
-    reached, cut, below = (
-        objective.evaluate(theta, genes) for theta in (at, beyond, at - torch.tensor([0.1, 0.0]))
-    )
-    assert torch.equal(cut.value, reached.value)
-    assert (below.value > reached.value).all()
-    # The gradient still tells the way back.
-    assert (cut.gradient[:, 0] < 0).all()
+    further = torch.tensor([5.0, 0.0])
+    reached, beyond = (objective.evaluate(theta, genes) for theta in (at, at + further))
+    assert (reached.gradient[:, 0] < 0).all()
+    assert_allclose(beyond.gradient[:, 0], reached.gradient[:, 0])
+    assert_allclose(beyond.value, reached.value + 5 * reached.gradient[:, 0])
+
+
+@pytest.mark.parametrize("name", ["size regressed", "all regressed"])
+def test_gradients_beyond_the_ceiling_are_those_of_the_value(name):
+    family, designs = MODELS[name]
+    objective = make(family, designs)
+    theta = points(objective)
+    theta[:, 0] += 9.0
+    genes = all_genes(objective)
+    gradient = objective.evaluate(theta, genes).gradient
+    step = 1e-6
+    for k in range(objective.n_params):
+        change = torch.zeros(objective.n_params, dtype=torch.float64)
+        change[k] = step
+        ahead, behind = (objective.evaluate(theta + d, genes).value for d in (change, -change))
+        assert_allclose(gradient[:, k], (ahead - behind) / (2 * step), rtol=1e-5, atol=1e-4)
 
 
 def test_parts_of_rank_zero_take_no_coordinates():

@@ -71,12 +71,23 @@ def test_a_lift_keeps_predictors_that_the_new_designs_hold(given):
     assert_allclose(back, theta, atol=1e-11)
 
 
+def test_a_lift_to_other_coordinates_of_the_same_rank(given):
+    other = problem_of(
+        ZINBFamily(), Y, CURVE, LINE, np.c_[ONE, GROUP[:, 1:]], weights=WEIGHTS
+    ).bases
+    theta = torch.cat([points(given, part) for part in range(3)], 1)
+    lifted = given.lift(theta, given.bases, other)
+    assert_allclose(lifted[:, -3:] @ other[2].U.T, theta[:, -3:] @ given.bases[2].U.T, atol=1e-11)
+
+
 def test_a_gene_is_lifted_alone_as_among_others(given):
-    small = problem_of(ZINBFamily(), Y, LINE, ONE, GROUP, weights=WEIGHTS)
-    theta = torch.cat([points(small, part) for part in range(3)], 1)
-    whole = given.lift(theta, small.bases, given.bases)
-    for g in range(len(theta)):
-        assert torch.equal(given.lift(theta[g : g + 1], small.bases, given.bases)[0], whole[g])
+    rank_five = np.c_[CURVE, GROUP]
+    old = problem_of(NegBinFamily(), Y, rank_five, ONE).bases
+    new = problem_of(NegBinFamily(), Y, rank_five, LINE, weights=WEIGHTS).bases
+    theta = torch.from_numpy(np.random.default_rng(0).normal(size=(29, 6)))
+    whole = given.lift(theta, old, new)
+    for g in range(29):
+        assert torch.equal(given.lift(theta[g : g + 1], old, new)[0], whole[g])
 
 
 # Sums and ranges over the cells

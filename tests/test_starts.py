@@ -15,10 +15,12 @@ RNG = np.random.default_rng(41)
 WEIGHTS = RNG.integers(1, 4, N_CELLS).astype(float)
 OFFSET = RNG.normal(scale=0.5, size=N_CELLS)
 WIDE = np.c_[CURVE, RNG.normal(size=(N_CELLS, 4))]
+MIXED = np.c_[CURVE, GROUP]  # of rank 5
+MANY = np.c_[WIDE, RNG.normal(size=(N_CELLS, 2))]
 Y = simulate(9, np.random.default_rng(5), lowest=-1.0)
 SOME = (Y > 0).sum(0) >= 20  # genes that say something on every direction
 RARE = np.eye(N_CELLS)[[3]].T
-HARD = np.c_[Y, RARE, 0 * RARE, 1e6 * RARE, GROUP[:, :1] * Y[:, :1], 1 + 0 * RARE]
+HARD = np.c_[Y, RARE, 0 * RARE, 1e6 * RARE, 1 + 0 * RARE, GROUP[:, [0, 2]] * Y[:, [0, 3]]]
 
 SHAPES = ((-1.0, 0.0), (-3.0, -4.0), (2.0, 1.5))
 
@@ -315,7 +317,7 @@ def test_every_gene_has_a_finite_start(make, dtype):
 
 @each_dtype
 @each_start
-@pytest.mark.parametrize("designs", [(GROUP, WIDE, LINE), (WIDE, CURVE, GROUP)])
+@pytest.mark.parametrize("designs", [(MIXED, MANY, LINE), (WIDE, CURVE, GROUP)])
 def test_no_gene_feels_its_neighbours(make, designs, dtype):
     """Their last digits: alone, in another order, and beside any number of others."""
     problem = given(*designs, y=HARD, dtype=dtype)

@@ -27,6 +27,7 @@ def endpoints(information, coordinates=0.0, ranks=RANKS, **known):
         "n_positive": 300,
         "poisson_gap": -2.0,
         "lowest_size": 0.0,
+        "largest_inflation": 20.0,
         "inflation_gain": 50.0,
     } | known
     return Endpoints(
@@ -84,6 +85,13 @@ def test_few_counts_are_the_reason_where_there_are_no_more_than_coefficients():
     assert word(flat_size, CLUMPED, n_positive=4) is Status.TOO_FEW_COUNTS
     assert word(flat_size, CLUMPED, n_positive=5) is Status.NOT_IDENTIFIED
     assert word(flat_size, POISSON, n_positive=4) is Status.POISSON
+
+
+def test_a_flat_inflation_is_infinite_only_where_its_odds_are_large():
+    flat_inflation = [FIRM, FIRM, FIRM, 1e-5]
+    assert word(flat_inflation, largest_inflation=20.0) is Status.SEPARATED
+    assert word(flat_inflation, largest_inflation=4.0) is Status.CONVERGED
+    assert word(flat_inflation, NO_ZEROS, largest_inflation=4.0) is Status.NO_INFLATION
 
 
 def test_a_model_without_zero_inflation():
