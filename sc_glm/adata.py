@@ -189,8 +189,9 @@ def fit(
 
         - ``varm[f"{key_added}_{part}"]``: coefficients of a part, genes x features, whose names
           are in ``uns``; :func:`read_params` puts both together;
-        - ``var[f"{key_added}_status"]``, ``..._converged``, ``..._n_iter`` and
-          ``..._log_likelihood``: the regressor's attributes per gene;
+        - ``var[f"{key_added}_status"]`` and ``..._undetermined``, ``..._n_iter``,
+          ``..._log_likelihood``: the columns of the regressor's ``summary()``; ``..._converged``:
+          its attribute;
         - ``uns[key_added]``: ``parts``, ``columns`` by part, ``formulas`` by part, ``layer``
           (unless it is None) and ``version``, that of the package.
     sample_weight : array-like of shape (n_cells,), default=None
@@ -418,9 +419,12 @@ def _write(adata: AnnData, model: Any, layer: str | None, key: str) -> None:
         # An array: in a frame, a column named 'a/b' would be a path in the file.
         adata.varm[f"{key}_{part}"] = np.ascontiguousarray(table.to_numpy().T)
     # Categories, into which anndata would turn text anyway when it writes a file.
-    adata.var[f"{key}_status"] = pd.Categorical(regressor.status_)
-    for name in ("converged", "n_iter", "log_likelihood"):
-        adata.var[f"{key}_{name}"] = getattr(regressor, f"{name}_")
+    summary = regressor.summary()
+    for name in ("status", "undetermined"):
+        adata.var[f"{key}_{name}"] = pd.Categorical(summary[name])
+    for name in ("n_iter", "log_likelihood"):
+        adata.var[f"{key}_{name}"] = summary[name].to_numpy()
+    adata.var[f"{key}_converged"] = regressor.converged_
     adata.uns[key] = entry
 
 

@@ -115,7 +115,10 @@ def test_fit_writes_what_the_key_names_and_no_more(adata):
     model = scg.fit(adata, pipeline(dispersion="~ cell_type"), layer="counts", key_added="nb")
     assert_unchanged(adata, before, key="nb")
     assert {"nb_mean", "nb_dispersion"} == set(adata.varm)
-    assert list(adata.var["nb_status"]) == list(model[-1].status_)
+    summary = model[-1].summary()
+    for name in summary:
+        assert list(adata.var[f"nb_{name}"]) == list(summary[name])
+    assert list(adata.var["nb_converged"]) == list(model[-1].converged_)
     for name in ("converged", "n_iter", "log_likelihood"):
         assert_array_equal(adata.var[f"nb_{name}"], getattr(model[-1], f"{name}_"))
     entry = adata.uns["nb"]
@@ -332,6 +335,7 @@ def test_sparse_counts_warn_with_the_gene_s_name(adata):
     with pytest.warns(ConvergenceWarning, match=r"all zero \(a/b\)"):
         scg.fit(adata, pipeline("~ 1"))
     assert adata.var.loc["a/b", "sc_glm_status"] == "all zero"
+    assert "mean__Intercept" in adata.var.loc["a/b", "sc_glm_undetermined"]
 
 
 # What is refused, in words
