@@ -46,6 +46,18 @@ class Solution:
     n_iter: Tensor
     converged: Tensor
 
+    @classmethod
+    def before(cls, theta: Tensor) -> "Solution":
+        """Return what is known before the first pass."""
+        n_genes, n_params = theta.shape
+        return cls(
+            theta=theta.clone(),
+            value=theta.new_full((n_genes,), -torch.inf),
+            hessian=theta.new_zeros(n_genes, n_params, n_params),
+            n_iter=torch.ones(n_genes, dtype=torch.long, device=theta.device),
+            converged=torch.zeros(n_genes, dtype=torch.bool, device=theta.device),
+        )
+
 
 @dataclass
 class _Model:
@@ -141,13 +153,7 @@ def maximize(
     """
     n_genes = theta.shape[0]
     eps = torch.finfo(theta.dtype).eps
-    solution = Solution(
-        theta=theta.clone(),
-        value=theta.new_full((n_genes,), -torch.inf),
-        hessian=theta.new_zeros(n_genes, theta.shape[1], theta.shape[1]),
-        n_iter=torch.ones(n_genes, dtype=torch.long, device=theta.device),
-        converged=torch.zeros(n_genes, dtype=torch.bool, device=theta.device),
-    )
+    solution = Solution.before(theta)
     rows = torch.arange(n_genes, device=theta.device)
     genes = rows if genes is None else genes
     at = objective.evaluate(theta, genes)
@@ -188,11 +194,7 @@ def maximize(
         expected = model.gain(step)
         trial = theta + step + extra
         new = objective.evaluate(trial, genes)
-        gain = new.value - at.value
-        # A promise that is lost in the rounding of the value is believed: the gradient, from which
-        # it comes, is known to more digits.
-        unseen = (expected < noise) & (gain.abs() < noise)
-        ratio = torch.where(unseen, 1.0, gain / expected)
+        ratio = _kept_promise(new.value - at.value, expected, noise)
         accepted = (ratio > _ACCEPT) & _is_finite(new)
         previous = torch.where(accepted[:, None], step, 0.0)
         radius = _next_radius(radius, _length(step), torch.where(accepted, ratio, 0.0))
@@ -219,6 +221,16 @@ def _stride(
     eps = torch.finfo(step.dtype).eps
     share = (stride - 1) * along / last.square().clamp_min(eps)
     return stride, share[:, None] * previous
+
+
+def _kept_promise(gain: Tensor, expected: Tensor, noise: Tensor) -> Tensor:
+    """Return the share of the expected gain that was found.
+
+    A promise that is lost in the rounding of the value is believed: the gradient, from which it
+    comes, is known to more digits.
+    """
+    unseen = (expected < noise) & (gain.abs() < noise)
+    return torch.where(unseen, 1.0, gain / expected)
 
 
 def _next_radius(radius: Tensor, length: Tensor, ratio: Tensor) -> Tensor:

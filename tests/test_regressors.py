@@ -171,6 +171,35 @@ def test_single_precision_ends_near_the_maximum(name):
     assert below.max() < 1e-2
 
 
+# Cells, cells with a count, and the largest count in nine cell types; counts are one but for it.
+# The outlier lets a Newton step of the smallest type go far beyond any count.
+WITH_OUTLIER = {
+    "B": (344, 81, 33),
+    "monocyte": (480, 218, 103),
+    "CD8 T": (271, 83, 22),
+    "dendritic": (32, 22, 14),
+    "FCGR3A+": (162, 95, 70),
+    "memory T": (483, 178, 54),
+    "NK": (155, 60, 92),
+    "naive T": (697, 149, 30),
+    "platelet": (14, 11, 18),
+}
+
+
+def test_a_step_far_beyond_all_counts_finds_its_way_back():
+    """With a mean for each group, the maximum has each group's average, whatever the size."""
+    counts, groups = [], []
+    for name, (n_cells, n_seen, largest) in WITH_OUTLIER.items():
+        counts.append(np.r_[largest, np.ones(n_seen - 1), np.zeros(n_cells - n_seen)])
+        groups += [name] * n_cells
+    y, cells = np.concatenate(counts), pd.DataFrame({"cell_type": groups})
+    X = FormulaTransformer("~ cell_type").fit_transform(cells)
+    model = NegBinRegressor().fit(X, y)
+    assert model.status_ == ["converged"]
+    averages = pd.Series(y).groupby(groups).transform("mean")
+    assert_allclose(model.predict(X), averages, rtol=1e-5)
+
+
 # ------------------------------------------------------------------------- invariances
 
 

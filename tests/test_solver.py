@@ -241,3 +241,17 @@ def test_single_precision_stops_at_its_own_rounding():
     assert solution.converged.all()
     assert toy.passes[0] < 20
     assert dome(solution.theta[0].double()) > -0.02
+
+
+def test_a_run_that_cannot_beat_the_best_is_given_up():
+    """Valley and dome end at zero: to beat one is pointless, to beat minus one is not."""
+    toy = Toy(valley, dome)
+    start = torch.stack([vector(-1, 1), vector(0, 0)])
+    free = maximize(toy, start, max_iter=100, tol=1e-9)
+    hopeful = maximize(toy, start, max_iter=100, tol=1e-9, beat=vector(-1, -1))
+    assert torch.equal(hopeful.theta, free.theta)
+    assert torch.equal(hopeful.n_iter, free.n_iter)
+    hopeless = maximize(toy, start, max_iter=100, tol=1e-9, beat=vector(1, 1))
+    assert (hopeless.n_iter < free.n_iter).all()
+    assert not hopeless.converged.any()
+    assert (hopeless.value < 1).all()
