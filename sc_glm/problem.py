@@ -14,7 +14,7 @@ from sc_glm import rowwise
 from sc_glm.family import Family
 from sc_glm.objective import CountBlock, Objective, PartBasis, tile_cells
 
-_RANGE_ENTRIES = 4_000_000  # of a predictor at a time
+_ENTRIES = 4_000_000  # of a predictor at a time
 
 
 @dataclass(frozen=True)
@@ -136,16 +136,20 @@ class Problem:
         zero = at_counts.new_zeros(self.counts.shape[0])
         return zero.scatter_reduce(0, self.genes, at_counts, how, include_self=False)
 
+    def cells_at_a_time(self, n_genes: int) -> list[slice]:
+        """Cut the cells so that a predictor of so many genes is no large array."""
+        n_cells = self.counts.shape[1]
+        step = max(1, _ENTRIES // max(1, n_genes))
+        return [slice(*ends) for ends in pairwise([*range(0, n_cells, step), n_cells])]
+
     def range_of(self, basis: PartBasis, theta: Tensor) -> tuple[Tensor, Tensor]:
         """Return the smallest and the largest value of a part's predictor over the cells."""
-        n_cells = basis.U.shape[0]
-        step = max(1, _RANGE_ENTRIES // max(1, len(theta)))
         low, high = (
             theta.new_full((len(theta),), torch.inf),
             theta.new_full((len(theta),), -torch.inf),
         )
-        for start, stop in pairwise([*range(0, n_cells, step), n_cells]):
-            predictor = rowwise.product(theta, basis.U[start:stop].mT)
+        for cells in self.cells_at_a_time(len(theta)):
+            predictor = rowwise.product(theta, basis.U[cells].mT)
             low = torch.minimum(low, predictor.amin(1))
             high = torch.maximum(high, predictor.amax(1))
         return low, high

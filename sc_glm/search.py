@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sc_glm import starts
+from sc_glm import rowwise, starts
 from sc_glm.family import Family, NegBinFamily
 from sc_glm.objective import CountBlock, Objective, PartBasis
 from sc_glm.problem import Problem
@@ -34,6 +34,8 @@ _SIZE_EDGE = 100.0
 _INFLATION_EDGE = 30.0
 _BEYOND_EDGE = -2.0
 _MEAN_STEP = 8.0
+_WORTH_AN_EDGE = 0.5  # log-likelihood
+_STEEP = 20.0  # range of a size or an inflation that suggests an edge
 _FEW = 16  # positive counts up to which a mean as steep as a step is likely
 # Gain in log-likelihood that a part must bring for its maximum to be taken for the only one: local
 # maxima were found where regression or inflation explain little.
@@ -62,28 +64,86 @@ def search(problem: Problem, objective: Objective, *, max_iter: int, tol: float)
     silence = starts.silence(problem)
     if problem.is_simple or problem.counts.shape[1] <= 2 * _SAMPLE:
         start = _explore(problem, objective.block, silence, max_iter=max_iter)
-    else:
-        small = problem.sample(_SAMPLE)
-        start = _explore(small, small.block(), silence, max_iter=max_iter)
-        rare = np.flatnonzero(np.diff(small.counts.indptr) < _ENOUGH_POSITIVES)
-        if len(rare):
-            genes = torch.as_tensor(rare)
-            whole = problem.some(genes)
-            start[genes] = _explore(whole, whole.block(), silence[genes], max_iter=max_iter)
-    return maximize(objective, start, max_iter=max_iter, tol=tol)
+        return maximize(objective, start, max_iter=max_iter, tol=tol)
+    small = problem.sample(_SAMPLE)
+    start = _explore(small, small.block(), silence, max_iter=max_iter)
+    rare = np.flatnonzero(np.diff(small.counts.indptr) < _ENOUGH_POSITIVES)
+    if len(rare):
+        genes = torch.as_tensor(rare)
+        whole = problem.some(genes)
+        start[genes] = _explore(whole, whole.block(), silence[genes], max_iter=max_iter)
+    solution = maximize(objective, start, max_iter=max_iter, tol=tol)
+    plain = _plain_start(problem, silence)
+    genes = _look_beyond(problem, objective, solution, plain, max_iter=max_iter)
+    if genes.numel():
+        last = maximize(objective, solution.theta[genes], max_iter=max_iter, tol=tol, genes=genes)
+        solution.put(genes, last)
+    return solution
+
+
+def _look_beyond(
+    problem: Problem, objective: Objective, solution: Solution, plain: Tensor, *, max_iter: int
+) -> Tensor:
+    """Try what a sample of the cells cannot tell; return the genes that gained.
+
+    It does not hold the outermost counts, with an edge at which the zeros beyond may be explained,
+    and it may show an edge where there is none: ``plain`` is a start without.
+    """
+    before = solution.value.clone()
+    lost, steepest = torch.zeros_like(before), torch.zeros_like(before)
+    for part, basis in enumerate(problem.bases[1:], 1):
+        if basis.U.shape[1] > 1:
+            lost = torch.maximum(lost, _lost_beyond(problem, objective, solution.theta, basis))
+            low, high = problem.range_of(basis, solution.theta[:, objective.slices[part]])
+            steepest = torch.maximum(steepest, high - low)
+    others = _with_size_edges(problem, solution.theta)
+    if len(problem.bases) > 2:
+        counts = solution.theta[:, : objective.slices[2].start]
+        others += _inflated(counts, _inflation_edges(problem))
+    hill = _Hill(problem, objective.block, max_iter)
+    hill.improve(solution, problem.family, problem.bases, others, lost > _WORTH_AN_EDGE)
+    hill.improve(solution, problem.family, problem.bases, [plain], steepest > _STEEP)
+    return torch.nonzero(solution.value > before)[:, 0]
+
+
+def _plain_start(problem: Problem, silence: Tensor) -> Tensor:
+    """Return each gene's moments, one size for all cells, and a little inflation."""
+    constant = _constant(problem)
+    moments = starts.moments(problem)
+    moments[:, : silence.shape[1]] += silence
+    start = problem.lift(moments, [problem.bases[0], constant], problem.bases[:2])
+    for basis in problem.bases[2:]:
+        (start,) = _inflated(start, starts.slopes(problem, basis, _AT_NB[:1]))
+    return start
+
+
+def _lost_beyond(problem: Problem, objective: Objective, theta: Tensor, basis: PartBasis) -> Tensor:
+    """Log-likelihood lost on the zeros beyond a gene's outermost counts: an edge gains no more."""
+    sides = starts.outermost(problem, basis)
+    lost = theta.new_zeros(len(theta), 2 * len(sides))
+    for cells in problem.cells_at_a_time(len(theta)):
+        predictors = [
+            rowwise.product(theta[:, own], part.U[cells].mT).contiguous()
+            for own, part in zip(objective.slices, problem.bases, strict=True)
+        ]
+        predictors[0] += problem.offset[cells]
+        cost = -problem.family.zeros(predictors).value * problem.weights[cells]
+        for side, (direction, low, high) in enumerate(sides):
+            along = rowwise.product(direction, basis.U[cells].mT)
+            lost[:, 2 * side] += (cost * (along < low[:, None])).sum(1)
+            lost[:, 2 * side + 1] += (cost * (along > high[:, None])).sum(1)
+    return lost.amax(1)
 
 
 def _explore(problem: Problem, block: CountBlock, silence: Tensor, *, max_iter: int) -> Tensor:
     """Return the most promising start of each gene; ``silence`` is added to its mean."""
-    ones = torch.ones_like(problem.offset)[:, None]
-    constant = PartBasis(ones, ones.new_zeros(1, 1))
+    if problem.is_simple:
+        return _plain_start(problem, silence)
+    constant = _constant(problem)
     mean, size, *inflation = problem.bases
     one_size = [mean, constant]
     moments = starts.moments(problem)
     moments[:, : mean.U.shape[1]] += silence
-    if problem.is_simple:
-        return problem.lift(moments, one_size, problem.bases)
-
     hill = _Hill(problem, block, max_iter)
     nb = hill.climb(NegBinFamily(), one_size, moments)
     if not inflation:
@@ -162,6 +222,11 @@ def _regress_all(
     hill.improve(best, problem.family, problem.bases, others, doubtful)
     hill.improve(best, problem.family, problem.bases, _stepped(problem, hurdle), hill.few)
     return best.theta
+
+
+def _constant(problem: Problem) -> PartBasis:
+    ones = torch.ones_like(problem.offset)[:, None]
+    return PartBasis(ones, ones.new_zeros(1, 1))
 
 
 def _inflated(theta: Tensor, inflations: Sequence[Tensor]) -> list[Tensor]:

@@ -6,7 +6,7 @@ wants to be infinite) shows as Newton steps of one length in one direction; such
 extrapolated, so that a runaway costs a few passes and not one per unit.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -57,6 +57,11 @@ class Solution:
             n_iter=torch.ones(n_genes, dtype=torch.long, device=theta.device),
             converged=torch.zeros(n_genes, dtype=torch.bool, device=theta.device),
         )
+
+    def put(self, genes: Tensor, other: "Solution") -> None:
+        """Replace the ends of some genes."""
+        for field in fields(self):
+            getattr(self, field.name)[genes] = getattr(other, field.name)
 
 
 @dataclass

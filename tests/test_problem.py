@@ -131,7 +131,7 @@ def test_values_at_the_counts_and_their_extremes_by_gene(given):
 @pytest.mark.parametrize("entries", [1, 100, 6 * 37, 6 * N_CELLS - 1, 6 * N_CELLS, 10**9])
 def test_ranges_are_those_of_the_dense_predictor(monkeypatch, entries, dtype):
     given = problem_of(NegBinFamily(), Y, CURVE, ONE, dtype=dtype)
-    monkeypatch.setattr(module, "_RANGE_ENTRIES", entries)
+    monkeypatch.setattr(module, "_ENTRIES", entries)
     for part in (0, 1):
         basis, theta = given.bases[part], points(given, part)
         predictor = theta @ basis.U.T

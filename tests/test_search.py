@@ -270,6 +270,22 @@ def test_starts_from_a_sample_lead_to_the_same_maxima(monkeypatch, family, desig
     assert gap.max() < 0.5
 
 
+def test_edges_that_a_sample_shows_or_hides_are_looked_at_in_all_cells(monkeypatch):
+    """In three genes only the sample's outermost zeros look like an edge, in three they are one."""
+    rng = np.random.default_rng(0)
+    y = rng.negative_binomial(3, 0.75, size=(N_CELLS, 6))
+    sampled = np.isin(np.arange(N_CELLS), np.linspace(0, N_CELLS - 1, 125).astype(int))
+    y[np.ix_(sampled & (X > 0.4), range(3))] = 0
+    y[np.ix_(X > 0.75, range(3, 6))] = 0
+    whole = solve(NegBinFamily(), y, LINE, LINE)
+    monkeypatch.setattr(search, "_SAMPLE", 125)
+    monkeypatch.setattr(search, "_ENOUGH_POSITIVES", 0)
+    assert_no_worse(solve(NegBinFamily(), y, LINE, LINE), whole)
+    nobody = torch.zeros(0, dtype=torch.long)
+    monkeypatch.setattr(search, "_look_beyond", lambda *_, **__: nobody)
+    assert (whole.value - solve(NegBinFamily(), y, LINE, LINE).value).max() > 10
+
+
 def test_genes_that_are_rare_in_the_sample_start_from_all_cells(monkeypatch):
     y = simulate(6, np.random.default_rng(7), lowest=1.0)
     y[:, 1] = 0
