@@ -118,15 +118,19 @@ def fit_block(
         at = _endpoints(problem, objective, solution)
         return GeneFits(
             coef,
-            (solution.value + objective.penalty_of(solution.theta)).double().cpu().numpy(),
+            _numpy(solution.value + objective.penalty_of(solution.theta)),
             solution.n_iter.cpu().numpy(),
             judge(at),
             {
                 part: undetermined(at.flat[:, own], designs.parts[part].to_coef)
                 for part, own in at.slices().items()
             },
-            _ceiling(problem, objective, theta[0]).double().cpu().numpy(),
+            _numpy(_ceiling(problem, objective, theta[0])),
         )
+
+
+def _numpy(x: Tensor) -> FloatArray:
+    return x.double().cpu().numpy()
 
 
 def _ceiling(problem: Problem, objective: Objective, mean: Tensor) -> Tensor:
@@ -135,9 +139,6 @@ def _ceiling(problem: Problem, objective: Objective, mean: Tensor) -> Tensor:
 
 
 def _endpoints(problem: Problem, objective: Objective, solution: Solution) -> Endpoints:
-    def numpy(x: Tensor) -> FloatArray:
-        return x.double().cpu().numpy()
-
     mean, size, *inflation = torch.split(solution.theta, objective.ranks, dim=1)
     gap = problem.at_counts(problem.bases[1], size) - problem.at_counts(problem.bases[0], mean)
     gap -= problem.offset[problem.cells]
@@ -145,16 +146,16 @@ def _endpoints(problem: Problem, objective: Objective, solution: Solution) -> En
     for basis, theta in zip(problem.bases[2:], inflation, strict=True):
         low, high = problem.range_of(basis, theta)
         odds = torch.maximum(low.abs(), high.abs())
-    flat = flat_directions(numpy(-solution.hessian), numpy(solution.theta))
+    flat = flat_directions(_numpy(-solution.hessian), _numpy(solution.theta))
     return Endpoints(
         flat=flat,
         ranks=dict(zip(problem.family.parts, objective.ranks, strict=True)),
         converged=solution.converged.cpu().numpy(),
         n_positive=np.diff(problem.counts.indptr),
-        poisson_gap=numpy(problem.by_gene(gap, "amax")),
-        lowest_size=numpy(problem.range_of(problem.bases[1], size)[0]),
-        largest_inflation=numpy(odds),
-        inflation_gain=numpy(_inflation_gain(problem, objective, solution, flat)),
+        poisson_gap=_numpy(problem.by_gene(gap, "amax")),
+        lowest_size=_numpy(problem.range_of(problem.bases[1], size)[0]),
+        largest_inflation=_numpy(odds),
+        inflation_gain=_numpy(_inflation_gain(problem, objective, solution, flat)),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 import re
@@ -33,7 +34,7 @@ from sc_glm.splines import with_margin
 from sc_glm.state import StateMixin, kept_if_failed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from numpy.typing import ArrayLike, NDArray
     from sklearn.utils import Tags
@@ -297,8 +298,8 @@ class FormulaTransformer(StateMixin, TransformerMixin, BaseEstimator):  # type: 
     ) -> None:
         """Refuse expressions that mix rows, whose value in new data would be another one.
 
-        Python expressions keep no state: ``x - x.mean()`` would silently use the new data's
-        mean. A few rows evaluated alone must come out as they did among the others.
+        Python expressions keep no state: one that took a mean would silently take that of the new
+        data. A few rows evaluated alone must come out as they did among the others.
         """
         for row in sorted({0, len(frame) // 2, len(frame) - 1}):
             alone = self._matrices(frame.iloc[[row]])
@@ -321,11 +322,17 @@ def _message(error: Exception) -> str:
     return re.sub(r"\x1b\[[\d;]*m|[⧛⧚]", "", str(error))
 
 
-def _tokens(text: str, where: str) -> list[Token]:
+@contextlib.contextmanager
+def _parsing(where: str) -> Iterator[None]:
     try:
-        return list(tokenize(text))
+        yield
     except Exception as error:
         raise ValueError(f"{where}: the formula does not parse. {_message(error)}") from error
+
+
+def _tokens(text: str, where: str) -> list[Token]:
+    with _parsing(where):
+        return list(tokenize(text))
 
 
 def _parse(text: str, columns: Columns, where: str) -> SimpleFormula:
@@ -337,15 +344,11 @@ def _parse(text: str, columns: Columns, where: str) -> SimpleFormula:
     for token in tokens:
         if token.kind is Token.Kind.PYTHON:
             _names_in_expression(token.token, columns, where)
-    try:
+    with _parsing(where):
         tree = DefaultFormulaParser().get_ast(text)
-    except Exception as error:
-        raise ValueError(f"{where}: the formula does not parse. {_message(error)}") from error
     _check_size(tree, len(columns.names), where)
-    try:
+    with _parsing(where):
         formula = Formula(text, _context={"__formulaic_variables_available__": columns.names})
-    except Exception as error:
-        raise ValueError(f"{where}: the formula does not parse. {_message(error)}") from error
     if not isinstance(formula, SimpleFormula):
         raise ValueError(f"{where}: a formula has one side and one part, as in '~ a + b'.")  # noqa: TRY004
     # Also the names that the formula takes away, which formulaic would not look up.

@@ -46,7 +46,7 @@ class Problem:
         dtype, device = self.offset.dtype, self.offset.device
         return CountBlock(
             torch.as_tensor(self.counts.indptr.astype(np.int64), device=device),
-            torch.as_tensor(self.counts.indices.astype(np.int64), device=device),
+            self.cells,
             torch.as_tensor(self.counts.data, device=device).to(dtype),
             self.counts.shape[1],
             tile=tile_cells([basis.U.shape[1] for basis in self.bases]),

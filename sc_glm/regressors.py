@@ -42,8 +42,8 @@ class NegBinRegressor(CountRegressor):
     checkpoint_dir : str or path-like, default=None
         Folder in which finished genes are kept as the fit proceeds. If it is cut short, the same
         fit with the same folder goes on from there; `n_jobs`, `batch_size` and `device` may be
-        others. The folder stays when the fit is complete, and
-        belongs to it: any other fit is refused, so leave this None in a cross-validation.
+        others. The folder stays when the fit is complete, and belongs to it: any other fit is
+        refused, so leave this None in a cross-validation.
     verbose : int, default=0
         Above zero, show a progress bar over genes.
 
@@ -138,8 +138,8 @@ class ZINBRegressor(CountRegressor):
     checkpoint_dir : str or path-like, default=None
         Folder in which finished genes are kept as the fit proceeds. If it is cut short, the same
         fit with the same folder goes on from there; `n_jobs`, `batch_size` and `device` may be
-        others. The folder stays when the fit is complete, and
-        belongs to it: any other fit is refused, so leave this None in a cross-validation.
+        others. The folder stays when the fit is complete, and belongs to it: any other fit is
+        refused, so leave this None in a cross-validation.
     verbose : int, default=0
         Above zero, show a progress bar over genes.
 

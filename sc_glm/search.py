@@ -8,6 +8,7 @@ sample of the cells when there are many.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -96,11 +97,11 @@ def _look_beyond(
             lost = torch.maximum(lost, _lost_beyond(problem, objective, solution.theta, basis))
             low, high = problem.range_of(basis, solution.theta[:, objective.slices[part]])
             steepest = torch.maximum(steepest, high - low)
-    others = _with_size_edges(problem, solution.theta)
+    hill = _Hill(problem, objective.block, max_iter)
+    others = _with_size_edges(hill, solution.theta)
     if len(problem.bases) > 2:
         counts = solution.theta[:, : objective.slices[2].start]
-        others += _inflated(counts, _inflation_edges(problem))
-    hill = _Hill(problem, objective.block, max_iter)
+        others += _inflated(counts, hill.inflation_edges)
     hill.improve(solution, problem.family, problem.bases, others, lost > _WORTH_AN_EDGE)
     hill.improve(solution, problem.family, problem.bases, [plain], steepest > _STEEP)
     return torch.nonzero(solution.value > before)[:, 0]
@@ -109,8 +110,7 @@ def _look_beyond(
 def _plain_start(problem: Problem, silence: Tensor) -> Tensor:
     """Return each gene's moments, one size for all cells, and a little inflation."""
     constant = _constant(problem)
-    moments = starts.moments(problem)
-    moments[:, : silence.shape[1]] += silence
+    moments = _silenced(starts.moments(problem), silence)
     start = problem.lift(moments, [problem.bases[0], constant], problem.bases[:2])
     for basis in problem.bases[2:]:
         (start,) = _inflated(start, starts.slopes(problem, basis, _AT_NB[:1]))
@@ -142,10 +142,8 @@ def _explore(problem: Problem, block: CountBlock, silence: Tensor, *, max_iter: 
     constant = _constant(problem)
     mean, size, *inflation = problem.bases
     one_size = [mean, constant]
-    moments = starts.moments(problem)
-    moments[:, : mean.U.shape[1]] += silence
     hill = _Hill(problem, block, max_iter)
-    nb = hill.climb(NegBinFamily(), one_size, moments)
+    nb = hill.climb(NegBinFamily(), one_size, _silenced(starts.moments(problem), silence))
     if not inflation:
         return _regress_size(hill, nb, one_size).theta
     inflated = _inflate(hill, nb, constant, silence)
@@ -162,13 +160,14 @@ def _inflate(hill: "_Hill", nb: Solution, constant: PartBasis, silence: Tensor) 
     bases = [mean, constant, inflation]
     first, *others = _inflated(nb.theta, starts.slopes(problem, inflation, _AT_NB))
     best = hill.climb(problem.family, bases, first)
-    edges = _inflation_edges(problem)
-    others += _inflated(nb.theta, edges)
+    others += _inflated(nb.theta, hill.inflation_edges)
     hill.improve(best, problem.family, bases, others, best.value - nb.value < _EARNED)
-    hurdle = _hurdle(problem, constant, silence)
+    hurdle = _silenced(starts.hurdle(problem, constant), silence)
     stepped = _stepped(problem, hurdle)
     counts = nb.theta.shape[1]
-    cornered = [both for step in stepped for both in _inflated(step[:, :counts], edges)]
+    cornered = [
+        both for step in stepped for both in _inflated(step[:, :counts], hill.inflation_edges)
+    ]
     hill.improve(best, problem.family, bases, [hurdle, *stepped, *cornered], hill.few)
     return best
 
@@ -183,7 +182,7 @@ def _regress_size(hill: "_Hill", nb: Solution, one_size: Sequence[PartBasis]) ->
     others = [
         flat + _SIZE_SLOPE * ascent,
         flat - _SIZE_SLOPE * ascent,
-        *_with_size_edges(problem, flat),
+        *_with_size_edges(hill, flat),
     ]
     hill.improve(best, NegBinFamily(), sizes, others, best.value - nb.value < _EARNED)
     return best
@@ -204,7 +203,7 @@ def _regress_all(
     one_inflation = [mean, size, constant]
     level = torch.cat([regression.theta, -torch.ones_like(chained[:, :1])], 1)
     sibling = hill.climb(problem.family, one_inflation, level)
-    hurdle = _hurdle(problem, size, silence)
+    hurdle = _silenced(starts.hurdle(problem, size), silence)
     positive = regression.theta.clone()
     positive[:, : mean.U.shape[1]] = hurdle[:, : mean.U.shape[1]]
     others = [
@@ -215,8 +214,8 @@ def _regress_all(
     ]
     hill.improve(best, problem.family, problem.bases, others, torch.ones_like(hill.few))
     others = [
-        *_with_size_edges(problem, hurdle),
-        *_inflated(regression.theta, _inflation_edges(problem)),
+        *_with_size_edges(hill, hurdle),
+        *_inflated(regression.theta, hill.inflation_edges),
     ]
     doubtful = best.value - torch.maximum(inflated.value, regression.value) < _EARNED
     hill.improve(best, problem.family, problem.bases, others, doubtful)
@@ -233,19 +232,9 @@ def _inflated(theta: Tensor, inflations: Sequence[Tensor]) -> list[Tensor]:
     return [torch.cat([theta, inflation], 1) for inflation in inflations]
 
 
-def _inflation_edges(problem: Problem) -> list[Tensor]:
-    """Zero inflation that is certain beyond a gene's outermost counts, where it is regressed."""
-    basis = problem.bases[2]
-    if basis.U.shape[1] <= 1:
-        return []
-    beyond = _BEYOND_EDGE * problem.constant(basis)
-    return [beyond - edge for edge in starts.edges(problem, basis, _INFLATION_EDGE)]
-
-
-def _hurdle(problem: Problem, size: PartBasis, silence: Tensor) -> Tensor:
-    start = starts.hurdle(problem, size)
-    start[:, : silence.shape[1]] += silence
-    return start
+def _silenced(start: Tensor, silence: Tensor) -> Tensor:
+    """Put a start's mean down where the gene is silent."""
+    return torch.cat([start[:, : silence.shape[1]] + silence, start[:, silence.shape[1] :]], 1)
 
 
 def _stepped(problem: Problem, start: Tensor) -> list[Tensor]:
@@ -259,16 +248,14 @@ def _stepped(problem: Problem, start: Tensor) -> list[Tensor]:
     return stepped
 
 
-def _with_size_edges(problem: Problem, start: Tensor) -> list[Tensor]:
+def _with_size_edges(hill: "_Hill", start: Tensor) -> list[Tensor]:
     """Let the size vanish beyond a gene's outermost counts, where it is regressed."""
-    mean, size, *_ = problem.bases
-    if size.U.shape[1] <= 1:
-        return []
+    mean, size, *_ = hill.problem.bases
     own = slice(mean.U.shape[1], mean.U.shape[1] + size.U.shape[1])
     changed = []
-    for edge in starts.edges(problem, size, _SIZE_EDGE):
+    for edge in hill.size_edges:
         one = start.clone()
-        one[:, own] = _BEYOND_EDGE * problem.constant(size) + edge
+        one[:, own] = edge
         changed.append(one)
     return changed
 
@@ -286,6 +273,22 @@ class _Hill:
         """Genes with so few positive counts that a step may explain all of their zeros."""
         few = np.diff(self.problem.counts.indptr) <= _FEW
         return torch.as_tensor(few, device=self.problem.offset.device)
+
+    @cached_property
+    def size_edges(self) -> list[Tensor]:
+        """Size that vanishes beyond a gene's outermost counts, where it is regressed."""
+        return self._edges(self.problem.bases[1], _SIZE_EDGE)
+
+    @cached_property
+    def inflation_edges(self) -> list[Tensor]:
+        """Zero inflation that is certain beyond the outermost counts, where it is regressed."""
+        return self._edges(self.problem.bases[2], -_INFLATION_EDGE)
+
+    def _edges(self, basis: PartBasis, slope: float) -> list[Tensor]:
+        if basis.U.shape[1] <= 1:
+            return []
+        beyond = _BEYOND_EDGE * self.problem.constant(basis)
+        return [beyond + edge for edge in starts.edges(self.problem, basis, slope)]
 
     def climb(self, family: Family, bases: Sequence[PartBasis], start: Tensor) -> Solution:
         """Maximise one model from one start."""

@@ -6,9 +6,8 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from sc_glm.design import FloatArray
 from sc_glm.family import DISPERSION, MEAN, ZERO_INFLATION
-
-FloatArray = NDArray[np.float64]
 
 # Information on a predictor (per unit, squared) under which the counts say nothing about it: its
 # standard error is over 100, and a Newton step along it promises next to no likelihood. A predictor
