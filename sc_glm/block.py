@@ -20,6 +20,9 @@ from sc_glm.solver import Solution, maximize
 from sc_glm.status import Endpoints, Status, flat_directions, judge, undetermined
 
 
+_KEPT_BYTES = 32 * 2**20 - 2**16  # just under the largest block that the GNU C library learns from
+
+
 @dataclass(frozen=True)
 class Settings:
     """How to fit, the same for all blocks."""
@@ -81,9 +84,15 @@ class Designs:
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    """Keep torch to one thread: the operations on a tile are too small to share."""
+    """Keep torch to one thread: the operations on a tile are too small to share.
+
+    And have the C library keep the memory of temporaries for the next ones. The GNU one gives
+    blocks back to the kernel, to be cleared anew, unless it has seen larger ones come and go; that
+    takes a third of a fit's time.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
+    torch.empty(_KEPT_BYTES, dtype=torch.uint8)
     try:
         yield
     finally:

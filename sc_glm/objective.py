@@ -210,8 +210,12 @@ class Objective:
         for part, across in enumerate(self._across):
             U = across[:, start : start + 1] if self._constant[part] else across[:, start:stop]
             predictors.append(rowwise.product(theta[:, self.slices[part]], U).contiguous())
-        beyond = (predictors[0] - self.ceiling[genes][:, None]).clamp_min_(0.0)
-        predictors[0] += self.offset[start:stop] - beyond
+        ceiling = self.ceiling[genes]
+        reached = bool((predictors[0].amax(1) > ceiling).any())
+        if reached:
+            beyond = (predictors[0] - ceiling[:, None]).clamp_min_(0.0)
+            predictors[0] -= beyond
+        predictors[0] += self.offset[start:stop]
         terms = self.family.zeros(predictors)
         first, last = block.pointers[genes, tile], block.pointers[genes, tile + 1]
         entries, rows = _ranges(first, last - first)
@@ -227,7 +231,7 @@ class Objective:
             else:
                 shape = known.take(entries, rows)
             _put(terms, self.family.positives(counts, at_counts, shape), flat)
-        return _on_tangent(terms, beyond) if bool(beyond.amax() > 0) else terms
+        return _on_tangent(terms, beyond) if reached else terms
 
     def _known_shapes(self, theta: Tensor, genes: Tensor) -> "_KnownShapes | None":
         """With one size per gene, evaluate its shape terms once per distinct count."""
