@@ -13,6 +13,20 @@ With ``t = (y - mu) / (r + mu)`` the negative binomial log-mass is
 
 the saddle-point form of Loader (2000): ``C`` is the log-mass at ``mu = y``, and no term grows
 where the sum does not, so the Poisson limit needs no special case.
+
+A sum over cells needs less: what cancels in an entry is lost beside the other entries, too. In
+``tile`` all entries are taken for zeros, and a positive count adds what is left, which is linear in
+it but for a function of count and size alone. With ``m = mu / (r + mu)``, ``q = 1 - m``,
+``L = log(1 + mu / r)`` and ``T = (r + y) m``, the log-mass and its derivatives are
+
+.. math::
+
+    \ell = -(r + y) L + y (\eta - \rho) + A(y, r), \qquad
+    \ell_\eta = y - T, \qquad \ell_\rho = T - r L - y + A_\rho, \\
+    \ell_{\eta\eta} = -T q, \qquad \ell_{\eta\rho} = T q - r m, \qquad
+    \ell_{\rho\rho} = 2 r m - r L - T q + A_{\rho\rho},
+
+where :math:`A = \log\Gamma(y + r) - \log\Gamma(r) - \log\Gamma(y + 1)`.
 """
 
 import math
@@ -88,6 +102,25 @@ class Shape(NamedTuple):
     second: Tensor
 
 
+class Rise(NamedTuple):
+    """``A(y, r)`` with its first and second derivative in ``rho``."""
+
+    value: Tensor
+    first: Tensor
+    second: Tensor
+
+
+class Positives(NamedTuple):
+    """Positive counts of a tile, and where they stand in it.
+
+    ``rise`` is None where it is summed elsewhere, ``- y`` in the score of the size included.
+    """
+
+    flat: Tensor
+    y: Tensor
+    rise: Rise | None
+
+
 class Family(Protocol):
     """A distribution of counts in terms of linear predictors."""
 
@@ -104,6 +137,13 @@ class Family(Protocol):
     def positives(self, counts: Counts, predictors: Sequence[Tensor], shape: Shape) -> Terms:
         """Return the terms of entries with a positive count, given their :meth:`shape`."""
 
+    def tile(self, predictors: Sequence[Tensor], positives: Positives) -> Terms:
+        """Return the terms of a tile of genes x cells, accurate as part of a sum over cells.
+
+        The mean's predictor is overwritten; others may have one column for all cells. If the size
+        does, ``- y rho`` is left out of the value.
+        """
+
 
 @dataclass(frozen=True)
 class NegBinFamily:
@@ -114,7 +154,7 @@ class NegBinFamily:
     def zeros(self, predictors: Sequence[Tensor]) -> Terms:
         """Return the terms of entries with a count of zero."""
         eta, rho = predictors
-        mu, r = _bounded(eta).exp_(), _size(rho)
+        mu, r = _bounded(eta).exp_(), size_of(rho)
         inverse = (mu + r).reciprocal_()
         m = mu * inverse
         q = (r * inverse).clamp_min_(torch.finfo(mu.dtype).tiny)
@@ -127,7 +167,7 @@ class NegBinFamily:
     def shape(self, counts: Counts, rho: Tensor) -> Shape:
         """Return what positive counts add to the log-mass through the size alone."""
         y = counts.y
-        r = _size(rho)
+        r = size_of(rho)
         total = r + y
         both = stirling_error(torch.cat([total, r]))
         value, first, second = (x[: len(y)] - x[len(y) :] for x in both)
@@ -142,7 +182,7 @@ class NegBinFamily:
         """Return the terms of entries with a positive count."""
         eta, rho = _bounded(predictors[0]), predictors[1]
         y = counts.y
-        mu, r = eta.exp(), _size(rho)
+        mu, r = eta.exp(), size_of(rho)
         inverse = (mu + r).reciprocal_()
         total = r + y
         m = mu * inverse
@@ -164,6 +204,11 @@ class NegBinFamily:
             (s_eta, s_rho),
             (-(r * m).mul_(ratio), s_eta * m, h_rr.add_(shape.second)),
         )
+
+    def tile(self, predictors: Sequence[Tensor], positives: Positives) -> Terms:
+        """Return the terms of a tile of genes x cells, accurate as part of a sum over cells."""
+        eta, rho = predictors
+        return _assemble(_negbin(eta, rho, positives), positives)
 
 
 @dataclass(frozen=True)
@@ -217,13 +262,104 @@ class ZINBFamily:
             (h_ee, h_er, none, h_rr, none, (pi * not_pi).neg_()),
         )
 
+    def tile(self, predictors: Sequence[Tensor], positives: Positives) -> Terms:
+        """Return the terms of a tile of genes x cells, accurate as part of a sum over cells.
+
+        An entry is the negative binomial one with a change that zeros alone have, but for the
+        probability ``1 - pi`` of no structural zero.
+        """
+        eta, rho, zeta = predictors
+        at = _negbin(eta, rho, positives)
+        pi, not_pi, softplus = _logistic_and_log(zeta)
+        c, not_c, gain = _logistic_and_log(zeta + at.r_log)  # c: that a zero is a structural one
+        c.view(-1).index_fill_(0, positives.flat, 0.0)
+        gain.view(-1).index_fill_(0, positives.flat, 0.0)
+        v = not_c.mul_(c)
+        q, a, b = at.q, at.r_m, at.r_log - at.r_m  # scores of a zero, with the other sign
+        va, vb = v * a, v * b
+        c_a = c * a
+        value, (s_eta, s_rho), (h_ee, h_er, h_rr) = _assemble(at, positives)
+        c_aq = q.mul_(c_a)
+        c_b = c * b
+        return Terms(
+            value.add_(gain).sub_(softplus),
+            (s_eta.add_(c_a), s_rho.add_(c_b), c - pi),
+            (
+                h_ee.add_(c_aq).addcmul_(va, a),
+                h_er.add_(c_a).sub_(c_aq).addcmul_(va, b),
+                va,
+                # A zero's second derivative in rho is -b - (T q - r m) = -b + r m m
+                h_rr.add_(c_b).sub_(c_a).add_(c_aq).addcmul_(vb, b),
+                vb,
+                v - pi.mul_(not_pi),
+            ),
+        )
+
+
+def rise(counts: Counts, rho: Tensor, shape: Shape) -> Rise:
+    """Return ``A`` from the log-mass at ``mu = y``, which does not cancel for large sizes."""
+    y, r = counts.y, size_of(rho)
+    log = (y / r).log1p_()
+    r_log = r * log
+    first = shape.first + r_log
+    return Rise(
+        (counts.log_y - rho).sub_(log).mul_(-y).add_(shape.value).add_(r_log),
+        first,
+        (shape.second + first).sub_(r * y / (r + y)),
+    )
+
+
+class _NegBin(NamedTuple):
+    """What the terms of either family are made of."""
+
+    value: Tensor
+    r_log: Tensor
+    r_m: Tensor
+    q: Tensor
+    T: Tensor
+    T_q: Tensor
+
+
+def _negbin(eta: Tensor, rho: Tensor, positives: Positives) -> _NegBin:
+    """Prepare a tile; ``eta`` is overwritten."""
+    flat, y, _ = positives
+    r = size_of(rho)
+    at_counts = (eta if positives.rise is None else eta - rho).view(-1).index_select(0, flat)
+    mu = eta.exp_()
+    inverse = (mu + r).reciprocal_()
+    m, q = mu * inverse, inverse.mul_(r)
+    log = mu.mul_(r.reciprocal()).log1p_()
+    r_m = m * r
+    T = r_m.clone()
+    m_y = m.view(-1).index_select(0, flat).mul_(y)
+    T.view(-1).scatter_add_(0, flat, m_y)
+    at_counts.sub_(log.view(-1).index_select(0, flat)).mul_(y)
+    r_log = log.mul_(r)
+    value = r_log.neg()
+    if positives.rise is not None:
+        at_counts += positives.rise.value
+    value.view(-1).scatter_add_(0, flat, at_counts)
+    return _NegBin(value, r_log, r_m, q, T, T * q)
+
+
+def _assemble(at: _NegBin, positives: Positives) -> Terms:
+    s_rho = at.T - at.r_log
+    h_er = at.T_q - at.r_m
+    h_rr = (at.r_m - at.r_log).sub_(h_er)
+    s_eta = at.T.neg_()
+    s_eta.view(-1).scatter_add_(0, positives.flat, positives.y)
+    if positives.rise is not None:
+        s_rho.view(-1).scatter_add_(0, positives.flat, positives.rise.first - positives.y)
+        h_rr.view(-1).scatter_add_(0, positives.flat, positives.rise.second)
+    return Terms(at.value, (s_eta, s_rho), (at.T_q.neg_(), h_er, h_rr))
+
 
 def _bounded(eta: Tensor) -> Tensor:
     """Return a copy of ``eta`` that is no larger than the logarithm of any count."""
     return eta.clamp_max(LARGEST_LOG_MEAN)
 
 
-def _size(rho: Tensor) -> Tensor:
+def size_of(rho: Tensor) -> Tensor:
     """Return ``exp(rho)`` within bounds whose squares neither overflow nor underflow.
 
     Beyond them the likelihood is that of its limit, Poisson or a point mass at zero.
@@ -241,6 +377,19 @@ def _logistic(x: Tensor) -> tuple[Tensor, Tensor]:
     odds = x.neg().exp_().clamp_max_(1 / torch.finfo(x.dtype).tiny)
     value = (odds + 1).reciprocal_()
     return value, odds.mul_(value)
+
+
+def _logistic_and_log(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the logistic function at ``x`` and ``-x``, and the logarithm of ``1 + exp(x)``."""
+    e = x.abs().neg_().exp_()
+    large = (e + 1).reciprocal_()
+    small = e * large
+    positive = x >= 0
+    return (
+        torch.where(positive, large, small),
+        torch.where(positive, small, large),
+        e.log1p_().add_(x.clamp_min(0)),
+    )
 
 
 def _reaches(x: Tensor, bound: float) -> bool:

@@ -1,8 +1,7 @@
 """The log-likelihood of a block of genes, its gradient and Hessian in one pass over the counts.
 
 Genes share their designs, so a pass computes elementwise terms for a tile of genes x cells and
-contracts them with the designs by matrix products that serve all genes of the tile. Every entry is
-first treated as a zero; the positive counts, a minority in single-cell data, are then put in place.
+contracts them with the designs by matrix products that serve all genes of the tile.
 """
 
 import math
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sc_glm import rowwise
-from sc_glm.family import Counts, Family, Shape, Terms, pairs, positive_counts
+from sc_glm.family import Counts, Family, Positives, Rise, Terms, pairs, positive_counts, rise
 
 # Entries of a tile: enough to outweigh the cost of calling an operation, few enough for its
 # temporaries to stay in cache.
@@ -73,6 +72,14 @@ class CountBlock:
         genes = torch.arange(self.n_genes + 1, device=key.device)
         indptr = torch.searchsorted(key, genes * n_values)
         return indptr, _take(self._values, key % n_values), position
+
+    def entries(self, genes: Tensor, tile: int) -> tuple[Tensor, Tensor]:
+        """Positive counts of some genes in a tile: which they are, and where in the tile."""
+        start, stop = self.bounds[tile : tile + 2]
+        first, last = self.pointers[genes, tile], self.pointers[genes, tile + 1]
+        entries, rows = _ranges(first, last - first)
+        flat = self.cells.index_select(0, entries).add_(rows * (stop - start) - start)
+        return entries, flat
 
 
 class PartBasis(NamedTuple):
@@ -156,7 +163,6 @@ class Objective:
         value = theta.new_zeros(n)
         gradient = theta.new_zeros(n, self.n_params)
         hessian = theta.new_zeros(n, self.n_params, self.n_params)
-        known = self._known_shapes(theta, genes)
         part_pairs = pairs(len(self.ranks))
         for tile, (start, stop) in enumerate(pairwise(self.block.bounds)):
             cells = slice(start, stop)
@@ -164,7 +170,7 @@ class Objective:
             step = rowwise.WIDTH * max(1, round(_TILE / (stop - start) / rowwise.WIDTH))
             for first in range(0, n, step):
                 rows = slice(first, min(first + step, n))
-                terms = self._terms(theta[rows], genes[rows], tile, known and known.rows(rows))
+                terms = self._terms(theta[rows], genes[rows], tile)
                 value[rows] += rowwise.product(terms.value, self._weights[cells])[:, 0]
                 for part, score in enumerate(terms.score):
                     contracted = rowwise.product(score, self._weighted[part][cells])
@@ -175,6 +181,8 @@ class Objective:
                     shape = (weight.shape[0], self.ranks[a], self.ranks[b])
                     contracted = rowwise.product(weight, product)[:, : shape[1] * shape[2]]
                     hessian[rows, self.slices[a], self.slices[b]] += contracted.reshape(shape)
+        if self._constant[1]:
+            self._add_rises(theta, genes, value, gradient, hessian)
         for a, b in part_pairs:
             if a != b:
                 upper = hessian[:, self.slices[a], self.slices[b]]
@@ -201,67 +209,65 @@ class Objective:
             self._products = products
         return products
 
-    def _terms(
-        self, theta: Tensor, genes: Tensor, tile: int, known: "_KnownShapes | None"
-    ) -> Terms:
-        block = self.block
-        start, stop = block.bounds[tile : tile + 2]
-        predictors = []
-        for part, across in enumerate(self._across):
-            U = across[:, start : start + 1] if self._constant[part] else across[:, start:stop]
-            predictors.append(rowwise.product(theta[:, self.slices[part]], U).contiguous())
+    def _terms(self, theta: Tensor, genes: Tensor, tile: int) -> Terms:
+        predictors = self._predictors(theta, tile)
         ceiling = self.ceiling[genes]
         reached = bool((predictors[0].amax(1) > ceiling).any())
         if reached:
             beyond = (predictors[0] - ceiling[:, None]).clamp_min_(0.0)
             predictors[0] -= beyond
-        predictors[0] += self.offset[start:stop]
-        terms = self.family.zeros(predictors)
-        first, last = block.pointers[genes, tile], block.pointers[genes, tile + 1]
-        entries, rows = _ranges(first, last - first)
-        if entries.numel():
-            flat = block.cells.index_select(0, entries).add_(rows * (stop - start) - start)
-            at_counts = [
-                p.view(-1).index_select(0, rows if constant else flat)
-                for p, constant in zip(predictors, self._constant, strict=True)
-            ]
-            counts = _take(block.counts, entries)
-            if known is None:
-                shape = self.family.shape(counts, at_counts[1])
-            else:
-                shape = known.take(entries, rows)
-            _put(terms, self.family.positives(counts, at_counts, shape), flat)
+        predictors[0] += self.offset[slice(*self.block.bounds[tile : tile + 2])]
+        entries, flat = self.block.entries(genes, tile)
+        if self._constant[1]:
+            y, rises = self.block.counts.y.index_select(0, entries), None
+        else:
+            counts = _take(self.block.counts, entries)
+            rho = predictors[1].view(-1).index_select(0, flat)
+            y, rises = counts.y, self._rise(counts, rho)
+        terms = self.family.tile(predictors, Positives(flat, y, rises))
         return _on_tangent(terms, beyond) if reached else terms
 
-    def _known_shapes(self, theta: Tensor, genes: Tensor) -> "_KnownShapes | None":
-        """With one size per gene, evaluate its shape terms once per distinct count."""
-        if not self._constant[1]:
-            return None
-        indptr, y, position = self.block.distinct
+    def _rise(self, counts: Counts, rho: Tensor) -> Rise:
+        return rise(counts, rho, self.family.shape(counts, rho))
+
+    def _add_rises(
+        self, theta: Tensor, genes: Tensor, value: Tensor, gradient: Tensor, hessian: Tensor
+    ) -> None:
+        """Add what counts do through a size that all cells share: once for each distinct count."""
+        indptr, distinct, _ = self.block.distinct
         starts = indptr[genes]
-        lengths = indptr[genes + 1] - starts
-        entries, rows = _ranges(starts, lengths)
-        rho = rowwise.product(theta[:, self.slices[1]], self._across[1][:, :1])[rows, 0]
-        counts = _take(y, entries)
-        shift = (lengths.cumsum(0) - lengths) - starts
-        return _KnownShapes(self.family.shape(counts, rho), position, shift)
+        entries, rows = _ranges(starts, indptr[genes + 1] - starts)
+        unit = self._across[1][:, :1]
+        rho = rowwise.product(theta[:, self.slices[1]], unit)[:, 0].index_select(0, rows)
+        counts = _take(distinct, entries)
+        rises = self._rise(counts, rho)
+        times = self._times.index_select(0, entries)
 
+        def total(x: Tensor) -> Tensor:
+            return torch.zeros_like(value).index_add_(0, rows, x.mul_(times))
 
-class _KnownShapes(NamedTuple):
-    """Shape terms of distinct (gene, count) pairs, to be looked up by entry."""
+        size = self.slices[1]
+        value += total(rises.value - counts.y * rho)
+        gradient[:, size] += total(rises.first - counts.y)[:, None] * unit[:, 0]
+        hessian[:, size, size] += total(rises.second)[:, None, None] * (unit @ unit.mT)
 
-    shape: Shape
-    position: Tensor  # of each entry's pair among all genes' pairs
-    shift: Tensor  # from there to the row in ``shape``, by gene
+    @cached_property
+    def _times(self) -> Tensor:
+        """Weight of the cells in which each gene has each distinct count."""
+        _, distinct, position = self.block.distinct
+        weights = self.weights.index_select(0, self.block.cells)
+        return torch.zeros_like(distinct.y).index_add_(0, position, weights)
 
-    def rows(self, rows: slice) -> "_KnownShapes":
-        """Return the same for some of the genes."""
-        return self._replace(shift=self.shift[rows])
-
-    def take(self, entries: Tensor, rows: Tensor) -> Shape:
-        """Return the shape terms of ``entries``, which belong to genes ``rows``."""
-        index = self.position.index_select(0, entries).add_(self.shift.index_select(0, rows))
-        return Shape(*(x.index_select(0, index) for x in self.shape))
+    def _predictors(self, theta: Tensor, tile: int) -> list[Tensor]:
+        """Return each part's predictor without the offset; one column where it is constant."""
+        start, stop = self.block.bounds[tile : tile + 2]
+        return [
+            rowwise.product(
+                theta[:, self.slices[part]],
+                across[:, start : start + 1] if self._constant[part] else across[:, start:stop],
+            ).contiguous()
+            for part, across in enumerate(self._across)
+        ]
 
 
 def _take(counts: Counts, index: Tensor) -> Counts:
@@ -280,16 +286,6 @@ def _on_tangent(terms: Terms, beyond: Tensor) -> Terms:
         (slope, *(score + by * beyond for score, by in zip(others, mixed, strict=False))),
         (torch.where(beyond > 0, 0.0, curvature), *mixed),
     )
-
-
-def _put(terms: Terms, positive: Terms, flat: Tensor) -> None:
-    """Overwrite entries ``flat`` of the zeros' ``terms`` by those of the positive counts."""
-    for whole, part in zip(
-        (terms.value, *terms.score, *terms.hessian),
-        (positive.value, *positive.score, *positive.hessian),
-        strict=True,
-    ):
-        whole.view(-1).scatter_(0, flat, part)
 
 
 def _ranges(starts: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
