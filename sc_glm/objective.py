@@ -34,6 +34,16 @@ def tile_cells(ranks: Sequence[int]) -> int:
     return max(1, min(_TILE_CELLS, _TILE_PRODUCTS // max(1, sum(ranks)) ** 2))
 
 
+class Shares(NamedTuple):
+    """What part of a cell's weight each count has, where a cell stands for several.
+
+    ``zeros`` is genes x cells; ``positives`` has one entry for each positive count.
+    """
+
+    zeros: Tensor
+    positives: Tensor
+
+
 class CountBlock:
     """The positive counts of a block of genes, prepared once for all objectives on them.
 
@@ -45,12 +55,21 @@ class CountBlock:
         Number of cells, of which those not listed have a count of zero.
     tile : int
         Number of cells that a pass takes at a time.
+    shares : Shares, optional
+        Given where a gene may have several counts in a cell.
     """
 
     def __init__(
-        self, indptr: Tensor, cells: Tensor, y: Tensor, n_cells: int, tile: int = _TILE_CELLS
+        self,
+        indptr: Tensor,
+        cells: Tensor,
+        y: Tensor,
+        n_cells: int,
+        *,
+        tile: int = _TILE_CELLS,
+        shares: Shares | None = None,
     ) -> None:
-        self.indptr, self.cells = indptr, cells
+        self.indptr, self.cells, self.shares = indptr, cells, shares
         # Counts repeat: what depends on the count alone is computed once for each value.
         values, self._rank = torch.unique(y, return_inverse=True)
         self._values = positive_counts(values)
@@ -213,6 +232,10 @@ class Objective:
         beyond = (predictors[0] - self.ceiling[genes][:, None]).clamp_min_(0.0)
         predictors[0] += self.offset[start:stop] - beyond
         terms = self.family.zeros(predictors)
+        if block.shares is not None:
+            zeros = block.shares.zeros[genes, start:stop]
+            for term in _each(terms):
+                term.mul_(zeros)
         first, last = block.pointers[genes, tile], block.pointers[genes, tile + 1]
         entries, rows = _ranges(first, last - first)
         if entries.numel():
@@ -226,7 +249,11 @@ class Objective:
                 shape = self.family.shape(counts, at_counts[1])
             else:
                 shape = known.take(entries, rows)
-            _put(terms, self.family.positives(counts, at_counts, shape), flat)
+            positives = self.family.positives(counts, at_counts, shape)
+            if block.shares is None:
+                _put(terms, positives, flat)
+            else:
+                _add(terms, positives, flat, block.shares.positives.index_select(0, entries))
         return _on_tangent(terms, beyond) if bool(beyond.amax() > 0) else terms
 
     def _known_shapes(self, theta: Tensor, genes: Tensor) -> "_KnownShapes | None":
@@ -280,12 +307,18 @@ def _on_tangent(terms: Terms, beyond: Tensor) -> Terms:
 
 def _put(terms: Terms, positive: Terms, flat: Tensor) -> None:
     """Overwrite entries ``flat`` of the zeros' ``terms`` by those of the positive counts."""
-    for whole, part in zip(
-        (terms.value, *terms.score, *terms.hessian),
-        (positive.value, *positive.score, *positive.hessian),
-        strict=True,
-    ):
+    for whole, part in zip(_each(terms), _each(positive), strict=True):
         whole.view(-1).scatter_(0, flat, part)
+
+
+def _add(terms: Terms, positive: Terms, flat: Tensor, shares: Tensor) -> None:
+    """Add the shares of the positive counts to entries ``flat`` of the zeros' ``terms``."""
+    for whole, part in zip(_each(terms), _each(positive), strict=True):
+        whole.view(-1).scatter_add_(0, flat, part * shares)
+
+
+def _each(terms: Terms) -> tuple[Tensor, ...]:
+    return terms.value, *terms.score, *terms.hessian
 
 
 def _ranges(starts: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:

@@ -41,7 +41,7 @@ def block_of(y, *, tile=N_CELLS):
         torch.from_numpy(rows.indices.astype(np.int64)),
         torch.from_numpy(rows.data),
         y.shape[1],
-        tile,
+        tile=tile,
     )
 
 
