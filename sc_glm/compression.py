@@ -45,8 +45,8 @@ def group_rows(X: NDArray[np.float64]) -> NDArray[np.intp] | None:
     """
     n_cells = len(X)
     if n_cells > _SAMPLE:
-        sample = X[:: n_cells // _SAMPLE]
-        if _distinct(sample, int(_NEARLY_ALL * len(sample))) is None:
+        sample = np.random.default_rng(0).choice(n_cells, _SAMPLE, replace=False)
+        if _distinct(X[sample], int(_NEARLY_ALL * _SAMPLE)) is None:
             return None
     return _distinct(X, int(_LARGEST_SHARE * n_cells))
 
