@@ -141,7 +141,7 @@ def test_size_of_a_block_where_few_rows_stand_for_all_cells(monkeypatch):
     full = sp.csc_array(np.ones((40, 300)))
     assert blocks_of_few_rows(full) == 100
     assert blocks_of_few_rows(full.toarray()) == 100
-    assert blocks_of_few_rows(sp.csc_array((40, 300))) == 256
+    assert blocks_of_few_rows(sp.csc_array((40, 300))) == 300
 
 
 def test_log_likelihood_is_scipys_and_weighted():

@@ -210,7 +210,7 @@ def test_integer_weights_are_repeated_cells(name):
 def several_at_once(family, designs, *, strength=0.0):
     """Return an objective in which each cell of three others stands for them, and those three."""
     index = np.repeat(np.arange(N_CELLS // 3), 3)
-    n_cells, y, weights = len(index), Y[:, : len(index)], WEIGHTS[: len(index)]
+    y, weights = Y[:, : len(index)], WEIGHTS[: len(index)]
     each = make(
         family,
         [U[index] for U in designs],
