@@ -304,6 +304,46 @@ def test_cells_with_equal_covariates_are_fitted_as_one_by_one(monkeypatch, name,
     assert_allclose(few.predict(X), each.predict(X), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("name", ["group sizes", "group inflations"])
+def test_cells_with_equal_covariates_leave_a_gene_apart_from_others(name, tmp_path):
+    """To the last digit, and whatever order the cells are in, as counts are summed by row."""
+    regressor, parts, _ = FEW_ROWS[name]
+    columns, y = categorical(120)
+    X = pd.DataFrame({f"{part}__{c}": columns[c] for part, own in parts.items() for c in own})
+    together = regressor(checkpoint_dir=tmp_path).fit(X, y)
+    again = regressor(checkpoint_dir=tmp_path).fit(X, y)
+    pairs = [(slice(None), again)]
+    pairs += [([g], regressor().fit(X, y[:, [g]])) for g in (0, 6, 7, 8, 11)]
+    pairs.append((slice(None), regressor(batch_size=5).fit(X, sp.csr_array(y))))
+    later = np.argsort(group_rows(X.to_numpy()), kind="stable")  # no row's first cell moves ahead
+    pairs.append((slice(None), regressor().fit(X.iloc[later], y[later])))
+    for genes, other in pairs:
+        for part, table in together.params_.items():
+            assert_array_equal(table.to_numpy()[:, genes], other.params_[part].to_numpy())
+        for attribute in ("log_likelihood_", "n_iter_", "status_"):
+            assert_array_equal(getattr(together, attribute)[genes], getattr(other, attribute))
+
+
+@BOTH
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_few_distinct_rows_in_single_precision(regressor):
+    columns, y = categorical()
+    X = columns[["g0", "g1", "g2", "batch"]]
+    single, double = (regressor(dtype=d).fit(X, y) for d in ("float32", "float64"))
+    assert_allclose(single.log_likelihood_, double.log_likelihood_, rtol=1e-4, atol=1e-3)
+
+
+def test_a_warm_start_where_few_rows_are_distinct():
+    columns, y = categorical()
+    X = columns[["g0", "g1", "g2"]]
+    model = NegBinRegressor(warm_start=True).fit(X, y[:, :6])
+    before = model.log_likelihood_
+    model.fit(X, y[:, :6])
+    assert_allclose(model.log_likelihood_, before, rtol=1e-9)
+    assert (model.n_iter_ <= 2).all()
+
+
 def test_cells_with_equal_covariates_are_read_once(monkeypatch):
     """What a pass costs is the number of distinct counts in each row."""
     seen = []
