@@ -22,6 +22,7 @@ from sklearn.utils.validation import (
 )
 
 from sc_glm.block import Designs, GeneFits, Settings
+from sc_glm.compression import Cells, group_rows
 from sc_glm.counts import CountMatrix, check_genes
 from sc_glm.design import INTERCEPT, FloatArray, Layout, PartDesign
 from sc_glm.distributions import NB, ZINB
@@ -160,13 +161,20 @@ class CountRegressor(StateMixin, RegressorMixin, BaseEstimator):  # type: ignore
         if len(present) < len(covariates):
             covariates, weights = covariates[present], weights[present]
             counts = counts[present]
+        offset, cells = layout.offset_of(covariates), None
+        rows = group_rows(covariates)
+        if rows is not None:
+            cells = Cells(rows, weights)
+            first = cells.first()
+            covariates, offset, weights = covariates[first], offset[first], cells.row_weights()
         designs = Designs(
             {
                 part: _part_design(matrix, weights, layout.columns[part], penalties[part])
                 for part, matrix in layout.designs(covariates).items()
             },
-            layout.offset_of(covariates),
+            offset,
             weights,
+            cells,
         )
         fits = fit_genes(
             self._family,

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sc_glm import rowwise
+from sc_glm.compression import Cells, Tally
 from sc_glm.design import FloatArray, PartDesign
 from sc_glm.family import Family, NegBinFamily
 from sc_glm.objective import Objective, PartBasis
@@ -18,7 +19,6 @@ from sc_glm.problem import Problem
 from sc_glm.search import search
 from sc_glm.solver import Solution, maximize
 from sc_glm.status import Endpoints, Status, flat_directions, judge, undetermined
-
 
 _KEPT_BYTES = 32 * 2**20 - 2**16  # just under the largest block that the GNU C library learns from
 
@@ -75,11 +75,16 @@ class GeneFits:
 
 @dataclass(frozen=True)
 class Designs:
-    """What all genes share: the parts' designs, the offset and the weights of the cells."""
+    """What all genes share: the parts' designs, the offset and the weights of the cells.
+
+    Where ``cells`` is given, each row of the designs stands for several cells, which are alike, and
+    has the sum of their weights.
+    """
 
     parts: dict[str, PartDesign]
     offset: FloatArray
     weights: FloatArray
+    cells: Cells | None = None
 
 
 @contextlib.contextmanager
@@ -160,7 +165,7 @@ def _endpoints(problem: Problem, objective: Objective, solution: Solution) -> En
         flat=flat,
         ranks=dict(zip(problem.family.parts, objective.ranks, strict=True)),
         converged=solution.converged.cpu().numpy(),
-        n_positive=np.diff(problem.counts.indptr),
+        n_positive=problem.n_positive,
         poisson_gap=_numpy(problem.by_gene(gap, "amax")),
         lowest_size=_numpy(problem.range_of(problem.bases[1], size)[0]),
         largest_inflation=_numpy(odds),
@@ -190,12 +195,14 @@ def problem_of(
     def tensor(x: FloatArray) -> Tensor:
         return torch.as_tensor(x, dtype=settings.dtype, device=settings.device)
 
+    tally = None if designs.cells is None else Tally.of(counts, designs.cells)
     return Problem(
         family,
-        counts,
+        counts.astype(np.float64) if tally is None else tally.counts,
         [PartBasis(tensor(d.U), tensor(d.penalty)) for d in designs.parts.values()],
         tensor(designs.offset),
         tensor(designs.weights),
+        tally,
     )
 
 

@@ -201,6 +201,11 @@ def fingerprint(
             "gene names": _digest([np.array(list(counts.names), dtype=np.str_)]),
             "offset": _digest([designs.offset]),
             "weights": _digest([designs.weights]),
+            "cells that are alike": (
+                None
+                if designs.cells is None
+                else _digest([designs.cells.rows, designs.cells.weights])
+            ),
             **{
                 f"{part} design or penalty": design.source for part, design in designs.parts.items()
             },
@@ -224,7 +229,7 @@ def _compressed(counts: CountMatrix) -> Iterator[NDArray[Any]]:
         block = counts.by_gene(slice(first, first + step))
         yield block.indptr.astype(np.int64)
         yield block.indices.astype(np.int64)
-        yield block.data
+        yield block.data.astype(np.float64)
 
 
 def _check_manifest(path: Path, here: Fingerprint) -> None:

@@ -98,10 +98,21 @@ class CountMatrix:
         return block.toarray() if isinstance(block, sp.csc_array) else block
 
     def by_gene(self, genes: slice) -> sp.csr_array:
-        """Return the positive counts of some genes in compressed rows, one per gene."""
-        block = sp.csr_array(self.matrix[:, genes].T, dtype=np.float64)
-        block.sort_indices()  # a choice of cells in another order leaves them unsorted
-        return block
+        """Return the positive counts of some genes in compressed rows, one per gene.
+
+        They are of the type that they have in ``matrix``, and may share its memory.
+        """
+        if not isinstance(self.matrix, sp.csc_array):
+            return sp.csr_array(self.matrix[:, genes].T)
+        first, stop, _ = genes.indices(self.n_genes)
+        indptr = self.matrix.indptr[first : stop + 1]
+        own = slice(indptr[0], indptr[-1])
+        block = sp.csr_array(
+            (self.matrix.data[own], self.matrix.indices[own], indptr - indptr[0]),
+            shape=(stop - first, len(self)),
+        )
+        # A choice of cells in another order leaves them unsorted.
+        return block if block.has_sorted_indices else block.sorted_indices()
 
 
 def check_genes(y: Any, genes: Iterable[str]) -> None:

@@ -113,12 +113,27 @@ class Rise(NamedTuple):
 class Positives(NamedTuple):
     """Positive counts of a tile, and where they stand in it.
 
-    ``rise`` is None where it is summed elsewhere, ``- y`` in the score of the size included.
+    ``rise`` is None where it is summed elsewhere, ``- y`` in the score of the size included. An
+    entry may stand for several cells; ``zeros`` is the share of them that have a count of zero, by
+    default none where there is a positive count, and ``y`` and ``rise`` are multiplied by theirs.
     """
 
     flat: Tensor
     y: Tensor
     rise: Rise | None
+    zeros: Tensor | None = None
+
+    def shared(self, shares: Tensor, zeros: Tensor) -> "Positives":
+        """Return the same where entries stand for several cells, of which counts have shares."""
+        rise = self.rise and Rise(*(x * shares for x in self.rise))
+        return Positives(self.flat, self.y * shares, rise, zeros)
+
+    def keep_zeros_(self, at_zeros: Tensor) -> None:
+        """Put to zero, in place, what is of cells with a positive count."""
+        if self.zeros is None:
+            at_zeros.view(-1).index_fill_(0, self.flat, 0.0)
+        else:
+            at_zeros.mul_(self.zeros)
 
 
 class Family(Protocol):
@@ -272,8 +287,8 @@ class ZINBFamily:
         at = _negbin(eta, rho, positives)
         pi, not_pi, softplus = _logistic_and_log(zeta)
         c, not_c, gain = _logistic_and_log(zeta + at.r_log)  # c: that a zero is a structural one
-        c.view(-1).index_fill_(0, positives.flat, 0.0)
-        gain.view(-1).index_fill_(0, positives.flat, 0.0)
+        positives.keep_zeros_(c)
+        positives.keep_zeros_(gain)
         v = not_c.mul_(c)
         q, a, b = at.q, at.r_m, at.r_log - at.r_m  # scores of a zero, with the other sign
         va, vb = v * a, v * b
@@ -322,7 +337,7 @@ class _NegBin(NamedTuple):
 
 def _negbin(eta: Tensor, rho: Tensor, positives: Positives) -> _NegBin:
     """Prepare a tile; ``eta`` is overwritten."""
-    flat, y, _ = positives
+    flat, y = positives.flat, positives.y
     r = size_of(rho)
     at_counts = (eta if positives.rise is None else eta - rho).view(-1).index_select(0, flat)
     mu = eta.exp_()

@@ -10,6 +10,7 @@ from typing import Any
 
 import joblib
 import numpy as np
+import scipy.sparse as sp
 from tqdm import tqdm
 
 from sc_glm.block import Designs, GeneFits, Settings, fit_block
@@ -20,6 +21,10 @@ from sc_glm.family import Family
 
 _BLOCK_ENTRIES = 50_000_000  # of the matrix in one automatic block of genes
 _BLOCK_GENES = 256
+# Where few rows stand for all cells, more genes make a pass hardly longer. Their Hessians must fit
+# the memory.
+_BLOCK_GENES_OF_ROWS = 2_048
+_BLOCK_HESSIANS = 4_000_000
 
 
 def fit_genes(
@@ -67,6 +72,7 @@ def fit_genes(
     RuntimeError
         If a worker was killed.
     """
+    size = _block_size(batch_size, counts, designs, n_jobs)
     checkpoint = None
     fits: dict[int, GeneFits] = {}  # by their first gene
     if checkpoint_dir is not None:
@@ -81,7 +87,7 @@ def fit_genes(
             settings,
             None if start is None else {part: coef[:, block] for part, coef in start.items()},
         )
-        for block in _remaining(fits, counts.n_genes, _block_size(batch_size, counts, n_jobs))
+        for block in _remaining(fits, counts.n_genes, size)
     )
     done = sum(len(fit.status) for fit in fits.values())
     with (
@@ -139,9 +145,18 @@ def _remaining(fits: dict[int, GeneFits], n_genes: int, size: int) -> list[slice
     return [slice(int(run[0]), int(run[-1]) + 1) for run in np.split(genes, cuts) if len(run)]
 
 
-def _block_size(batch_size: int | str, counts: CountMatrix, n_jobs: int | None) -> int:
+def _block_size(
+    batch_size: int | str, counts: CountMatrix, designs: Designs, n_jobs: int | None
+) -> int:
     if not isinstance(batch_size, str):
         return int(batch_size)
-    by_memory = max(1, min(_BLOCK_GENES, _BLOCK_ENTRIES // max(1, counts.matrix.shape[0])))
+    n_genes, entries = _BLOCK_GENES, len(counts)
+    if designs.cells is not None:
+        n_params = sum(design.to_coef.shape[1] for design in designs.parts.values())
+        by_hessians = _BLOCK_HESSIANS // max(1, n_params) ** 2
+        n_genes = max(n_genes, min(_BLOCK_GENES_OF_ROWS, by_hessians))
+        if isinstance(counts.matrix, sp.csc_array):
+            entries = max(len(designs.weights), counts.matrix.nnz // max(1, counts.n_genes))
+    by_memory = max(1, min(n_genes, _BLOCK_ENTRIES // max(1, entries)))
     workers = joblib.effective_n_jobs(1 if n_jobs is None else n_jobs)
     return min(by_memory, math.ceil(counts.n_genes / workers))

@@ -33,6 +33,16 @@ def tile_cells(ranks: Sequence[int]) -> int:
     return max(1, min(_TILE_CELLS, _TILE_PRODUCTS // max(1, sum(ranks)) ** 2))
 
 
+class Shares(NamedTuple):
+    """What part of a cell's weight each count has, where a cell stands for several.
+
+    ``zeros`` is genes x cells; ``positives`` has one entry for each positive count.
+    """
+
+    zeros: Tensor
+    positives: Tensor
+
+
 class CountBlock:
     """The positive counts of a block of genes, prepared once for all objectives on them.
 
@@ -44,12 +54,21 @@ class CountBlock:
         Number of cells, of which those not listed have a count of zero.
     tile : int
         Number of cells that a pass takes at a time.
+    shares : Shares, optional
+        Given where a gene may have several counts in a cell.
     """
 
     def __init__(
-        self, indptr: Tensor, cells: Tensor, y: Tensor, n_cells: int, tile: int = _TILE_CELLS
+        self,
+        indptr: Tensor,
+        cells: Tensor,
+        y: Tensor,
+        n_cells: int,
+        *,
+        tile: int = _TILE_CELLS,
+        shares: Shares | None = None,
     ) -> None:
-        self.indptr, self.cells = indptr, cells
+        self.indptr, self.cells, self.shares = indptr, cells, shares
         # Counts repeat: what depends on the count alone is computed once for each value.
         values, self._rank = torch.unique(y, return_inverse=True)
         self._values = positive_counts(values)
@@ -90,11 +109,16 @@ class PartBasis(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """Value (genes,), gradient (genes, K) and Hessian (genes, K, K) at a point."""
+    """Value (genes,), gradient (genes, K) and Hessian (genes, K, K) at a point.
+
+    ``summed`` (genes,) is about how large the terms are of which the value is the sum: its rounding
+    is in proportion.
+    """
 
     value: Tensor
     gradient: Tensor
     hessian: Tensor
+    summed: Tensor
 
 
 class Objective:
@@ -190,7 +214,7 @@ class Objective:
         value -= self.penalty_of(theta)
         gradient -= rowwise.product(theta, self.penalty)
         hessian -= self.penalty
-        return Evaluation(value, gradient, hessian)
+        return Evaluation(value, gradient, hessian, value.abs() + self._sum_of_counts[genes])
 
     def _tile_products(self, cells: slice) -> list[Tensor]:
         """Row-wise Kronecker products of two parts' designs, one of them weighted, by pair."""
@@ -216,7 +240,8 @@ class Objective:
         if reached:
             beyond = (predictors[0] - ceiling[:, None]).clamp_min_(0.0)
             predictors[0] -= beyond
-        predictors[0] += self.offset[slice(*self.block.bounds[tile : tile + 2])]
+        cells = slice(*self.block.bounds[tile : tile + 2])
+        predictors[0] += self.offset[cells]
         entries, flat = self.block.entries(genes, tile)
         if self._constant[1]:
             y, rises = self.block.counts.y.index_select(0, entries), None
@@ -224,7 +249,12 @@ class Objective:
             counts = _take(self.block.counts, entries)
             rho = predictors[1].view(-1).index_select(0, flat)
             y, rises = counts.y, self._rise(counts, rho)
-        terms = self.family.tile(predictors, Positives(flat, y, rises))
+        positives = Positives(flat, y, rises)
+        shares = self.block.shares
+        if shares is not None:
+            at_counts = shares.positives.index_select(0, entries)
+            positives = positives.shared(at_counts, shares.zeros[genes, cells])
+        terms = self.family.tile(predictors, positives)
         return _on_tangent(terms, beyond) if reached else terms
 
     def _rise(self, counts: Counts, rho: Tensor) -> Rise:
@@ -252,11 +282,25 @@ class Objective:
         hessian[:, size, size] += total(rises.second)[:, None, None] * (unit @ unit.mT)
 
     @cached_property
+    def _sum_of_counts(self) -> Tensor:
+        """Weighted sum of each gene's counts times their logarithms, by which terms grow."""
+        counts = self.block.counts
+        weights = self._weights_of_counts()
+        terms = weights * counts.y * (1 + counts.log_y.abs())
+        total = self.weights.new_zeros(self.block.n_genes)
+        return total.index_add_(0, self.block.rows, terms)
+
+    def _weights_of_counts(self) -> Tensor:
+        weights = self.weights.index_select(0, self.block.cells)
+        shares = self.block.shares
+        return weights if shares is None else weights.mul_(shares.positives)
+
+    @cached_property
     def _times(self) -> Tensor:
         """Weight of the cells in which each gene has each distinct count."""
         _, distinct, position = self.block.distinct
-        weights = self.weights.index_select(0, self.block.cells)
-        return torch.zeros_like(distinct.y).index_add_(0, position, weights)
+        times = torch.zeros_like(distinct.y)
+        return times.index_add_(0, position, self._weights_of_counts())
 
     def _predictors(self, theta: Tensor, tile: int) -> list[Tensor]:
         """Return each part's predictor without the offset; one column where it is constant."""

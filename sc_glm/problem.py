@@ -8,11 +8,15 @@ from itertools import pairwise
 import numpy as np
 import scipy.sparse as sp
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from sc_glm import rowwise
+from sc_glm.compression import Tally
 from sc_glm.family import Family
-from sc_glm.objective import CountBlock, Objective, PartBasis, tile_cells
+from sc_glm.objective import CountBlock, Objective, PartBasis, Shares, tile_cells
+
+FloatArray = NDArray[np.float64]
 
 _ENTRIES = 4_000_000  # of a predictor at a time
 
@@ -20,6 +24,9 @@ _ENTRIES = 4_000_000  # of a predictor at a time
 @dataclass(frozen=True)
 class Problem:
     """A block of genes with everything that their likelihood needs.
+
+    Cells that are alike may be one cell here, of their summed weight. It may have several counts of
+    a gene, and the tally says which share of its weight each of them has.
 
     Attributes
     ----------
@@ -29,6 +36,8 @@ class Problem:
     bases : sequence of PartBasis
         One per part.
     offset, weights : Tensor of shape (n_cells,)
+    tally : Tally or None
+        With the same ``counts``; None where no cell stands for several.
     """
 
     family: Family
@@ -36,6 +45,7 @@ class Problem:
     bases: Sequence[PartBasis]
     offset: Tensor
     weights: Tensor
+    tally: Tally | None = None
 
     def objective(self, block: CountBlock, family: Family, bases: Sequence[PartBasis]) -> Objective:
         """Return the objective of a model on these cells."""
@@ -44,12 +54,19 @@ class Problem:
     def block(self) -> CountBlock:
         """Prepare the counts on the designs' device."""
         dtype, device = self.offset.dtype, self.offset.device
+        shares = None
+        if self.tally is not None:
+            shares = Shares(
+                torch.as_tensor(self.tally.zeros, dtype=dtype, device=device),
+                torch.as_tensor(self.tally.shares, dtype=dtype, device=device),
+            )
         return CountBlock(
             torch.as_tensor(self.counts.indptr.astype(np.int64), device=device),
             self.cells,
             torch.as_tensor(self.counts.data, device=device).to(dtype),
             self.counts.shape[1],
             tile=tile_cells([basis.U.shape[1] for basis in self.bases]),
+            shares=shares,
         )
 
     def project(self, predictor: Tensor, basis: PartBasis) -> Tensor:
@@ -78,31 +95,45 @@ class Problem:
         """Return the problem on about ``size`` cells, spread evenly."""
         cells = np.unique(np.linspace(0, self.counts.shape[1] - 1, size).astype(np.intp))
         index = torch.as_tensor(cells, device=self.offset.device)
+        tally = None if self.tally is None else self.tally.of_rows(cells)
         return replace(
             self,
-            counts=sp.csr_array(self.counts[:, cells]),
+            counts=sp.csr_array(self.counts[:, cells]) if tally is None else tally.counts,
             bases=[PartBasis(b.U[index], b.penalty) for b in self.bases],
             offset=self.offset[index],
             weights=self.weights[index],
+            tally=tally,
         )
 
     def some(self, genes: Tensor) -> "Problem":
         """Return the problem of some of the genes."""
-        return replace(self, counts=sp.csr_array(self.counts[genes.cpu().numpy()]))
+        index = genes.cpu().numpy()
+        if self.tally is None:
+            return replace(self, counts=sp.csr_array(self.counts[index]))
+        tally = self.tally.of_genes(index)
+        return replace(self, counts=tally.counts, tally=tally)
 
     @cached_property
-    def positive(self) -> sp.csr_array:
-        """Where the counts are positive, as ones."""
-        return self.counts.sign()
+    def n_positive(self) -> NDArray[np.int64]:
+        """Number of each gene's cells with a positive count, all those that a cell stands for."""
+        if self.tally is None:
+            return np.diff(self.counts.indptr)
+        return np.bincount(self.genes, self.tally.n_cells, self.counts.shape[0]).astype(np.int64)
 
-    def sum(self, matrix: sp.csr_array, over_cells: Tensor) -> Tensor:
-        """Weighted sum over cells of a genes x cells matrix times values of the cells.
+    @cached_property
+    def positive(self) -> FloatArray:
+        """A one for each positive count."""
+        return np.ones_like(self.counts.data)
+
+    def sum(self, at_counts: FloatArray, over_cells: Tensor) -> Tensor:
+        """Weighted sum over a gene's positive counts of what is given for counts and for cells.
 
         Parameters
         ----------
-        matrix : csr_array of shape (n_genes, n_cells)
-            Such as the counts.
+        at_counts : ndarray of shape (n_counts,)
+            Such as the counts themselves.
         over_cells : Tensor of shape (n_cells,) or (n_cells, k)
+            Values by which those of the counts are multiplied.
 
         Returns
         -------
@@ -110,6 +141,11 @@ class Problem:
         """
         weights = self.weights if over_cells.ndim == 1 else self.weights[:, None]
         values = (over_cells * weights).cpu().numpy().astype(float)
+        if self.tally is not None:
+            at_counts = at_counts * self.tally.shares
+        matrix = sp.csr_array(
+            (at_counts, self.counts.indices, self.counts.indptr), shape=self.counts.shape
+        )
         return torch.as_tensor(matrix @ values).to(over_cells)
 
     @cached_property

@@ -68,7 +68,7 @@ def search(problem: Problem, objective: Objective, *, max_iter: int, tol: float)
         return maximize(objective, start, max_iter=max_iter, tol=tol)
     small = problem.sample(_SAMPLE)
     start = _explore(small, small.block(), silence, max_iter=max_iter)
-    rare = np.flatnonzero(np.diff(small.counts.indptr) < _ENOUGH_POSITIVES)
+    rare = np.flatnonzero(small.n_positive < _ENOUGH_POSITIVES)
     if len(rare):
         genes = torch.as_tensor(rare)
         whole = problem.some(genes)
@@ -271,7 +271,7 @@ class _Hill:
     @property
     def few(self) -> Tensor:
         """Genes with so few positive counts that a step may explain all of their zeros."""
-        few = np.diff(self.problem.counts.indptr) <= _FEW
+        few = self.problem.n_positive <= _FEW
         return torch.as_tensor(few, device=self.problem.offset.device)
 
     @cached_property

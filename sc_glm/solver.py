@@ -167,7 +167,7 @@ def maximize(
     previous = torch.zeros_like(theta)
     stride = torch.ones_like(radius)
     for iteration in range(max_iter):
-        noise = 10 * eps * at.value.abs()
+        noise = 10 * eps * at.summed
         floor = (0.1 * noise).clamp_min(tol)
         model = _Model.of(at, floor / (1 + theta.square().sum(1)))
         promised = model.newton_gain()
@@ -208,6 +208,7 @@ def maximize(
             torch.where(accepted, new.value, at.value),
             torch.where(accepted[:, None], new.gradient, at.gradient),
             torch.where(accepted[:, None, None], new.hessian, at.hessian),
+            torch.where(accepted, new.summed, at.summed),
         )
     return solution
 
@@ -246,7 +247,7 @@ def _next_radius(radius: Tensor, length: Tensor, ratio: Tensor) -> Tensor:
 
 
 def _select(at: Evaluation, keep: Tensor) -> Evaluation:
-    return Evaluation(at.value[keep], at.gradient[keep], at.hessian[keep])
+    return Evaluation(*(x[keep] for x in at))
 
 
 def _length(step: Tensor) -> Tensor:

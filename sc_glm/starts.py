@@ -36,12 +36,12 @@ def moments(problem: Problem) -> Tensor:
     exposure = problem.offset + weights.log()
     total = _total(problem).clamp_min(tiny)
     mean = total / weights.sum()
-    squares = problem.sum(problem.counts**2, torch.ones_like(weights))
+    squares = problem.sum(problem.counts.data**2, torch.ones_like(weights))
     variance = squares / weights.sum() - mean**2
     size = (mean**2 / (variance - mean).clamp_min(tiny)).clamp(*_START_SIZES)
     level = total.log() - exposure.logsumexp(0)
     constant = level[:, None] * problem.constant(problem.bases[0])
-    lean = problem.sum(problem.counts, U) / total[:, None] - exposure.softmax(0) @ U
+    lean = problem.sum(problem.counts.data, U) / total[:, None] - exposure.softmax(0) @ U
     lean *= (_LONGEST_LEAN / lean.norm(dim=1, keepdim=True).clamp_min(tiny)).clamp_max(1.0)
     return torch.cat([constant + lean, size.log()[:, None]], 1)
 
@@ -157,7 +157,7 @@ def silence(problem: Problem) -> Tensor:
 
 
 def _total(problem: Problem) -> Tensor:
-    return problem.sum(problem.counts, torch.ones_like(problem.weights))
+    return problem.sum(problem.counts.data, torch.ones_like(problem.weights))
 
 
 def _cells(problem: Problem) -> Tensor:

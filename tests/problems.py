@@ -1,9 +1,12 @@
 """Blocks of genes for tests: simulated counts, and problems of counts and plain designs."""
 
+from dataclasses import replace
+
 import numpy as np
 import scipy.sparse as sp
 import torch
 
+from sc_glm.compression import Cells, Tally
 from sc_glm.design import PartDesign
 from sc_glm.objective import PartBasis
 from sc_glm.problem import Problem
@@ -43,4 +46,19 @@ def problem_of(family, y, *designs, offset=None, weights=None, dtype=torch.float
         [PartBasis(tensor(p.U), tensor(p.penalty)) for p in parts],
         tensor(np.zeros(n) if offset is None else offset),
         tensor(weights),
+    )
+
+
+def alike(problem, rows):
+    """Return the problem with one cell for all that are alike: those of equal numbers ``rows``."""
+    _, rows = np.unique(rows, return_inverse=True)
+    cells = Cells(rows, problem.weights.double().numpy())
+    tally, first = Tally.of(problem.counts, cells), cells.first()
+    return replace(
+        problem,
+        counts=tally.counts,
+        bases=[PartBasis(basis.U[first], basis.penalty) for basis in problem.bases],
+        offset=problem.offset[first],
+        weights=torch.from_numpy(cells.row_weights()).to(problem.weights),
+        tally=tally,
     )

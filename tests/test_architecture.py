@@ -21,6 +21,7 @@ CORE = [
     "family",
     "objective",
     "solver",
+    "compression",
     "problem",
     "starts",
     "search",
@@ -41,7 +42,7 @@ ORDER = [*FOUNDATION, *FORMULAS, *CORE, *ON_TOP, "__init__"]
 
 ONLY_DOOR = {"formulaic": "formula", "anndata": "adata", "matplotlib": "plots"}
 TENSORS_ONLY = {"special", "rowwise", "family", "objective", "solver"}
-NO_TENSORS = {"validation", "state", "formula", "design", "counts", "status"}
+NO_TENSORS = {"validation", "state", "formula", "compression", "design", "counts", "status"}
 
 
 def imports(module):
@@ -92,7 +93,15 @@ def test_imports_point_one_way(module):
 def test_what_stands_on_its_own():
     """Beside the order: these know nothing of the others but the foundation."""
     assert own_imports("formula") <= {*FOUNDATION, *FORMULAS}
-    for module in ("covariates", "vocabulary", "splines", "special", "design", "counts"):
+    for module in (
+        "covariates",
+        "vocabulary",
+        "splines",
+        "special",
+        "compression",
+        "design",
+        "counts",
+    ):
         assert own_imports(module) <= set(FOUNDATION)
     for module in FOUNDATION:
         assert own_imports(module) == set()

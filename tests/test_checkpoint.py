@@ -12,6 +12,7 @@ import torch
 from sc_glm import checkpoint
 from sc_glm.block import Designs, GeneFits, Settings, fit_block
 from sc_glm.checkpoint import Checkpoint, fingerprint
+from sc_glm.compression import Cells
 from sc_glm.counts import CountMatrix
 from sc_glm.design import PartDesign
 from sc_glm.family import NegBinFamily, ZINBFamily
@@ -25,12 +26,12 @@ WEIGHTS = RNG.integers(1, 3, size=N_CELLS).astype(float)
 OFFSET = RNG.normal(size=N_CELLS)
 
 
-def designs(mean=X, size=X[:, :1], *, weights=WEIGHTS, offset=OFFSET, penalised=None):
+def designs(mean=X, size=X[:, :1], *, weights=WEIGHTS, offset=OFFSET, penalised=None, cells=None):
     parts = {
         "mean": PartDesign.of(mean, WEIGHTS, penalised=penalised),
         "dispersion": PartDesign.of(size, WEIGHTS),
     }
-    return Designs(parts, offset, weights)
+    return Designs(parts, offset, weights, cells)
 
 
 SETTINGS = Settings(max_iter=50, tol=1e-7, device=torch.device("cpu"), dtype=torch.float64)
@@ -163,6 +164,20 @@ def test_other_warm_starts_are_told_apart(tmp_path):
     other = START | {"dispersion": changed(START["dispersion"])}
     with pytest.raises(ValueError, match="differs in: warm start"):
         Checkpoint.open(tmp_path, **PROBLEM | {"start": other})
+
+
+def test_which_cells_are_alike_is_told_apart(tmp_path):
+    """Though rows, and what they weigh in all, are the same."""
+    rows = np.arange(N_CELLS)
+    cells = Cells(rows, WEIGHTS)
+    Checkpoint.open(tmp_path, **PROBLEM | {"designs": designs(cells=cells)})
+    for other in (
+        designs(),
+        designs(cells=Cells(np.r_[1, 0, rows[2:]], WEIGHTS)),
+        designs(cells=Cells(rows, changed(WEIGHTS))),
+    ):
+        with pytest.raises(ValueError, match="differs in: cells that are alike"):
+            Checkpoint.open(tmp_path, **PROBLEM | {"designs": other})
 
 
 def test_another_version_is_refused(begun, monkeypatch):

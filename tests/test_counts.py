@@ -105,7 +105,7 @@ def test_every_form_gives_the_same_counts(form):
         assert_array_equal(counts.dense(genes), expected[:, genes])
         rows = counts.by_gene(genes)
         assert_array_equal(rows.toarray(), expected[:, genes].T)
-        assert rows.dtype == np.float64
+        assert rows.dtype == counts.matrix.dtype
         assert rows.format == "csr"
         assert rows.has_canonical_format
         assert (rows.data > 0).all()
@@ -124,7 +124,9 @@ def test_sparse_counts_stay_sparse_and_canonical(form):
 
 def test_canonical_sparse_counts_are_not_copied():
     y = sp.csc_array(Y)
-    assert np.shares_memory(CountMatrix.of(y, n_cells=4).matrix.data, y.data)
+    counts = CountMatrix.of(y, n_cells=4)
+    assert np.shares_memory(counts.matrix.data, y.data)
+    assert np.shares_memory(counts.by_gene(slice(1, 3)).data, y.data)
 
 
 @pytest.mark.parametrize("form", [*DENSE, *SPARSE])

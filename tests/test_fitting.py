@@ -21,6 +21,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sc_glm import NegBinRegressor, block, fitting
 from sc_glm.block import Designs, GeneFits, Settings, fit_block
 from sc_glm.checkpoint import Checkpoint
+from sc_glm.compression import Cells
 from sc_glm.counts import CountMatrix
 from sc_glm.design import PartDesign
 from sc_glm.family import NegBinFamily, ZINBFamily
@@ -109,7 +110,38 @@ def test_genes_may_come_in_any_order():
 def test_size_of_a_block(batch_size, n_jobs, n_genes, n_cells, expected):
     matrix = sp.csc_array((n_cells, n_genes), dtype=np.int8)
     counts = CountMatrix(matrix, np.arange(n_genes).astype(object), one_dimensional=False)
-    assert fitting._block_size(batch_size, counts, n_jobs) == expected
+    assert fitting._block_size(batch_size, counts, NB[1], n_jobs) == expected
+
+
+def blocks_of_few_rows(matrix, n_columns=3, n_jobs=None):
+    """Return how many genes make a block where 12 rows stand for all cells."""
+    groups = np.eye(n_columns)[np.arange(12) % n_columns]
+    n_cells, n_genes = matrix.shape
+    rows = Designs(
+        {"mean": PartDesign.of(groups), "dispersion": PartDesign.of(np.ones((12, 1)))},
+        np.zeros(12),
+        np.full(12, n_cells / 12),
+        Cells(np.arange(12), np.ones(12)),
+    )
+    counts = CountMatrix(matrix, np.arange(n_genes).astype(object), one_dimensional=False)
+    return fitting._block_size("auto", counts, rows, n_jobs)
+
+
+def test_size_of_a_block_where_few_rows_stand_for_all_cells(monkeypatch):
+    sparse = sp.csc_array((10**6, 9000), dtype=np.int8)
+    assert blocks_of_few_rows(sparse) == fitting._BLOCK_GENES_OF_ROWS
+    assert blocks_of_few_rows(sparse, n_jobs=2) == fitting._BLOCK_GENES_OF_ROWS
+    # No more than whose Hessians, or counts, fit the memory
+    monkeypatch.setattr(fitting, "_BLOCK_HESSIANS", 13**2 * 1000)
+    assert blocks_of_few_rows(sparse, n_columns=12) == 1000
+    monkeypatch.setattr(fitting, "_BLOCK_HESSIANS", 0)
+    assert blocks_of_few_rows(sparse) == fitting._BLOCK_GENES
+    monkeypatch.undo()
+    monkeypatch.setattr(fitting, "_BLOCK_ENTRIES", 100 * 40)
+    full = sp.csc_array(np.ones((40, 300)))
+    assert blocks_of_few_rows(full) == 100
+    assert blocks_of_few_rows(full.toarray()) == 100
+    assert blocks_of_few_rows(sp.csc_array((40, 300))) == 300
 
 
 def test_log_likelihood_is_scipys_and_weighted():

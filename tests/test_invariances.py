@@ -52,8 +52,11 @@ def datasets(draw, model, *, hard=False):
     """Counts of 5 ordinary genes, and at will of 5 hard ones, with a design for each part."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     n = draw(st.integers(50, 80))
-    x, z = rng.uniform(-1, 1, n), rng.normal(size=n)
+    x, z, offset = rng.uniform(-1, 1, n), rng.normal(size=n), rng.normal(0, 0.3, n)
     group = (np.arange(n) % 2).astype(float)
+    if draw(st.booleans()):  # few distinct rows
+        x, z = np.where(x < 0, -0.8, 0.8), np.sign(z)
+        offset = 0.3 * x * z
     columns = {"mean__Intercept": 1.0, "mean__x": x, "mean__z": z, "mean__group": group}
     columns["dispersion__Intercept"] = 1.0
     if draw(st.booleans()):
@@ -62,7 +65,6 @@ def datasets(draw, model, *, hard=False):
         columns["zero_inflation__Intercept"] = 1.0
         if draw(st.booleans()):
             columns["zero_inflation__x"] = x
-    offset = rng.normal(0, 0.3, n)
     X = pd.DataFrame(columns, index=[f"cell_{i}" for i in range(n)]).assign(**{OFFSET: offset})
 
     log_mean = rng.uniform(0.5, 2, 5) + np.outer(x, rng.normal(0, 0.5, 5)) + offset[:, None]

@@ -6,7 +6,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from sc_glm import problem as module
 from sc_glm.family import NegBinFamily, ZINBFamily
-from tests.problems import CURVE, GROUP, LINE, N_CELLS, ONE, problem_of, simulate
+from tests.problems import CURVE, GROUP, LINE, N_CELLS, ONE, alike, problem_of, simulate
 
 RNG = np.random.default_rng(31)
 WEIGHTS = RNG.uniform(0.1, 3, N_CELLS)
@@ -95,11 +95,12 @@ def test_a_gene_is_lifted_alone_as_among_others(given):
 
 def test_sums_over_cells_are_weighted(given):
     values = RNG.normal(size=(N_CELLS, 3))
-    for matrix, dense in ((given.counts, Y), (given.positive, Y > 0), (given.counts**2, Y**2)):
+    y = given.counts.data
+    for at_counts, dense in ((y, Y), (given.positive, Y > 0), (y**2, Y**2)):
         expected = (dense * WEIGHTS[:, None]).T @ values
-        found = given.sum(matrix, torch.from_numpy(values))
+        found = given.sum(at_counts, torch.from_numpy(values))
         assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
-        one = given.sum(matrix, torch.from_numpy(values[:, 1].copy()))
+        one = given.sum(at_counts, torch.from_numpy(values[:, 1].copy()))
         assert_allclose(one, expected[:, 1], rtol=1e-12, atol=1e-12)
 
 
@@ -107,7 +108,7 @@ def test_sums_keep_single_precision_of_the_cells():
     """They are accumulated in double precision, and rounded once."""
     y = np.full((N_CELLS, 1), 16_777_217.0)  # no number of single precision
     given = problem_of(NegBinFamily(), y, ONE, ONE, dtype=torch.float32)
-    total = given.sum(given.counts, torch.ones(N_CELLS))
+    total = given.sum(given.counts.data, torch.ones(N_CELLS))
     assert total.dtype == torch.float32
     assert total == torch.tensor([16_777_217.0 * N_CELLS], dtype=torch.float64).float()
 
@@ -177,11 +178,11 @@ def test_a_sample_larger_than_the_whole_is_the_whole(given):
 
 def test_some_genes_in_the_order_asked_for(given):
     asked = torch.tensor([4, 0, 2])
-    given.cells, given.genes, given.positive  # noqa: B018  # computed already for all genes
+    given.cells, given.genes, given.n_positive  # noqa: B018  # computed already for all genes
     some = given.some(asked)
     assert_array_equal(some.counts.toarray(), Y.T[[4, 0, 2]])
-    assert_array_equal(some.positive.toarray(), Y.T[[4, 0, 2]] > 0)
-    assert_array_equal(np.bincount(some.genes, minlength=3), np.count_nonzero(Y, axis=0)[[4, 0, 2]])
+    assert_array_equal(some.n_positive, np.count_nonzero(Y, axis=0)[[4, 0, 2]])
+    assert_array_equal(np.bincount(some.genes, minlength=3), some.n_positive)
     assert some.bases is given.bases
     assert some.offset is given.offset
 
@@ -206,3 +207,63 @@ def test_a_block_holds_the_counts(given):
 def test_a_model_is_simple_with_one_size_and_no_zero_inflation(designs, simple):
     family = NegBinFamily() if len(designs) == 2 else ZINBFamily()
     assert problem_of(family, Y, *designs).is_simple == simple
+
+
+# Cells that are alike
+
+ROWS = np.random.default_rng(6).integers(0, 30, N_CELLS)
+
+
+@pytest.fixture
+def both():
+    """Return a problem of all cells, and one of what is distinct among them."""
+    designs = [design[ROWS] for design in (CURVE, LINE, GROUP)]
+    each = problem_of(ZINBFamily(), Y, *designs, offset=OFFSET[ROWS], weights=WEIGHTS)
+    return each, alike(each, ROWS)
+
+
+def test_sums_over_cells_that_are_alike(both):
+    each, few = both
+    for k in (0, 1, 2):
+        wanted = each.sum(each.counts.data**k, each.bases[0].U)
+        assert_allclose(few.sum(few.counts.data**k, few.bases[0].U), wanted, rtol=1e-10, atol=1e-10)
+
+
+def test_cells_that_are_alike_are_counted_one_by_one(both):
+    each, few = both
+    assert few.counts.nnz < each.counts.nnz
+    assert_array_equal(few.n_positive, np.count_nonzero(Y, axis=0))
+    assert_array_equal(each.n_positive, few.n_positive)
+    some = few.some(torch.tensor([4, 1, 0]))
+    assert_array_equal(some.n_positive, few.n_positive[[4, 1, 0]])
+
+
+def test_values_at_the_counts_of_cells_that_are_alike(both):
+    each, few = both
+    theta = points(each, 1)
+    for how in ("amin", "amax"):
+        ours, theirs = (p.by_gene(p.at_counts(p.bases[1], theta), how) for p in (few, each))
+        assert_allclose(ours, theirs, atol=1e-12)
+
+
+def test_a_sample_of_cells_that_are_alike_has_all_of_each(both):
+    _, few = both
+    some = few.sample(10)
+    assert some.counts.shape == (6, 10)
+    kept = np.unique(np.linspace(0, few.counts.shape[1] - 1, 10).astype(int))
+    cells = np.isin(np.unique(ROWS, return_inverse=True)[1], kept)
+    assert_array_equal(some.n_positive, np.count_nonzero(Y[cells], axis=0))
+    assert_allclose(some.weights.sum(), WEIGHTS[cells].sum())
+    total = some.sum(some.counts.data, torch.ones(10, dtype=torch.float64))
+    assert_allclose(total, WEIGHTS[cells] @ Y[cells], rtol=1e-12)
+    assert_allclose(some.block().shares.zeros, few.block().shares.zeros[:, kept])
+
+
+@pytest.mark.parametrize("genes", [[0, 1, 2, 3, 4, 5], [4, 0]])
+def test_the_likelihood_of_cells_that_are_alike(both, genes):
+    theta = torch.cat([points(both[0], part) for part in range(3)], 1)[genes]
+    theta[0, 0] += 9  # a mean beyond its ceiling
+    index = torch.tensor(genes)
+    ends = [p.objective(p.block(), p.family, p.bases).evaluate(theta, index) for p in both]
+    for each, few in zip(*ends, strict=True):
+        assert_allclose(few, each, rtol=1e-10, atol=1e-8)

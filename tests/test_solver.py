@@ -28,7 +28,7 @@ class Toy:
             hessian = torch.autograd.functional.hessian(function, x)
             self.passes[gene] += 1
             self.undefined[gene] += not (value.isfinite() and hessian.isfinite().all())
-            rows.append((value, gradient, hessian))
+            rows.append((value, gradient, hessian, value.abs()))
         return Evaluation(*(torch.stack(x).to(theta) for x in zip(*rows, strict=True)))
 
 

@@ -1,0 +1,270 @@
+"""Cells with equal covariates are interchangeable: count matrices by row of the design.
+
+With categorical covariates, a few rows stand for all cells. The likelihood of a gene then depends
+on how often each count occurs in each row, which is counted once, however many cells there are.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+_LARGEST_SHARE = 0.25  # of the cells: with more distinct rows, grouping gains little
+_SAMPLE = 4096  # cells by which a matrix of many cells is judged first
+_NEARLY_ALL = 0.99  # distinct rows of the sample, by which most rows of all cells are
+_LARGEST_KEY = 2**62
+_CHUNK = 2**17  # counts at a time, few enough to stay in cache
+_LARGEST_TABLE = 16  # places per count, from which on sorting the counts is as fast
+
+
+def group_rows(X: NDArray[np.float64]) -> NDArray[np.intp] | None:
+    """Tell which rows of a matrix are equal.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_cells, n_columns)
+        Finite numbers.
+
+    Returns
+    -------
+    ndarray of int of shape (n_cells,), or None
+        Number of each cell's row among the distinct rows, in the order in which they first occur.
+        None if so many are distinct that it does not pay.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> group_rows(np.array([[1.0, 0], [1, 1], [1, 0], [1, 1]] * 2))
+    array([0, 1, 0, 1, 0, 1, 0, 1])
+    >>> group_rows(np.arange(8.0)[:, None]) is None
+    True
+    """
+    n_cells = len(X)
+    if n_cells > _SAMPLE:
+        sample = np.random.default_rng(0).choice(n_cells, _SAMPLE, replace=False)
+        if _distinct(X[sample], int(_NEARLY_ALL * _SAMPLE)) is None:
+            return None
+    return _distinct(X, int(_LARGEST_SHARE * n_cells))
+
+
+def _distinct(X: NDArray[np.float64], most: int) -> NDArray[np.intp] | None:
+    """Return the number of each row's first equal, unless there are more than ``most``."""
+    key = np.zeros(len(X), dtype=np.int64)
+    n_keys = 1
+    for column in X.T:
+        codes, n_levels = _levels(column)
+        if n_levels > most:
+            return None
+        if n_keys * n_levels > _LARGEST_KEY:
+            key, uniques = pd.factorize(key)
+            n_keys = len(uniques)
+        if n_levels > 1:
+            key = key * n_levels + codes
+            n_keys *= n_levels
+    rows, uniques = pd.factorize(key)
+    return rows if len(uniques) <= most else None
+
+
+def _levels(column: NDArray[np.float64]) -> tuple[NDArray[np.intp], int]:
+    """Return a number for each value of a column, and how many values there are."""
+    column = np.ascontiguousarray(column)
+    low, high = column.min(), column.max()
+    is_high = column == high
+    if (is_high | (column == low)).all():  # much the commonest, and much faster seen like this
+        return is_high.astype(np.intp), 1 + int(low < high)
+    codes, uniques = pd.factorize(column)
+    return codes, len(uniques)
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Which row of a design each cell has, and its weight.
+
+    Attributes
+    ----------
+    rows : ndarray of int of shape (n_cells,)
+    weights : ndarray of shape (n_cells,)
+    """
+
+    rows: NDArray[np.intp]
+    weights: NDArray[np.float64]
+
+    def first(self) -> NDArray[np.intp]:
+        """Return the first cell of each row."""
+        first = np.empty(self.rows.max() + 1, dtype=np.intp)
+        first[self.rows[::-1]] = np.arange(len(self.rows))[::-1]  # of equal ones the last is kept
+        return first
+
+    def row_weights(self) -> NDArray[np.float64]:
+        """Return the sum of the weights of each row's cells."""
+        return np.bincount(self.rows, self.weights).astype(np.float64)
+
+
+@dataclass(frozen=True)
+class Tally:
+    """How often each count of a gene occurs in each row of the design.
+
+    Attributes
+    ----------
+    counts : csr_array of shape (n_genes, n_rows)
+        Distinct positive counts, of which a gene may have several in a row, in ascending order.
+    n_cells : ndarray of int of shape (n_counts,)
+        Number of cells that have each of ``counts``.
+    shares : ndarray of shape (n_counts,)
+        What they have of the row's weight.
+    zeros : ndarray of shape (n_genes, n_rows)
+        What cells with a count of zero have of it.
+    """
+
+    counts: sp.csr_array
+    n_cells: NDArray[np.intp]
+    shares: NDArray[np.float64]
+    zeros: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, counts: sp.csr_array, cells: Cells) -> "Tally":
+        """Count the counts.
+
+        Parameters
+        ----------
+        counts : csr_array of shape (n_genes, n_cells)
+            Positive counts by gene, of sorted cells.
+        cells : Cells
+        """
+        row_weights, row_cells = cells.row_weights(), np.bincount(cells.rows)
+        n_genes, n_rows = counts.shape[0], len(row_cells)
+        rows = cells.rows.astype(np.int32)  # half the memory to read
+        alike = np.ptp(cells.weights) == 0
+        found = []
+        for first, stop in pairwise(_cuts(counts.indptr)):
+            entries = slice(counts.indptr[first], counts.indptr[stop])
+            where = counts.indices[entries]
+            place, y, n_cells, weight = _occurrences(
+                np.diff(counts.indptr[first : stop + 1]),
+                rows.take(where),
+                counts.data[entries],
+                None if alike else cells.weights.take(where),
+                n_rows=n_rows,
+            )
+            found.append((place + first * n_rows, y, n_cells, weight))
+        place, y, n_cells, weight = (np.concatenate(x) for x in zip(*found, strict=True))
+        if alike:
+            weight = weight * cells.weights[0]
+        gene, row = np.divmod(place, n_rows)
+        shape = (n_genes, n_rows)
+        indptr = np.searchsorted(gene, np.arange(n_genes + 1))
+        none_left = np.bincount(place, n_cells, n_genes * n_rows).reshape(shape) == row_cells
+        left = row_weights - np.bincount(place, weight, n_genes * n_rows).reshape(shape)
+        return cls(
+            sp.csr_array((y, row, indptr), shape=shape),
+            n_cells,
+            weight / row_weights[row],
+            np.where(none_left, 0.0, left.clip(0.0) / row_weights),
+        )
+
+    def of_genes(self, genes: NDArray[np.intp]) -> "Tally":
+        """Return the tally of some of the genes."""
+        return self._of(self._places[genes], self.zeros[genes])
+
+    def of_rows(self, rows: NDArray[np.intp]) -> "Tally":
+        """Return the tally of some of the rows, in ascending order."""
+        return self._of(self._places[:, rows], self.zeros[:, rows])
+
+    @property
+    def _places(self) -> sp.csr_array:
+        """Where in ``counts`` each of them stands; SciPy would add up those of one gene and row."""
+        places = np.arange(self.counts.nnz)
+        return sp.csr_array((places, self.counts.indices, self.counts.indptr), self.counts.shape)
+
+    def _of(self, places: sp.csr_array, zeros: NDArray[np.float64]) -> "Tally":
+        kept = places.data
+        counts = sp.csr_array((self.counts.data[kept], places.indices, places.indptr), places.shape)
+        return Tally(counts, self.n_cells[kept], self.shares[kept], zeros)
+
+
+def _cuts(indptr: NDArray[np.integer]) -> list[int]:
+    """Cut the genes so that a run of them has few counts."""
+    cuts = [0]
+    while cuts[-1] < len(indptr) - 1:
+        stop = int(np.searchsorted(indptr, indptr[cuts[-1]] + _CHUNK, side="right")) - 1
+        cuts.append(max(stop, cuts[-1] + 1))
+    return cuts
+
+
+def _occurrences(
+    lengths: NDArray[np.integer],
+    rows: NDArray[np.int32],
+    y: NDArray[Any],
+    weights: NDArray[np.float64] | None,
+    *,
+    n_rows: int,
+) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.intp], NDArray[np.float64]]:
+    """Find the distinct counts of each gene and row.
+
+    Parameters
+    ----------
+    lengths : ndarray of int of shape (n_genes,)
+        How many of the counts are each gene's.
+    rows, y : ndarray of shape (n_counts,)
+        Row and value of each count, gene by gene.
+    weights : ndarray of shape (n_counts,), or None
+    n_rows : int
+
+    Returns
+    -------
+    place : ndarray of int
+        ``n_rows`` times the gene, plus the row; ascending.
+    y : ndarray
+        Value, ascending where the place is the same.
+    times : ndarray of int
+        Number of times that it occurs there.
+    weight : ndarray
+        Sum of its weights, or ``times`` where none are given.
+    """
+    highest: NDArray[Any] = np.zeros(len(lengths))
+    some = lengths > 0
+    highest[some] = np.maximum.reduceat(y, (np.cumsum(lengths) - lengths)[some])
+    size = n_rows * highest.sum()
+    if size <= min(_LARGEST_TABLE * len(y), np.iinfo(np.int32).max):
+        whole = y.astype(np.int32)
+        if np.array_equal(whole, y):
+            highest = highest.astype(np.int32)
+            return _by_table(lengths, rows, whole, weights, highest=highest, n_rows=n_rows)
+    values, rank = np.unique(y, return_inverse=True)
+    place = _spread(np.arange(len(lengths)) * n_rows, lengths) + rows
+    key, inverse, times = np.unique(
+        place * len(values) + rank, return_inverse=True, return_counts=True
+    )
+    place, rank = np.divmod(key, len(values))
+    weight = times if weights is None else np.bincount(inverse, weights)
+    return place, values[rank].astype(np.float64), times, weight.astype(np.float64)
+
+
+def _by_table(
+    lengths: NDArray[np.integer],
+    rows: NDArray[np.int32],
+    y: NDArray[np.int32],
+    weights: NDArray[np.float64] | None,
+    *,
+    highest: NDArray[np.int32],
+    n_rows: int,
+) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.intp], NDArray[np.float64]]:
+    """Do the same for small whole numbers, by a table with a place for each that there may be."""
+    begin = np.cumsum(n_rows * highest, dtype=np.int32) - n_rows * highest
+    key = rows * _spread(highest, lengths) + y + _spread(begin - 1, lengths)
+    table = np.bincount(key)
+    used = np.flatnonzero(table)
+    times = table[used]
+    gene = np.searchsorted(begin, used, side="right") - 1
+    row, below = np.divmod(used - begin[gene], highest[gene])
+    weight = times if weights is None else np.bincount(key, weights)[used]
+    return gene * n_rows + row, below + 1.0, times, weight.astype(np.float64)
+
+
+def _spread(of_genes: NDArray[Any], lengths: NDArray[np.integer]) -> NDArray[Any]:
+    """Repeat a number of each gene for its counts; that of a single gene is broadcast."""
+    return of_genes if len(of_genes) == 1 else np.repeat(of_genes, lengths)

@@ -1,0 +1,207 @@
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from numpy.testing import assert_allclose, assert_array_equal
+
+from sc_glm import compression
+from sc_glm.compression import Cells, Tally, group_rows
+
+N_CELLS, N_ROWS = 60, 4
+RNG = np.random.default_rng(17)
+ROWS = np.r_[np.arange(N_ROWS), RNG.integers(0, N_ROWS, N_CELLS - N_ROWS)]
+WEIGHTS = RNG.uniform(0.1, 3, N_CELLS)
+# Genes of many counts and of few; the second has none, the last has no zeros in one row.
+Y = RNG.negative_binomial(1, [0.2, 0.5, 0.7, 0.9, 0.01, 0.5], size=(N_CELLS, 6)).astype(float)
+Y[:, 1] = 0
+Y[ROWS == 2, 5] += 1
+FRACTIONS = Y * np.where(RNG.uniform(size=Y.shape) < 0.3, 0.5, 1.0)
+
+
+# Equal rows
+
+
+def first_come(X):
+    """Number the distinct rows one by one."""
+    seen = {}
+    return [seen.setdefault(tuple(row), len(seen)) for row in X.tolist()]
+
+
+def levels(n_cells, *n_levels, seed=0):
+    rng = np.random.default_rng(seed)
+    return np.column_stack([rng.normal(size=k)[rng.integers(0, k, n_cells)] for k in n_levels])
+
+
+@pytest.mark.parametrize(
+    "X",
+    [
+        np.ones((20, 1)),
+        np.ones((4, 3)),
+        np.zeros((9, 0)),
+        levels(50, 2),
+        levels(50, 1, 3, 2),
+        levels(200, 7, 5),
+        levels(9000, 11, 1, 2, 3),
+        np.eye(7)[RNG.integers(0, 7, 80)],
+        np.c_[levels(60, 2), np.add.outer(np.arange(60), np.arange(40)) % 4],  # 2^81 there might be
+        np.asfortranarray(levels(100, 3, 3)),
+        levels(200, 3, 3)[::-2],
+    ],
+)
+def test_equal_rows_have_one_number_in_the_order_in_which_they_occur(X):
+    before = X.copy()
+    assert_array_equal(group_rows(X), first_come(X))
+    assert_array_equal(X, before)
+
+
+def test_rows_that_differ_in_the_last_digit_differ():
+    X = np.repeat([0.1 + 0.2, 0.3, -0.0, 0.0, 5e-324], 4)[:, None]
+    assert_array_equal(group_rows(X), np.repeat([0, 1, 2, 2, 3], 4))
+    assert_array_equal(group_rows(-X), np.repeat([0, 1, 2, 2, 3], 4))
+
+
+@pytest.mark.parametrize("n_cells", [40, 40_000])
+def test_more_distinct_rows_than_a_quarter_of_the_cells_are_too_many(n_cells):
+    quarter = n_cells // 4
+    column = np.arange(n_cells) % quarter
+    assert_array_equal(group_rows(column[:, None].astype(float)), column)
+    column[-1] = quarter
+    assert group_rows(column[:, None].astype(float)) is None
+    # Each column has few levels, both together have many.
+    pairs = np.column_stack([column // 5, column % 5])[RNG.permutation(n_cells)].astype(float)
+    assert group_rows(pairs) is None
+
+
+def test_a_continuous_column_is_seen_in_a_sample(monkeypatch):
+    looked_at = []
+    distinct = compression._distinct
+
+    def spy(X, most):
+        looked_at.append(len(X))
+        return distinct(X, most)
+
+    monkeypatch.setattr(compression, "_distinct", spy)
+    X = np.c_[levels(50_000, 5, 5), RNG.normal(size=50_000)]
+    assert group_rows(X) is None
+    assert len(looked_at) == 1
+    assert looked_at[0] < 5000
+
+
+def test_first_cells_and_summed_weights_of_rows():
+    cells = Cells(np.array([0, 1, 0, 2, 1, 0]), np.array([1.0, 2, 0.5, 4, 8, 16]))
+    assert_array_equal(cells.first(), [0, 1, 3])
+    assert_array_equal(cells.row_weights(), [17.5, 10, 4])
+
+
+# Counts of counts
+
+
+def rows_of(y):
+    return sp.csr_array(y.T)
+
+
+def tally_of(y, weights=WEIGHTS, rows=ROWS):
+    return Tally.of(rows_of(y), Cells(rows, np.asarray(weights, float)))
+
+
+def assert_identical(a, b):
+    for ours, theirs in (
+        (a.counts.data, b.counts.data),
+        (a.counts.indices, b.counts.indices),
+        (a.counts.indptr, b.counts.indptr),
+        (a.n_cells, b.n_cells),
+        (a.shares, b.shares),
+        (a.zeros, b.zeros),
+    ):
+        assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("y", [Y, FRACTIONS, 1e15 * Y, 0 * Y], ids=["small", "half", "huge", "no"])
+@pytest.mark.parametrize("weights", [np.ones(N_CELLS), np.full(N_CELLS, 0.3), WEIGHTS])
+def test_a_tally_is_what_counting_one_by_one_gives(y, weights):
+    tally = tally_of(y, weights)
+    assert tally.counts.shape == (y.shape[1], N_ROWS)
+    n_entries = 0
+    for g in range(y.shape[1]):
+        own = slice(*tally.counts.indptr[g : g + 2])
+        found = list(zip(tally.counts.indices[own], tally.counts.data[own], strict=True))
+        assert found == sorted(set(zip(ROWS[y[:, g] > 0], y[y[:, g] > 0, g], strict=True)))
+        n_entries += len(found)
+        for (row, value), n_cells, share in zip(
+            found, tally.n_cells[own], tally.shares[own], strict=True
+        ):
+            alike = row == ROWS
+            same = alike & (y[:, g] == value)
+            assert n_cells == same.sum()
+            assert_allclose(share, weights[same].sum() / weights[alike].sum(), rtol=1e-14)
+        for row in range(N_ROWS):
+            alike = row == ROWS
+            zero = alike & (y[:, g] == 0)
+            share = weights[zero].sum() / weights[alike].sum()
+            assert_allclose(tally.zeros[g, row], share, rtol=1e-12)
+    assert tally.counts.nnz == n_entries == len(tally.shares)
+
+
+def test_where_there_is_no_zero_it_has_no_share():
+    """Not even one of rounding, either way: a zero may be next to impossible there."""
+    for seed in range(20):
+        weights = np.random.default_rng(seed).uniform(0.1, 3, N_CELLS)
+        tally = tally_of(np.c_[Y, FRACTIONS], weights)
+        assert (tally.zeros >= 0).all()
+        assert tally.zeros[5, 2] == 0
+        assert tally.zeros[11, 2] == 0
+
+
+@pytest.mark.parametrize("y", [Y, FRACTIONS])
+@pytest.mark.parametrize(("name", "value"), [("_LARGEST_TABLE", 0), ("_CHUNK", 1), ("_CHUNK", 70)])
+def test_how_it_is_counted_does_not_change_a_digit(monkeypatch, y, name, value):
+    expected = tally_of(y)
+    monkeypatch.setattr(compression, name, value)
+    assert_identical(tally_of(y), expected)
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_a_gene_is_counted_alone_as_among_others(others):
+    """With neighbours of whole counts, and of others, which are counted in another way."""
+    y = np.c_[Y, [Y, FRACTIONS][others]]
+    whole = tally_of(y)
+    for g in range(Y.shape[1]):
+        assert_identical(tally_of(y[:, [g]]), whole.of_genes(np.array([g])))
+
+
+def test_the_order_of_cells_does_not_change_a_digit():
+    order = RNG.permutation(N_CELLS)
+    ones = np.ones(N_CELLS)
+    assert_identical(tally_of(Y[order], ones, ROWS[order]), tally_of(Y, ones))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint64, np.int64, np.float32])
+def test_counts_of_any_type(dtype):
+    y = np.minimum(Y, 200)
+    tally = tally_of(y.astype(dtype))
+    assert_identical(tally, tally_of(y))
+    assert tally.counts.dtype == np.float64
+    assert_identical(tally_of(y > 0), tally_of((y > 0).astype(float)))
+
+
+def test_the_counts_are_left_as_they_are():
+    counts, cells = rows_of(Y), Cells(ROWS.copy(), WEIGHTS.copy())
+    before = [x.copy() for x in (counts.data, counts.indices, counts.indptr)]
+    tally = Tally.of(counts, cells)
+    tally.of_genes(np.array([0]))
+    tally.of_rows(np.array([1]))
+    for x, copy in zip((counts.data, counts.indices, counts.indptr), before, strict=True):
+        assert_array_equal(x, copy)
+    assert_array_equal(cells.rows, ROWS)
+    assert_array_equal(cells.weights, WEIGHTS)
+    assert_identical(tally, tally_of(Y))
+
+
+@pytest.mark.parametrize("genes", [[4, 0, 2], [1], [0, 0]])
+def test_the_tally_of_some_genes(genes):
+    assert_identical(tally_of(Y).of_genes(np.array(genes)), tally_of(Y[:, genes]))
+
+
+def test_the_tally_of_some_rows():
+    kept = np.isin(ROWS, [1, 3])
+    some = tally_of(Y).of_rows(np.array([1, 3]))
+    assert_identical(some, tally_of(Y[kept], WEIGHTS[kept], ROWS[kept] // 2))
