@@ -17,6 +17,7 @@ _LARGEST_SHARE = 0.25  # of the cells: with more distinct rows, grouping gains l
 _SAMPLE = 4096  # cells by which a matrix of many cells is judged first
 _NEARLY_ALL = 0.99  # distinct rows of the sample, by which most rows of all cells are
 _LARGEST_KEY = 2**62
+_SIMILAR = 0.005  # standard deviation of a predictor among rows that are not told apart
 _CHUNK = 2**17  # counts at a time, few enough to stay in cache
 _LARGEST_TABLE = 16  # places per count, from which on sorting the counts is as fast
 
@@ -49,6 +50,38 @@ def group_rows(X: NDArray[np.float64]) -> NDArray[np.intp] | None:
         if _distinct(X[sample], int(_NEARLY_ALL * _SAMPLE)) is None:
             return None
     return _distinct(X, int(_LARGEST_SHARE * n_cells))
+
+
+def similar_rows(X: NDArray[np.float64], most: int) -> NDArray[np.intp]:
+    """Group rows that are near each other, by halving groups where they are widest.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_cells, n_columns)
+        In units of which one is much.
+    most : int
+        Number of groups, which is met but for a factor of two.
+
+    Returns
+    -------
+    ndarray of int of shape (n_cells,)
+        Number of each cell's group.
+    """
+    rows, n_groups = np.zeros(len(X), dtype=np.intp), 1
+    while 2 * n_groups <= most:
+        sizes = np.bincount(rows)
+        means = np.stack([np.bincount(rows, x) / sizes for x in X.T])
+        spread = np.stack(
+            [np.bincount(rows, (x - m[rows]) ** 2) / sizes for x, m in zip(X.T, means, strict=True)]
+        )
+        widest = spread.argmax(0)
+        if not (spread.max(0) > _SIMILAR**2).any():
+            break
+        above = X[np.arange(len(X)), widest[rows]] > means[widest, np.arange(n_groups)][rows]
+        above &= (spread.max(0) > _SIMILAR**2)[rows]
+        rows, uniques = pd.factorize(2 * rows + above)
+        n_groups = len(uniques)
+    return rows
 
 
 def _distinct(X: NDArray[np.float64], most: int) -> NDArray[np.intp] | None:

@@ -16,15 +16,15 @@ where the sum does not, so the Poisson limit needs no special case.
 
 A sum over cells needs less: what cancels in an entry is lost beside the other entries, too. In
 ``tile`` all entries are taken for zeros, and a positive count adds what is left, which is linear in
-it but for a function of count and size alone. With ``m = mu / (r + mu)``, ``q = 1 - m``,
-``L = log(1 + mu / r)`` and ``T = (r + y) m``, the log-mass and its derivatives are
+it but for a function of count and size alone. With ``m = mu / (r + mu)`` and
+``L = log(1 + mu / r)`` the log-mass and its derivatives are
 
 .. math::
 
-    \ell = -(r + y) L + y (\eta - \rho) + A(y, r), \qquad
-    \ell_\eta = y - T, \qquad \ell_\rho = T - r L - y + A_\rho, \\
-    \ell_{\eta\eta} = -T q, \qquad \ell_{\eta\rho} = T q - r m, \qquad
-    \ell_{\rho\rho} = 2 r m - r L - T q + A_{\rho\rho},
+    \ell = -r L + y (\eta - \rho - L) + A(y, r), \qquad
+    \ell_\eta = y (1 - m) - r m, \qquad \ell_\rho = -r L - \ell_\eta + A_\rho, \\
+    \ell_{\eta\rho} = m \ell_\eta, \qquad \ell_{\eta\eta} = -r m - \ell_{\eta\rho}, \qquad
+    \ell_{\rho\rho} = r m - r L - \ell_{\eta\rho} + A_{\rho\rho},
 
 where :math:`A = \log\Gamma(y + r) - \log\Gamma(r) - \log\Gamma(y + 1)`.
 """
@@ -113,9 +113,9 @@ class Rise(NamedTuple):
 class Positives(NamedTuple):
     """Positive counts of a tile, and where they stand in it.
 
-    ``rise`` is None where it is summed elsewhere, ``- y`` in the score of the size included. An
-    entry may stand for several cells; ``zeros`` is the share of them that have a count of zero, by
-    default none where there is a positive count, and ``y`` and ``rise`` are multiplied by theirs.
+    ``rise`` is None where it is summed elsewhere. An entry may stand for several cells; ``zeros``
+    is the share of them that have a count of zero, by default none where there is a positive count,
+    and ``y`` and ``rise`` are multiplied by theirs.
     """
 
     flat: Tensor
@@ -127,13 +127,6 @@ class Positives(NamedTuple):
         """Return the same where entries stand for several cells, of which counts have shares."""
         rise = self.rise and Rise(*(x * shares for x in self.rise))
         return Positives(self.flat, self.y * shares, rise, zeros)
-
-    def keep_zeros_(self, at_zeros: Tensor) -> None:
-        """Put to zero, in place, what is of cells with a positive count."""
-        if self.zeros is None:
-            at_zeros.view(-1).index_fill_(0, self.flat, 0.0)
-        else:
-            at_zeros.mul_(self.zeros)
 
 
 class Family(Protocol):
@@ -223,7 +216,10 @@ class NegBinFamily:
     def tile(self, predictors: Sequence[Tensor], positives: Positives) -> Terms:
         """Return the terms of a tile of genes x cells, accurate as part of a sum over cells."""
         eta, rho = predictors
-        return _assemble(_negbin(eta, rho, positives), positives)
+        raw = _Raw.of(eta, rho, positives)
+        value = raw.r_log.neg()
+        value.view(-1).scatter_add_(0, positives.flat, raw.at_counts)
+        return Terms(value, *_derivatives(raw, positives))
 
 
 @dataclass(frozen=True)
@@ -284,29 +280,35 @@ class ZINBFamily:
         probability ``1 - pi`` of no structural zero.
         """
         eta, rho, zeta = predictors
-        at = _negbin(eta, rho, positives)
-        pi, not_pi, softplus = _logistic_and_log(zeta)
-        c, not_c, gain = _logistic_and_log(zeta + at.r_log)  # c: that a zero is a structural one
-        positives.keep_zeros_(c)
-        positives.keep_zeros_(gain)
-        v = not_c.mul_(c)
-        q, a, b = at.q, at.r_m, at.r_log - at.r_m  # scores of a zero, with the other sign
+        raw = _Raw.of(eta, rho, positives)
+        odds = zeta + raw.r_log  # logarithm of the odds that a zero is a structural one
+        if positives.zeros is None:
+            odds.view(-1).index_fill_(0, positives.flat, -torch.inf)
+        pi, not_pi, rest = _logistic_and_rest(zeta)
+        log_not_pi = rest.add_(zeta.clamp_min(0)).neg_()
+        c, not_c, rest = _logistic_and_rest(odds)
+        # Of the two reasons for a zero the likelier one: what is not taken cannot cancel
+        value = torch.where(odds > 0, zeta, raw.r_log.neg()).add_(rest)
+        v = c * not_c
+        if positives.zeros is not None:
+            value = torch.lerp(raw.r_log.neg(), value, positives.zeros)
+            not_c = torch.lerp(torch.ones_like(c), not_c, positives.zeros)
+            c, v = c.mul_(positives.zeros), v.mul_(positives.zeros)
+        value.view(-1).scatter_add_(0, positives.flat, raw.at_counts)
+        a, b = raw.r_m, raw.r_log - raw.r_m  # a zero's scores, with the other sign
         va, vb = v * a, v * b
-        c_a = c * a
-        value, (s_eta, s_rho), (h_ee, h_er, h_rr) = _assemble(at, positives)
-        c_aq = q.mul_(c_a)
-        c_b = c * b
+        sampled = raw._replace(r_log=raw.r_log.mul_(not_c), r_m=not_c.mul_(raw.r_m))
+        (s_eta, s_rho), (h_ee, h_er, h_rr) = _derivatives(sampled, positives)
         return Terms(
-            value.add_(gain).sub_(softplus),
-            (s_eta.add_(c_a), s_rho.add_(c_b), c - pi),
+            value.add_(log_not_pi),
+            (s_eta, s_rho, c - pi),
             (
-                h_ee.add_(c_aq).addcmul_(va, a),
-                h_er.add_(c_a).sub_(c_aq).addcmul_(va, b),
+                h_ee.addcmul_(va, a),
+                h_er.addcmul_(va, b),
                 va,
-                # A zero's second derivative in rho is -b - (T q - r m) = -b + r m m
-                h_rr.add_(c_b).sub_(c_a).add_(c_aq).addcmul_(vb, b),
+                h_rr.addcmul_(vb, b),
                 vb,
-                v - pi.mul_(not_pi),
+                v.sub_(pi.mul_(not_pi)),
             ),
         )
 
@@ -324,49 +326,45 @@ def rise(counts: Counts, rho: Tensor, shape: Shape) -> Rise:
     )
 
 
-class _NegBin(NamedTuple):
-    """What the terms of either family are made of."""
+class _Raw(NamedTuple):
+    """What the terms of a tile are made of."""
 
-    value: Tensor
-    r_log: Tensor
+    r_log: Tensor  # r L
     r_m: Tensor
-    q: Tensor
-    T: Tensor
-    T_q: Tensor
+    m: Tensor
+    at_counts: Tensor  # what positive counts add to the value,
+    y_rest: Tensor  # and to the score of the mean
+
+    @classmethod
+    def of(cls, eta: Tensor, rho: Tensor, positives: Positives) -> "_Raw":
+        """Prepare a tile; ``eta`` is overwritten."""
+        flat, y, rise, _ = positives
+        r = size_of(rho)
+        at_counts = (eta if rise is None else eta - rho).view(-1).index_select(0, flat)
+        mu = eta.exp_()
+        m = (mu + r).reciprocal_().mul_(mu)
+        log = mu.mul_(r.reciprocal()).log1p_()
+        at_counts.sub_(log.view(-1).index_select(0, flat)).mul_(y)
+        if rise is not None:
+            at_counts += rise.value
+        y_rest = (1 - m.view(-1).index_select(0, flat)).mul_(y)
+        return cls(log.mul_(r), m * r, m, at_counts, y_rest)
 
 
-def _negbin(eta: Tensor, rho: Tensor, positives: Positives) -> _NegBin:
-    """Prepare a tile; ``eta`` is overwritten."""
-    flat, y = positives.flat, positives.y
-    r = size_of(rho)
-    at_counts = (eta if positives.rise is None else eta - rho).view(-1).index_select(0, flat)
-    mu = eta.exp_()
-    inverse = (mu + r).reciprocal_()
-    m, q = mu * inverse, inverse.mul_(r)
-    log = mu.mul_(r.reciprocal()).log1p_()
-    r_m = m * r
-    T = r_m.clone()
-    m_y = m.view(-1).index_select(0, flat).mul_(y)
-    T.view(-1).scatter_add_(0, flat, m_y)
-    at_counts.sub_(log.view(-1).index_select(0, flat)).mul_(y)
-    r_log = log.mul_(r)
-    value = r_log.neg()
+def _derivatives(
+    raw: _Raw, positives: Positives
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]:
+    """Return the negative binomial score and Hessian of a tile."""
+    s_eta = raw.r_m.neg()
+    s_eta.view(-1).scatter_add_(0, positives.flat, raw.y_rest)
+    h_er = s_eta * raw.m
+    s_rho = (raw.r_log + s_eta).neg_()
+    h_ee = (raw.r_m + h_er).neg_()
+    h_rr = (raw.r_m - raw.r_log).sub_(h_er)
     if positives.rise is not None:
-        at_counts += positives.rise.value
-    value.view(-1).scatter_add_(0, flat, at_counts)
-    return _NegBin(value, r_log, r_m, q, T, T * q)
-
-
-def _assemble(at: _NegBin, positives: Positives) -> Terms:
-    s_rho = at.T - at.r_log
-    h_er = at.T_q - at.r_m
-    h_rr = (at.r_m - at.r_log).sub_(h_er)
-    s_eta = at.T.neg_()
-    s_eta.view(-1).scatter_add_(0, positives.flat, positives.y)
-    if positives.rise is not None:
-        s_rho.view(-1).scatter_add_(0, positives.flat, positives.rise.first - positives.y)
+        s_rho.view(-1).scatter_add_(0, positives.flat, positives.rise.first)
         h_rr.view(-1).scatter_add_(0, positives.flat, positives.rise.second)
-    return Terms(at.value, (s_eta, s_rho), (at.T_q.neg_(), h_er, h_rr))
+    return (s_eta, s_rho), (h_ee, h_er, h_rr)
 
 
 def _bounded(eta: Tensor) -> Tensor:
@@ -394,8 +392,8 @@ def _logistic(x: Tensor) -> tuple[Tensor, Tensor]:
     return value, odds.mul_(value)
 
 
-def _logistic_and_log(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the logistic function at ``x`` and ``-x``, and the logarithm of ``1 + exp(x)``."""
+def _logistic_and_rest(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the logistic function at ``x`` and ``-x``, and ``log(1 + exp(-|x|))``."""
     e = x.abs().neg_().exp_()
     large = (e + 1).reciprocal_()
     small = e * large
@@ -403,7 +401,7 @@ def _logistic_and_log(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return (
         torch.where(positive, large, small),
         torch.where(positive, small, large),
-        e.log1p_().add_(x.clamp_min(0)),
+        e.log1p_(),
     )
 
 

@@ -278,7 +278,7 @@ class Objective:
 
         size = self.slices[1]
         value += total(rises.value - counts.y * rho)
-        gradient[:, size] += total(rises.first - counts.y)[:, None] * unit[:, 0]
+        gradient[:, size] += total(rises.first)[:, None] * unit[:, 0]
         hessian[:, size, size] += total(rises.second)[:, None, None] * (unit @ unit.mT)
 
     @cached_property

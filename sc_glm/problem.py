@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sc_glm import rowwise
-from sc_glm.compression import Tally
+from sc_glm.compression import Cells, Tally, similar_rows
 from sc_glm.family import Family
 from sc_glm.objective import CountBlock, Objective, PartBasis, Shares, tile_cells
 
@@ -102,6 +102,31 @@ class Problem:
             bases=[PartBasis(b.U[index], b.penalty) for b in self.bases],
             offset=self.offset[index],
             weights=self.weights[index],
+            tally=tally,
+        )
+
+    def coarse(self, size: int) -> "Problem":
+        """Return a likeness of the problem, in which similar cells have one predictor.
+
+        All counts are there, but there are at most ``size`` cells.
+        """
+        weights = self.weights.cpu().numpy().astype(float)
+        everything = torch.cat([*(b.U for b in self.bases), self.offset[:, None]], 1)
+        cells = Cells(similar_rows(everything.cpu().numpy(), size), weights)
+        tally = Tally.of(self.counts, cells)
+        rows = torch.as_tensor(cells.rows, device=self.offset.device)
+        total = torch.as_tensor(cells.row_weights()).to(self.weights)
+
+        def mean(x: Tensor) -> Tensor:
+            by_row = x.new_zeros(len(total), x.shape[1])
+            return by_row.index_add_(0, rows, x * self.weights[:, None]) / total[:, None]
+
+        return replace(
+            self,
+            counts=tally.counts,
+            bases=[PartBasis(mean(b.U), b.penalty) for b in self.bases],
+            offset=mean(self.offset.exp()[:, None])[:, 0].log(),
+            weights=total,
             tally=tally,
         )
 

@@ -2,27 +2,28 @@
 
 A negative binomial with one size per gene has, in practice, one maximum. Regressing the size, or
 adding zero inflation, brings others, so these models are reached through the simpler ones that
-they contain. Where that gains little, or both come together, other starts are tried as well, on a
-sample of the cells when there are many.
+they contain. Where that gains little, or both come together, other starts are tried as well, on
+groups of similar cells when there are many.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from sc_glm import rowwise, starts
+from sc_glm import starts
 from sc_glm.family import Family, NegBinFamily
 from sc_glm.objective import CountBlock, Objective, PartBasis
 from sc_glm.problem import Problem
 from sc_glm.solver import Solution, maximize
 
 _LOOSE = 1e-3  # tolerance of a stage that only leads to the next
-_SAMPLE = 2_000  # cells that suffice to tell good starts from bad
-_ENOUGH_POSITIVES = 30  # of a gene in the sample, to trust it there
+_MANY_CELLS = 4_000  # from which on starts are told apart on groups of similar cells
+_COARSE = 1_024  # such groups
+_CLOSE = 1.0  # log-likelihood by which the better of two maxima may be the worse one on groups
+_APART = 0.1  # distance of two maxima, in units of the predictors
 # Level and slope (per standard deviation, towards the counts) of the zero inflation at the starts
 # from a negative binomial with one size, from the mean of positive counts, and from a regressed
 # size; slopes of the size itself and of the mean. All found by greedy cover of the best of many
@@ -35,8 +36,6 @@ _SIZE_EDGE = 100.0
 _INFLATION_EDGE = 30.0
 _BEYOND_EDGE = -2.0
 _MEAN_STEP = 8.0
-_WORTH_AN_EDGE = 0.5  # log-likelihood
-_STEEP = 20.0  # range of a size or an inflation that suggests an edge
 _FEW = 16  # positive counts up to which a mean as steep as a step is likely
 # Gain in log-likelihood that a part must bring for its maximum to be taken for the only one: local
 # maxima were found where regression or inflation explain little.
@@ -63,48 +62,23 @@ def search(problem: Problem, objective: Objective, *, max_iter: int, tol: float)
         Of the last run, the one over all cells that started where the others led.
     """
     silence = starts.silence(problem)
-    if problem.is_simple or problem.counts.shape[1] <= 2 * _SAMPLE:
-        start = _explore(problem, objective.block, silence, max_iter=max_iter)
-        return maximize(objective, start, max_iter=max_iter, tol=tol)
-    small = problem.sample(_SAMPLE)
-    start = _explore(small, small.block(), silence, max_iter=max_iter)
-    rare = np.flatnonzero(small.n_positive < _ENOUGH_POSITIVES)
-    if len(rare):
-        genes = torch.as_tensor(rare)
-        whole = problem.some(genes)
-        start[genes] = _explore(whole, whole.block(), silence[genes], max_iter=max_iter)
-    solution = maximize(objective, start, max_iter=max_iter, tol=tol)
-    plain = _plain_start(problem, silence)
-    genes = _look_beyond(problem, objective, solution, plain, max_iter=max_iter)
-    if genes.numel():
-        last = maximize(objective, solution.theta[genes], max_iter=max_iter, tol=tol, genes=genes)
-        solution.put(genes, last)
+    if problem.is_simple:
+        return maximize(objective, _plain_start(problem, silence), max_iter=max_iter, tol=tol)
+    if problem.counts.shape[1] < _MANY_CELLS:
+        ends = _explore(problem, objective.block, silence, max_iter=max_iter)
+        return maximize(objective, ends.theta, max_iter=max_iter, tol=tol)
+    coarse = problem.coarse(_COARSE)
+    ends = _explore(coarse, coarse.block(), silence, max_iter=max_iter)
+    solution = maximize(objective, ends.theta, max_iter=max_iter, tol=tol)
+    close = torch.nonzero(ends.value - ends.other_value < _CLOSE)[:, 0]
+    if len(close):
+        beat = solution.value[close]
+        others = maximize(
+            objective, ends.other[close], max_iter=max_iter, tol=tol, genes=close, beat=beat
+        )
+        higher = others.value > beat
+        solution.put(close[higher], others.rows(higher))
     return solution
-
-
-def _look_beyond(
-    problem: Problem, objective: Objective, solution: Solution, plain: Tensor, *, max_iter: int
-) -> Tensor:
-    """Try what a sample of the cells cannot tell; return the genes that gained.
-
-    It does not hold the outermost counts, with an edge at which the zeros beyond may be explained,
-    and it may show an edge where there is none: ``plain`` is a start without.
-    """
-    before = solution.value.clone()
-    lost, steepest = torch.zeros_like(before), torch.zeros_like(before)
-    for part, basis in enumerate(problem.bases[1:], 1):
-        if basis.U.shape[1] > 1:
-            lost = torch.maximum(lost, _lost_beyond(problem, objective, solution.theta, basis))
-            low, high = problem.range_of(basis, solution.theta[:, objective.slices[part]])
-            steepest = torch.maximum(steepest, high - low)
-    hill = _Hill(problem, objective.block, max_iter)
-    others = _with_size_edges(hill, solution.theta)
-    if len(problem.bases) > 2:
-        counts = solution.theta[:, : objective.slices[2].start]
-        others += _inflated(counts, hill.inflation_edges)
-    hill.improve(solution, problem.family, problem.bases, others, lost > _WORTH_AN_EDGE)
-    hill.improve(solution, problem.family, problem.bases, [plain], steepest > _STEEP)
-    return torch.nonzero(solution.value > before)[:, 0]
 
 
 def _plain_start(problem: Problem, silence: Tensor) -> Tensor:
@@ -117,43 +91,23 @@ def _plain_start(problem: Problem, silence: Tensor) -> Tensor:
     return start
 
 
-def _lost_beyond(problem: Problem, objective: Objective, theta: Tensor, basis: PartBasis) -> Tensor:
-    """Log-likelihood lost on the zeros beyond a gene's outermost counts: an edge gains no more."""
-    sides = starts.outermost(problem, basis)
-    lost = theta.new_zeros(len(theta), 2 * len(sides))
-    for cells in problem.cells_at_a_time(len(theta)):
-        predictors = [
-            rowwise.product(theta[:, own], part.U[cells].mT).contiguous()
-            for own, part in zip(objective.slices, problem.bases, strict=True)
-        ]
-        predictors[0] += problem.offset[cells]
-        cost = -problem.family.zeros(predictors).value * problem.weights[cells]
-        for side, (direction, low, high) in enumerate(sides):
-            along = rowwise.product(direction, basis.U[cells].mT)
-            lost[:, 2 * side] += (cost * (along < low[:, None])).sum(1)
-            lost[:, 2 * side + 1] += (cost * (along > high[:, None])).sum(1)
-    return lost.amax(1)
-
-
-def _explore(problem: Problem, block: CountBlock, silence: Tensor, *, max_iter: int) -> Tensor:
-    """Return the most promising start of each gene; ``silence`` is added to its mean."""
-    if problem.is_simple:
-        return _plain_start(problem, silence)
+def _explore(problem: Problem, block: CountBlock, silence: Tensor, *, max_iter: int) -> "_Ends":
+    """Return the most promising starts of each gene; ``silence`` is added to its mean."""
     constant = _constant(problem)
     mean, size, *inflation = problem.bases
     one_size = [mean, constant]
     hill = _Hill(problem, block, max_iter)
     nb = hill.climb(NegBinFamily(), one_size, _silenced(starts.moments(problem), silence))
     if not inflation:
-        return _regress_size(hill, nb, one_size).theta
+        return _regress_size(hill, nb, one_size)
     inflated = _inflate(hill, nb, constant, silence)
     if size.U.shape[1] <= 1:
-        return problem.lift(inflated.theta, [*one_size, *inflation], problem.bases)
+        return inflated.lifted(problem, [*one_size, *inflation])
     regression = _regress_size(hill, nb, one_size)
     return _regress_all(hill, inflated, regression, constant, silence)
 
 
-def _inflate(hill: "_Hill", nb: Solution, constant: PartBasis, silence: Tensor) -> Solution:
+def _inflate(hill: "_Hill", nb: "_Ends", constant: PartBasis, silence: Tensor) -> "_Ends":
     """Add zero inflation to a negative binomial with one size."""
     problem = hill.problem
     mean, _, inflation = problem.bases
@@ -172,7 +126,7 @@ def _inflate(hill: "_Hill", nb: Solution, constant: PartBasis, silence: Tensor) 
     return best
 
 
-def _regress_size(hill: "_Hill", nb: Solution, one_size: Sequence[PartBasis]) -> Solution:
+def _regress_size(hill: "_Hill", nb: "_Ends", one_size: Sequence[PartBasis]) -> "_Ends":
     """Regress the size of a negative binomial that had one."""
     problem = hill.problem
     sizes = problem.bases[:2]
@@ -189,8 +143,8 @@ def _regress_size(hill: "_Hill", nb: Solution, one_size: Sequence[PartBasis]) ->
 
 
 def _regress_all(
-    hill: "_Hill", inflated: Solution, regression: Solution, constant: PartBasis, silence: Tensor
-) -> Tensor:
+    hill: "_Hill", inflated: "_Ends", regression: "_Ends", constant: PartBasis, silence: Tensor
+) -> "_Ends":
     """Regress the size under zero inflation.
 
     The model contains the zero-inflated one with one size and the negative binomial regression of
@@ -220,7 +174,7 @@ def _regress_all(
     doubtful = best.value - torch.maximum(inflated.value, regression.value) < _EARNED
     hill.improve(best, problem.family, problem.bases, others, doubtful)
     hill.improve(best, problem.family, problem.bases, _stepped(problem, hurdle), hill.few)
-    return best.theta
+    return best
 
 
 def _constant(problem: Problem) -> PartBasis:
@@ -290,20 +244,20 @@ class _Hill:
         beyond = _BEYOND_EDGE * self.problem.constant(basis)
         return [beyond + edge for edge in starts.edges(self.problem, basis, slope)]
 
-    def climb(self, family: Family, bases: Sequence[PartBasis], start: Tensor) -> Solution:
+    def climb(self, family: Family, bases: Sequence[PartBasis], start: Tensor) -> "_Ends":
         """Maximise one model from one start."""
         objective = self.problem.objective(self.block, family, bases)
-        return maximize(objective, start, max_iter=self.max_iter, tol=_LOOSE)
+        return _Ends.of(maximize(objective, start, max_iter=self.max_iter, tol=_LOOSE))
 
     def improve(
         self,
-        best: Solution,
+        best: "_Ends",
         family: Family,
         bases: Sequence[PartBasis],
         starts: Sequence[Tensor],
         doubtful: Tensor,
     ) -> None:
-        """Try other starts for the doubtful genes, and put what is higher into ``best``."""
+        """Try other starts for the doubtful genes, and offer their ends to ``best``."""
         genes = torch.nonzero(doubtful)[:, 0]
         if not (genes.numel() and starts):
             return
@@ -315,8 +269,39 @@ class _Hill:
             genes=genes.repeat(len(starts)),
             beat=best.value[genes].repeat(len(starts)),
         )
-        value, which = trial.value.nan_to_num(-torch.inf).view(len(starts), -1).max(0)
-        theta = trial.theta.view(len(starts), len(genes), -1)[which, torch.arange(len(genes))]
-        higher = value > best.value[genes]
-        best.theta[genes[higher]] = theta[higher]
-        best.value[genes[higher]] = value[higher]
+        for one in range(len(starts)):
+            rows = slice(one * len(genes), (one + 1) * len(genes))
+            best.offer(genes, trial.theta[rows], trial.value[rows].nan_to_num(-torch.inf))
+
+
+@dataclass
+class _Ends:
+    """The highest end of each gene's runs, and the highest that is apart from it."""
+
+    theta: Tensor
+    value: Tensor
+    other: Tensor
+    other_value: Tensor
+
+    @classmethod
+    def of(cls, solution: Solution) -> "_Ends":
+        """Return the ends of single runs."""
+        theta, value = solution.theta, solution.value
+        return cls(theta, value, theta.clone(), torch.full_like(value, -torch.inf))
+
+    def lifted(self, problem: Problem, bases: Sequence[PartBasis]) -> "_Ends":
+        """Return the same in the problem's bases."""
+        theta, other = (problem.lift(x, bases, problem.bases) for x in (self.theta, self.other))
+        return replace(self, theta=theta, other=other)
+
+    def offer(self, genes: Tensor, theta: Tensor, value: Tensor) -> None:
+        """Take note of where further runs of some genes ended."""
+        apart = (theta - self.theta[genes]).norm(dim=1) > _APART
+        higher = value > self.value[genes]
+        dethroned = genes[higher & apart]
+        self.other[dethroned] = self.theta[dethroned]
+        self.other_value[dethroned] = self.value[dethroned]
+        self.theta[genes[higher]], self.value[genes[higher]] = theta[higher], value[higher]
+        next_best = ~higher & apart & (value > self.other_value[genes])
+        self.other[genes[next_best]] = theta[next_best]
+        self.other_value[genes[next_best]] = value[next_best]

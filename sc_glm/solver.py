@@ -58,6 +58,10 @@ class Solution:
             converged=torch.zeros(n_genes, dtype=torch.bool, device=theta.device),
         )
 
+    def rows(self, index: Tensor) -> "Solution":
+        """Return some of the ends."""
+        return Solution(*(getattr(self, field.name)[index] for field in fields(self)))
+
     def put(self, genes: Tensor, other: "Solution") -> None:
         """Replace the ends of some genes."""
         for field in fields(self):
