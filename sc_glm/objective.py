@@ -2,7 +2,8 @@
 
 Genes share their designs, so a pass computes elementwise terms for a tile of genes x cells and
 contracts them with the designs by matrix products that serve all genes of the tile. Every entry is
-first treated as a zero; the positive counts, a minority in single-cell data, are then put in place.
+first treated as a zero; the positive counts, a minority in single-cell data, are then put in place,
+or added where a cell stands for several and has a share of zeros.
 """
 
 import math

@@ -23,8 +23,8 @@ _ENTRIES = 4_000_000  # of a predictor at a time
 class Problem:
     """A block of genes with everything that their likelihood needs.
 
-    Cells that are alike may be one cell here, of their summed weight. It may have several counts of
-    a gene, and the tally says which share of its weight each of them has.
+    Cells that are alike may be one cell here, of their summed weight. Such a cell may have several
+    counts of a gene, and the tally says which share of its weight each of them has.
 
     Attributes
     ----------
