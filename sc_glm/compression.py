@@ -171,7 +171,7 @@ class Tally:
         row_weights, row_cells = cells.row_weights(), np.bincount(cells.rows)
         n_genes, n_rows = counts.shape[0], len(row_cells)
         rows = cells.rows.astype(np.int32)  # half the memory to read
-        alike = np.ptp(cells.weights) == 0
+        equal = np.ptp(cells.weights) == 0
         found = []
         for first, stop in pairwise(_cuts(counts.indptr)):
             entries = slice(counts.indptr[first], counts.indptr[stop])
@@ -180,16 +180,17 @@ class Tally:
                 np.diff(counts.indptr[first : stop + 1]),
                 rows.take(where),
                 counts.data[entries],
-                None if alike else cells.weights.take(where),
+                None if equal else cells.weights.take(where),
                 n_rows=n_rows,
             )
             found.append((place + first * n_rows, y, n_cells, weight))
         place, y, n_cells, weight = (np.concatenate(x) for x in zip(*found, strict=True))
-        if alike:
+        if equal:
             weight = weight * cells.weights[0]
         gene, row = np.divmod(place, n_rows)
         shape = (n_genes, n_rows)
         indptr = np.searchsorted(gene, np.arange(n_genes + 1))
+        # Counted, as a difference of sums of weights would leave a rounding of them.
         none_left = np.bincount(place, n_cells, n_genes * n_rows).reshape(shape) == row_cells
         left = row_weights - np.bincount(place, weight, n_genes * n_rows).reshape(shape)
         return cls(

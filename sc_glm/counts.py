@@ -100,10 +100,10 @@ class CountMatrix:
     def by_gene(self, genes: slice) -> sp.csr_array:
         """Return the positive counts of some genes in compressed rows, one per gene.
 
-        They are of the type that they have in ``matrix``, and may share its memory.
+        Those of a sparse matrix keep their type, and may share its memory.
         """
         if not isinstance(self.matrix, sp.csc_array):
-            return sp.csr_array(self.matrix[:, genes].T)
+            return sp.csr_array(self.matrix[:, genes].T, dtype=np.float64)
         first, stop, _ = genes.indices(self.n_genes)
         indptr = self.matrix.indptr[first : stop + 1]
         own = slice(indptr[0], indptr[-1])

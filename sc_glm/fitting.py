@@ -21,9 +21,10 @@ from sc_glm.family import Family
 
 _BLOCK_ENTRIES = 50_000_000  # of the matrix in one automatic block of genes
 _BLOCK_GENES = 256
-# Where few rows stand for all cells, more genes make a pass hardly longer. Their Hessians must fit
-# the memory.
+# Where few rows stand for all cells, more genes make a pass hardly longer, while what there is for
+# each gene and row, and their Hessians, are no large arrays.
 _BLOCK_GENES_OF_ROWS = 2_048
+_BLOCK_ROWS = 8_000_000
 _BLOCK_HESSIANS = 4_000_000
 
 
@@ -150,13 +151,18 @@ def _block_size(
 ) -> int:
     if not isinstance(batch_size, str):
         return int(batch_size)
-    n_genes, entries = _BLOCK_GENES, len(counts)
-    if designs.cells is not None:
-        n_params = sum(design.to_coef.shape[1] for design in designs.parts.values())
-        by_hessians = _BLOCK_HESSIANS // max(1, n_params) ** 2
-        n_genes = max(n_genes, min(_BLOCK_GENES_OF_ROWS, by_hessians))
-        if isinstance(counts.matrix, sp.csc_array):
-            entries = max(len(designs.weights), counts.matrix.nnz // max(1, counts.n_genes))
-    by_memory = max(1, min(n_genes, _BLOCK_ENTRIES // max(1, entries)))
     workers = joblib.effective_n_jobs(1 if n_jobs is None else n_jobs)
-    return min(by_memory, math.ceil(counts.n_genes / workers))
+    limits = [math.ceil(counts.n_genes / workers)]
+    entries = len(counts)
+    if designs.cells is None:
+        limits.append(_BLOCK_GENES)
+    else:
+        n_params = sum(design.to_coef.shape[1] for design in designs.parts.values())
+        limits += [
+            _BLOCK_GENES_OF_ROWS,
+            _BLOCK_ROWS // len(designs.weights),
+            _BLOCK_HESSIANS // max(1, n_params) ** 2,
+        ]
+        if isinstance(counts.matrix, sp.csc_array):
+            entries = counts.matrix.nnz // counts.n_genes
+    return max(1, min(*limits, _BLOCK_ENTRIES // max(1, entries)))

@@ -16,8 +16,6 @@ from sc_glm.compression import Cells, Tally, similar_rows
 from sc_glm.family import Family
 from sc_glm.objective import CountBlock, Objective, PartBasis, Shares, tile_cells
 
-FloatArray = NDArray[np.float64]
-
 _ENTRIES = 4_000_000  # of a predictor at a time
 
 
@@ -25,8 +23,8 @@ _ENTRIES = 4_000_000  # of a predictor at a time
 class Problem:
     """A block of genes with everything that their likelihood needs.
 
-    Cells that are alike may be one cell here, of their summed weight. It may have several counts of
-    a gene, and the tally says which share of its weight each of them has.
+    Cells that are alike may be one cell here, of their summed weight. Such a cell may have several
+    counts of a gene, and the tally says which share of its weight each of them has.
 
     Attributes
     ----------
@@ -143,14 +141,15 @@ class Problem:
         """Number of each gene's cells with a positive count, all those that a cell stands for."""
         if self.tally is None:
             return np.diff(self.counts.indptr)
-        return np.bincount(self.genes, self.tally.n_cells, self.counts.shape[0]).astype(np.int64)
+        so_far = np.append(0, np.cumsum(self.tally.n_cells))
+        return np.diff(so_far[self.counts.indptr])
 
     @cached_property
-    def positive(self) -> FloatArray:
+    def positive(self) -> NDArray[np.float64]:
         """A one for each positive count."""
         return np.ones_like(self.counts.data)
 
-    def sum(self, at_counts: FloatArray, over_cells: Tensor) -> Tensor:
+    def sum(self, at_counts: NDArray[np.float64], over_cells: Tensor) -> Tensor:
         """Weighted sum over a gene's positive counts of what is given for counts and for cells.
 
         Parameters

@@ -131,12 +131,14 @@ def test_size_of_a_block_where_few_rows_stand_for_all_cells(monkeypatch):
     sparse = sp.csc_array((10**6, 9000), dtype=np.int8)
     assert blocks_of_few_rows(sparse) == fitting._BLOCK_GENES_OF_ROWS
     assert blocks_of_few_rows(sparse, n_jobs=2) == fitting._BLOCK_GENES_OF_ROWS
-    # No more than whose Hessians, or counts, fit the memory
-    monkeypatch.setattr(fitting, "_BLOCK_HESSIANS", 13**2 * 1000)
-    assert blocks_of_few_rows(sparse, n_columns=12) == 1000
-    monkeypatch.setattr(fitting, "_BLOCK_HESSIANS", 0)
-    assert blocks_of_few_rows(sparse) == fitting._BLOCK_GENES
-    monkeypatch.undo()
+    assert blocks_of_few_rows(sparse, n_jobs=9) == 1000
+    # No more than whose Hessians, rows, or counts fit the memory
+    for name, value in (("_BLOCK_HESSIANS", 13**2 * 700), ("_BLOCK_ROWS", 12 * 700)):
+        with monkeypatch.context() as patch:
+            patch.setattr(fitting, name, value)
+            assert blocks_of_few_rows(sparse, n_columns=12) == 700
+            patch.setattr(fitting, name, 0)
+            assert blocks_of_few_rows(sparse) == 1
     monkeypatch.setattr(fitting, "_BLOCK_ENTRIES", 100 * 40)
     full = sp.csc_array(np.ones((40, 300)))
     assert blocks_of_few_rows(full) == 100

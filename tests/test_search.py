@@ -11,14 +11,18 @@ from sc_glm import NegBinRegressor, ZINBRegressor, search, starts
 from sc_glm.design import PartDesign
 from sc_glm.family import NegBinFamily, ZINBFamily
 from sc_glm.objective import Objective
+from sc_glm.problem import Problem
 from sc_glm.solver import maximize
-from tests.problems import CURVE, GROUP, LINE, N_CELLS, ONE, X, problem_of, simulate
+from tests.problems import CURVE, GROUP, LINE, N_CELLS, ONE, X, alike, problem_of, simulate
 
 RNG = np.random.default_rng(22)
 
 
 def solve(*args, tol=1e-8, **kwargs):
-    given = problem_of(*args, **kwargs)
+    return solution_of(problem_of(*args, **kwargs), tol)
+
+
+def solution_of(given, tol=1e-8):
     objective = given.objective(given.block(), given.family, given.bases)
     solution = search.search(given, objective, max_iter=200, tol=tol)
     genes = torch.arange(given.counts.shape[0])
@@ -305,6 +309,38 @@ def test_genes_that_are_rare_in_the_sample_start_from_all_cells(monkeypatch):
     sampled = solve(NegBinFamily(), y, LINE, LINE)
     assert seen[1:] == [(6, 125), (2, N_CELLS)]
     assert_allclose(sampled.value, whole.value, atol=1e-5)
+
+
+def both_ways(*designs):
+    """Return a problem of cells of which many are alike, and one of what is distinct of them."""
+    rows = np.arange(N_CELLS) % 100
+    y = simulate(12, np.random.default_rng(8), lowest=0.0)[rows]  # as X is where they are alike
+    y += np.random.default_rng(9).poisson(0.5, y.shape)
+    family = NegBinFamily() if len(designs) == 2 else ZINBFamily()
+    each = problem_of(family, y, *(design[rows] for design in designs))
+    return each, alike(each, rows)
+
+
+@pytest.mark.parametrize("designs", [(LINE, LINE), (LINE, ONE, LINE)])
+def test_cells_that_are_alike_have_the_maxima_of_each(designs):
+    each, few = (solution_of(given) for given in both_ways(*designs))
+    assert_allclose(few.value, each.value, atol=1e-5)
+
+
+def test_a_sample_of_what_is_distinct_leads_to_the_same_maxima(monkeypatch):
+    _, few = both_ways(LINE, LINE)
+    whole = solution_of(few)
+    sampled = []
+    sample = Problem.sample
+
+    def spy(problem, size):
+        sampled.append(problem.counts.shape)
+        return sample(problem, size)
+
+    monkeypatch.setattr(Problem, "sample", spy)
+    monkeypatch.setattr(search, "_SAMPLE", 40)
+    assert_allclose(solution_of(few).value, whole.value, atol=1e-5)
+    assert sampled == [(12, 100)]
 
 
 def test_the_search_is_deterministic(monkeypatch, counts):

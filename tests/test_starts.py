@@ -9,7 +9,7 @@ from scipy.special import expit
 from sc_glm import starts
 from sc_glm.family import NegBinFamily, ZINBFamily
 from sc_glm.objective import PartBasis
-from tests.problems import CURVE, GROUP, LINE, N_CELLS, ONE, X, problem_of, simulate
+from tests.problems import CURVE, GROUP, LINE, N_CELLS, ONE, X, alike, problem_of, simulate
 
 RNG = np.random.default_rng(41)
 WEIGHTS = RNG.integers(1, 4, N_CELLS).astype(float)
@@ -342,4 +342,13 @@ def test_weights_are_repeated_cells(name):
         weights=torch.ones(len(index), dtype=torch.float64),
     )
     for ours, theirs in zip(EVERY[name](weighted), EVERY[name](repeated), strict=True):
+        assert_allclose(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
+@each_start
+def test_cells_that_are_alike_are_so_many_cells(make):
+    rows = np.arange(N_CELLS) % 40
+    designs = [design[rows] for design in (LINE, CURVE, WIDE)]
+    each = given(*designs, y=HARD[:, :9][:, SOME], offset=OFFSET[rows])
+    for ours, theirs in zip(make(alike(each, rows)), make(each), strict=True):
         assert_allclose(ours, theirs, rtol=1e-9, atol=1e-9)
