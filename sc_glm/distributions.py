@@ -27,7 +27,7 @@ from sc_glm.tails import (
     tails,
 )
 from sc_glm.validation import check_numbers
-from sc_glm.variates import LARGEST_COUNT, negative_binomial
+from sc_glm.variates import LARGEST_RATE, negative_binomial
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -390,7 +390,7 @@ class CountDistribution(ABC):
         inside = np.isfinite(z)
         mu, r = params[0][inside], params[1][inside]
         guess = np.floor(mu + z[inside] * np.sqrt(mu + mu / r * mu))
-        guess = np.where(guess < LARGEST_COUNT, np.maximum(guess, 0.0), mu)
+        guess = np.where(guess < LARGEST_RATE, np.maximum(guess, 0.0), mu)
         value[inside] = smallest_integer(reached, guess, q[inside], *(p[inside] for p in params))
         return value
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     RandomSource: TypeAlias = np.random.RandomState | np.random.Generator
 
 # NumPy draws no Poisson count with a greater mean: it would not fit 64 bits.
-LARGEST_COUNT = 9.2e18
+LARGEST_RATE = 9.2e18
 
 # Mean from which it is quicker to draw a gamma rate than one cluster after the other.
 _MANY = 2.0
@@ -42,7 +42,7 @@ def negative_binomial(rng: RandomSource, mu: FloatArray, r: FloatArray) -> NDArr
     Returns
     -------
     ndarray of int64, of shape (n,)
-        Those that would not fit 64 bits are :data:`LARGEST_COUNT`.
+        Those that would not fit 64 bits are as if their rate were :data:`LARGEST_RATE`.
 
     References
     ----------
@@ -65,7 +65,7 @@ def _mixture(rng: RandomSource, mu: FloatArray, r: FloatArray) -> NDArray[np.int
     r = np.minimum(r, POISSON_SIZE)
     # Divided by r first: mu / r may overflow where the gamma variate is zero.
     rate = rng.standard_gamma(r) / r * mu
-    return rng.poisson(np.minimum(rate, LARGEST_COUNT))
+    return rng.poisson(np.minimum(rate, LARGEST_RATE))
 
 
 def _clusters(rng: RandomSource, time: FloatArray, mu: FloatArray, r: FloatArray) -> FloatArray:
@@ -79,7 +79,7 @@ def _clusters(rng: RandomSource, time: FloatArray, mu: FloatArray, r: FloatArray
         counts[active] += _cluster(rng, log_odds[active])
         time[active] += rng.standard_exponential(active.size)
         active = active[time[active] < end[active]]
-    return np.minimum(counts, LARGEST_COUNT)
+    return np.minimum(counts, LARGEST_RATE)
 
 
 def _cluster(rng: RandomSource, log_odds: FloatArray) -> FloatArray:

@@ -460,8 +460,25 @@ def test_samples_are_reproducible_and_follow_the_fit(regressor):
     assert_array_equal(once, model.sample(X, random_state=1))
     many = model.sample(X, n_draws=400, random_state=1)
     assert many.shape == (400, *data.counts.shape)
+    assert_array_equal(many[0], once)
     error = np.sqrt(model.predict_dist(X).var() / 400)
     assert (np.abs(many.mean(axis=0) - model.predict(X)) < 6 * error).all()
+
+
+@BOTH
+def test_sparse_samples_are_those_of_the_same_seed_in_any_number_of_jobs(regressor):
+    data = simulated(n_genes=2, offset="np.log(size_factor)")
+    X = pd.concat([design_of(data)] * 40, ignore_index=True)  # several blocks of cells
+    model = regressor().fit(design_of(data), data.counts)
+    expected = model.sample(X, random_state=1)
+    for n_jobs in (None, 2):
+        counts = model.set_params(n_jobs=n_jobs).sample_sparse(X, random_state=1)
+        assert isinstance(counts, sp.csr_array)
+        assert_array_equal(counts.toarray(), expected)
+        assert_array_equal(model.sample(X, random_state=1), expected)
+    assert (model.sample_sparse(X, random_state=2) != counts).nnz > 0
+    totals, error = expected.sum(axis=0), np.sqrt(model.predict_dist(X).var().sum(axis=0))
+    assert (np.abs(totals - model.predict(X).sum(axis=0)) < 6 * error).all()
 
 
 @BOTH
@@ -671,7 +688,9 @@ def test_a_gpu_gives_the_same_fit(regressor):
     assert_allclose(a.log_likelihood_, b.log_likelihood_, rtol=1e-9)
 
 
-@pytest.mark.parametrize("method", ["predict", "predict_params", "predict_dist", "sample"])
+@pytest.mark.parametrize(
+    "method", ["predict", "predict_params", "predict_dist", "sample", "sample_sparse"]
+)
 def test_an_unfitted_model_says_so(method):
     with pytest.raises(NotFittedError):
         getattr(NegBinRegressor(), method)(X_OK)
