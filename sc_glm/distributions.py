@@ -546,9 +546,9 @@ class NB(CountDistribution):
     >>> dist.ppf(0.95)
     array([ 3., 13.])
     >>> dist.rvs((3, 2), random_state=0)
-    array([[2, 1],
-           [7, 1],
-           [2, 4]])
+    array([[1, 3],
+           [0, 7],
+           [1, 5]])
     """
 
     _family = NegBinFamily()

@@ -37,7 +37,7 @@ def pipeline(mean=FORMULAS["mean"], regressor=None, **formulas):
 
 @pytest.fixture(scope="module")
 def source():
-    data = make_counts(150, len(GENES), mean="~ pseudotime + cell_type", random_state=1)
+    data = make_counts(150, len(GENES), mean="~ pseudotime + cell_type", random_state=7)
     obs = data.obs.rename(index=lambda cell: f"cell{cell}")
     obs["cell_type"] = obs["cell_type"].cat.rename_categories(LEVELS)
     obs["donor"] = pd.Categorical([f"donor{i % 4}" for i in range(len(obs))])
