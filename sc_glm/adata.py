@@ -24,7 +24,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sc_glm.base import CountRegressor
 from sc_glm.counts import CountMatrix
-from sc_glm.distributions import NB, ZINB, check_rng
+from sc_glm.distributions import NB, ZINB
 from sc_glm.formula import FormulaTransformer
 from sc_glm.pipeline import last_step
 from sc_glm.state import StateMixin
@@ -147,7 +147,10 @@ class AnnDataRegressor(StateMixin, MetaEstimatorMixin, RegressorMixin, BaseEstim
         n_draws: int | None = None,
         random_state: int | np.random.RandomState | np.random.Generator | None = None,
     ) -> NDArray[np.int64]:
-        """Draw counts, a dense array; see :meth:`NegBinRegressor.sample`."""
+        """Draw counts, a dense array; see :meth:`NegBinRegressor.sample`.
+
+        The function :func:`sample` draws them sparse.
+        """
         regressor, design = _apply(self, _obs(X))
         return regressor.sample(design, n_draws, random_state)
 
@@ -298,7 +301,8 @@ def sample(
     model : estimator
         A fitted pipeline or regressor, a fitted :class:`AnnDataRegressor`, or a fitted search.
     random_state : int, RandomState, Generator or None, default=None
-        Seed; an integer gives the same counts each time.
+        Seed, as in :meth:`NegBinRegressor.sample`, which gives the same counts for the same
+        integer.
 
     Returns
     -------
@@ -317,16 +321,9 @@ def sample(
     (4, 1)
     """
     obs = _obs_of(adata_or_obs)
-    random = check_rng(random_state)
-    genes = _regressor(model).target_names_
-    step = max(1, _DENSE_ENTRIES // len(genes))
-    blocks = []
-    for first in range(0, max(1, len(obs)), step):  # without cells, the model says so
-        rows = obs.iloc[first : first + step]
-        regressor, design = _apply(model, rows)
-        drawn = regressor.sample(design, random_state=random).reshape(len(rows), len(genes))
-        blocks.append(sp.csr_matrix(drawn))
-    return _anndata(sp.vstack(blocks, format="csr"), obs, model, {})
+    regressor, design = _apply(model, obs)
+    counts = regressor.sample_sparse(design, random_state)
+    return _anndata(sp.csr_matrix(counts), obs, model, {})
 
 
 def read_params(adata: AnnData, key: str = "sc_glm") -> dict[str, pd.DataFrame]:

@@ -3,11 +3,13 @@
 import os
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit
@@ -35,6 +37,7 @@ from sc_glm.family import (
     Family,
 )
 from sc_glm.fitting import fit_genes
+from sc_glm.sampling import sample_dense, sample_sparse
 from sc_glm.state import StateMixin, kept_if_failed
 from sc_glm.status import Status
 from sc_glm.tails import log_mass
@@ -330,14 +333,23 @@ class CountRegressor(StateMixin, RegressorMixin, BaseEstimator):  # type: ignore
 
     def _predictors(self, X: ArrayLike) -> dict[str, FloatArray]:
         """Each part's linear predictor, cells x genes."""
+        return self._predictors_of(*self._designs(X))
+
+    def _designs(self, X: ArrayLike) -> tuple[dict[str, FloatArray], FloatArray]:
+        """Check `X`, and return the parts' designs and the offset."""
         check_is_fitted(self)
         covariates = self._covariates(X, reset=False)
-        designs = self._layout.designs(covariates)
+        return self._layout.designs(covariates), self._layout.offset_of(covariates)
+
+    def _predictors_of(
+        self, designs: dict[str, FloatArray], offset: FloatArray
+    ) -> dict[str, FloatArray]:
         predictors = {
             part: designs[part] @ table.to_numpy() for part, table in self.params_.items()
         }
-        predictors[MEAN] = np.minimum(predictors[MEAN], self._ceiling)
-        predictors[MEAN] += self._layout.offset_of(covariates)[:, None]
+        mean = predictors[MEAN]
+        np.minimum(mean, self._ceiling, out=mean)
+        mean += offset[:, None]
         return predictors
 
     def _shaped(self, values: NDArray[Any]) -> NDArray[Any]:
@@ -356,15 +368,8 @@ class CountRegressor(StateMixin, RegressorMixin, BaseEstimator):  # type: ignore
             ``mean``: mu, offset included; ``dispersion``: the size r (variance mu + mu²/r, the
             *inverse* of what DESeq2 and edgeR call dispersion); ``zero_inflation``: pi.
         """
-        inverse_links: dict[str, Any] = {
-            MEAN: _mean,
-            DISPERSION: _size,
-            ZERO_INFLATION: expit,
-        }
-        return {
-            part: self._shaped(inverse_links[part](predictor))
-            for part, predictor in self._predictors(X).items()
-        }
+        values = _values(self._predictors(X))
+        return {part: self._shaped(value) for part, value in values.items()}
 
     def predict_dist(self, X: ArrayLike) -> NB | ZINB:
         """Return the fitted distribution of every cell's and gene's count.
@@ -378,10 +383,7 @@ class CountRegressor(StateMixin, RegressorMixin, BaseEstimator):  # type: ignore
         NB or ZINB
             With SciPy's methods (``pmf``, ``cdf``, ``ppf``, ``mean``, ...), elementwise.
         """
-        params = self.predict_params(X)
-        if ZERO_INFLATION in params:
-            return ZINB(params[MEAN], params[DISPERSION], params[ZERO_INFLATION])
-        return NB(params[MEAN], params[DISPERSION])
+        return _distribution(self.predict_params(X))
 
     def predict(self, X: ArrayLike) -> FloatArray:
         """Return the expected counts.
@@ -409,23 +411,85 @@ class CountRegressor(StateMixin, RegressorMixin, BaseEstimator):  # type: ignore
     ) -> NDArray[np.int64]:
         """Draw counts from the fitted model.
 
+        For the same seed they are the same in any number of jobs.
+
         Parameters
         ----------
         X : array-like of shape (n_cells, n_features)
         n_draws : int, default=None
             Number of data sets to draw; None draws one, without an axis for it.
         random_state : int, RandomState, Generator or None, default=None
-            Seed; an integer gives the same counts each time.
+            Seed; an integer gives the same counts each time. From a RandomState or a Generator one
+            seed is drawn, so that each call gives other counts; None is NumPy's global state.
 
         Returns
         -------
         ndarray of int, of shape (n_cells, n_genes) or (n_draws, n_cells, n_genes)
+            Without the last axis if the counts of the fit had one dimension.
+
+        Raises
+        ------
+        ValueError
+            If `X`, `n_draws` or `random_state` is not what it should be.
+
+        See Also
+        --------
+        sample_sparse : The same counts as a sparse array.
         """
-        dist = self.predict_dist(X)
-        size = None
-        if n_draws is not None:
-            size = (check_scalar(n_draws, "n_draws", Integral, min_val=1), *dist.shape)
-        return dist.rvs(size=size, random_state=random_state)
+        draws = 1 if n_draws is None else check_scalar(n_draws, "n_draws", Integral, min_val=1)
+        dist_of, shape = self._distributions_of(X)
+        drawn = sample_dense(
+            dist_of, (draws, *shape), random_state=random_state, n_jobs=self.n_jobs
+        )
+        counts = self._shaped(drawn)
+        return counts[0] if n_draws is None else counts
+
+    def sample_sparse(
+        self,
+        X: ArrayLike,
+        random_state: int | np.random.RandomState | np.random.Generator | None = None,
+    ) -> sp.csr_array:
+        """Draw counts from the fitted model into a sparse array, at no time dense as a whole.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_cells, n_features)
+        random_state : int, RandomState, Generator or None, default=None
+            Seed, as in :meth:`sample`, which gives the same counts for the same integer.
+
+        Returns
+        -------
+        csr_array of int, of shape (n_cells, n_genes)
+
+        Raises
+        ------
+        ValueError
+            If `X` or `random_state` is not what it should be.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from sc_glm import NegBinRegressor
+        >>> X = np.array([[0.0], [1.0], [0.0], [1.0]])
+        >>> model = NegBinRegressor().fit(X, [[1], [4], [3], [8]])
+        >>> counts = model.sample_sparse(X, random_state=0)
+        >>> bool((counts.toarray() == model.sample(X, random_state=0)).all())
+        True
+        """
+        dist_of, shape = self._distributions_of(X)
+        return sample_sparse(dist_of, shape, random_state=random_state, n_jobs=self.n_jobs)
+
+    def _distributions_of(
+        self, X: ArrayLike
+    ) -> tuple[Callable[[slice], NB | ZINB], tuple[int, int]]:
+        """Return what gives the distributions of a slice of the cells, and the shape of all."""
+        designs, offset = self._designs(X)
+
+        def dist_of(cells: slice) -> NB | ZINB:
+            some = {part: design[cells] for part, design in designs.items()}
+            return _distribution(_values(self._predictors_of(some, offset[cells])))
+
+        return dist_of, (len(offset), len(self.target_names_))
 
     def log_prob(self, X: ArrayLike, y: Any) -> FloatArray:
         """Return the log-probability of each count under the fitted model.
@@ -515,6 +579,18 @@ def _part_design(
         return PartDesign.of(matrix, weights)
     penalised = np.array([column != INTERCEPT for column in columns])
     return PartDesign.of(matrix, weights, penalised=penalised, strength=penalty)
+
+
+def _values(predictors: dict[str, FloatArray]) -> dict[str, FloatArray]:
+    """Return the parts' values, by the inverse of each part's link."""
+    inverse_links: dict[str, Any] = {MEAN: _mean, DISPERSION: _size, ZERO_INFLATION: expit}
+    return {part: inverse_links[part](predictor) for part, predictor in predictors.items()}
+
+
+def _distribution(params: dict[str, FloatArray]) -> NB | ZINB:
+    if ZERO_INFLATION in params:
+        return ZINB(params[MEAN], params[DISPERSION], params[ZERO_INFLATION])
+    return NB(params[MEAN], params[DISPERSION])
 
 
 def _mean(predictor: FloatArray) -> FloatArray:

@@ -7,7 +7,7 @@ tail probabilities, quantiles, moments, random counts and the continuous ranked 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
 
 import numpy as np
 import torch
@@ -27,18 +27,21 @@ from sc_glm.tails import (
     tails,
 )
 from sc_glm.validation import check_numbers
+from sc_glm.variates import LARGEST_RATE, negative_binomial
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import ArrayLike, NDArray
 
+    from sc_glm.variates import RandomSource
+
     FloatArray: TypeAlias = NDArray[np.float64]
 
 __all__ = ["NB", "ZINB", "CountDistribution"]
 
-# NumPy draws no Poisson count with a greater mean: it would not fit 64 bits.
-_LARGEST_RATE = 9.2e18
+# Counts drawn at once: their temporaries stay in the processor's cache.
+_DRAWN = 2**14
 
 
 class CountDistribution(ABC):
@@ -104,6 +107,11 @@ class CountDistribution(ABC):
     @abstractmethod
     def _crps(y: FloatArray, *params: FloatArray) -> FloatArray:
         """Return E|X - y| - E|X - X'| / 2."""
+
+    @staticmethod
+    @abstractmethod
+    def _draw(rng: RandomSource, *params: FloatArray) -> NDArray[np.int64]:
+        """Return one random count of each distribution."""
 
     # Parameters and shape
 
@@ -382,7 +390,7 @@ class CountDistribution(ABC):
         inside = np.isfinite(z)
         mu, r = params[0][inside], params[1][inside]
         guess = np.floor(mu + z[inside] * np.sqrt(mu + mu / r * mu))
-        guess = np.where(guess < _LARGEST_RATE, np.maximum(guess, 0.0), mu)
+        guess = np.where(guess < LARGEST_RATE, np.maximum(guess, 0.0), mu)
         value[inside] = smallest_integer(reached, guess, q[inside], *(p[inside] for p in params))
         return value
 
@@ -500,23 +508,14 @@ class CountDistribution(ABC):
             fits = False
         if not fits:
             raise ValueError(f"Distributions of shape {self.shape} do not broadcast to {shape}.")
-        counts = self._draw(shape, check_rng(random_state))
-        return np.asarray(counts, dtype=np.int64)[()]
-
-    def _draw(
-        self, shape: tuple[int, ...], rng: np.random.RandomState | np.random.Generator
-    ) -> NDArray[Any]:
-        """Draw negative binomial counts, a Poisson mixture over gamma rates."""
-        poisson = np.isinf(self.r)
-        r = np.where(poisson, 1.0, self.r)
-        with np.errstate(over="ignore", under="ignore"):
-            # Divided by r first: mu / r may overflow where the gamma variate is zero.
-            rate = rng.standard_gamma(r, size=shape)
-            rate /= r
-            if poisson.any():
-                rate = np.where(poisson, 1.0, rate)
-            rate *= self.mu
-        return cast("NDArray[Any]", rng.poisson(np.minimum(rate, _LARGEST_RATE)))
+        rng = check_rng(random_state)
+        params = [_flat(np.broadcast_to(value, shape)) for value in self._params.values()]
+        counts = np.empty(shape, dtype=np.int64)
+        flat = counts.reshape(-1)
+        for first in range(0, flat.size, _DRAWN):
+            some = slice(first, first + _DRAWN)
+            flat[some] = self._draw(rng, *(value[some] for value in params))
+        return counts[()]
 
 
 class NB(CountDistribution):
@@ -547,9 +546,9 @@ class NB(CountDistribution):
     >>> dist.ppf(0.95)
     array([ 3., 13.])
     >>> dist.rvs((3, 2), random_state=0)
-    array([[2, 1],
-           [7, 1],
-           [2, 4]])
+    array([[1, 3],
+           [0, 7],
+           [1, 5]])
     """
 
     _family = NegBinFamily()
@@ -600,6 +599,10 @@ class NB(CountDistribution):
     @staticmethod
     def _crps(y: FloatArray, *params: FloatArray) -> FloatArray:
         return mean_distance(y, *params) - half_mean_difference(*params)
+
+    @staticmethod
+    def _draw(rng: RandomSource, *params: FloatArray) -> NDArray[np.int64]:
+        return negative_binomial(rng, *params)
 
 
 class ZINB(CountDistribution):
@@ -708,11 +711,13 @@ class ZINB(CountDistribution):
         difference = (1 - pi) ** 2 * half_mean_difference(*component) + pi * (1 - pi) * mu
         return distance - difference
 
-    def _draw(
-        self, shape: tuple[int, ...], rng: np.random.RandomState | np.random.Generator
-    ) -> NDArray[Any]:
-        counts = super()._draw(shape, rng)
-        return np.where(rng.random(shape) < self.pi, 0, counts)
+    @staticmethod
+    def _draw(rng: RandomSource, *params: FloatArray) -> NDArray[np.int64]:
+        *component, pi = params
+        counts = negative_binomial(rng, *component)
+        positive = np.flatnonzero(counts)
+        counts[positive[rng.random(positive.size) < pi[positive]]] = 0
+        return counts
 
 
 def _read_only(value: ArrayLike, name: str) -> FloatArray:
@@ -725,14 +730,17 @@ def _read_only(value: ArrayLike, name: str) -> FloatArray:
     return array
 
 
+def _flat(array: FloatArray) -> Any:
+    """Return what gives parts of an array in C order, without a copy of the whole."""
+    return array.reshape(-1) if array.flags.c_contiguous else array.flat
+
+
 def _scalar_if_0d(array: FloatArray) -> FloatArray:
     """Return single values as NumPy scalars, as SciPy does."""
     return np.asarray(array)[()]
 
 
-def check_rng(
-    random_state: int | np.random.RandomState | np.random.Generator | None,
-) -> np.random.RandomState | np.random.Generator:
+def check_rng(random_state: int | RandomSource | None) -> RandomSource:
     """Return a source of random numbers as scikit-learn does, and a Generator as it is."""
     if isinstance(random_state, np.random.Generator):
         return random_state

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 from sklearn import pipeline
 from sklearn.utils.metaestimators import available_if
@@ -62,6 +63,16 @@ class Pipeline(StateMixin, pipeline.Pipeline):  # type: ignore[misc]
         """Draw counts; see :meth:`NegBinRegressor.sample`."""
         last, design = last_step(self, X)
         return last.sample(design, n_draws, random_state)
+
+    @_last_step_has("sample_sparse")
+    def sample_sparse(
+        self,
+        X: ArrayLike,
+        random_state: int | np.random.RandomState | np.random.Generator | None = None,
+    ) -> sp.csr_array:
+        """Draw the counts of :meth:`sample`, sparse; see :meth:`NegBinRegressor.sample_sparse`."""
+        last, design = last_step(self, X)
+        return last.sample_sparse(design, random_state)
 
     @_last_step_has("predict_params")
     def predict_params(self, X: ArrayLike) -> dict[str, NDArray[np.float64]]:

@@ -31,7 +31,8 @@ class NegBinRegressor(CountRegressor):
     batch_size : int or "auto", default="auto"
         Genes fitted side by side by one worker.
     n_jobs : int, default=None
-        Workers that share the genes, as joblib counts them; each uses one thread.
+        Workers that share the genes of a fit, as joblib counts them; each uses one thread. Samples
+        are drawn by as many threads.
     device : str or torch.device, default="cpu"
         Where torch computes: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``. The fitted model
         holds NumPy and pandas only, and opens anywhere.
@@ -127,7 +128,8 @@ class ZINBRegressor(CountRegressor):
     batch_size : int or "auto", default="auto"
         Genes fitted side by side by one worker.
     n_jobs : int, default=None
-        Workers that share the genes, as joblib counts them; each uses one thread.
+        Workers that share the genes of a fit, as joblib counts them; each uses one thread. Samples
+        are drawn by as many threads.
     device : str or torch.device, default="cpu"
         Where torch computes: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``. The fitted model
         holds NumPy and pandas only, and opens anywhere.

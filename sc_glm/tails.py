@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # A size at which the negative binomial is Poisson to the last digit of a double, for any count
 # that a double can tell from its neighbours; the square of it does not overflow.
-_POISSON_SIZE = 1e40
+POISSON_SIZE = 1e40
 
 # Entries worked on at once: the temporaries of a block stay in the processor's cache, and torch
 # splits no logarithm of so few over threads, which took ten times longer on a busy machine.
@@ -35,7 +35,7 @@ _UNDERFLOW = 1e-290
 
 def count_predictors(mu: FloatArray, r: FloatArray) -> list[FloatArray]:
     """Return the family's predictors of a mean and a size, which may be infinite."""
-    return [np.log(mu), np.log(np.minimum(r, _POISSON_SIZE))]
+    return [np.log(mu), np.log(np.minimum(r, POISSON_SIZE))]
 
 
 def log_mass(family: Family, y: FloatArray, predictors: Sequence[FloatArray]) -> FloatArray:
@@ -101,12 +101,12 @@ def smallest_integer(
 
 def tails(k: FloatArray, mu: FloatArray, r: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Return P(X <= k) and P(X > k) of the negative binomial (NIST DLMF 8.17.24)."""
-    r = np.minimum(r, _POISSON_SIZE)
+    r = np.minimum(r, POISSON_SIZE)
     success, failure = r / (r + mu), mu / (r + mu)
     lower, upper = np.empty_like(k), np.empty_like(k)
 
     # Each of three forms where it keeps all digits: 1 - success is known only as failure.
-    poisson = r == _POISSON_SIZE
+    poisson = r == POISSON_SIZE
     lower[poisson] = special.gammaincc(k[poisson] + 1, mu[poisson])
     upper[poisson] = special.gammainc(k[poisson] + 1, mu[poisson])
     rare = (failure <= 0.5) & ~poisson
@@ -125,7 +125,7 @@ def log_tails(k: FloatArray, mu: FloatArray, r: FloatArray) -> tuple[FloatArray,
     log_upper = np.where(upper < 0.5, np.log(upper), np.log1p(-lower))
     far = ((lower < _UNDERFLOW) | (upper < _UNDERFLOW)) & (mu > 0)
     if far.any():
-        k, mu, r = k[far], mu[far], np.minimum(r[far], _POISSON_SIZE)
+        k, mu, r = k[far], mu[far], np.minimum(r[far], POISSON_SIZE)
         next_mass = log_mass(NegBinFamily(), k + 1, count_predictors(mu, r))
         below = k + 1 < mu
         fraction = np.empty_like(k)
@@ -221,7 +221,7 @@ def half_mean_difference(mu: FloatArray, r: FloatArray) -> FloatArray:
     With ``s = c sinh(x)`` the integrand is even and analytic for ``|Im x| < pi / 2``, so that the
     trapezoidal rule converges geometrically.
     """
-    r = np.minimum(r, _POISSON_SIZE)
+    r = np.minimum(r, POISSON_SIZE)
     rv = mu * (1 + mu / r)
     four_v = 4 * rv / r
     c = 1 / np.sqrt(1 + four_v + 4 * rv)

@@ -37,7 +37,7 @@ def pipeline(mean=FORMULAS["mean"], regressor=None, **formulas):
 
 @pytest.fixture(scope="module")
 def source():
-    data = make_counts(150, len(GENES), mean="~ pseudotime + cell_type", random_state=1)
+    data = make_counts(150, len(GENES), mean="~ pseudotime + cell_type", random_state=7)
     obs = data.obs.rename(index=lambda cell: f"cell{cell}")
     obs["cell_type"] = obs["cell_type"].cat.rename_categories(LEVELS)
     obs["donor"] = pd.Categorical([f"donor{i % 4}" for i in range(len(obs))])
@@ -414,15 +414,15 @@ def test_predict_returns_the_mean_and_each_part(adata, cells, regressor):
     assert_unchanged(adata, before)
 
 
-def test_sample_is_sparse_and_drawn_by_blocks(adata, fitted, monkeypatch):
+def test_sample_is_sparse_and_that_of_the_model(adata, fitted):
     before = adata.copy()
-    monkeypatch.setattr(scg, "_DENSE_ENTRIES", 40 * len(GENES))
     drawn = scg.sample(adata, fitted, random_state=0)
     assert_unchanged(adata, before)
     assert drawn.shape == adata.shape
     assert sp.issparse(drawn.X)
     assert drawn.X.format == "csr"
     assert drawn.X.dtype.kind == "i"
+    assert_array_equal(drawn.X.toarray(), fitted.sample(adata.obs, random_state=0))
     assert (drawn.X != scg.sample(adata.obs, fitted, random_state=0).X).nnz == 0
     assert (drawn.X != scg.sample(adata, fitted, random_state=1).X).nnz > 0
     assert_frame_equal(drawn.obs, adata.obs)

@@ -555,6 +555,18 @@ CALLS = {
         ValueError,
         "Seed must be",
     ),
+    "sample_sparse: a missing value": (
+        FITTED.sample_sparse,
+        {"X": put(FRAME, ("d", "z"), np.nan)},
+        ValueError,
+        "'z', row 3",
+    ),
+    "sample_sparse: a seed of text": (
+        FITTED.sample_sparse,
+        {"X": FRAME, "random_state": "a"},
+        ValueError,
+        "'a' cannot be used to seed",
+    ),
     "log_prob: no counts": (FITTED.log_prob, {"X": FRAME, "y": None}, ValueError, "y is None"),
     "log_prob: a damaged matrix": (
         FITTED.log_prob,
@@ -933,7 +945,7 @@ VERBS = {
 }
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", [*VERBS, "sample_sparse"])
 @pytest.mark.parametrize(
     "model",
     [
@@ -943,7 +955,7 @@ VERBS = {
     ],
 )
 def test_a_model_that_is_not_fitted_says_so(model, verb):
-    data = {"X": FRAME} | VERBS[verb]
+    data = {"X": FRAME} | VERBS.get(verb, {})
     with pytest.raises(NotFittedError):
         getattr(model, verb)(**data)
     assert isinstance(model, Pipeline) or verb != "score" or not hasattr(model, "n_features_in_")

@@ -34,6 +34,8 @@ def test_verbs_are_those_of_the_last_step(model, data):
     last = model[-1]
     assert_array_equal(model.sample(data.obs, random_state=0), last.sample(X, random_state=0))
     assert model.sample(data.obs, n_draws=2, random_state=0).shape == (2, *data.counts.shape)
+    sparse = model.sample_sparse(data.obs, random_state=0)
+    assert_array_equal(sparse.toarray(), model.sample(data.obs, random_state=0))
     assert_array_equal(model.log_prob(data.obs, data.counts), last.log_prob(X, data.counts))
     assert_array_equal(model.predict_dist(data.obs).mu, last.predict_dist(X).mu)
     for part, values in model.predict_params(data.obs).items():
@@ -72,7 +74,8 @@ def test_one_row_and_permuted_rows(model, data):
 
 def test_verbs_that_the_last_step_lacks_are_absent():
     model = make_pipeline(StandardScaler(), DummyRegressor())
-    for verb in ("sample", "predict_params", "predict_dist", "log_prob", "params_"):
+    verbs = ("sample", "sample_sparse", "predict_params", "predict_dist", "log_prob", "params_")
+    for verb in verbs:
         assert not hasattr(model, verb)
 
 
