@@ -72,7 +72,10 @@ def real_data(name):
     """Read one of the real data sets."""
     import anndata  # noqa: PLC0415 - slow, and not needed for the simulations
 
-    return anndata.read_h5ad(Path(os.environ.get("SC_GLM_DATA", "")) / f"{name}.h5ad")
+    path = Path(os.environ.get("SC_GLM_DATA", "")) / f"{name}.h5ad"
+    if not path.is_file():
+        raise FileNotFoundError(f"SC_GLM_DATA names no folder with {path.name}")
+    return anndata.read_h5ad(path)
 
 
 def pancreas():

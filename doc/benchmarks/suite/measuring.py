@@ -14,7 +14,6 @@ import likelihood
 import numpy as np
 import scipy.sparse as sp
 from scipy.io import mmwrite
-from tools import TOOLS
 
 HERE = Path(__file__).parent
 R_TOOLS = ("glmGamPoi", "glmmTMB", "pscl")
@@ -35,7 +34,7 @@ class Worker:
         self.tool = tool
         self.folder = folder / tool
         self.folder.mkdir()
-        self.seconds = []
+        self.seconds, self.cpu_seconds = [], []
         with (self.folder / "log.txt").open("w") as log:
             try:
                 self.process = subprocess.Popen(  # noqa: S603 - our own code
@@ -60,7 +59,9 @@ class Worker:
             return
         self.process.stdin.write("fit\n")
         self.process.stdin.flush()
-        self.seconds.append(self._answer()["seconds"])
+        answer = self._answer()
+        self.seconds.append(answer["seconds"])
+        self.cpu_seconds.append(answer["cpu_seconds"])
 
     def finish(self):
         """End the process and return what it used and found."""
@@ -155,6 +156,7 @@ def compare(case, tools, repeats):
                 "seconds": worker.seconds[1:] or worker.seconds,
                 "median_seconds": statistics.median(worker.seconds[1:] or worker.seconds),
                 "first_seconds": worker.seconds[0],
+                "share_of_a_core": sum(worker.cpu_seconds) / sum(worker.seconds),
                 **memory,
                 "log_likelihood": float(value[finite].sum()),
                 "total_below": float(below.sum()),

@@ -1,7 +1,7 @@
 # Packages in R, as worker.py for those in Python: Rscript peers.R TOOL FOLDER
 #
 # Answers in lines of JSON: first the version, or why there is none; to each line "fit" the seconds
-# of one fit; when the input ends, the memory, the estimates being in the folder.
+# of one fit, by the clock and of the processor; when the input ends, the memory, the estimates being in the folder.
 
 arguments <- commandArgs(trailingOnly = TRUE)
 tool <- arguments[1]
@@ -86,12 +86,11 @@ input <- file("stdin", "r")
 while (length(readLines(input, n = 1)) > 0) {
   estimates <- NULL
   invisible(gc())
-  seconds <- system.time(
+  used <- system.time(
     utils::capture.output(estimates <- suppressMessages(suppressWarnings(fit())))
-  )[["elapsed"]]
-  say('{"seconds": %.17g}', seconds)
+  )
+  say('{"seconds": %.3f, "cpu_seconds": %.3f}', used[["elapsed"]], sum(used[1:2]))
 }
-say('{"memory_before": %.0f, "memory_peak": %.0f}', before, memory("VmHWM"))
 for (name in names(estimates)) {
   values <- estimates[[name]]
   if (name == "dispersion") values <- matrix(values, nrow = 1)
@@ -103,3 +102,4 @@ for (name in names(estimates)) {
     )
   }
 }
+say('{"memory_before": %.0f, "memory_peak": %.0f}', before, memory("VmHWM"))

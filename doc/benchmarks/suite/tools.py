@@ -123,8 +123,9 @@ def fit_scdesigner(case, **options):
         part: [f"{part}_{i}" for i in range(design.shape[1])]
         for part, design in case.designs.items()
     }
-    obs = pd.DataFrame(np.hstack(list(case.designs.values())), columns=sum(columns.values(), []))
-    obs.index = obs.index.astype(str)
+    obs = pd.concat(
+        [pd.DataFrame(case.designs[part], columns=names) for part, names in columns.items()], axis=1
+    ).rename(index=str)
     data = AnnData(dense(case.counts).astype(np.float32), obs=obs)
     formulas = {part: f"~ {' + '.join(names)} - 1" for part, names in columns.items()}
     inflated = "zero_inflation" in case.designs

@@ -1,7 +1,8 @@
 """One tool and one case in a process of their own: ``python worker.py TOOL FOLDER``.
 
 It answers in lines of JSON: first the tool's version, or why there is none; then, to each line
-``fit``, the seconds of one fit; when its input ends, the memory, the estimates being in the folder.
+``fit``, the seconds of one fit, by the clock and of the processor; when its input ends, the memory.
+The estimates are then in the folder.
 """
 
 import gc
@@ -36,7 +37,8 @@ def main(tool, folder):
         print(json.dumps(answer), file=answers, flush=True)
 
     try:
-        fit, version = prepare(tool, pickle.loads((folder.parent / "case.pickle").read_bytes()))  # noqa: S301 - our own
+        case = pickle.loads((folder.parent / "case.pickle").read_bytes())  # noqa: S301 - our own
+        fit, version = prepare(tool, case)
     except ImportError as error:
         say(missing=str(error))
         return
@@ -47,11 +49,11 @@ def main(tool, folder):
     for _ in sys.stdin:
         estimates = None
         gc.collect()
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), time.process_time()
         estimates = fit()
-        say(seconds=time.perf_counter() - start)
-    say(memory_before=before, memory_peak=peak_memory())
+        say(seconds=time.perf_counter() - start, cpu_seconds=time.process_time() - cpu)
     write(estimates, folder)
+    say(memory_before=before, memory_peak=peak_memory())
 
 
 if __name__ == "__main__":

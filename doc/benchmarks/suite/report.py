@@ -1,0 +1,206 @@
+"""Results as files: JSON with everything, tables for the documentation, and two pictures."""
+
+import json
+import os
+import platform
+from importlib.metadata import version
+from itertools import pairwise
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+
+OURS, PEERS = "#c44e52", "#a9b4c2"
+BUSY = 0.9  # of a core; a fit that has less was slowed by other work
+LIBRARIES = ("numpy", "scipy", "torch")
+NAMES = {
+    "adam": "Adam, 40 epochs",
+    "scdesigner": "scDesigner",
+    "scdesigner_converged": "scDesigner, 2000 epochs",
+}
+
+
+def machine():
+    """Describe the machine and the libraries that matter for speed, and nothing that names it."""
+    info, cpu = Path("/proc/cpuinfo"), platform.machine()
+    if info.exists():
+        models = [x.split(":")[1] for x in info.read_text().splitlines() if "model name" in x]
+        cpu = models[0].strip() if models else cpu
+    return {
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        **{library: version(library) for library in LIBRARIES},
+    }
+
+
+def write(folder, name, result):
+    """Write the result of one case or study as JSON."""
+    (folder / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+
+
+def publish(folder, names):
+    """Make tables and pictures of all results that a folder holds, in the order of the names."""
+    paths = {name: folder / f"{name}.json" for name in names}
+    results = {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
+    cases = {name: result for name, result in results.items() if "fits" in result}
+    text = [_section(name, result) for name, result in results.items()]
+    (folder / "tables.txt").write_text("\n".join(text))
+    if cases:
+        _draw_cases(cases, folder / "fits.png")
+    if "growth" in results:
+        _draw_growth(results["growth"]["points"], folder / "growth.png")
+
+
+def _section(name, result):
+    """Return a section of the page that includes this."""
+    lines = _comparison(result) if "fits" in result else _study(name, result)
+    return "\n".join([f"``{name}``", "~" * (len(name) + 4), "", *lines, ""])
+
+
+def _comparison(result):
+    n_cells, n_genes = result["shape"]
+    ours = next((fit for fit in result["fits"] if fit["tool"] == "sc_glm"), None)
+    rows = [
+        {
+            "tool": _name(fit["tool"]),
+            "seconds": f"{fit['median_seconds']:.3g}",
+            "times sc_glm": f"{fit['median_seconds'] / ours['median_seconds']:.2g}" if ours else "",
+            "first fit, seconds": f"{fit['first_seconds']:.3g}",
+            "fits": str(len(fit["seconds"])),
+            "peak memory, MiB": _mebibytes(fit["memory_peak"]),
+            "before the fit, MiB": _mebibytes(fit["memory_before"]),
+            # A sum over the other genes would compare with nothing.
+            "log-likelihood": "" if fit["failed_genes"] else f"{fit['log_likelihood']:.4f}",
+            "worst gene below best": _below(fit, "worst_gene_below"),
+            "genes without estimate": str(fit["failed_genes"]),
+            "genes not converged": _number(fit["unconverged_genes"]) or "not said",
+        }
+        for fit in sorted(result["fits"], key=lambda fit: fit["median_seconds"])
+    ]
+    lines = [f"{n_cells} cells x {n_genes} genes, {result['model']}.", "", *_table(rows), ""]
+    if ours:
+        entry = 1e9 * ours["median_seconds"] / n_cells / n_genes
+        steps = f"{ours['mean_n_iter']:.1f} iterations per gene in the mean"
+        lines.append(f"sc_glm took {entry:.0f} ns per entry (cells x genes), with {steps}.")
+    if result["missing"]:
+        lines.append(f"Not installed: {', '.join(map(_name, result['missing']))}.")
+    share = min(fit["share_of_a_core"] for fit in result["fits"])
+    if share < BUSY:
+        lines.append(f"**Other work slowed this run: some fits had {share:.0%} of a core.**")
+    return [*lines, "", _versions(result)]
+
+
+def _study(name, result):
+    points = _with_factors(result["points"]) if name == "growth" else result["points"]
+    header = dict.fromkeys(key for row in points for key in row)
+    rows = [{key: _number(row.get(key)) for key in header} for row in points]
+    picture = [".. image:: /benchmarks/results/growth.png", ""] if name == "growth" else []
+    return [*picture, *_table(rows), "", _versions(result)]
+
+
+def _with_factors(points):
+    """Add how many times longer each point takes than the one before it of its kind."""
+    return [
+        row | {"times": row["seconds"] / before["seconds"]}
+        if row["point"].split()[0] == before["point"].split()[0]
+        else row
+        for before, row in pairwise([points[0] | {"point": "none"}, *points])
+    ]
+
+
+def _table(rows):
+    lines = [",".join(f'"{x}"' for x in row) for row in ([*rows[0]], *(r.values() for r in rows))]
+    return [".. csv-table::", "   :header-rows: 1", "", *(f"   {line}" for line in lines)]
+
+
+def _name(tool):
+    return NAMES.get(tool, tool)
+
+
+def _number(x):
+    if isinstance(x, str):
+        return x
+    return "" if x is None else f"{x:.3g}" if abs(x) < 1000 else f"{x:.0f}"
+
+
+def _mebibytes(x):
+    return "" if x is None else f"{x / 2**20:.0f}"
+
+
+def _below(fit, key):
+    x = fit[key]
+    if not fit["same_model"]:
+        return "another model"
+    return "< 0.0001" if x < 1e-4 else f"{x:.4f}" if x < 1 else f"{x:.1f}"
+
+
+def _versions(result):
+    m = result["machine"]
+    tools = [f"{_name(fit['tool'])} {fit['version']}" for fit in result.get("fits", [])]
+    said = [*tools, f"Python {m['python']}", *(f"{x} {m[x]}" for x in LIBRARIES)]
+    return f"*{m['cpu']}, {m['cores']} cores, {m['system']}; {', '.join(said)}.*"
+
+
+def _draw_cases(cases, path):
+    """Draw a panel for each case: times of all tools, with what their fits lack."""
+    sizes = [len(result["fits"]) for result in cases.values()]
+    figure, axes = plt.subplots(
+        len(cases),
+        figsize=(8, 0.33 * sum(sizes) + 0.55 * len(cases) + 0.6),
+        height_ratios=sizes,
+        sharex=True,
+        squeeze=False,
+        layout="constrained",
+    )
+    for axis, result in zip(axes[:, 0], cases.values(), strict=True):
+        fits = sorted(result["fits"], key=lambda fit: -fit["median_seconds"])
+        seconds = [fit["median_seconds"] for fit in fits]
+        colors = [OURS if fit["tool"] == "sc_glm" else PEERS for fit in fits]
+        bars = axis.barh([_name(fit["tool"]) for fit in fits], seconds, color=colors, height=0.72)
+        axis.bar_label(bars, [_label(fit) for fit in fits], padding=4, fontsize=8)
+        n_cells, n_genes = result["shape"]
+        model = result["model"].replace("``", "")
+        axis.set_title(f"{model}: {n_cells} x {n_genes}", loc="left", fontsize=9)
+        axis.tick_params(axis="y", length=0, labelsize=9)
+        axis.spines[["top", "right", "left"]].set_visible(False)
+    every = [fit["median_seconds"] for result in cases.values() for fit in result["fits"]]
+    axis.set_xscale("log")
+    axis.set_xlim(min(every) / 2, max(every) * 40)  # room for the labels
+    axis.set_xticks([t for t in 10.0 ** np.arange(-3, 5) if min(every) / 2 < t < max(every) * 3])
+    axis.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
+    axis.set_xlabel("seconds on one thread; in brackets the log-likelihood below the best known")
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def _label(fit):
+    below = _below(fit, "total_below")
+    if fit["failed_genes"]:
+        below += f", {fit['failed_genes']} genes failed"
+    return f"{fit['median_seconds']:.2g} s ({below})"
+
+
+def _draw_growth(points, path):
+    """Draw time against size, one panel for each thing that grows."""
+    kinds = {}
+    for row in points:
+        kind, size = row["point"].split()
+        kinds.setdefault(kind, []).append((int(size), row["seconds"]))
+    del kinds["n_jobs"]
+    figure, axes = plt.subplots(1, len(kinds), figsize=(9, 3), sharey=True, layout="constrained")
+    for axis, (kind, rows) in zip(axes, kinds.items(), strict=True):
+        sizes, seconds = np.array(rows).T
+        axis.plot(sizes, seconds, "o-", color=OURS)
+        axis.plot(sizes, seconds[0] * sizes / sizes[0], "--", color="0.6", zorder=0)
+        axis.set(xscale="log", yscale="log", xlabel=kind, xticks=sizes)
+        axis.set_xticks([], minor=True)
+        axis.set_xticklabels([f"{x:g}" if x < 1e4 else f"{x / 1000:g}k" for x in sizes])
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylabel("seconds (dashed: proportional)")
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
