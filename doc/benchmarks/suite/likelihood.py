@@ -23,6 +23,7 @@ def negative_binomial(y, eta, rho):
     return value
 
 
+@np.errstate(invalid="ignore", over="ignore")  # the caller counts genes that failed
 def per_gene(case, coefficients):
     """Log-likelihood of each gene, NaN or infinite where an estimate is.
 

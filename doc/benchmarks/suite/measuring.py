@@ -20,7 +20,7 @@ R_TOOLS = ("glmGamPoi", "glmmTMB", "pscl")
 ONE_THREAD = {
     f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "NUMEXPR", "NUMBA")
 }
-SLOW = 20.0  # seconds; a fit that takes longer is not repeated
+SLOW = 20.0  # seconds; a fit that takes more is not repeated
 
 
 class MissingToolError(Exception):
@@ -34,7 +34,7 @@ class Worker:
         self.tool = tool
         self.folder = folder / tool
         self.folder.mkdir()
-        self.seconds, self.cpu_seconds = [], []
+        self.seconds, self.clock = [], []
         with (self.folder / "log.txt").open("w") as log:
             try:
                 self.process = subprocess.Popen(  # noqa: S603 - our own code
@@ -61,7 +61,8 @@ class Worker:
         self.process.stdin.flush()
         answer = self._answer()
         self.seconds.append(answer["seconds"])
-        self.cpu_seconds.append(answer["cpu_seconds"])
+        self.clock.append(answer["clock"])
+        print(f"  {self.tool}: {self.seconds[-1]:.3f} s", flush=True)
 
     def finish(self):
         """End the process and return what it used and found."""
@@ -132,39 +133,42 @@ def compare(case, tools, repeats):
         for _ in range(1 + repeats):
             for worker in workers:
                 worker.fit()
-                print(f"  {worker.tool}: {worker.seconds[-1]:.3f} s", flush=True)
         for worker in workers:
             memory, *found = worker.finish()
             fits.append((worker, memory, *found))
-    values = {
-        worker.tool: likelihood.per_gene(case, coefficients) for worker, _, coefficients, *_ in fits
-    }
-    same_model = [
-        values[worker.tool] for worker, _, coefficients, *_ in fits if "mean" in coefficients
-    ]
-    known = [] if case.maximum is None else [case.maximum]
-    best = np.fmax.reduce([np.where(np.isfinite(v), v, -np.inf) for v in [*same_model, *known]])
+    return _judge(case, fits), missing
+
+
+def _judge(case, fits):
+    """Make a row of each fit, with its log-likelihood beside the best that is known."""
+    values = [likelihood.per_gene(case, coefficients) for _, _, coefficients, *_ in fits]
+    same_model = ["mean" in coefficients for _, _, coefficients, *_ in fits]
+    candidates = [value for value, same in zip(values, same_model, strict=True) if same]
+    if case.maximum is not None:
+        candidates.append(case.maximum)
     rows = []
-    for worker, memory, coefficients, converged, n_iter in fits:
-        value = values[worker.tool]
+    for (worker, memory, _, converged, n_iter), value, same in zip(
+        fits, values, same_model, strict=True
+    ):
         finite = np.isfinite(value)
-        below = (best - value)[finite]
+        below = (np.fmax.reduce(candidates) - value)[finite] if same else np.array([])
+        seconds, clock = worker.seconds[1:] or worker.seconds, worker.clock[1:] or worker.clock
         rows.append(
             {
                 "tool": worker.tool,
                 "version": worker.version,
-                "seconds": worker.seconds[1:] or worker.seconds,
-                "median_seconds": statistics.median(worker.seconds[1:] or worker.seconds),
+                "median_seconds": statistics.median(seconds),
+                "median_clock": statistics.median(clock),
+                "seconds": seconds,
                 "first_seconds": worker.seconds[0],
-                "share_of_a_core": sum(worker.cpu_seconds) / sum(worker.seconds),
                 **memory,
                 "log_likelihood": float(value[finite].sum()),
-                "total_below": float(below.sum()),
-                "worst_gene_below": float(below.max()),
-                "same_model": "mean" in coefficients,
+                "same_model": same,
+                "total_below": float(below.sum()) if below.size else None,
+                "worst_gene_below": float(below.max()) if below.size else None,
                 "failed_genes": int((~finite).sum()),
                 "unconverged_genes": None if converged is None else int((converged == 0).sum()),
                 "mean_n_iter": None if n_iter is None else float(n_iter.mean()),
             }
         )
-    return rows, missing
+    return rows

@@ -1,7 +1,7 @@
 # Packages in R, as worker.py for those in Python: Rscript peers.R TOOL FOLDER
 #
 # Answers in lines of JSON: first the version, or why there is none; to each line "fit" the seconds
-# of one fit, by the clock and of the processor; when the input ends, the memory, the estimates being in the folder.
+# of one fit, of the processor and by the clock; when the input ends, the memory, the estimates being in the folder.
 
 arguments <- commandArgs(trailingOnly = TRUE)
 tool <- arguments[1]
@@ -89,7 +89,7 @@ while (length(readLines(input, n = 1)) > 0) {
   used <- system.time(
     utils::capture.output(estimates <- suppressMessages(suppressWarnings(fit())))
   )
-  say('{"seconds": %.3f, "cpu_seconds": %.3f}', used[["elapsed"]], sum(used[1:2]))
+  say('{"seconds": %.3f, "clock": %.3f}', sum(used[1:2]), used[["elapsed"]])
 }
 for (name in names(estimates)) {
   values <- estimates[[name]]

@@ -1,7 +1,7 @@
 """One tool and one case in a process of their own: ``python worker.py TOOL FOLDER``.
 
 It answers in lines of JSON: first the tool's version, or why there is none; then, to each line
-``fit``, the seconds of one fit, by the clock and of the processor; when its input ends, the memory.
+``fit``, the seconds of one fit, of the processor and by the clock; when its input ends, the memory.
 The estimates are then in the folder.
 """
 
@@ -49,9 +49,9 @@ def main(tool, folder):
     for _ in sys.stdin:
         estimates = None
         gc.collect()
-        start, cpu = time.perf_counter(), time.process_time()
+        start, clock = time.process_time(), time.perf_counter()
         estimates = fit()
-        say(seconds=time.perf_counter() - start, cpu_seconds=time.process_time() - cpu)
+        say(seconds=time.process_time() - start, clock=time.perf_counter() - clock)
     write(estimates, folder)
     say(memory_before=before, memory_peak=peak_memory())
 
