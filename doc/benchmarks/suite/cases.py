@@ -61,10 +61,10 @@ def simulated(name):
     arrays = np.load(REFERENCE / f"{name}.npz")
     best = json.loads((REFERENCE / "bench_loglik.json").read_text())[name]
     designs = {"mean": arrays["X"], "dispersion": intercept(len(arrays["X"]))}
-    model = "simulated, NB, three columns, one size per gene"
+    model = "simulated, NB, three columns, one size"
     if "Z" in arrays:
         designs["zero_inflation"] = arrays["Z"]
-        model = "simulated, ZINB, three columns, one size per gene, zero inflation of two columns"
+        model = "simulated, ZINB, three columns, one size, inflation of two"
     return Case(model, arrays["Y"], designs, maximum=np.array(best["per_gene_loglik"]))
 
 
@@ -95,7 +95,10 @@ def seed_zinb():
 
 
 def pbmc(*, offset):
-    """Return the labelled blood cells, and the genes that are seen in ten of them or more."""
+    """Return the labelled blood cells, and the genes that are seen in ten of them or more.
+
+    The mean is ``~ seurat_annotations``, the offset the logarithm of a cell's total count.
+    """
     adata = real_data("pbmc3k_raw")
     adata = adata[adata.obs["seurat_annotations"].notna().to_numpy()]
     counts = sp.csr_array(adata.X)
@@ -103,11 +106,11 @@ def pbmc(*, offset):
     labels = adata.obs["seurat_annotations"].astype(str).to_numpy()
     dummies = [labels == label for label in np.unique(labels)[1:]]
     designs = {"mean": with_intercept(*dummies), "dispersion": intercept(len(labels))}
-    model = f"blood cells, NB, ``~ seurat_annotations`` ({len(dummies) + 1} groups), one size"
+    model = f"blood cells, NB, {len(dummies) + 1} groups, one size"
     if not offset:
         return Case(model, counts, designs)
     totals = adata.obs["total_counts"].to_numpy(dtype=float)
-    return Case(f"{model}, offset log total counts", counts, designs, np.log(totals))
+    return Case(f"{model}, offset", counts, designs, np.log(totals))
 
 
 CASES = {

@@ -34,9 +34,7 @@ offset <- read("offset")
 
 prepare <- list(
   glmGamPoi = function() {
-    counts <- Matrix::t(Y)
-    # It wants a matrix of the counts, or a sparse one where most are zeros.
-    counts <- if (Matrix::nnzero(counts) > 0.5 * length(counts)) as.matrix(counts) else as(counts, "CsparseMatrix")
+    counts <- as.matrix(Matrix::t(Y)) # it refuses sparse ones
     from <- if (is.null(offset)) 0 else as.vector(offset)
     function() {
       fit <- glmGamPoi::glm_gp(

@@ -10,6 +10,8 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 
+import sc_glm
+
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
@@ -33,6 +35,7 @@ def machine():
         "cores": os.cpu_count(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
+        "sc_glm": sc_glm.__version__,
         **{library: version(library) for library in LIBRARIES},
     }
 
@@ -101,12 +104,14 @@ def _study(name, result):
 
 def _with_factors(points):
     """Add how many times longer each point takes than the one before it of its kind."""
-    return [
-        row | {"times": row["seconds"] / before["seconds"]}
-        if row["point"].split()[0] == before["point"].split()[0]
-        else row
-        for before, row in pairwise([points[0] | {"point": "none"}, *points])
-    ]
+    rows = points[:1]
+    for before, row in pairwise(points):
+        kind = row["point"].split()[0]
+        # Only the clock tells what several workers gain.
+        key = "by the clock" if kind == "n_jobs" else "seconds"
+        same = before["point"].startswith(kind)
+        rows.append(row | {"times": row[key] / before[key]} if same else row)
+    return rows
 
 
 def _table(rows):
@@ -140,8 +145,10 @@ def _below(fit, key):
 
 def _versions(result):
     m = result["machine"]
-    tools = [f"{_name(fit['tool'])} {fit['version']}" for fit in result.get("fits", [])]
-    said = [*tools, f"Python {m['python']}", *(f"{x} {m[x]}" for x in LIBRARIES)]
+    versions = {"sc_glm": m["sc_glm"]}
+    versions |= {_name(fit["tool"]): fit["version"] for fit in result.get("fits", [])}
+    versions |= {"Python": m["python"], **{library: m[library] for library in LIBRARIES}}
+    said = [f"{name} {number}" for name, number in versions.items()]
     return f"*{m['cpu']}, {m['cores']} cores, {m['system']}; {', '.join(said)}.*"
 
 
@@ -178,7 +185,15 @@ def _draw_cases(cases, path):
     axis.set_xlim(min(every) / 3, max(every) * 3)  # room for the labels
     axis.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
     axis.set_xlabel("seconds of one processor")
-    axis.text(1.03, -0.6, "log-likelihood\nbelow the best", transform=axis.transAxes, fontsize=8)
+    axis.minorticks_off()
+    axes[0, 0].annotate(
+        "log-likelihood below the best",
+        (1.03, 1),
+        (0, 6),
+        xycoords="axes fraction",
+        textcoords="offset points",
+        fontsize=9,
+    )
     figure.savefig(path, dpi=150)
     plt.close(figure)
 
@@ -188,8 +203,8 @@ def _draw_growth(points, path):
     kinds = {}
     for row in points:
         kind, size = row["point"].split()
-        kinds.setdefault(kind, []).append((int(size), row["seconds"]))
-    del kinds["n_jobs"]
+        if kind != "n_jobs":
+            kinds.setdefault(kind, []).append((int(size), row["seconds"]))
     figure, axes = plt.subplots(1, len(kinds), figsize=(9, 3), sharey=True, layout="constrained")
     for axis, (kind, rows) in zip(axes, kinds.items(), strict=True):
         sizes, seconds = np.array(rows).T
