@@ -213,6 +213,8 @@ def _draw_growth(points, path):
         axis.set(xscale="log", yscale="log", xlabel=kind, xticks=sizes)
         axis.set_xticks([], minor=True)
         axis.set_xticklabels([f"{x:g}" if x < 1e4 else f"{x / 1000:g}k" for x in sizes])
+        axis.yaxis.set_major_formatter(lambda y, _: f"{y:g}")
+        axis.yaxis.set_minor_formatter("")
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("seconds (dashed: proportional)")
     figure.savefig(path, dpi=150)
