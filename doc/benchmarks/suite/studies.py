@@ -89,19 +89,18 @@ def growth(repeats, *, n_cells=5000, n_genes=500, n_columns=2, n_jobs=1):
     return time_of | per_entry(time_of["seconds"], counts)
 
 
-def fit_memory(repeats, n_cells, n_genes, n_groups):
-    """Fit a large matrix once; compare with what conversion to CSC costs."""
-    del repeats
+def fit_memory(repeats, *, n_cells, n_genes, n_groups):
+    """Fit a large matrix; compare with what its conversion to CSC costs."""
     from sc_glm import NegBinRegressor  # noqa: PLC0415
 
     X = groups(n_cells, n_groups)
     counts = simulate(n_cells, n_genes, X)
     matrix = sum(x.nbytes for x in (counts.data, counts.indices, counts.indptr))
     NegBinRegressor().fit(X[:1000, 1:], counts[:1000])  # loads what the first fit loads
-    conversion = timed(counts.tocsc, 1)["seconds"]
+    conversion = timed(counts.tocsc, repeats)["seconds"]
     before = current_memory()
     reset_peak()
-    time_of = timed(lambda: NegBinRegressor().fit(X[:, 1:], counts), 0)
+    time_of = timed(lambda: NegBinRegressor().fit(X[:, 1:], counts), repeats)
     return {
         "zeros": 1 - counts.nnz / n_cells / n_genes,
         "matrix, MiB": matrix / 2**20,
@@ -112,7 +111,7 @@ def fit_memory(repeats, n_cells, n_genes, n_groups):
     }
 
 
-def sample_memory(repeats, n_cells, n_genes):
+def sample_memory(repeats, *, n_cells, n_genes):
     """Draw counts of all cells and genes from a fit."""
     from sc_glm import NegBinRegressor  # noqa: PLC0415
 
