@@ -39,14 +39,15 @@ def main():
             try:
                 case = CASES[name].build()
             except FileNotFoundError as error:
-                print(
-                    f"  left out: {Path(error.filename or str(error)).name} is not in SC_GLM_DATA"
-                )
+                print(f"  left out: {error}")
                 continue
             asked = [tool for tool in CASES[name].tools if tool in options.tools]
             fits, missing = compare(case, asked, options.repeats)
             for tool, why in missing.items():
                 print(f"  {tool} is not installed: {why}")
+            if not fits:
+                print("  left out: none of these tools is for it, or installed")
+                continue
             result = {
                 "model": case.model,
                 "shape": case.counts.shape,

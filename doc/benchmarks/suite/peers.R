@@ -12,10 +12,10 @@ say <- function(...) {
   flush(stdout())
 }
 
-memory <- function(name) {
-  status <- readLines("/proc/self/status")
-  line <- grep(paste0("^", name, ":"), status, value = TRUE)
-  1024 * as.numeric(gsub("[^0-9]", "", line))
+memory <- function(name) { # in bytes, as JSON; see memory.py
+  if (!file.exists("/proc/self/status")) return("null")
+  line <- grep(paste0("^", name, ":"), readLines("/proc/self/status"), value = TRUE)
+  sprintf("%.0f", 1024 * as.numeric(gsub("[^0-9]", "", line)))
 }
 
 if (!requireNamespace(tool, quietly = TRUE)) {
@@ -79,7 +79,7 @@ fit <- prepare[[tool]]()
 say('{"version": "%s"}', as.character(packageVersion(tool)))
 invisible(gc())
 before <- memory("VmRSS")
-cat("5", file = "/proc/self/clear_refs")
+if (file.exists("/proc/self/clear_refs")) cat("5", file = "/proc/self/clear_refs")
 input <- file("stdin", "r")
 while (length(readLines(input, n = 1)) > 0) {
   estimates <- NULL
@@ -91,13 +91,13 @@ while (length(readLines(input, n = 1)) > 0) {
 }
 for (name in names(estimates)) {
   values <- estimates[[name]]
+  if (is.null(values)) next
   if (name == "dispersion") values <- matrix(values, nrow = 1)
   if (name == "converged") values <- as.integer(values)
-  if (!is.null(values)) {
-    write.table(
-      format(values, digits = 17), file.path(folder, paste0(name, ".csv")),
-      sep = ",", row.names = FALSE, col.names = FALSE, quote = FALSE
-    )
-  }
+  values[is.na(values)] <- NaN
+  write.table(
+    format(values, digits = 17), file.path(folder, paste0(name, ".csv")),
+    sep = ",", row.names = FALSE, col.names = FALSE, quote = FALSE
+  )
 }
-say('{"memory_before": %.0f, "memory_peak": %.0f}', before, memory("VmHWM"))
+say('{"memory_before": %s, "memory_peak": %s}', before, memory("VmHWM"))
