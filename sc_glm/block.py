@@ -78,6 +78,13 @@ class Designs:
     offset: FloatArray
     weights: FloatArray
 
+    def __sizeof__(self) -> int:
+        """Return the size with all arrays: joblib's Dask backend sends what is large only once."""
+        arrays = [self.offset, self.weights]
+        for part in self.parts.values():
+            arrays += [part.U, part.penalty, part.to_coef]
+        return object.__sizeof__(self) + sum(array.nbytes for array in arrays)
+
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:

@@ -1,25 +1,35 @@
 """Fit all genes: cut them into blocks, give each to a worker, put the results together."""
 
 import contextlib
+import itertools
 import math
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 import joblib
 import numpy as np
+import scipy.sparse as sp
+from joblib.parallel import get_active_backend
 from tqdm import tqdm
 
 from sc_glm.block import Designs, GeneFits, Settings, fit_block
 from sc_glm.checkpoint import Checkpoint
-from sc_glm.counts import CountMatrix
+from sc_glm.counts import CountMatrix, stretches
 from sc_glm.design import FloatArray
 from sc_glm.family import Family
 
-_BLOCK_ENTRIES = 50_000_000  # of the matrix in one automatic block of genes
+# An automatic block of genes: a positive count takes a few hundred bytes while it is fitted, and
+# what the genes of a block share is computed once for all of them.
 _BLOCK_GENES = 256
+_BLOCK_COUNTS = 500_000
+_BLOCK_LEAST_GENES = 4
+_BLOCKS_OF_A_WORKER = 4  # at least, so that the last block does not run alone for long
+_GROUP_GENES = 512  # that a worker reads from a file, and is done with, at a time
+
+_Start = dict[str, FloatArray] | None
 
 
 def fit_genes(
@@ -72,24 +82,24 @@ def fit_genes(
     if checkpoint_dir is not None:
         checkpoint = Checkpoint.open(checkpoint_dir, family, counts, designs, settings, start=start)
         fits = checkpoint.read()
-    tasks = (
-        joblib.delayed(_fit_from)(
-            block.start,
-            family,
-            counts.by_gene(block),
-            designs,
-            settings,
-            None if start is None else {part: coef[:, block] for part, coef in start.items()},
-        )
-        for block in _remaining(fits, counts.n_genes, _block_size(batch_size, counts, n_jobs))
+    workers = joblib.effective_n_jobs(n_jobs)
+    share = max(1, math.ceil(counts.n_genes / (workers * _BLOCKS_OF_A_WORKER)))
+    model = family, designs, settings
+    # Workers that share no memory with this process read their own genes, if there is a file.
+    read_there = (
+        workers > 1 and not counts.in_memory and not get_active_backend()[0].supports_sharedmem
     )
+    groups = counts.groups(min(_GROUP_GENES, share) if read_there else counts.n_genes)
+    blocks = _blocks(counts, batch_size, _BLOCK_GENES if workers == 1 else share)
+    remaining = _remaining(fits, counts.n_genes, [*blocks, *groups])
+    tasks = (_read_there if read_there else _read_here)(counts, groups, remaining, model, start)
     done = sum(len(fit.status) for fit in fits.values())
     with (
         tqdm(total=counts.n_genes, initial=done, unit="gene", disable=not progress) as bar,
         _in_parallel(n_jobs, tasks) as finished,
     ):
         try:
-            for first, fit in finished:
+            for first, fit in itertools.chain.from_iterable(finished):
                 fits[first] = fit
                 done += len(fit.status)
                 if checkpoint is not None:
@@ -105,9 +115,84 @@ def fit_genes(
     return GeneFits.join([fits[first] for first in sorted(fits)])
 
 
-def _fit_from(first: int, *block: Any) -> tuple[int, GeneFits]:
+def _read_here(
+    counts: CountMatrix,
+    groups: Sequence[slice],
+    blocks: Sequence[slice],
+    model: tuple[Family, Designs, Settings],
+    start: _Start,
+) -> Iterator[Any]:
+    """Yield a task for each block, with its counts; groups of genes are loaded one by one."""
+    for group in groups:
+        own = _within(group, blocks)
+        loaded = counts.only(group).load() if own else counts
+        for block in own:
+            first = group.start + block.start
+            own_start = _of_genes(start, slice(first, group.start + block.stop))
+            yield joblib.delayed(_fit_block)(first, loaded.by_gene(block), *model, own_start)
+        del loaded  # before the next one is
+
+
+def _read_there(
+    counts: CountMatrix,
+    groups: Sequence[slice],
+    blocks: Sequence[slice],
+    model: tuple[Family, Designs, Settings],
+    start: _Start,
+) -> Iterator[Any]:
+    """Yield a task for each group of genes, which loads its counts where it runs."""
+    for group in groups:
+        own = _within(group, blocks)
+        if own:
+            own_start = _of_genes(start, group)
+            yield joblib.delayed(_fit_group)(
+                group.start, counts.only(group), own, *model, own_start
+            )
+
+
+def _fit_block(
+    first: int,
+    counts: sp.csr_array,
+    family: Family,
+    designs: Designs,
+    settings: Settings,
+    start: _Start,
+) -> list[tuple[int, GeneFits]]:
     """Fit a block, and tell which it was."""
-    return first, fit_block(*block)
+    return [(first, fit_block(family, counts, designs, settings, start))]
+
+
+def _fit_group(
+    first: int,
+    counts: CountMatrix,
+    blocks: Sequence[slice],
+    family: Family,
+    designs: Designs,
+    settings: Settings,
+    start: _Start,
+) -> list[tuple[int, GeneFits]]:
+    """Load a group of genes and fit its blocks."""
+    loaded = counts.load()
+    return [
+        (
+            first + block.start,
+            fit_block(family, loaded.by_gene(block), designs, settings, _of_genes(start, block)),
+        )
+        for block in blocks
+    ]
+
+
+def _of_genes(start: _Start, genes: slice) -> _Start:
+    return None if start is None else {part: coef[:, genes] for part, coef in start.items()}
+
+
+def _within(group: slice, blocks: Iterable[slice]) -> list[slice]:
+    """Return the blocks of a group, as positions in it."""
+    return [
+        slice(block.start - group.start, block.stop - group.start)
+        for block in blocks
+        if group.start <= block.start < group.stop
+    ]
 
 
 @contextlib.contextmanager
@@ -125,8 +210,8 @@ def _in_parallel(n_jobs: int | None, tasks: Iterable[Any]) -> Iterator[Iterator[
             results.close()
 
 
-def _remaining(fits: dict[int, GeneFits], n_genes: int, size: int) -> list[slice]:
-    """Cut the genes that have no fit yet into blocks of at most ``size``.
+def _remaining(fits: dict[int, GeneFits], n_genes: int, blocks: Iterable[slice]) -> list[slice]:
+    """Cut the genes that have no fit yet wherever one of ``blocks`` begins.
 
     The cuts are where they would be if none had a fit: what goes on has the blocks, and on any
     device the rounding, of a fit that was never cut short.
@@ -135,13 +220,15 @@ def _remaining(fits: dict[int, GeneFits], n_genes: int, size: int) -> list[slice
     for first, fit in fits.items():
         missing[first : first + len(fit.status)] = False
     genes = np.flatnonzero(missing)
-    cuts = np.flatnonzero((np.diff(genes) > 1) | (np.diff(genes // size) > 0)) + 1
+    begins = np.isin(genes[1:], [block.start for block in blocks])
+    cuts = np.flatnonzero((np.diff(genes) > 1) | begins) + 1
     return [slice(int(run[0]), int(run[-1]) + 1) for run in np.split(genes, cuts) if len(run)]
 
 
-def _block_size(batch_size: int | str, counts: CountMatrix, n_jobs: int | None) -> int:
-    if not isinstance(batch_size, str):
-        return int(batch_size)
-    by_memory = max(1, min(_BLOCK_GENES, _BLOCK_ENTRIES // max(1, counts.matrix.shape[0])))
-    workers = joblib.effective_n_jobs(1 if n_jobs is None else n_jobs)
-    return min(by_memory, math.ceil(counts.n_genes / workers))
+def _blocks(counts: CountMatrix, batch_size: int | str, most_genes: int) -> list[slice]:
+    """Cut the genes into blocks; ``most_genes`` is for automatic ones."""
+    if isinstance(batch_size, str):
+        longest = min(_BLOCK_GENES, most_genes)
+        shortest = min(_BLOCK_LEAST_GENES, longest)
+        return stretches(counts.n_positive(), _BLOCK_COUNTS, longest=longest, shortest=shortest)
+    return stretches(np.zeros(counts.n_genes, int), 0, longest=int(batch_size))
