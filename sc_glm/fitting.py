@@ -4,8 +4,10 @@ import contextlib
 import itertools
 import math
 import os
+import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
@@ -82,17 +84,16 @@ def fit_genes(
     if checkpoint_dir is not None:
         checkpoint = Checkpoint.open(checkpoint_dir, family, counts, designs, settings, start=start)
         fits = checkpoint.read()
-    workers = joblib.effective_n_jobs(n_jobs)
+    workers = joblib.effective_n_jobs(n_jobs)  # type: ignore[arg-type]
     share = max(1, math.ceil(counts.n_genes / (workers * _BLOCKS_OF_A_WORKER)))
     model = family, designs, settings
     # Workers that share no memory with this process read their own genes, if there is a file.
-    read_there = (
-        workers > 1 and not counts.in_memory and not get_active_backend()[0].supports_sharedmem
-    )
+    shared = workers == 1 or getattr(get_active_backend()[0], "supports_sharedmem", False)
+    read_there = not (counts.in_memory or shared)
     groups = counts.groups(min(_GROUP_GENES, share) if read_there else counts.n_genes)
     blocks = _blocks(counts, batch_size, _BLOCK_GENES if workers == 1 else share)
     remaining = _remaining(fits, counts.n_genes, [*blocks, *groups])
-    tasks = (_read_there if read_there else _read_here)(counts, groups, remaining, model, start)
+    tasks = (_read_there if read_there else _read_here)(counts, groups, remaining, start, model)
     done = sum(len(fit.status) for fit in fits.values())
     with (
         tqdm(total=counts.n_genes, initial=done, unit="gene", disable=not progress) as bar,
@@ -105,12 +106,12 @@ def fit_genes(
                 if checkpoint is not None:
                     checkpoint.write(first, fit)
                 bar.update(len(fit.status))
-        except BrokenProcessPool as error:
+        except _lost_worker() as error:
             raise RuntimeError(
                 f"A worker was killed, most likely for lack of memory, when {done} of "
-                f"{counts.n_genes} genes were done. Fewer n_jobs or a smaller batch_size need less "
-                "memory; with the same checkpoint_dir, a new fit goes on from the genes that are "
-                "done."
+                f"{counts.n_genes} genes were done. Fewer n_jobs, a smaller batch_size or, of "
+                "counts in a file, a smaller memory_budget need less memory; with the same "
+                "checkpoint_dir, a new fit goes on from the genes that are done."
             ) from error
     return GeneFits.join([fits[first] for first in sorted(fits)])
 
@@ -119,8 +120,8 @@ def _read_here(
     counts: CountMatrix,
     groups: Sequence[slice],
     blocks: Sequence[slice],
-    model: tuple[Family, Designs, Settings],
     start: _Start,
+    model: tuple[Family, Designs, Settings],
 ) -> Iterator[Any]:
     """Yield a task for each block, with its counts; groups of genes are loaded one by one."""
     for group in groups:
@@ -129,7 +130,7 @@ def _read_here(
         for block in own:
             first = group.start + block.start
             own_start = _of_genes(start, slice(first, group.start + block.stop))
-            yield joblib.delayed(_fit_block)(first, loaded.by_gene(block), *model, own_start)
+            yield joblib.delayed(_fit_block)(first, loaded.by_gene(block), own_start, *model)
         del loaded  # before the next one is
 
 
@@ -137,49 +138,42 @@ def _read_there(
     counts: CountMatrix,
     groups: Sequence[slice],
     blocks: Sequence[slice],
-    model: tuple[Family, Designs, Settings],
     start: _Start,
+    model: tuple[Family, Designs, Settings],
 ) -> Iterator[Any]:
     """Yield a task for each group of genes, which loads its counts where it runs."""
     for group in groups:
         own = _within(group, blocks)
         if own:
-            own_start = _of_genes(start, group)
-            yield joblib.delayed(_fit_group)(
-                group.start, counts.only(group), own, *model, own_start
-            )
+            task = group.start, counts.only(group), _of_genes(start, group), own
+            yield joblib.delayed(_fit_group)(*task, *model)
 
 
 def _fit_block(
-    first: int,
-    counts: sp.csr_array,
-    family: Family,
-    designs: Designs,
-    settings: Settings,
-    start: _Start,
+    first: int, counts: sp.csr_array, start: _Start, *model: Any
 ) -> list[tuple[int, GeneFits]]:
     """Fit a block, and tell which it was."""
+    family, designs, settings = model
     return [(first, fit_block(family, counts, designs, settings, start))]
 
 
 def _fit_group(
-    first: int,
-    counts: CountMatrix,
-    blocks: Sequence[slice],
-    family: Family,
-    designs: Designs,
-    settings: Settings,
-    start: _Start,
+    first: int, counts: CountMatrix, start: _Start, blocks: Sequence[slice], *model: Any
 ) -> list[tuple[int, GeneFits]]:
-    """Load a group of genes and fit its blocks."""
+    """Load a group of genes, and fit its blocks."""
     loaded = counts.load()
-    return [
-        (
-            first + block.start,
-            fit_block(family, loaded.by_gene(block), designs, settings, _of_genes(start, block)),
-        )
-        for block in blocks
-    ]
+    fits: list[tuple[int, GeneFits]] = []
+    for block in blocks:
+        own_start = _of_genes(start, block)
+        fits += _fit_block(first + block.start, loaded.by_gene(block), own_start, *model)
+    return fits
+
+
+def _lost_worker() -> tuple[type[Exception], ...]:
+    """Return the errors by which joblib's backends say that a worker is gone."""
+    distributed = sys.modules.get("distributed")  # loaded wherever its backend is in use
+    of_dask = () if distributed is None else (distributed.KilledWorker,)
+    return (BrokenProcessPool, CancelledError, *of_dask)
 
 
 def _of_genes(start: _Start, genes: slice) -> _Start:

@@ -126,7 +126,9 @@ class StoredMatrix:
             n_items = int(values.shape[0])
             entries = self.shape[1] if self.format == "dense" else 1
             length = max(1, size // (_SAMPLED_PLACES * entries))
-            places = np.unique(np.linspace(0, max(0, n_items - length), _SAMPLED_PLACES).astype(int))
+            places = np.unique(
+                np.linspace(0, max(0, n_items - length), _SAMPLED_PLACES).astype(int)
+            )
             return np.concatenate([np.ravel(values[i : i + length]) for i in places.tolist()])
 
     def pieces(self, genes: slice) -> Iterator[tuple[int, int, sp.csc_array]]:
@@ -267,7 +269,14 @@ class StoredCounts(CountMatrix):
             n_entries[here] += np.diff(piece.indptr)
             add_digests(digests, piece, first_gene, first_cell)
         counts = cls(
-            matrix, names, False, genes, None, n_entries, digests, memory_budget  # noqa: FBT003
+            matrix,
+            names,
+            one_dimensional=False,
+            genes=genes,
+            cells=None,
+            n_entries=n_entries,
+            digests=digests,
+            memory_budget=memory_budget,
         )
         largest = int(np.argmax(n_entries))
         needed = int(counts._gene_bytes()[largest])
@@ -324,7 +333,7 @@ class StoredCounts(CountMatrix):
         ValueError
             If it was changed since it was checked.
         """
-        indptr = np.concatenate([[0], np.cumsum(self.n_entries)])
+        indptr = np.concatenate([[0], np.cumsum(self.n_entries)]).astype(np.int64)
         index = np.int32 if max(indptr[-1], self.matrix.shape[0]) < 2**31 else np.int64
         data = np.empty(indptr[-1], dtype=_readable(np.empty(0, self.matrix.dtype)).dtype)
         rows = np.empty(indptr[-1], dtype=index)
@@ -342,7 +351,8 @@ class StoredCounts(CountMatrix):
         if (free != indptr[1:]).any():
             raise self._changed()
         shape = (self.matrix.shape[0], self.n_genes)
-        read = sp.csc_array((data, rows, indptr.astype(index)), shape=shape)
+        pointers: Any = indptr.astype(index)
+        read = sp.csc_array((data, rows, pointers), shape=shape)
         check_values(read, self.names, name=self.matrix.name)
         return CountMatrix(
             read if self.cells is None else read[self.cells], self.names, self.one_dimensional
