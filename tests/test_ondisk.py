@@ -231,7 +231,9 @@ def test_a_file_that_cannot_be_opened_is_named(store, tmp_path):
     stored = store(Y)
     counts = StoredCounts.scan(stored, NAMES, 10**9)
     shutil.move(stored.path, tmp_path / "elsewhere.h5ad")
-    with pytest.raises(OSError, match=r"cannot be read from '.*csr\.h5ad'.*machines of all workers"):
+    with pytest.raises(
+        OSError, match=r"cannot be read from '.*csr\.h5ad'.*machines of all workers"
+    ):
         counts.load()
 
 
