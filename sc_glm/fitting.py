@@ -26,7 +26,7 @@ from sc_glm.family import Family
 # An automatic block of genes: a positive count takes a few hundred bytes while it is fitted, and
 # what the genes of a block share is computed once for all of them.
 _BLOCK_GENES = 256
-_BLOCK_COUNTS = 500_000
+_BLOCK_COUNTS = 1_000_000
 _BLOCK_LEAST_GENES = 4
 _BLOCKS_OF_A_WORKER = 4  # at least, so that the last block does not run alone for long
 _GROUP_GENES = 512  # that a worker reads from a file, and is done with, at a time
