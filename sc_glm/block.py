@@ -186,7 +186,9 @@ def problem_of(
     """Put a block of genes, one per row of ``counts``, and the designs on the device."""
 
     def tensor(x: FloatArray) -> Tensor:
-        return torch.as_tensor(x, dtype=settings.dtype, device=settings.device)
+        # joblib maps what is large into its workers, read-only, of which torch would warn.
+        writable = np.require(x, requirements="W")
+        return torch.as_tensor(writable, dtype=settings.dtype, device=settings.device)
 
     return Problem(
         family,

@@ -257,6 +257,34 @@ def test_single_precision():
     assert single.status == double.status
 
 
+def test_arrays_that_are_mapped_into_a_worker_are_no_reason_to_warn(monkeypatch):
+    """Joblib maps what is large, read-only; torch warns of such arrays, but only once."""
+    writable = []
+    as_tensor = torch.as_tensor
+
+    def spy(x, *args, **options):
+        if isinstance(x, np.ndarray):
+            writable.append(x.flags.writeable)
+        return as_tensor(x, *args, **options)
+
+    monkeypatch.setattr(torch, "as_tensor", spy)
+    counts = CountMatrix.of(Y, n_cells=N_CELLS).by_gene(slice(0, 3))
+    shared = replace(designs(COVARIATE, INTERCEPT), offset=OFFSET.copy(), weights=WEIGHTS.copy())
+    mean = shared.parts["mean"]
+    for array in (
+        counts.data,
+        counts.indices,
+        counts.indptr,
+        shared.offset,
+        shared.weights,
+        mean.U,
+    ):
+        array.flags.writeable = False
+    fit_block(NB[0], counts, shared, SETTINGS, None)
+    assert len(writable) > 5
+    assert all(writable)
+
+
 @pytest.fixture
 def three_threads():
     before = torch.get_num_threads()

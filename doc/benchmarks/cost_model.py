@@ -26,7 +26,8 @@ from sc_glm import NegBinRegressor
 CELLS = (4_000, 16_000, 64_000)
 GENES = (32, 128)
 COLUMNS = (2, 5, 10)  # of the mean's design, the intercept among them; one more for the dispersion
-MEAN_COUNT = 0.12  # a geometric mean over genes: nine zeros in ten
+MEAN_COUNT = 0.07  # a geometric mean over genes: nine zeros in ten
+BLOCK_COUNTS = 1_000_000  # positive, in an automatic block of genes
 LARGER = [
     (2_000, 1_000, 2),
     (200_000, 2_000, 2),
@@ -39,10 +40,10 @@ PAGE = r""".. Written by cost_model.py.
 
 .. math::
 
-   \text{{seconds}} &= \text{{genes}} \times ({time[0]:.2g} + \text{{cells}} \times
-   ({time[1]:.2g} + {time[2]:.2g} \times \text{{columns}}^2)) \\
-   \text{{MB}} &= {memory[0]:.3g} + {memory[1]:.2g} \times \text{{cells}} \times \text{{columns}}
-   \quad \text{{beside the counts}}
+   \text{{seconds}} &= \text{{genes}} \times ({time[0]} + \text{{cells}} \times
+   ({time[1]} + {time[2]} \times \text{{columns}}^2)) \\
+   \text{{MB beside the counts}} &= {memory[0]} \times \text{{cells}} \times \text{{columns}} +
+   {memory[1]} \times \text{{positive counts, at most {block:,}}}
 
 Seconds are off by {error:.0%} or less in half of the {n_fits} fits that the model comes from, of
 {cells[0]:,} to {cells[1]:,} cells, {genes[0]} to {genes[1]} genes and {columns[0]} to {columns[1]}
@@ -97,9 +98,9 @@ def time_terms(cells, genes, columns):
     return np.column_stack([genes, genes * cells, genes * cells * columns**2])
 
 
-def memory_terms(cells, columns):
+def memory_terms(cells, columns, positive):
     """Return what the megabytes beside the counts are a sum of."""
-    return np.column_stack([np.ones_like(cells), cells * columns])
+    return np.column_stack([cells * columns, np.minimum(positive, BLOCK_COUNTS)])
 
 
 def spelled(seconds):
@@ -110,30 +111,46 @@ def spelled(seconds):
     return f"{seconds:.1f} seconds"
 
 
+def power(x):
+    """Return a number as LaTeX has it."""
+    digits, exponent = f"{x:.1e}".split("e")
+    return rf"{digits} \cdot 10^{{{int(exponent)}}}"
+
+
 def page(table):
     """Return the text that the page on scale includes."""
     size = [table[name].to_numpy(dtype=float) for name in ("cells", "genes", "columns")]
     seconds = table["seconds"].to_numpy()
     terms = time_terms(*size)
     by_time, _ = nnls(terms / seconds[:, None], np.ones(len(seconds)))  # relative errors
-    by_memory, _ = nnls(memory_terms(size[0], size[2]), table["megabytes"].to_numpy())
-    density = float((table["positive"] / (table["cells"] * table["genes"])).mean())
+    positive = table["positive"].to_numpy()
+    by_memory, _ = nnls(memory_terms(size[0], size[2], positive), table["megabytes"].to_numpy())
+    density = float((positive / (size[0] * size[1])).mean())
     rows = [("cells", "genes", "columns", "time", "counts in memory", "beside them")]
     for cells, genes, columns in LARGER:
         time_of = float((time_terms(cells, genes, columns) @ by_time)[0])
-        beside = float((memory_terms(np.array([cells]), columns) @ by_memory)[0]) / 1000
+        in_block = density * cells * genes
+        beside = float((memory_terms(cells, columns, in_block) @ by_memory)[0]) / 1000
         counts = 8e-9 * density * cells * genes  # a single-precision value and its row
         size_of = (f"{cells:,}", f"{genes:,}", f"{columns}")
-        rows.append((*size_of, spelled(time_of), f"{counts:,.2f} GB", f"{beside:,.2f} GB"))
+        rows.append(
+            (
+                *size_of,
+                spelled(time_of),
+                f"{counts:,.2g} GB" if counts < 10 else f"{counts:,.0f} GB",
+                f"{beside:,.2g} GB",
+            )
+        )
     return PAGE.format(
-        time=by_time,
-        memory=by_memory,
+        time=[power(coef) for coef in by_time],
+        memory=[power(coef) for coef in by_memory],
         error=np.median(np.abs(terms @ by_time / seconds - 1)),
         n_fits=len(table),
         cells=(min(CELLS), max(CELLS)),
         genes=(min(GENES), max(GENES)),
         columns=(min(COLUMNS), max(COLUMNS)),
         density=density,
+        block=BLOCK_COUNTS,
         rows="\n".join(
             f"   {' ' if i else '*'} - {cell}" for row in rows for i, cell in enumerate(row)
         ),
