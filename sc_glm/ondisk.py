@@ -169,7 +169,8 @@ class StoredMatrix:
         except OSError as error:
             raise OSError(
                 f"{self.name} cannot be read from {self.path!r}: {error}. Whoever fits opens the "
-                "file by this path: it must exist on the machines of all workers."
+                "file by this path: it must exist on the machines of all workers, and not be open "
+                "for writing (backed='r')."
             ) from error
         with file:
             yield file[self.stored]
