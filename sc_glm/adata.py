@@ -26,6 +26,7 @@ from sc_glm.base import CountRegressor
 from sc_glm.counts import CountMatrix
 from sc_glm.distributions import NB, ZINB
 from sc_glm.formula import FormulaTransformer
+from sc_glm.ondisk import StoredCounts, StoredMatrix, parse_bytes
 from sc_glm.pipeline import last_step
 from sc_glm.state import StateMixin
 from sc_glm.validation import sound_sparse
@@ -50,6 +51,8 @@ class AnnDataRegressor(StateMixin, MetaEstimatorMixin, RegressorMixin, BaseEstim
         which takes all columns of ``obs`` (they must be numbers) as the mean's covariates.
     layer : str, default=None
         The layer with the counts; None is ``adata.X``.
+    memory_budget : int or str, default="4GB"
+        See :func:`fit`.
 
     Attributes
     ----------
@@ -87,9 +90,12 @@ class AnnDataRegressor(StateMixin, MetaEstimatorMixin, RegressorMixin, BaseEstim
     True
     """
 
-    def __init__(self, model: Any, *, layer: str | None = None) -> None:
+    def __init__(
+        self, model: Any, *, layer: str | None = None, memory_budget: int | str = "4GB"
+    ) -> None:
         self.model = model
         self.layer = layer
+        self.memory_budget = memory_budget
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -105,7 +111,7 @@ class AnnDataRegressor(StateMixin, MetaEstimatorMixin, RegressorMixin, BaseEstim
         """
         _check_no_target(y)
         model = clone(self.model)
-        _fit(model, X, self.layer, sample_weight)
+        _fit(model, X, self.layer, sample_weight, self.memory_budget)
         self.model_ = model
         return self
 
@@ -173,6 +179,7 @@ def fit(
     layer: str | None = None,
     key_added: str = "sc_glm",
     sample_weight: ArrayLike | None = None,
+    memory_budget: int | str = "4GB",
 ) -> Any:
     """Fit a model to cells and keep its coefficients and each gene's status in the AnnData.
 
@@ -199,6 +206,11 @@ def fit(
           (unless it is None) and ``version``, that of the package.
     sample_weight : array-like of shape (n_cells,), default=None
         Weights of the cells.
+    memory_budget : int or str, default="4GB"
+        How much memory counts in a file (HDF5 or zarr) may take, in bytes or as ``"500MB"``,
+        ``"1.5GiB"``. A matrix that takes more than half of it is read by groups of genes, and each
+        worker process reads its own, within as much each. Results are the same. Counts that are in
+        memory stay there.
 
     Returns
     -------
@@ -208,8 +220,8 @@ def fit(
     Raises
     ------
     ValueError
-        If there are no cells or genes, gene names are not unique, the layer is missing, or it has
-        negative, missing or infinite values.
+        If there are no cells or genes, gene names are not unique, the layer is missing, it has
+        negative, missing or infinite values, or a single gene exceeds the memory budget.
 
     Warns
     -----
@@ -240,7 +252,7 @@ def fit(
         raise ValueError(f"key_added={key_added!r}: files cannot hold a key with '/'.")
     if _checked(adata).is_view and adata.isbacked:
         raise ValueError("A view of a backed AnnData cannot be written to; .to_memory() can.")
-    _fit(model, adata, layer, sample_weight)
+    _fit(model, adata, layer, sample_weight, memory_budget)
     with warnings.catch_warnings():
         # Writing to it is what was asked for.
         warnings.simplefilter("ignore", ImplicitModificationWarning)
@@ -436,14 +448,30 @@ def _formulas(model: Any) -> dict[str, str]:
     }
 
 
-def _fit(model: Any, adata: AnnData, layer: str | None, sample_weight: ArrayLike | None) -> None:
+def _fit(
+    model: Any,
+    adata: AnnData,
+    layer: str | None,
+    sample_weight: ArrayLike | None,
+    memory_budget: int | str,
+) -> None:
     """Fit ``model`` in place, its genes named by ``adata.var_names``."""
     inner = model
     while hasattr(inner, "estimator"):  # a search
         inner = inner.estimator
     _check_regressor(inner.steps[-1][1] if isinstance(inner, Pipeline) else inner)
-    counts = _read_counts(adata, layer)
-    if not _looks_like_counts(counts):
+    budget = parse_bytes(memory_budget, "memory_budget")
+    matrix = _matrix_of(adata, layer)
+    stored = StoredMatrix.of(matrix, _spell(layer))
+    # A search reads the same counts many times.
+    if inner is not model or stored is None or 2 * stored.n_bytes() <= budget:
+        stored = None
+        matrix = _read_counts(adata, layer)
+        values = _stored(matrix)
+    else:
+        values = stored.sample(_JUDGED_VALUES)
+        _check_values(values, adata, layer)
+    if not _are_counts(values):
         warnings.warn(
             f"Most values of {_spell(layer)} are not integers, as if they were normalised or "
             f"logarithms; the model is one of counts.{_advice(adata, layer)}",
@@ -453,8 +481,12 @@ def _fit(model: Any, adata: AnnData, layer: str | None, sample_weight: ArrayLike
     if isinstance(model, CountRegressor):
         _check_numeric(obs, type(model).__name__)
     names = np.asarray(adata.var_names, dtype=object)
-    named = CountMatrix.of(counts, n_cells=adata.n_obs, names=names)
-    model.fit(obs, named, **_fit_params(model, sample_weight))
+    if stored is None:
+        counts = CountMatrix.of(matrix, n_cells=adata.n_obs, names=names)
+    else:
+        counts = StoredCounts.scan(stored, names, budget)
+    del matrix, values  # not to be kept beside the counts
+    model.fit(obs, counts, **_fit_params(model, sample_weight))
 
 
 def _check_regressor(regressor: Any) -> None:
@@ -540,8 +572,8 @@ def _spell(layer: str | None) -> str:
     return "adata.X" if layer is None else f"adata.layers[{layer!r}]"
 
 
-def _read_counts(adata: AnnData, layer: str | None) -> Any:
-    """Return ``X`` or a layer, in memory, dense or sparse, of finite values from zero up."""
+def _matrix_of(adata: AnnData, layer: str | None) -> Any:
+    """Return ``X`` or a layer as it is."""
     if not all(_checked(adata).shape):
         raise ValueError(f"adata has {adata.n_obs} cells and {adata.n_vars} genes.")
     if not adata.var_names.is_unique:
@@ -555,8 +587,17 @@ def _read_counts(adata: AnnData, layer: str | None) -> Any:
     matrix = adata.X if layer is None else adata.layers[layer]
     if matrix is None:
         raise ValueError(f"adata.X is None; its layers are {list(adata.layers)}.")
-    matrix = _in_memory(matrix, _spell(layer))
-    values = _stored(matrix)
+    return matrix
+
+
+def _read_counts(adata: AnnData, layer: str | None) -> Any:
+    """Return ``X`` or a layer, in memory, dense or sparse, of finite values from zero up."""
+    matrix = _in_memory(_matrix_of(adata, layer), _spell(layer))
+    _check_values(_stored(matrix), adata, layer)
+    return matrix
+
+
+def _check_values(values: NDArray[Any], adata: AnnData, layer: str | None) -> None:
     if values.dtype.kind not in "biuf":
         raise ValueError(f"{_spell(layer)} holds {values.dtype}, not numbers.")
     low, high = values.min(initial=0), values.max(initial=0)  # NaN spreads to both
@@ -566,7 +607,6 @@ def _read_counts(adata: AnnData, layer: str | None) -> Any:
             f"{_spell(layer)} has {what} values (from {low} to {high}): these are not counts."
             f"{_advice(adata, layer)}"
         )
-    return matrix
 
 
 def _in_memory(matrix: Any, where: str) -> Any:
@@ -592,14 +632,20 @@ def _stored(matrix: Any) -> NDArray[Any]:
     return matrix.data if _is_sparse(matrix) else matrix.ravel(order="K")
 
 
-def _looks_like_counts(matrix: Any) -> bool:
+def _are_counts(values: NDArray[Any]) -> bool:
     """Judge from a sample: no value is negative, and most of the others are integers."""
-    if not (_is_sparse(matrix) or isinstance(matrix, np.ndarray)):
-        return False  # not in memory
-    values = np.asarray(_stored(matrix))
     values = values[:: max(1, values.size // _JUDGED_VALUES)]
     values = values[values != 0]
     return bool((values >= 0).all() and 2 * np.sum(values == np.floor(values)) >= values.size)
+
+
+def _looks_like_counts(matrix: Any) -> bool:
+    stored = StoredMatrix.of(matrix, "")
+    if stored is not None:
+        return _are_counts(stored.sample(_JUDGED_VALUES))
+    if _is_sparse(matrix) or isinstance(matrix, np.ndarray):
+        return _are_counts(np.asarray(_stored(matrix)))
+    return False  # not computed yet
 
 
 def _advice(adata: AnnData, layer: str | None) -> str:

@@ -86,6 +86,13 @@ class Designs:
     weights: FloatArray
     cells: Cells | None = None
 
+    def __sizeof__(self) -> int:
+        """Return the size with all arrays: joblib's Dask backend sends what is large only once."""
+        arrays = [self.offset, self.weights]
+        for part in self.parts.values():
+            arrays += [part.U, part.penalty, part.to_coef]
+        return object.__sizeof__(self) + sum(array.nbytes for array in arrays)
+
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
@@ -193,7 +200,9 @@ def problem_of(
     """Put a block of genes, one per row of ``counts``, and the designs on the device."""
 
     def tensor(x: FloatArray) -> Tensor:
-        return torch.as_tensor(x, dtype=settings.dtype, device=settings.device)
+        # joblib maps what is large into its workers, read-only, of which torch would warn.
+        writable = np.require(x, requirements="W")
+        return torch.as_tensor(writable, dtype=settings.dtype, device=settings.device)
 
     tally = None if designs.cells is None else Tally.of(counts, designs.cells)
     return Problem(

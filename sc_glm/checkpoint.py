@@ -9,7 +9,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from hashlib import blake2b
 from importlib.metadata import version
@@ -29,7 +29,6 @@ _FORMAT = 1
 _MANIFEST = "manifest.json"
 _BLOCK = re.compile(r"genes-(\d+)-(\d+)\.npz")
 _ABOUT = "about"  # entry of a block that is no array of results
-_HASHED_ENTRIES = 4_000_000  # of the matrix at a time
 
 Fingerprint = dict[str, dict[str, Any]]
 
@@ -197,7 +196,7 @@ def fingerprint(
             "dtype": str(settings.dtype),
         },
         "data": {
-            "counts": _digest(_compressed(counts)),
+            "counts": _digest([counts.cell_digests()]),
             "gene names": _digest([np.array(list(counts.names), dtype=np.str_)]),
             "offset": _digest([designs.offset]),
             "weights": _digest([designs.weights]),
@@ -220,16 +219,6 @@ def _digest(arrays: Iterable[NDArray[Any]]) -> str:
         digest.update(f"{array.dtype} {array.shape}".encode())
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
-
-
-def _compressed(counts: CountMatrix) -> Iterator[NDArray[Any]]:
-    """Yield the counts as they are fitted, the same for every form that they come in."""
-    step = max(1, _HASHED_ENTRIES // len(counts))
-    for first in range(0, counts.n_genes, step):
-        block = counts.by_gene(slice(first, first + step))
-        yield block.indptr.astype(np.int64)
-        yield block.indices.astype(np.int64)
-        yield block.data.astype(np.float64)
 
 
 def _check_manifest(path: Path, here: Fingerprint) -> None:

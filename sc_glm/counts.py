@@ -1,8 +1,9 @@
 """Count matrices in every form that users have them, checked once and read by blocks of genes."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from sklearn.utils.validation import check_array
 from sc_glm.validation import check_numbers, sound_sparse
 
 _LARGEST_COUNT = 2**53  # beyond it, a double does not tell a count from the next
+_ENTRIES = 4_000_000  # of the matrix at a time
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,8 @@ class CountMatrix:
     matrix: Any
     names: NDArray[np.object_]
     one_dimensional: bool
+
+    in_memory: ClassVar[bool] = True
 
     @classmethod
     def of(cls, y: Any, *, n_cells: int, names: NDArray[np.object_] | None = None) -> "CountMatrix":
@@ -70,8 +74,8 @@ class CountMatrix:
         if names is None:
             names = np.array([f"y{g}" for g in range(values.shape[1])], dtype=object)
         if sp.issparse(values):
-            values = _canonical(values)
-        _check_values(values, names)
+            values = canonical(values)
+        check_values(values, names)
         return cls(values, names, one_dimensional)
 
     @property
@@ -91,6 +95,36 @@ class CountMatrix:
         """Return some of the cells: scikit-learn splits rows by ``y[cells, ...]``."""
         rows = cells[0] if isinstance(cells, tuple) else cells
         return CountMatrix(self.matrix[rows], self.names, self.one_dimensional)
+
+    def n_positive(self) -> NDArray[np.int64]:
+        """Return each gene's number of positive counts."""
+        if isinstance(self.matrix, sp.csc_array):
+            return np.diff(self.matrix.indptr).astype(np.int64)
+        step = max(1, _ENTRIES // self.n_genes)
+        cells = range(0, len(self), step)
+        return sum(np.count_nonzero(self.matrix[i : i + step], axis=0) for i in cells)
+
+    def cell_digests(self) -> NDArray[np.uint64]:
+        """Return a number for each cell that tells its counts from others, whatever their form."""
+        digests = np.zeros(len(self), dtype=np.uint64)
+        step = max(1, _ENTRIES // len(self))
+        for first in range(0, self.n_genes, step):
+            add_digests(digests, self.by_gene(slice(first, first + step)).T, first)
+        return digests
+
+    def groups(self, most_genes: int) -> list[slice]:  # noqa: ARG002
+        """Cut the genes into those that are loaded at a time: all, as they are in memory."""
+        return [slice(0, self.n_genes)]
+
+    def only(self, genes: slice) -> "CountMatrix":
+        """Return the counts of some genes."""
+        if genes == slice(0, self.n_genes):
+            return self  # SciPy would copy them
+        return replace(self, matrix=self.matrix[:, genes], names=self.names[genes])
+
+    def load(self) -> "CountMatrix":
+        """Return the counts in memory, where they are."""
+        return self
 
     def dense(self, genes: slice) -> NDArray[Any]:
         """Return the counts of some genes as a dense array."""
@@ -194,18 +228,36 @@ def _array(y: Any) -> Any:
     return values
 
 
-def _canonical(values: Any) -> sp.csc_array:
+def canonical(values: Any) -> sp.csc_array:
     """Return CSC without duplicates, stored zeros or unsorted indices; never touch the caller's."""
     result = sp.csc_array(values)
-    canonical = result.has_canonical_format and (result.nnz == 0 or bool(np.all(result.data)))
-    if not canonical:
+    is_canonical = result.has_canonical_format and (result.nnz == 0 or bool(np.all(result.data)))
+    if not is_canonical:
         result = result.copy()
         result.sum_duplicates()
         result.eliminate_zeros()
     return result
 
 
-def _check_values(values: Any, names: NDArray[np.object_]) -> None:
+def check_values(
+    values: Any, names: NDArray[np.object_], *, name: str = "y", first_row: int = 0
+) -> None:
+    """Refuse what no count can be.
+
+    Parameters
+    ----------
+    values : ndarray or csc_array of shape (n_cells, n_genes)
+    names : ndarray of str of shape (n_genes,)
+    name : str, default="y"
+        What to call the matrix.
+    first_row : int, default=0
+        Row of the matrix in which ``values`` begin.
+
+    Raises
+    ------
+    ValueError
+        If a value is not finite, negative or too large. The message names its gene and row.
+    """
     data = values.data if isinstance(values, sp.csc_array) else values
     if data.size == 0:
         return
@@ -226,9 +278,69 @@ def _check_values(values: Any, names: NDArray[np.object_]) -> None:
             else:
                 row, column = (int(i) for i in np.argwhere(wrong)[0])
                 value = data[row, column]
-            hint = " (Negative y means that these are not counts.)" if what == "is negative" else ""
+            hint = ""
+            if what == "is negative":
+                hint = f" (Negative {name} means that these are not counts.)"
             word = "NaN" if np.isnan(value) else "infinity" if np.isinf(value) else value
             raise ValueError(
-                f"y {what}: {word} for gene {names[column]!r} in row {row}, and "
+                f"{name} {what}: {word} for gene {names[column]!r} in row {first_row + row}, and "
                 f"{int(wrong.sum())} such value(s) in all.{hint}"
             )
+
+
+def add_digests(
+    digests: NDArray[np.uint64], counts: Any, first_gene: int, first_cell: int = 0
+) -> None:
+    """Add to each cell's digest what some of its counts contribute.
+
+    Sums of well mixed numbers do not depend on the order in which a matrix is read.
+
+    Parameters
+    ----------
+    digests : ndarray of uint64 of shape (n_cells,)
+        Is changed.
+    counts : csc_array
+        Positive counts of consecutive cells and genes.
+    first_gene, first_cell : int
+        The first of them.
+    """
+    genes = np.arange(first_gene, first_gene + counts.shape[1], dtype=np.uint64)
+    keys = np.repeat(_mixed(genes), np.diff(counts.indptr))
+    keys ^= counts.data.astype(np.float64).view(np.uint64)
+    np.add.at(digests, counts.indices + first_cell, _mixed(keys))
+
+
+def _mixed(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Return SplitMix64's mix of each number (Steele, Lea and Flood 2014, OOPSLA)."""
+    x = x + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def stretches(
+    amounts: Sequence[int] | NDArray[np.int64], most: float, *, longest: int, shortest: int = 1
+) -> list[slice]:
+    """Cut consecutive items so that each stretch holds at most so much.
+
+    Parameters
+    ----------
+    amounts : sequence of int
+        What each item amounts to.
+    most : float
+        What a stretch may amount to; one of ``shortest`` items may exceed it.
+    longest, shortest : int
+        Number of items in a stretch; the last one may be shorter.
+
+    Returns
+    -------
+    list of slice
+    """
+    starts, total = [0], 0
+    for item, amount in enumerate(amounts):
+        length = item - starts[-1]
+        if length == longest or (length >= shortest and total + amount > most):
+            starts.append(item)
+            total = 0
+        total += int(amount)
+    return [slice(*ends) for ends in pairwise([*starts, len(amounts)])]

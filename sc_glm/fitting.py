@@ -1,31 +1,42 @@
 """Fit all genes: cut them into blocks, give each to a worker, put the results together."""
 
 import contextlib
+import itertools
 import math
 import os
+import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 import joblib
 import numpy as np
-import scipy.sparse as sp
+from joblib.parallel import get_active_backend
 from tqdm import tqdm
 
 from sc_glm.block import Designs, GeneFits, Settings, fit_block
 from sc_glm.checkpoint import Checkpoint
-from sc_glm.counts import CountMatrix
+from sc_glm.counts import CountMatrix, stretches
 from sc_glm.design import FloatArray
 from sc_glm.family import Family
 
-_BLOCK_ENTRIES = 50_000_000  # of the matrix in one automatic block of genes
+# An automatic block of genes: a positive count takes a few hundred bytes while it is fitted, and
+# what the genes of a block share is computed once for all of them.
 _BLOCK_GENES = 256
+_BLOCK_COUNTS = 1_000_000
 # Where few rows stand for all cells, more genes make a pass hardly longer, while what there is for
 # each gene and row, and their Hessians, are no large arrays.
 _BLOCK_GENES_OF_ROWS = 2_048
+_BLOCK_COUNTS_OF_ROWS = 10_000_000
 _BLOCK_ROWS = 8_000_000
 _BLOCK_HESSIANS = 4_000_000
+_BLOCK_LEAST_GENES = 4
+_BLOCKS_OF_A_WORKER = 4  # at least, so that the last block does not run alone for long
+_GROUP_GENES = 512  # that a worker reads from a file, and is done with, at a time
+
+_Start = dict[str, FloatArray] | None
 
 
 def fit_genes(
@@ -73,48 +84,114 @@ def fit_genes(
     RuntimeError
         If a worker was killed.
     """
-    size = _block_size(batch_size, counts, designs, n_jobs)
     checkpoint = None
     fits: dict[int, GeneFits] = {}  # by their first gene
     if checkpoint_dir is not None:
         checkpoint = Checkpoint.open(checkpoint_dir, family, counts, designs, settings, start=start)
         fits = checkpoint.read()
-    tasks = (
-        joblib.delayed(_fit_from)(
-            block.start,
-            family,
-            counts.by_gene(block),
-            designs,
-            settings,
-            None if start is None else {part: coef[:, block] for part, coef in start.items()},
-        )
-        for block in _remaining(fits, counts.n_genes, size)
-    )
+    workers = joblib.effective_n_jobs(n_jobs)  # type: ignore[arg-type]
+    share = max(1, math.ceil(counts.n_genes / (workers * _BLOCKS_OF_A_WORKER)))
+    model = family, designs, settings
+    # Workers that share no memory with this process read their own genes, if there is a file.
+    shared = workers == 1 or getattr(get_active_backend()[0], "supports_sharedmem", False)
+    read_there = not (counts.in_memory or shared)
+    groups = counts.groups(min(_GROUP_GENES, share) if read_there else counts.n_genes)
+    blocks = _blocks(counts, designs, batch_size, counts.n_genes if workers == 1 else share)
+    remaining = _remaining(fits, counts.n_genes, [*blocks, *groups])
+    tasks = (_read_there if read_there else _read_here)(counts, groups, remaining, start, model)
     done = sum(len(fit.status) for fit in fits.values())
     with (
         tqdm(total=counts.n_genes, initial=done, unit="gene", disable=not progress) as bar,
         _in_parallel(n_jobs, tasks) as finished,
     ):
         try:
-            for first, fit in finished:
+            for first, fit in itertools.chain.from_iterable(finished):
                 fits[first] = fit
                 done += len(fit.status)
                 if checkpoint is not None:
                     checkpoint.write(first, fit)
                 bar.update(len(fit.status))
-        except BrokenProcessPool as error:
+        except _lost_worker() as error:
             raise RuntimeError(
                 f"A worker was killed, most likely for lack of memory, when {done} of "
-                f"{counts.n_genes} genes were done. Fewer n_jobs or a smaller batch_size need less "
-                "memory; with the same checkpoint_dir, a new fit goes on from the genes that are "
-                "done."
+                f"{counts.n_genes} genes were done. Fewer n_jobs, a smaller batch_size or, of "
+                "counts in a file, a smaller memory_budget need less memory; with the same "
+                "checkpoint_dir, a new fit goes on from the genes that are done."
             ) from error
     return GeneFits.join([fits[first] for first in sorted(fits)])
 
 
-def _fit_from(first: int, *block: Any) -> tuple[int, GeneFits]:
+def _read_here(
+    counts: CountMatrix,
+    groups: Sequence[slice],
+    blocks: Sequence[slice],
+    start: _Start,
+    model: tuple[Family, Designs, Settings],
+) -> Iterator[Any]:
+    """Yield a task for each block, with its counts; groups of genes are loaded one by one."""
+    for group in groups:
+        own = _within(group, blocks)
+        loaded = counts.only(group).load() if own else counts
+        for block in own:
+            first = group.start + block.start
+            own_start = _of_genes(start, slice(first, group.start + block.stop))
+            yield joblib.delayed(_fit_block)(first, loaded.by_gene(block), own_start, *model)
+        del loaded  # before the next one is
+
+
+def _read_there(
+    counts: CountMatrix,
+    groups: Sequence[slice],
+    blocks: Sequence[slice],
+    start: _Start,
+    model: tuple[Family, Designs, Settings],
+) -> Iterator[Any]:
+    """Yield a task for each group of genes, which loads its counts where it runs."""
+    for group in groups:
+        own = _within(group, blocks)
+        if own:
+            task = group.start, counts.only(group), _of_genes(start, group), own
+            yield joblib.delayed(_fit_group)(*task, *model)
+
+
+def _fit_block(
+    first: int, counts: sp.csr_array, start: _Start, *model: Any
+) -> list[tuple[int, GeneFits]]:
     """Fit a block, and tell which it was."""
-    return first, fit_block(*block)
+    family, designs, settings = model
+    return [(first, fit_block(family, counts, designs, settings, start))]
+
+
+def _fit_group(
+    first: int, counts: CountMatrix, start: _Start, blocks: Sequence[slice], *model: Any
+) -> list[tuple[int, GeneFits]]:
+    """Load a group of genes, and fit its blocks."""
+    loaded = counts.load()
+    fits: list[tuple[int, GeneFits]] = []
+    for block in blocks:
+        own_start = _of_genes(start, block)
+        fits += _fit_block(first + block.start, loaded.by_gene(block), own_start, *model)
+    return fits
+
+
+def _lost_worker() -> tuple[type[Exception], ...]:
+    """Return the errors by which joblib's backends say that a worker is gone."""
+    distributed = sys.modules.get("distributed")  # loaded wherever its backend is in use
+    of_dask = () if distributed is None else (distributed.KilledWorker,)
+    return (BrokenProcessPool, CancelledError, *of_dask)
+
+
+def _of_genes(start: _Start, genes: slice) -> _Start:
+    return None if start is None else {part: coef[:, genes] for part, coef in start.items()}
+
+
+def _within(group: slice, blocks: Iterable[slice]) -> list[slice]:
+    """Return the blocks of a group, as positions in it."""
+    return [
+        slice(block.start - group.start, block.stop - group.start)
+        for block in blocks
+        if group.start <= block.start < group.stop
+    ]
 
 
 @contextlib.contextmanager
@@ -132,8 +209,8 @@ def _in_parallel(n_jobs: int | None, tasks: Iterable[Any]) -> Iterator[Iterator[
             results.close()
 
 
-def _remaining(fits: dict[int, GeneFits], n_genes: int, size: int) -> list[slice]:
-    """Cut the genes that have no fit yet into blocks of at most ``size``.
+def _remaining(fits: dict[int, GeneFits], n_genes: int, blocks: Iterable[slice]) -> list[slice]:
+    """Cut the genes that have no fit yet wherever one of ``blocks`` begins.
 
     The cuts are where they would be if none had a fit: what goes on has the blocks, and on any
     device the rounding, of a fit that was never cut short.
@@ -142,27 +219,24 @@ def _remaining(fits: dict[int, GeneFits], n_genes: int, size: int) -> list[slice
     for first, fit in fits.items():
         missing[first : first + len(fit.status)] = False
     genes = np.flatnonzero(missing)
-    cuts = np.flatnonzero((np.diff(genes) > 1) | (np.diff(genes // size) > 0)) + 1
+    begins = np.isin(genes[1:], [block.start for block in blocks])
+    cuts = np.flatnonzero((np.diff(genes) > 1) | begins) + 1
     return [slice(int(run[0]), int(run[-1]) + 1) for run in np.split(genes, cuts) if len(run)]
 
 
-def _block_size(
-    batch_size: int | str, counts: CountMatrix, designs: Designs, n_jobs: int | None
-) -> int:
+def _blocks(
+    counts: CountMatrix, designs: Designs, batch_size: int | str, most_genes: int
+) -> list[slice]:
+    """Cut the genes into blocks; ``most_genes`` is for automatic ones."""
     if not isinstance(batch_size, str):
-        return int(batch_size)
-    workers = joblib.effective_n_jobs(1 if n_jobs is None else n_jobs)
-    limits = [math.ceil(counts.n_genes / workers)]
-    entries = len(counts)
-    if designs.cells is None:
-        limits.append(_BLOCK_GENES)
-    else:
+        return stretches(np.zeros(counts.n_genes, int), 0, longest=int(batch_size))
+    most_counts, longest = _BLOCK_COUNTS, _BLOCK_GENES
+    if designs.cells is not None:
         n_params = sum(design.to_coef.shape[1] for design in designs.parts.values())
-        limits += [
-            _BLOCK_GENES_OF_ROWS,
-            _BLOCK_ROWS // len(designs.weights),
-            _BLOCK_HESSIANS // max(1, n_params) ** 2,
-        ]
-        if isinstance(counts.matrix, sp.csc_array):
-            entries = counts.matrix.nnz // counts.n_genes
-    return max(1, min(*limits, _BLOCK_ENTRIES // max(1, entries)))
+        by_rows = _BLOCK_ROWS // len(designs.weights)
+        by_hessians = _BLOCK_HESSIANS // max(1, n_params) ** 2
+        most_counts = _BLOCK_COUNTS_OF_ROWS
+        longest = max(1, min(_BLOCK_GENES_OF_ROWS, by_rows, by_hessians))
+    longest = min(longest, most_genes)
+    shortest = min(_BLOCK_LEAST_GENES, longest)
+    return stretches(counts.n_positive(), most_counts, longest=longest, shortest=shortest)

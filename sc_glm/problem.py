@@ -61,7 +61,7 @@ class Problem:
         return CountBlock(
             torch.as_tensor(self.counts.indptr.astype(np.int64), device=device),
             self.cells,
-            torch.as_tensor(self.counts.data, device=device).to(dtype),
+            torch.as_tensor(np.require(self.counts.data, requirements="W")).to(device, dtype),
             self.counts.shape[1],
             tile=tile_cells([basis.U.shape[1] for basis in self.bases]),
             shares=shares,

@@ -6,12 +6,15 @@ import pickle
 from pathlib import Path
 
 import anndata
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
 import sklearn
+import zarr
 from anndata import AnnData
+from anndata.io import sparse_dataset
 from numpy.testing import assert_allclose, assert_array_equal
 from pandas.testing import assert_frame_equal
 from sklearn.base import clone
@@ -23,6 +26,7 @@ from sc_glm import FormulaTransformer, NegBinRegressor, ZINBRegressor, make_pipe
 from sc_glm import adata as scg
 from sc_glm.counts import CountMatrix
 from sc_glm.datasets import make_counts
+from sc_glm.ondisk import StoredCounts, StoredMatrix
 
 # Names that files take for paths, that formulas bracket, that are not ASCII.
 FORMULAS = {"mean": "~ bs(pseudotime, df=3) + cell_type"}
@@ -277,6 +281,113 @@ def test_backed_files_are_read_and_not_written(adata, fitted, tmp_path, storage,
         scg.fit(backed[:50], pipeline())
     backed.file.close()
     assert path.read_bytes() == before
+
+
+@pytest.fixture
+def loaded(monkeypatch):
+    """Return the bytes of each group of genes that is loaded from a file."""
+    n_bytes = []
+    load = StoredCounts.load
+
+    def spy(counts):
+        matrix = load(counts).matrix
+        n_bytes.append(matrix.data.nbytes + matrix.indices.nbytes)
+        return load(counts)
+
+    monkeypatch.setattr(StoredCounts, "load", spy)
+    return n_bytes
+
+
+@pytest.mark.filterwarnings(ZARR_FORMAT)
+@pytest.mark.parametrize("layer", [None, "stored"])
+@pytest.mark.parametrize("name", ["csr.h5ad", "csc.h5ad", "dense.h5ad", "csr.zarr", "dense.zarr"])
+def test_a_file_larger_than_the_budget_gives_the_same_fit(adata, tmp_path, loaded, name, layer):
+    storage, suffix = name.split(".")
+    expected = scg.fit(adata.copy(), pipeline())
+    adata.X = STORAGE[storage](adata.X)
+    path = tmp_path / name
+    getattr(adata, f"write_{suffix}")(path)
+    stored = h5py.File(path, "r")["X"] if suffix == "h5ad" else zarr.open_group(path)["X"]
+    matrix = stored if storage == "dense" else sparse_dataset(stored)
+    if layer is None:
+        adata.X = matrix
+    else:
+        adata.layers[layer], adata.X = matrix, None
+    before = None if suffix == "zarr" else path.read_bytes()
+    budget = adata.n_obs * 16 + 1  # that holds any gene
+    model = scg.fit(adata, pipeline(), layer=layer, memory_budget=budget)
+    assert_params(model.params_, expected.params_)
+    assert len(loaded) > 1
+    assert max(loaded) <= budget
+    meta = scg.AnnDataRegressor(pipeline(), layer=layer, memory_budget=budget).fit(adata)
+    assert_params(meta.params_, expected.params_)
+    if suffix == "h5ad":
+        stored.file.close()
+        assert path.read_bytes() == before
+
+
+@pytest.fixture
+def backed(adata, tmp_path):
+    """Return a function that puts counts into a file and opens it."""
+
+    def write(counts):
+        adata.X = counts
+        path = tmp_path / f"{len(files)}.h5ad"
+        adata.write_h5ad(path)
+        files.append(anndata.read_h5ad(path, backed="r"))
+        return files[-1]
+
+    files = []
+    yield write
+    for file in files:
+        file.file.close()
+
+
+def test_weights_of_zero_leave_cells_out_of_a_file(adata, backed, loaded):
+    weights = np.arange(adata.n_obs) % 3
+    expected = scg.fit(adata.copy(), pipeline(), sample_weight=weights)
+    cells = backed(adata.X)
+    model = scg.fit(cells, pipeline(), sample_weight=weights, memory_budget=5000)
+    assert len(loaded) > 1
+    assert_params(model.params_, expected.params_)
+
+
+def test_a_fit_of_a_file_goes_on_with_another_budget(adata, backed, tmp_path, loaded):
+    folder = tmp_path / "checkpoint"
+    cells = backed(adata.X)
+    model = pipeline(regressor=NegBinRegressor(checkpoint_dir=folder, batch_size=1))
+    scg.fit(cells, model, memory_budget=5000)
+    for gene, options in enumerate([{"memory_budget": 6000}, {}]):
+        (folder / f"genes-{gene:06d}-{gene + 1:06d}.npz").unlink()
+        loaded.clear()
+        again = scg.fit(cells, clone(model), **options)
+        assert len(loaded) == (1 if options else 0)
+        assert_params(again.params_, model.params_)
+
+
+def test_values_of_a_file_are_checked(adata, backed, monkeypatch):
+    budget = 5000
+    with pytest.warns(UserWarning, match=r"adata\.X are not integers.*\['counts'\]"):
+        scg.fit(backed(adata.layers["logcounts"]), pipeline("~ 1"), memory_budget=budget)
+    with pytest.raises(ValueError, match=r"adata\.X has negative values.*\['counts'\]"):
+        scg.fit(backed(adata.layers["counts"].toarray() - 1.0), pipeline(), memory_budget=budget)
+    counts = adata.layers["counts"].toarray().astype(float)
+    counts[-1, 1] = np.nan
+    monkeypatch.setattr(StoredMatrix, "sample", lambda *_: np.ones(9))  # that misses it
+    with pytest.raises(
+        ValueError, match=r"adata\.X is not finite: NaN for gene 'H2-K1' in row 149"
+    ):
+        scg.fit(backed(counts), pipeline(), memory_budget=budget)
+
+
+@pytest.mark.parametrize("budget", ["much", 0, -5, None, 1.5])
+def test_a_budget_is_an_amount_of_memory(adata, budget):
+    before = adata.copy()
+    with pytest.raises((ValueError, TypeError), match=r"memory_budget.*'2GB'"):
+        scg.fit(adata, pipeline(), memory_budget=budget)
+    with pytest.raises((ValueError, TypeError), match=r"memory_budget.*'2GB'"):
+        scg.AnnDataRegressor(pipeline(), memory_budget=budget).fit(adata)
+    assert_unchanged(adata, before)
 
 
 def test_lazily_loaded_files(adata, fitted, tmp_path):

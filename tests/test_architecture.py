@@ -39,10 +39,15 @@ CORE = [
     "regressors",
     "pipeline",
 ]
-ON_TOP = ["metrics", "diagnostics", "inference", "datasets", "adata", "plots"]
+ON_TOP = ["metrics", "diagnostics", "inference", "datasets", "ondisk", "adata", "plots"]
 ORDER = [*FOUNDATION, *FORMULAS, *CORE, *ON_TOP, "__init__"]
 
-ONLY_DOOR = {"formulaic": "formula", "anndata": "adata", "matplotlib": "plots"}
+ONLY_DOOR = {
+    "formulaic": "formula",
+    "h5py": "ondisk",
+    "anndata": "adata",
+    "matplotlib": "plots",
+}
 TENSORS_ONLY = {"special", "rowwise", "family", "objective", "solver"}
 NO_TENSORS = {"validation", "state", "formula", "compression", "design", "counts", "status"}
 
@@ -128,7 +133,7 @@ def test_the_numerical_core_knows_tensors_only():
 def test_only_what_is_declared_is_imported():
     """A module of the test or benchmark extras must not slip into the package."""
     declared = {"formulaic", "joblib", "numpy", "pandas", "scipy", "sklearn", "torch", "tqdm"}
-    optional = {"anndata", "matplotlib", "dask"}
+    optional = {"anndata", "h5py", "matplotlib", "dask"}
     for module in MODULES:
         assert outside(module) - sys.stdlib_module_names <= declared | optional | {"sc_glm"}
 

@@ -6,6 +6,7 @@ import sys
 import time
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import ClassVar
 
 import joblib
 import numpy as np
@@ -22,7 +23,7 @@ from sc_glm import NegBinRegressor, block, fitting
 from sc_glm.block import Designs, GeneFits, Settings, fit_block
 from sc_glm.checkpoint import Checkpoint
 from sc_glm.compression import Cells
-from sc_glm.counts import CountMatrix
+from sc_glm.counts import CountMatrix, stretches
 from sc_glm.design import PartDesign
 from sc_glm.family import NegBinFamily, ZINBFamily
 from sc_glm.fitting import fit_genes
@@ -95,55 +96,134 @@ def test_genes_may_come_in_any_order():
     assert permuted.status == [fits.status[g] for g in order]
 
 
+def assert_identical(fits, expected):
+    for field in fields(GeneFits):
+        assert_equal(getattr(fits, field.name), getattr(expected, field.name))
+
+
+def sizes(blocks):
+    return [block.stop - block.start for block in blocks]
+
+
 @pytest.mark.parametrize(
-    ("batch_size", "n_jobs", "n_genes", "n_cells", "expected"),
+    ("options", "n_genes", "n_positive", "expected"),
     [
-        (4, None, 7, 10, 4),
-        ("auto", None, 7, 10, 7),
-        ("auto", 2, 7, 10, 4),
-        ("auto", 1, 900, 10, fitting._BLOCK_GENES),
-        ("auto", 2, 900, 10, fitting._BLOCK_GENES),
-        ("auto", None, 7, 20_000_000, 2),
-        ("auto", None, 7, 10**9, 1),
+        ((4, 9), 7, 10, [4, 3]),
+        ((4, 9), 7, 10**9, [4, 3]),
+        (("auto", 9), 7, 10, [7]),
+        (("auto", 3), 7, 10, [3, 3, 1]),
+        (("auto", 900), 300, 10, [fitting._BLOCK_GENES, 300 - fitting._BLOCK_GENES]),
+        (("auto", 9), 7, fitting._BLOCK_COUNTS // 5, [5, 2]),
+        (("auto", 9), 7, fitting._BLOCK_COUNTS, [fitting._BLOCK_LEAST_GENES, 3]),
+        (("auto", 2), 7, fitting._BLOCK_COUNTS, [2, 2, 2, 1]),
     ],
 )
-def test_size_of_a_block(batch_size, n_jobs, n_genes, n_cells, expected):
-    matrix = sp.csc_array((n_cells, n_genes), dtype=np.int8)
-    counts = CountMatrix(matrix, np.arange(n_genes).astype(object), one_dimensional=False)
-    assert fitting._block_size(batch_size, counts, NB[1], n_jobs) == expected
+def test_sizes_of_blocks(options, n_genes, n_positive, expected, monkeypatch):
+    monkeypatch.setattr(CountMatrix, "n_positive", lambda _: np.full(n_genes, n_positive))
+    counts = CountMatrix.of(np.zeros((1, n_genes)), n_cells=1)
+    assert sizes(fitting._blocks(counts, NB[1], *options)) == expected
 
 
-def blocks_of_few_rows(matrix, n_columns=3, n_jobs=None):
+def blocks_of_few_rows(monkeypatch, n_genes, n_positive, n_columns=3, most=10**6):
     """Return how many genes make a block where 12 rows stand for all cells."""
     groups = np.eye(n_columns)[np.arange(12) % n_columns]
-    n_cells, n_genes = matrix.shape
     rows = Designs(
         {"mean": PartDesign.of(groups), "dispersion": PartDesign.of(np.ones((12, 1)))},
         np.zeros(12),
-        np.full(12, n_cells / 12),
+        np.full(12, 1e5),
         Cells(np.arange(12), np.ones(12)),
     )
-    counts = CountMatrix(matrix, np.arange(n_genes).astype(object), one_dimensional=False)
-    return fitting._block_size("auto", counts, rows, n_jobs)
+    monkeypatch.setattr(CountMatrix, "n_positive", lambda _: np.full(n_genes, n_positive))
+    counts = CountMatrix.of(np.zeros((1, n_genes)), n_cells=1)
+    return sizes(fitting._blocks(counts, rows, "auto", most))[0]
 
 
-def test_size_of_a_block_where_few_rows_stand_for_all_cells(monkeypatch):
-    sparse = sp.csc_array((10**6, 9000), dtype=np.int8)
-    assert blocks_of_few_rows(sparse) == fitting._BLOCK_GENES_OF_ROWS
-    assert blocks_of_few_rows(sparse, n_jobs=2) == fitting._BLOCK_GENES_OF_ROWS
-    assert blocks_of_few_rows(sparse, n_jobs=9) == 1000
+def test_sizes_of_blocks_where_few_rows_stand_for_all_cells(monkeypatch):
+    assert blocks_of_few_rows(monkeypatch, 9000, 10) == fitting._BLOCK_GENES_OF_ROWS
+    assert blocks_of_few_rows(monkeypatch, 9000, 10, most=1000) == 1000
     # No more than whose Hessians, rows, or counts fit the memory
     for name, value in (("_BLOCK_HESSIANS", 13**2 * 700), ("_BLOCK_ROWS", 12 * 700)):
         with monkeypatch.context() as patch:
             patch.setattr(fitting, name, value)
-            assert blocks_of_few_rows(sparse, n_columns=12) == 700
+            assert blocks_of_few_rows(patch, 9000, 10, n_columns=12) == 700
             patch.setattr(fitting, name, 0)
-            assert blocks_of_few_rows(sparse) == 1
-    monkeypatch.setattr(fitting, "_BLOCK_ENTRIES", 100 * 40)
-    full = sp.csc_array(np.ones((40, 300)))
-    assert blocks_of_few_rows(full) == 100
-    assert blocks_of_few_rows(full.toarray()) == 100
-    assert blocks_of_few_rows(sp.csc_array((40, 300))) == 300
+            assert blocks_of_few_rows(patch, 9000, 10) == 1
+    n_positive = fitting._BLOCK_COUNTS_OF_ROWS // 100
+    assert blocks_of_few_rows(monkeypatch, 9000, n_positive) == 100
+
+
+class Tasks:
+    """In place of joblib.Parallel: runs tasks here, and keeps what they are given."""
+
+    def __init__(self):
+        self.given = []
+
+    def __call__(self, **_):
+        return self.run
+
+    def run(self, tasks):
+        for function, given, _ in tasks:
+            self.given.append(given)
+            yield function(*given)
+
+
+@pytest.fixture
+def tasks(monkeypatch):
+    tasks = Tasks()
+    monkeypatch.setattr(joblib, "Parallel", tasks)
+    return tasks
+
+
+def test_workers_have_several_blocks_each(tasks):
+    fit(*NB, y=np.tile(Y, 5), n_jobs=2)
+    assert [counts.shape for _, counts, *_ in tasks.given] == [(5, N_CELLS)] * 7
+
+
+def test_workers_are_sent_their_block_alone(tasks):
+    fit(*NB, n_jobs=2, batch_size=2, start=fit(*NB).coef)
+    own = [given for task in tasks.given[-4:] for given in task]
+    assert [x.shape[0] for x in own if sp.issparse(x)] == [2, 2, 2, 1]
+    assert not any(isinstance(x, CountMatrix) for x in own)
+    starts = [x["mean"].shape[1] for x in own if isinstance(x, dict)]
+    assert starts == [2, 2, 2, 1]
+
+
+class Elsewhere(CountMatrix):
+    """Counts that are loaded by groups of two genes, as from a file."""
+
+    in_memory = False
+    loaded: ClassVar = []
+
+    def groups(self, most_genes):
+        return stretches(np.ones(self.n_genes), 2, longest=most_genes)
+
+    def load(self):
+        self.loaded.append(self.n_genes)
+        return CountMatrix(self.matrix, self.names, self.one_dimensional)
+
+
+def fit_elsewhere(**options):
+    counts = CountMatrix.of(sp.csc_array(Y), n_cells=N_CELLS)
+    counts = Elsewhere(counts.matrix, counts.names, one_dimensional=False)
+    Elsewhere.loaded.clear()
+    options = {"batch_size": 3, "n_jobs": None, "start": None, "progress": False} | options
+    return fit_genes(NB[0], counts, NB[1], SETTINGS, **options)
+
+
+@pytest.mark.parametrize("start", [None, fit(*NB).coef])
+def test_groups_are_loaded_one_by_one(tasks, start):
+    fits = fit_elsewhere(start=start)
+    assert Elsewhere.loaded == [2, 2, 2, 1]
+    assert [counts.shape[0] for _, counts, *_ in tasks.given] == [2, 1, 1, 2, 1]  # cut at 3 and 6
+    assert_identical(fits, fit(*NB, start=start))
+
+
+@pytest.mark.parametrize("start", [None, fit(*NB).coef])
+def test_workers_load_their_own_groups(tasks, start):
+    fits = fit_elsewhere(n_jobs=2, start=start)
+    assert [counts.n_genes for _, counts, *_ in tasks.given] == [1] * N_GENES
+    assert Elsewhere.loaded == [1] * N_GENES
+    assert_identical(fits, fit(*NB, start=start))
 
 
 def test_log_likelihood_is_scipys_and_weighted():
@@ -204,6 +284,34 @@ def test_single_precision():
     assert single.log_likelihood.dtype == np.float64
     assert_allclose(single.log_likelihood, double.log_likelihood, rtol=1e-4, atol=1e-2)
     assert single.status == double.status
+
+
+def test_arrays_that_are_mapped_into_a_worker_are_no_reason_to_warn(monkeypatch):
+    """Joblib maps what is large, read-only; torch warns of such arrays, but only once."""
+    writable = []
+    as_tensor = torch.as_tensor
+
+    def spy(x, *args, **options):
+        if isinstance(x, np.ndarray):
+            writable.append(x.flags.writeable)
+        return as_tensor(x, *args, **options)
+
+    monkeypatch.setattr(torch, "as_tensor", spy)
+    counts = CountMatrix.of(Y, n_cells=N_CELLS).by_gene(slice(0, 3))
+    shared = replace(designs(COVARIATE, INTERCEPT), offset=OFFSET.copy(), weights=WEIGHTS.copy())
+    mean = shared.parts["mean"]
+    for array in (
+        counts.data,
+        counts.indices,
+        counts.indptr,
+        shared.offset,
+        shared.weights,
+        mean.U,
+    ):
+        array.flags.writeable = False
+    fit_block(NB[0], counts, shared, SETTINGS, None)
+    assert len(writable) > 5
+    assert all(writable)
 
 
 @pytest.fixture
@@ -285,11 +393,6 @@ def test_results_own_their_memory_and_are_numpys():
     for array in (*fits.coef.values(), fits.log_likelihood, fits.n_iter):
         assert type(array) is np.ndarray
     assert fits.n_iter.dtype.kind == "i"
-
-
-def assert_identical(fits, expected):
-    for field in fields(GeneFits):
-        assert_equal(getattr(fits, field.name), getattr(expected, field.name))
 
 
 class Counted:
@@ -377,7 +480,17 @@ def test_what_remains_is_cut_where_it_would_have_been(done, size, expected):
         )
         for first, stop in done
     }
-    assert fitting._remaining(fits, 7, size) == [slice(*genes) for genes in expected]
+    blocks = [slice(first, first + size) for first in range(0, 7, size)]
+    assert fitting._remaining(fits, 7, blocks) == [slice(*genes) for genes in expected]
+
+
+def test_a_fit_goes_on_with_the_groups_that_are_left(tmp_path):
+    fits = fit_elsewhere(checkpoint_dir=tmp_path)
+    assert len(Elsewhere.loaded) == 4
+    (tmp_path / "genes-000004-000006.npz").unlink()
+    assert_identical(fit_elsewhere(checkpoint_dir=tmp_path), fits)
+    assert Elsewhere.loaded == [2]
+    assert_identical(fit(*NB, checkpoint_dir=tmp_path), fits)  # in memory now
 
 
 def test_progress_begins_at_what_is_done(cut_short, capsys):
