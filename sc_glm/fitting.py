@@ -13,6 +13,7 @@ from typing import Any
 
 import joblib
 import numpy as np
+import scipy.sparse as sp
 from joblib.parallel import get_active_backend
 from tqdm import tqdm
 
