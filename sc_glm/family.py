@@ -103,7 +103,7 @@ class Shape(NamedTuple):
 
 
 class Rise(NamedTuple):
-    """``A(y, r)`` with its first and second derivative in ``rho``."""
+    """``A(y, r) - y rho``, and the first and second derivative of ``A`` in ``rho``."""
 
     value: Tensor
     first: Tensor
@@ -149,7 +149,7 @@ class Family(Protocol):
         """Return the terms of a tile of genes x cells, accurate as part of a sum over cells.
 
         The mean's predictor is overwritten; others may have one column for all cells. If the size
-        does, ``- y rho`` is left out of the value.
+        does, what counts add through it alone is left out.
         """
 
 
@@ -317,10 +317,9 @@ def rise(counts: Counts, rho: Tensor, shape: Shape) -> Rise:
     """Return ``A`` from the log-mass at ``mu = y``, which does not cancel for large sizes."""
     y, r = counts.y, size_of(rho)
     log = (y / r).log1p_()
-    r_log = r * log
-    first = shape.first + r_log
+    first = shape.first + r * log
     return Rise(
-        (counts.log_y - rho).sub_(log).mul_(-y).add_(shape.value).add_(r_log),
+        shape.value - y * counts.log_y + (r + y) * log,
         first,
         (shape.second + first).sub_(r * y / (r + y)),
     )
@@ -340,7 +339,7 @@ class _Raw(NamedTuple):
         """Prepare a tile; ``eta`` is overwritten."""
         flat, y, rise, _ = positives
         r = size_of(rho)
-        at_counts = (eta if rise is None else eta - rho).view(-1).index_select(0, flat)
+        at_counts = eta.view(-1).index_select(0, flat)
         mu = eta.exp_()
         m = (mu + r).reciprocal_().mul_(mu)
         log = mu.mul_(r.reciprocal()).log1p_()

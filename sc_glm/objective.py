@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sc_glm import rowwise
 from sc_glm.family import Counts, Family, Positives, Rise, Terms, pairs, positive_counts, rise
+from sc_glm.rises import LARGEST_COUNT, RiseTable
 
 # Entries of a tile: enough to outweigh the cost of calling an operation, few enough for its
 # temporaries to stay in cache.
@@ -68,20 +69,25 @@ class CountBlock:
         tile: int = _TILE_CELLS,
         shares: Shares | None = None,
     ) -> None:
-        self.indptr, self.cells, self.shares = indptr, cells, shares
-        # Counts repeat: what depends on the count alone is computed once for each value.
-        values, self._rank = torch.unique(y, return_inverse=True)
-        self._values = positive_counts(values)
-        self.counts = _take(self._values, self._rank)
         self.n_cells = n_cells
         self.n_genes = indptr.numel() - 1
         self.bounds = [*range(0, n_cells, tile), n_cells]
         genes = torch.arange(self.n_genes, device=y.device)
-        self.rows = torch.repeat_interleave(genes, indptr.diff())
-        key = self.rows * n_cells + cells
+        rows = torch.repeat_interleave(genes, indptr.diff())
         edges = torch.tensor(self.bounds, device=y.device)
         # Where each gene's entries of each tile of cells begin: genes x (tiles + 1).
-        self.pointers = torch.searchsorted(key, genes[:, None] * n_cells + edges[None, :])
+        self.pointers = torch.searchsorted(
+            rows * n_cells + cells, genes[:, None] * n_cells + edges[None, :]
+        )
+        # Among these, counts that the table knows come first.
+        known = (y <= LARGEST_COUNT) & (y == y.floor()) & (y.dtype == torch.float64)
+        order, self.middles = _first_in_runs(self.pointers, known)
+        self.indptr, self.cells, self.rows = indptr, cells[order], rows
+        self.shares = shares and shares._replace(positives=shares.positives[order])
+        # Counts repeat: what depends on the count alone is computed once for each value.
+        values, self._rank = torch.unique(y[order], return_inverse=True)
+        self._values = positive_counts(values)
+        self.counts = _take(self._values, self._rank)
 
     @cached_property
     def distinct(self) -> tuple[Tensor, Counts, Tensor]:
@@ -92,13 +98,21 @@ class CountBlock:
         indptr = torch.searchsorted(key, genes * n_values)
         return indptr, _take(self._values, key % n_values), position
 
-    def entries(self, genes: Tensor, tile: int) -> tuple[Tensor, Tensor]:
-        """Positive counts of some genes in a tile: which they are, and where in the tile."""
+    def entries(self, genes: Tensor, tile: int) -> tuple[Tensor, Tensor, int]:
+        """Positive counts of some genes in a tile: which they are, and where in the tile.
+
+        Also returns the number of those that the table knows, which come first.
+        """
         start, stop = self.bounds[tile : tile + 2]
-        first, last = self.pointers[genes, tile], self.pointers[genes, tile + 1]
-        entries, rows = _ranges(first, last - first)
+        first, middle, last = (
+            x[genes, tile] for x in (self.pointers, self.middles, self.pointers[:, 1:])
+        )
+        entries, rows = _ranges(
+            torch.cat([first, middle]), torch.cat([middle - first, last - middle])
+        )
+        rows = rows % len(genes)
         flat = self.cells.index_select(0, entries).add_(rows * (stop - start) - start)
-        return entries, flat
+        return entries, flat, int((middle - first).sum())
 
 
 class PartBasis(NamedTuple):
@@ -111,8 +125,8 @@ class PartBasis(NamedTuple):
 class Evaluation(NamedTuple):
     """Value (genes,), gradient (genes, K) and Hessian (genes, K, K) at a point.
 
-    ``summed`` (genes,) is about how large the terms are of which the value is the sum: its rounding
-    is in proportion.
+    ``summed`` (genes,) is about how large the terms are of which the value is the sum, and to which
+    its rounding is in proportion.
     """
 
     value: Tensor
@@ -214,7 +228,7 @@ class Objective:
         value -= self.penalty_of(theta)
         gradient -= rowwise.product(theta, self.penalty)
         hessian -= self.penalty
-        return Evaluation(value, gradient, hessian, value.abs() + self._sum_of_counts[genes])
+        return Evaluation(value, gradient, hessian, value.abs() + self._size_of_counts[genes])
 
     def _tile_products(self, cells: slice) -> list[Tensor]:
         """Row-wise Kronecker products of two parts' designs, one of them weighted, by pair."""
@@ -242,13 +256,12 @@ class Objective:
             predictors[0] -= beyond
         cells = slice(*self.block.bounds[tile : tile + 2])
         predictors[0] += self.offset[cells]
-        entries, flat = self.block.entries(genes, tile)
+        entries, flat, n_known = self.block.entries(genes, tile)
         if self._constant[1]:
             y, rises = self.block.counts.y.index_select(0, entries), None
         else:
-            counts = _take(self.block.counts, entries)
             rho = predictors[1].view(-1).index_select(0, flat)
-            y, rises = counts.y, self._rise(counts, rho)
+            y, rises = self._rises(entries, rho, n_known)
         positives = Positives(flat, y, rises)
         shares = self.block.shares
         if shares is not None:
@@ -256,6 +269,16 @@ class Objective:
             positives = positives.shared(at_counts, shares.zeros[genes, cells])
         terms = self.family.tile(predictors, positives)
         return _on_tangent(terms, beyond) if reached else terms
+
+    def _rises(self, entries: Tensor, rho: Tensor, n_known: int) -> tuple[Tensor, Rise]:
+        """Return counts, and what they add through the size, the first ``n_known`` by the table."""
+        counts = self.block.counts
+        y = counts.y.index_select(0, entries)
+        if n_known == 0:  # in single precision, too
+            return y, self._rise(_take(counts, entries), rho)
+        known = RiseTable.on(y.device).rise(y[:n_known], rho[:n_known])
+        others = self._rise(_take(counts, entries[n_known:]), rho[n_known:])
+        return y, Rise(*(torch.cat(pair) for pair in zip(known, others, strict=True)))
 
     def _rise(self, counts: Counts, rho: Tensor) -> Rise:
         return rise(counts, rho, self.family.shape(counts, rho))
@@ -277,18 +300,17 @@ class Objective:
             return torch.zeros_like(value).index_add_(0, rows, x.mul_(times))
 
         size = self.slices[1]
-        value += total(rises.value - counts.y * rho)
+        value += total(rises.value)
         gradient[:, size] += total(rises.first)[:, None] * unit[:, 0]
         hessian[:, size, size] += total(rises.second)[:, None, None] * (unit @ unit.mT)
 
     @cached_property
-    def _sum_of_counts(self) -> Tensor:
-        """Weighted sum of each gene's counts times their logarithms, by which terms grow."""
+    def _size_of_counts(self) -> Tensor:
+        """About how large each gene's terms are for its counts, whose roundings add in squares."""
         counts = self.block.counts
-        weights = self._weights_of_counts()
-        terms = weights * counts.y * (1 + counts.log_y.abs())
-        total = self.weights.new_zeros(self.block.n_genes)
-        return total.index_add_(0, self.block.rows, terms)
+        terms = (counts.y * (1 + counts.log_y.abs())).square_().mul_(self._weights_of_counts())
+        squares = self.weights.new_zeros(self.block.n_genes)
+        return squares.index_add_(0, self.block.rows, terms).sqrt_()
 
     def _weights_of_counts(self) -> Tensor:
         weights = self.weights.index_select(0, self.block.cells)
@@ -312,6 +334,20 @@ class Objective:
             ).contiguous()
             for part, across in enumerate(self._across)
         ]
+
+
+def _first_in_runs(pointers: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+    """Bring the chosen of each run's entries to its front; also return where the others begin."""
+    before = torch.nn.functional.pad(chosen.cumsum(0), (1, 0))  # chosen ones, from the beginning
+    starts, stops = pointers[:, :-1], pointers[:, 1:]
+    middles = starts + before[stops] - before[starts]
+    lengths = (stops - starts).flatten()
+    run = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
+    start, middle = starts.flatten()[run], middles.flatten()[run]
+    place = torch.arange(len(chosen), device=lengths.device)
+    ahead = before[:-1] - before[start]
+    target = torch.where(chosen, start + ahead, middle + (place - start) - ahead)
+    return torch.empty_like(target).scatter_(0, target, place), middles
 
 
 def _take(counts: Counts, index: Tensor) -> Counts:

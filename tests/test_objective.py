@@ -150,7 +150,9 @@ def test_one_size_equals_the_general_path(family):
     wide = torch.cat([mean, *(torch.cat([o, torch.zeros_like(o)], 1) for o in others)], 1)
     a, b = known.evaluate(theta, all_genes(known)), general.evaluate(wide, all_genes(known))
     keep = [0, 1, 2, 4][: known.n_params]
-    assert_same(a[:3], (b.value, b.gradient[:, keep], b.hessian[:, keep][:, :, keep]))
+    # Where sizes differ by cell, what small counts add through them comes from a table.
+    expected = b.value, b.gradient[:, keep], b.hessian[:, keep][:, :, keep]
+    assert_same(a[:3], expected, rtol=1e-9, atol=1e-7)
 
 
 @pytest.mark.parametrize("name", ["one size", "size regressed", "inflated", "all regressed"])

@@ -1,0 +1,56 @@
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose
+
+from sc_glm.family import NegBinFamily, positive_counts, rise
+from sc_glm.rises import LARGEST_COUNT, RiseTable
+
+CPU = torch.device("cpu")
+RHO = np.concatenate(
+    [np.linspace(-24, 40, 1500), -24 + 0.5 * np.arange(62), [-300, -60, -30, 45, 60, 300]]
+)
+
+
+@pytest.fixture(scope="module")
+def both():
+    """Exact rises and those of the table, of all counts at all sizes."""
+    y = torch.arange(1.0, LARGEST_COUNT + 1).double().repeat_interleave(len(RHO))
+    rho = torch.from_numpy(np.tile(RHO, LARGEST_COUNT))
+    counts = positive_counts(y)
+    exact = rise(counts, rho, NegBinFamily().shape(counts, rho))
+    return exact, RiseTable.on(CPU).rise(y, rho)
+
+
+@pytest.mark.parametrize(
+    ("name", "relative", "absolute"),
+    [("value", 1e-12, 5e-11), ("first", 1e-9, 0), ("second", 1e-8, 2e-7)],
+)
+def test_table_is_near_the_exact_rises(both, name, relative, absolute):
+    """Also at the ends of intervals and far beyond the table."""
+    exact, table = (getattr(x, name) for x in both)
+    assert_allclose(table, exact, rtol=relative, atol=absolute)
+
+
+def test_derivatives_vanish_with_the_inverse_of_the_size(both):
+    """To full relative accuracy, or Poisson genes would seem to have a maximum elsewhere."""
+    exact, table = both
+    rho = np.tile(RHO, LARGEST_COUNT)
+    y = np.repeat(np.arange(1, LARGEST_COUNT + 1), len(RHO))
+    large = (rho > 10) & (y > 1)
+    assert_allclose(table.second[large], exact.second[large], rtol=1e-9, atol=1e-13)
+
+
+def test_a_count_adds_alike_wherever_it_stands():
+    y = torch.from_numpy(np.random.default_rng(0).integers(1, LARGEST_COUNT + 1, 1000) * 1.0)
+    rho = torch.linspace(-30, 50, 1000, dtype=torch.float64)
+    table = RiseTable.on(CPU)
+    together = table.rise(y, rho)
+    for start, stop in ((0, 1), (3, 10), (17, 1000)):
+        apart = table.rise(y[start:stop].clone(), rho[start:stop].clone())
+        for a, b in zip(apart, together, strict=True):
+            assert torch.equal(a, b[start:stop])
+
+
+def test_the_table_is_made_once():
+    assert RiseTable.on(CPU) is RiseTable.on(torch.device("cpu"))
