@@ -11,7 +11,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from sc_glm.family import NegBinFamily, Rise, positive_counts, rise
+from sc_glm.family import LARGEST_LOG_SIZE, NegBinFamily, Rise, positive_counts, rise
 
 LARGEST_COUNT = 64
 _LOWEST = -24.0  # of the log size, below which the function is linear
@@ -82,5 +82,5 @@ class RiseTable:
             value = torch.addcmul(coefficient, value, t)
         second = (first * bend).addcmul_(half_second.mul_(slope), slope, value=2)
         first *= slope
-        value.addcmul_(1 - y, rho - inside)
+        value.addcmul_(1 - y, rho.clamp_min(-LARGEST_LOG_SIZE) - inside)
         return Rise(value, first.add_(y), second)

@@ -20,7 +20,10 @@ from sc_glm.problem import Problem
 from sc_glm.solver import Solution, maximize
 
 _LOOSE = 1e-3  # tolerance of a stage that only leads to the next
-_MANY_CELLS = 4_000  # from which on starts are told apart on groups of similar cells
+# Numbers of cells from which on starts are told apart on groups of similar cells. The edges of a
+# zero inflation are sharp, and ask for more of them.
+_MANY_CELLS = 1_000
+_MANY_CELLS_INFLATED = 4_000
 _COARSE = 1_024  # such groups
 _CLOSE = 1.0  # log-likelihood by which the better of two maxima may be the worse one on groups
 _APART = 0.1  # distance of two maxima, in units of the predictors
@@ -64,20 +67,28 @@ def search(problem: Problem, objective: Objective, *, max_iter: int, tol: float)
     silence = starts.silence(problem)
     if problem.is_simple:
         return maximize(objective, _plain_start(problem, silence), max_iter=max_iter, tol=tol)
-    if problem.counts.shape[1] < _MANY_CELLS:
+    many = _MANY_CELLS if len(problem.bases) == 2 else _MANY_CELLS_INFLATED
+    if problem.counts.shape[1] < many:
         ends = _explore(problem, objective.block, silence, max_iter=max_iter)
         return maximize(objective, ends.theta, max_iter=max_iter, tol=tol)
     coarse = problem.coarse(_COARSE)
     ends = _explore(coarse, coarse.block(), silence, max_iter=max_iter)
     solution = maximize(objective, ends.theta, max_iter=max_iter, tol=tol)
+
+    def try_too(genes: Tensor, start: Tensor) -> None:
+        beat = solution.value[genes]
+        other = maximize(objective, start, max_iter=max_iter, tol=tol, genes=genes, beat=beat)
+        higher = other.value > beat
+        solution.put(genes[higher], other.rows(higher))
+
     close = torch.nonzero(ends.value - ends.other_value < _CLOSE)[:, 0]
     if len(close):
-        beat = solution.value[close]
-        others = maximize(
-            objective, ends.other[close], max_iter=max_iter, tol=tol, genes=close, beat=beat
-        )
-        higher = others.value > beat
-        solution.put(close[higher], others.rows(higher))
+        try_too(close, ends.other[close])
+    # All cells tell more than groups of them: a start that loses was none of all cells.
+    lost = torch.nonzero(solution.value < ends.value - _CLOSE)[:, 0]
+    if len(lost):
+        some = problem.some(lost)
+        try_too(lost, _explore(some, some.block(), silence[lost], max_iter=max_iter).theta)
     return solution
 
 

@@ -14,13 +14,13 @@ from torch import Tensor
 from sc_glm import rowwise
 from sc_glm.objective import Evaluation, Objective
 
-_FIRST_RADIUS = 2.0
+_FIRST_RADIUS = 5.0
 _LARGEST_RADIUS = 1e4
 _ACCEPT = 1e-4
 _FIRM = 1e3
 _BISECTIONS = 14  # a radius need not be met to more digits
 _LONGEST_STRIDE = 16.0
-_HOPE = 30.0  # times the promised gain that a run may still rise: it is promised step by step
+_HOPE = 10.0  # times the promised gain that a run may still rise: it is promised step by step
 
 
 @dataclass

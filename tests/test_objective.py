@@ -346,3 +346,14 @@ def test_single_precision_follows():
     at = single.evaluate(theta.float(), all_genes(double))
     assert {x.dtype for x in at} == {torch.float32}
     assert_same(at, double.evaluate(theta, all_genes(double)), rtol=1e-4, atol=1e-2)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_no_count_is_likelier_than_certain(name):
+    """Whatever the coefficients; searches try steep ones."""
+    family, designs = MODELS[name]
+    objective = make(family, designs, y=np.floor(Y))
+    for scale in (1.0, 30.0, 1e3, 1e5):
+        at = objective.evaluate(scale * points(objective), all_genes(objective))
+        assert at.value.isfinite().all()
+        assert (at.value <= 0).all()
