@@ -25,8 +25,10 @@ _LOOSE = 1e-3  # tolerance of a stage that only leads to the next
 _MANY_CELLS = 1_000
 _MANY_CELLS_INFLATED = 4_000
 _COARSE = 1_024  # such groups
-_CLOSE = 1.0  # log-likelihood by which the better of two maxima may be the worse one on groups
-_APART = 0.1  # distance of two maxima, in units of the predictors
+# Log-likelihood by which the better of two maxima may be the worse one on groups, and from which on
+# they are two: coefficients do not tell, as they drift where the likelihood is flat.
+_CLOSE = 2.0
+_APART = 0.02
 # Level and slope (per standard deviation, towards the counts) of the zero inflation at the starts
 # from a negative binomial with one size, from the mean of positive counts, and from a regressed
 # size; slopes of the size itself and of the mean. All found by greedy cover of the best of many
@@ -278,7 +280,7 @@ class _Hill:
             max_iter=min(self.max_iter, _TRIAL_ITER),
             tol=_LOOSE,
             genes=genes.repeat(len(starts)),
-            beat=best.value[genes].repeat(len(starts)),
+            beat=(best.value[genes] - _CLOSE).repeat(len(starts)),
         )
         for one in range(len(starts)):
             rows = slice(one * len(genes), (one + 1) * len(genes))
@@ -307,7 +309,7 @@ class _Ends:
 
     def offer(self, genes: Tensor, theta: Tensor, value: Tensor) -> None:
         """Take note of where further runs of some genes ended."""
-        apart = (theta - self.theta[genes]).norm(dim=1) > _APART
+        apart = (value - self.value[genes]).abs() > _APART
         higher = value > self.value[genes]
         dethroned = genes[higher & apart]
         self.other[dethroned] = self.theta[dethroned]
