@@ -8,7 +8,7 @@ from sc_glm.rises import LARGEST_COUNT, RiseTable
 
 CPU = torch.device("cpu")
 RHO = np.concatenate(
-    [np.linspace(-24, 40, 1500), -24 + 0.5 * np.arange(62), [-1e5, -300, -60, -30, 45, 60, 300, 1e5]]
+    [np.linspace(-24, 40, 1500), -24 + 0.5 * np.arange(62), [-1e5, -300, -60, -30, 60, 300, 1e5]]
 )
 
 
