@@ -14,7 +14,7 @@ from torch import Tensor
 from sc_glm import rowwise
 from sc_glm.objective import Evaluation, Objective
 
-_FIRST_RADIUS = 5.0
+_FIRST_RADIUS = 2.0
 _LARGEST_RADIUS = 1e4
 _ACCEPT = 1e-4
 _FIRM = 1e3
@@ -73,7 +73,7 @@ class _Model:
     """Quadratic models of a batch of genes in the eigenbasis of their negative Hessians.
 
     Curvature along which a step as long as the point itself gains less than the tolerance is
-    raised to a floor: a longer step would only drift.
+    raised to a floor: a longer step would only drift. So is one that rounding makes negative.
     """
 
     curvature: Tensor
@@ -81,12 +81,13 @@ class _Model:
     slope: Tensor
 
     @classmethod
-    def of(cls, at: Evaluation, floor: Tensor) -> "_Model":
+    def of(cls, at: Evaluation, floor: Tensor, noise: Tensor) -> "_Model":
         # A gene without a finite start is given up; its model must not stop the others.
         curvature, vectors = rowwise.eigh(torch.nan_to_num(-at.hessian, 0.0, 0.0, 0.0))
         rounding = torch.finfo(floor.dtype).eps * curvature.abs().amax(1)
         floor = torch.maximum(floor, rounding)
-        curvature = torch.where(curvature.abs() < floor[:, None], floor[:, None], curvature)
+        nil = (curvature > -torch.maximum(floor, noise)[:, None]) & (curvature < floor[:, None])
+        curvature = torch.where(nil, floor[:, None], curvature)
         slope = rowwise.apply(vectors.mT, at.gradient)
         return cls(curvature, vectors, slope)
 
@@ -173,7 +174,7 @@ def maximize(
     for iteration in range(max_iter):
         noise = 10 * eps * at.summed
         floor = (0.1 * noise).clamp_min(tol)
-        model = _Model.of(at, floor / (1 + theta.square().sum(1)))
+        model = _Model.of(at, floor / (1 + theta.square().sum(1)), noise)
         promised = model.newton_gain()
         lost = ~_is_finite(at)
         done = (promised <= floor) & ~lost
