@@ -34,12 +34,12 @@ class NegBinFamily(family.NegBinFamily):
         super().__init__()
         object.__setattr__(self, "flag", flag)
 
-    def positives(self, counts, predictors, shape):
-        if bool((counts.y == MARK).any()):
+    def tile(self, predictors, positives):
+        if bool((positives.y == MARK).any()):
             with contextlib.suppress(FileExistsError):
                 os.close(os.open(self.flag, os.O_CREAT | os.O_EXCL))
                 os.kill(os.getpid(), signal.SIGKILL)
-        return super().positives(counts, predictors, shape)
+        return super().tile(predictors, positives)
 
 
 @pytest.fixture(scope="module")
