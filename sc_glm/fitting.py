@@ -27,8 +27,8 @@ from sc_glm.family import Family
 # what the genes of a block share is computed once for all of them.
 _BLOCK_GENES = 256
 _BLOCK_COUNTS = 1_000_000
-# Where few rows stand for all cells, more genes make a pass hardly longer. Then the memory decides
-# that genes x rows, and their Hessians, take.
+# Where few rows stand for all cells, more genes make a pass hardly longer. What bounds them then is
+# the memory of arrays of genes x rows, and of their Hessians.
 _BLOCK_GENES_OF_ROWS = 2_048
 _BLOCK_COUNTS_OF_ROWS = 10_000_000
 _BLOCK_ROWS = 8_000_000
