@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -88,7 +89,9 @@ class Designs:
 
     def __sizeof__(self) -> int:
         """Return the size with all arrays: joblib's Dask backend sends what is large only once."""
-        arrays = [self.offset, self.weights]
+        arrays: list[NDArray[Any]] = [self.offset, self.weights]
+        if self.cells is not None:
+            arrays += [self.cells.rows, self.cells.weights]
         for part in self.parts.values():
             arrays += [part.U, part.penalty, part.to_coef]
         return object.__sizeof__(self) + sum(array.nbytes for array in arrays)

@@ -5,6 +5,7 @@ on how often each count occurs in each row, which is counted once, however many 
 """
 
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -17,7 +18,7 @@ _LARGEST_SHARE = 0.25  # of the cells: with more distinct rows, grouping gains l
 _SAMPLE = 4096  # cells by which a matrix of many cells is judged first
 _NEARLY_ALL = 0.99  # distinct rows of the sample, by which most rows of all cells are
 _LARGEST_KEY = 2**62
-_SIMILAR = 0.005  # standard deviation of a predictor among rows that are not told apart
+_SIMILAR = 0.005  # standard deviation, in each column, of rows that are not told apart
 _CHUNK = 2**17  # counts at a time, few enough to stay in cache
 _LARGEST_TABLE = 16  # places per count, from which on sorting the counts is as fast
 
@@ -53,35 +54,54 @@ def group_rows(X: NDArray[np.float64]) -> NDArray[np.intp] | None:
 
 
 def similar_rows(X: NDArray[np.float64], most: int) -> NDArray[np.intp]:
-    """Group rows that are near each other, by halving groups where they are widest.
+    """Group rows that are near each other.
+
+    Groups are halved, each at its mean in the column in which it is widest, until another round
+    could make too many of them or all are narrow.
 
     Parameters
     ----------
     X : ndarray of shape (n_cells, n_columns)
-        In units of which one is much.
+        Finite numbers, in units in which one is a large difference; at least one column.
     most : int
-        Number of groups, which is met but for a factor of two.
+        Number of groups that are not exceeded.
 
     Returns
     -------
     ndarray of int of shape (n_cells,)
-        Number of each cell's group.
+        Number of each cell's group, in the order in which they first occur.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> X = np.array([[0.0, 5], [1, 5], [0.001, 5], [3, 5], [1, 5]])
+    >>> similar_rows(X, most=8)
+    array([0, 1, 0, 2, 1])
+    >>> similar_rows(X, most=3)
+    array([0, 0, 0, 1, 0])
     """
-    rows, n_groups = np.zeros(len(X), dtype=np.intp), 1
+    groups, n_groups = np.zeros(len(X), dtype=np.intp), 1
     while 2 * n_groups <= most:
-        sizes = np.bincount(rows)
-        means = np.stack([np.bincount(rows, x) / sizes for x in X.T])
-        spread = np.stack(
-            [np.bincount(rows, (x - m[rows]) ** 2) / sizes for x, m in zip(X.T, means, strict=True)]
-        )
-        widest = spread.argmax(0)
-        if not (spread.max(0) > _SIMILAR**2).any():
+        groups, uniques = pd.factorize(2 * groups + _in_upper_half(X, groups))
+        if len(uniques) == n_groups:
             break
-        above = X[np.arange(len(X)), widest[rows]] > means[widest, np.arange(n_groups)][rows]
-        above &= (spread.max(0) > _SIMILAR**2)[rows]
-        rows, uniques = pd.factorize(2 * rows + above)
         n_groups = len(uniques)
-    return rows
+    return groups
+
+
+def _in_upper_half(X: NDArray[np.float64], groups: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """Tell which rows are above the mean of their group, in its widest column; none if narrow."""
+    sizes = np.bincount(groups)
+    means = np.stack([np.bincount(groups, x) / sizes for x in X.T])
+    variances = np.stack(
+        [
+            np.bincount(groups, (x - mean[groups]) ** 2) / sizes
+            for x, mean in zip(X.T, means, strict=True)
+        ]
+    )
+    widest = variances.argmax(0)
+    middle = np.where(variances.max(0) > _SIMILAR**2, means[widest, np.arange(len(sizes))], np.inf)
+    return X[np.arange(len(X)), widest[groups]] > middle[groups]
 
 
 def _distinct(X: NDArray[np.float64], most: int) -> NDArray[np.intp] | None:
@@ -202,22 +222,44 @@ class Tally:
 
     def of_genes(self, genes: NDArray[np.intp]) -> "Tally":
         """Return the tally of some of the genes."""
-        return self._of(self._places[genes], self.zeros[genes])
-
-    def of_rows(self, rows: NDArray[np.intp]) -> "Tally":
-        """Return the tally of some of the rows, in ascending order."""
-        return self._of(self._places[:, rows], self.zeros[:, rows])
-
-    @property
-    def _places(self) -> sp.csr_array:
-        """Where in ``counts`` each of them stands; SciPy would add up those of one gene and row."""
-        places = np.arange(self.counts.nnz)
-        return sp.csr_array((places, self.counts.indices, self.counts.indptr), self.counts.shape)
-
-    def _of(self, places: sp.csr_array, zeros: NDArray[np.float64]) -> "Tally":
+        # Where each count stands: SciPy would add up those of one gene and row.
+        places = sp.csr_array(
+            (np.arange(self.counts.nnz), self.counts.indices, self.counts.indptr),
+            shape=self.counts.shape,
+        )[genes]
         kept = places.data
         counts = sp.csr_array((self.counts.data[kept], places.indices, places.indptr), places.shape)
-        return Tally(counts, self.n_cells[kept], self.shares[kept], zeros)
+        return Tally(counts, self.n_cells[kept], self.shares[kept], self.zeros[genes])
+
+    def of_groups(self, groups: Cells) -> "Tally":
+        """Return the tally of groups of rows.
+
+        Parameters
+        ----------
+        groups : Cells
+            Group of each row, and its weight.
+        """
+        weights, where = groups.row_weights(), self.counts.indices
+        n_groups = len(weights)
+        occurrences = partial(
+            _occurrences,
+            np.diff(self.counts.indptr),
+            groups.rows[where].astype(np.int32),
+            self.counts.data,
+            n_rows=n_groups,
+        )
+        place, y, _, weight = occurrences(self.shares * groups.weights[where])
+        *_, n_cells = occurrences(self.n_cells.astype(np.float64))
+        gene, group = np.divmod(place, n_groups)
+        shape = (self.counts.shape[0], n_groups)
+        indptr = np.searchsorted(gene, np.arange(shape[0] + 1))
+        member = sp.csr_array((groups.weights, groups.rows, np.arange(len(groups.rows) + 1)))
+        return Tally(
+            sp.csr_array((y, group, indptr), shape=shape),
+            n_cells.astype(np.intp),
+            weight / weights[group],
+            np.asarray(self.zeros @ member) / weights,
+        )
 
 
 def _cuts(indptr: NDArray[np.integer]) -> list[int]:

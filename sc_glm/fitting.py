@@ -27,8 +27,8 @@ from sc_glm.family import Family
 # what the genes of a block share is computed once for all of them.
 _BLOCK_GENES = 256
 _BLOCK_COUNTS = 1_000_000
-# Where few rows stand for all cells, more genes make a pass hardly longer, while what there is for
-# each gene and row, and their Hessians, are no large arrays.
+# Where few rows stand for all cells, more genes make a pass hardly longer. What bounds them then is
+# the memory of arrays of genes x rows, and of their Hessians.
 _BLOCK_GENES_OF_ROWS = 2_048
 _BLOCK_COUNTS_OF_ROWS = 10_000_000
 _BLOCK_ROWS = 8_000_000
@@ -48,7 +48,7 @@ def fit_genes(
     *,
     batch_size: int | str,
     n_jobs: int | None,
-    start: dict[str, FloatArray] | None,
+    start: _Start,
     checkpoint_dir: str | os.PathLike[str] | None = None,
     progress: bool,
 ) -> GeneFits:
@@ -91,13 +91,15 @@ def fit_genes(
         checkpoint = Checkpoint.open(checkpoint_dir, family, counts, designs, settings, start=start)
         fits = checkpoint.read()
     workers = joblib.effective_n_jobs(n_jobs)  # type: ignore[arg-type]
-    share = max(1, math.ceil(counts.n_genes / (workers * _BLOCKS_OF_A_WORKER)))
+    share = counts.n_genes
+    if workers > 1:
+        share = math.ceil(counts.n_genes / (workers * _BLOCKS_OF_A_WORKER))
     model = family, designs, settings
     # Workers that share no memory with this process read their own genes, if there is a file.
     shared = workers == 1 or getattr(get_active_backend()[0], "supports_sharedmem", False)
     read_there = not (counts.in_memory or shared)
     groups = counts.groups(min(_GROUP_GENES, share) if read_there else counts.n_genes)
-    blocks = _blocks(counts, designs, batch_size, counts.n_genes if workers == 1 else share)
+    blocks = _blocks(counts, designs, batch_size, share)
     remaining = _remaining(fits, counts.n_genes, [*blocks, *groups])
     tasks = (_read_there if read_there else _read_here)(counts, groups, remaining, start, model)
     done = sum(len(fit.status) for fit in fits.values())
@@ -230,14 +232,14 @@ def _blocks(
 ) -> list[slice]:
     """Cut the genes into blocks; ``most_genes`` is for automatic ones."""
     if not isinstance(batch_size, str):
-        return stretches(np.zeros(counts.n_genes, int), 0, longest=int(batch_size))
-    most_counts, longest = _BLOCK_COUNTS, _BLOCK_GENES
-    if designs.cells is not None:
+        return stretches(counts.n_positive(), math.inf, longest=int(batch_size))
+    if designs.cells is None:
+        most_counts, longest = _BLOCK_COUNTS, min(_BLOCK_GENES, most_genes)
+    else:
         n_params = sum(design.to_coef.shape[1] for design in designs.parts.values())
         by_rows = _BLOCK_ROWS // len(designs.weights)
         by_hessians = _BLOCK_HESSIANS // max(1, n_params) ** 2
         most_counts = _BLOCK_COUNTS_OF_ROWS
-        longest = max(1, min(_BLOCK_GENES_OF_ROWS, by_rows, by_hessians))
-    longest = min(longest, most_genes)
+        longest = max(1, min(_BLOCK_GENES_OF_ROWS, by_rows, by_hessians, most_genes))
     shortest = min(_BLOCK_LEAST_GENES, longest)
     return stretches(counts.n_positive(), most_counts, longest=longest, shortest=shortest)

@@ -89,42 +89,36 @@ class Problem:
         """Whether it has one size per gene and no zero inflation: in practice, one maximum."""
         return len(self.bases) == 2 and self.bases[1].U.shape[1] <= 1
 
-    def sample(self, size: int) -> "Problem":
-        """Return the problem on about ``size`` cells, spread evenly."""
-        cells = np.unique(np.linspace(0, self.counts.shape[1] - 1, size).astype(np.intp))
-        index = torch.as_tensor(cells, device=self.offset.device)
-        tally = None if self.tally is None else self.tally.of_rows(cells)
-        return replace(
-            self,
-            counts=sp.csr_array(self.counts[:, cells]) if tally is None else tally.counts,
-            bases=[PartBasis(b.U[index], b.penalty) for b in self.bases],
-            offset=self.offset[index],
-            weights=self.weights[index],
-            tally=tally,
-        )
-
     def coarse(self, size: int) -> "Problem":
         """Return a likeness of the problem, in which similar cells have one predictor.
 
-        All counts are there, but there are at most ``size`` cells.
+        All counts are there, but at most ``size`` cells.
         """
-        weights = self.weights.cpu().numpy().astype(float)
-        everything = torch.cat([*(b.U for b in self.bases), self.offset[:, None]], 1)
-        cells = Cells(similar_rows(everything.cpu().numpy(), size), weights)
-        tally = Tally.of(self.counts, cells)
-        rows = torch.as_tensor(cells.rows, device=self.offset.device)
-        total = torch.as_tensor(cells.row_weights()).to(self.weights)
+        everything = torch.cat([*(basis.U for basis in self.bases), self.offset[:, None]], 1)
+        groups = Cells(
+            similar_rows(everything.double().cpu().numpy(), size),
+            self.weights.double().cpu().numpy(),
+        )
+        tally = (
+            Tally.of(self.counts, groups) if self.tally is None else self.tally.of_groups(groups)
+        )
+        first, group = (
+            torch.as_tensor(x, device=self.offset.device) for x in (groups.first(), groups.rows)
+        )
+        weights = torch.as_tensor(groups.row_weights()).to(self.weights)
+        shares = (self.weights / weights[group])[:, None]
 
         def mean(x: Tensor) -> Tensor:
-            by_row = x.new_zeros(len(total), x.shape[1])
-            return by_row.index_add_(0, rows, x * self.weights[:, None]) / total[:, None]
+            # By differences, so that what is equal in all cells is so to the last digit.
+            return x[first].index_add(0, group, shares * (x - x[first][group]))
 
+        exposures = (self.offset - self.offset[first][group]).exp()[:, None]
         return replace(
             self,
             counts=tally.counts,
-            bases=[PartBasis(mean(b.U), b.penalty) for b in self.bases],
-            offset=mean(self.offset.exp()[:, None])[:, 0].log(),
-            weights=total,
+            bases=[PartBasis(mean(basis.U), basis.penalty) for basis in self.bases],
+            offset=self.offset[first] + mean(exposures)[:, 0].log(),
+            weights=weights,
             tally=tally,
         )
 

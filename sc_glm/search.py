@@ -64,7 +64,7 @@ def search(problem: Problem, objective: Objective, *, max_iter: int, tol: float)
     Returns
     -------
     Solution
-        Of the last run, the one over all cells that started where the others led.
+        Of the last runs, those over all cells that started where the others led.
     """
     silence = starts.silence(problem)
     if problem.is_simple:

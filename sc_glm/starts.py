@@ -99,22 +99,14 @@ def edges(problem: Problem, basis: PartBasis, slope: float) -> list[Tensor]:
     """
     constant = problem.constant(basis)
     found = []
-    for direction, low, high in outermost(problem, basis):
+    for direction in _principal_directions(problem, basis):
+        at_counts = problem.at_counts(basis, direction)
+        low, high = (problem.by_gene(at_counts, how) for how in ("amin", "amax"))
         found += [
             slope * (direction - low[:, None] * constant),
             slope * (high[:, None] * constant - direction),
         ]
     return found
-
-
-def outermost(problem: Problem, basis: PartBasis) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Return each gene's principal directions, and where along them its outermost counts lie."""
-    ranges = []
-    for direction in _principal_directions(problem, basis):
-        at_counts = problem.at_counts(basis, direction)
-        low, high = (problem.by_gene(at_counts, how) for how in ("amin", "amax"))
-        ranges.append((direction, low, high))
-    return ranges
 
 
 def ascent(objective: Objective, theta: Tensor, part: int) -> Tensor:

@@ -17,12 +17,12 @@ from sc_glm import NegBinRegressor, family
 class NegBinFamily(family.NegBinFamily):
     """In name the original."""
 
-    def positives(self, counts, predictors, shape):
-        if (counts.y == y.max()).any():
+    def tile(self, predictors, positives):
+        if (positives.y == y.max()).any():
             (folder / f"waiting-{os.getpid()}").touch()
             while True:
                 time.sleep(0.02)
-        return super().positives(counts, predictors, shape)
+        return super().tile(predictors, positives)
 
 
 class Regressor(NegBinRegressor):

@@ -356,12 +356,15 @@ def test_a_fit_of_a_file_goes_on_with_another_budget(adata, backed, tmp_path, lo
     folder = tmp_path / "checkpoint"
     cells = backed(adata.X)
     model = pipeline(regressor=NegBinRegressor(checkpoint_dir=folder, batch_size=1))
-    scg.fit(cells, model, memory_budget=5000)
-    for gene, options in enumerate([{"memory_budget": 6000}, {}]):
+    size = StoredMatrix.of(cells.X, "X").n_bytes()
+    scg.fit(cells, model, memory_budget=size)
+    assert len(loaded) == 1  # all genes
+    for gene, budget in enumerate([2 * size // 3, 10 * size]):
         (folder / f"genes-{gene:06d}-{gene + 1:06d}.npz").unlink()
         loaded.clear()
-        again = scg.fit(cells, clone(model), **options)
-        assert len(loaded) == (1 if options else 0)
+        again = scg.fit(cells, clone(model), memory_budget=budget)
+        assert len(loaded) == (1 if budget < size else 0)  # one group of several; none
+        assert sum(loaded) < size
         assert_params(again.params_, model.params_)
 
 

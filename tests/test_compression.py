@@ -4,7 +4,7 @@ import scipy.sparse as sp
 from numpy.testing import assert_allclose, assert_array_equal
 
 from sc_glm import compression
-from sc_glm.compression import Cells, Tally, group_rows
+from sc_glm.compression import Cells, Tally, group_rows, similar_rows
 
 N_CELLS, N_ROWS = 60, 4
 RNG = np.random.default_rng(17)
@@ -84,6 +84,73 @@ def test_a_continuous_column_is_seen_in_a_sample(monkeypatch):
     assert group_rows(X) is None
     assert len(looked_at) == 1
     assert looked_at[0] < 5000
+
+
+# Similar rows
+
+
+CLOUD = RNG.normal(size=(2000, 3))
+
+
+@pytest.mark.parametrize("most", [1, 2, 7, 100, 1024])
+def test_every_cell_has_one_of_at_most_so_many_groups(most):
+    before = CLOUD.copy()
+    groups = similar_rows(CLOUD, most)
+    assert groups.shape == (len(CLOUD),)
+    n_groups = len(np.unique(groups))
+    assert_array_equal(np.unique(groups), np.arange(n_groups))
+    assert most / 4 < n_groups <= most
+    assert_array_equal(CLOUD, before)
+    assert_array_equal(similar_rows(CLOUD, most), groups)
+
+
+def test_groups_are_much_narrower_than_all_cells():
+    groups = similar_rows(CLOUD, 1024)
+    sizes = np.bincount(groups)
+    for x in CLOUD.T:
+        within = x - (np.bincount(groups, x) / sizes)[groups]
+        assert within.std() < 0.15 * x.std()
+
+
+def test_a_column_is_cut_as_often_as_it_is_wide():
+    wide, narrow = RNG.uniform(0, 8, 500), RNG.uniform(0, 1, 500)
+    groups = similar_rows(np.c_[narrow, wide], 8)
+    ranges = [(np.ptp(wide[groups == g]), np.ptp(narrow[groups == g])) for g in range(8)]
+    assert np.max(ranges, axis=0)[0] < 2
+    assert np.min(ranges, axis=0)[1] > 0.8
+
+
+def test_equal_rows_are_in_one_group():
+    X = levels(5000, 40, 30)
+    distinct = group_rows(X)
+    assert distinct.max() > 1000
+    pairs = np.unique(np.c_[distinct, similar_rows(X, 64)], axis=0)
+    assert_array_equal(pairs[:, 0], np.arange(distinct.max() + 1))
+
+
+def test_few_distinct_rows_are_their_own_groups_however_many_there_may_be():
+    X = np.c_[np.eye(3)[RNG.integers(0, 3, 200)], RNG.integers(0, 4, 200)]
+    assert_array_equal(similar_rows(X, 10**9), group_rows(X))
+
+
+@pytest.mark.parametrize(
+    "X",
+    [
+        np.ones((50, 2)),
+        np.c_[np.full(50, 0.1), np.full(50, 1e15 + 0.3)],
+        0.001 * RNG.uniform(size=(50, 2)),
+    ],
+    ids=["equal", "equal but for rounding", "all but equal"],
+)
+def test_rows_that_are_all_but_equal_are_one_group(X):
+    assert_array_equal(similar_rows(X, 10**9), np.zeros(len(X)))
+
+
+def test_a_row_far_from_all_others_is_alone():
+    X = CLOUD.copy()
+    X[17, 1] = 100
+    groups = similar_rows(X, 256)
+    assert_array_equal(np.flatnonzero(groups == groups[17]), [17])
 
 
 def test_first_cells_and_summed_weights_of_rows():
@@ -188,7 +255,7 @@ def test_the_counts_are_left_as_they_are():
     before = [x.copy() for x in (counts.data, counts.indices, counts.indptr)]
     tally = Tally.of(counts, cells)
     tally.of_genes(np.array([0]))
-    tally.of_rows(np.array([1]))
+    tally.of_groups(Cells(np.zeros(N_ROWS, int), np.ones(N_ROWS)))
     for x, copy in zip((counts.data, counts.indices, counts.indptr), before, strict=True):
         assert_array_equal(x, copy)
     assert_array_equal(cells.rows, ROWS)
@@ -201,7 +268,18 @@ def test_the_tally_of_some_genes(genes):
     assert_identical(tally_of(Y).of_genes(np.array(genes)), tally_of(Y[:, genes]))
 
 
-def test_the_tally_of_some_rows():
-    kept = np.isin(ROWS, [1, 3])
-    some = tally_of(Y).of_rows(np.array([1, 3]))
-    assert_identical(some, tally_of(Y[kept], WEIGHTS[kept], ROWS[kept] // 2))
+@pytest.mark.parametrize("y", [Y, FRACTIONS, 1e15 * Y, 0 * Y], ids=["small", "half", "huge", "no"])
+def test_the_tally_of_groups_of_rows_is_that_of_their_cells(y):
+    groups = np.array([1, 0, 1, 2])
+    rows = tally_of(y)
+    found = rows.of_groups(Cells(groups, Cells(ROWS, WEIGHTS).row_weights()))
+    wanted = tally_of(y, rows=groups[ROWS])
+    assert_array_equal(found.counts.indptr, wanted.counts.indptr)
+    assert_array_equal(found.counts.indices, wanted.counts.indices)
+    assert_array_equal(found.counts.data, wanted.counts.data)
+    assert_array_equal(found.n_cells, wanted.n_cells)
+    assert found.n_cells.dtype == wanted.n_cells.dtype
+    assert_allclose(found.shares, wanted.shares, rtol=1e-12)
+    assert_allclose(found.zeros, wanted.zeros, rtol=1e-12)
+    # Without a zero in any of a group's rows there is no share of them, not even one of rounding.
+    assert_array_equal(found.zeros == 0, wanted.zeros == 0)

@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import sys
+from dataclasses import replace
 
 import anndata
 import cloudpickle
@@ -19,6 +20,7 @@ from pandas.testing import assert_frame_equal
 from sc_glm import FormulaTransformer, NegBinRegressor, family, make_pipeline
 from sc_glm import adata as scg
 from sc_glm.block import Designs
+from sc_glm.compression import Cells
 from sc_glm.datasets import make_counts
 from sc_glm.design import PartDesign
 
@@ -34,12 +36,12 @@ class NegBinFamily(family.NegBinFamily):
         super().__init__()
         object.__setattr__(self, "flag", flag)
 
-    def positives(self, counts, predictors, shape):
-        if bool((counts.y == MARK).any()):
+    def tile(self, predictors, positives):
+        if bool((positives.y == MARK).any()):
             with contextlib.suppress(FileExistsError):
                 os.close(os.open(self.flag, os.O_CREAT | os.O_EXCL))
                 os.kill(os.getpid(), signal.SIGKILL)
-        return super().positives(counts, predictors, shape)
+        return super().tile(predictors, positives)
 
 
 @pytest.fixture(scope="module")
@@ -123,3 +125,5 @@ def test_designs_are_large_enough_to_be_sent_once():
     design = PartDesign.of(np.ones((1000, 1)))
     designs = Designs({"mean": design}, np.zeros(1000), np.ones(1000))
     assert sizeof(designs) >= 3 * 1000 * 8
+    cells = Cells(np.zeros(50_000, dtype=np.intp), np.ones(50_000))
+    assert sizeof(replace(designs, cells=cells)) >= 2 * 50_000 * 8

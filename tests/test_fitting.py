@@ -584,8 +584,12 @@ class LongFit:
             path.unlink()
         self.process.stdin.write("fit\n")
         self.process.stdin.flush()
-        wait_until(lambda: len(self.blocks()) == 2 and len(self.waiting()) == self.n_jobs)
+        wait_until(self._is_stuck)
         return self.waiting()
+
+    def _is_stuck(self):
+        assert len(self.blocks()) <= 2, "genes were fitted that should wait"
+        return len(self.blocks()) == 2 and len(self.waiting()) == self.n_jobs
 
     def waiting(self):
         return [int(path.name.split("-")[1]) for path in self.folder.glob("waiting-*")]

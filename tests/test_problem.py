@@ -3,6 +3,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy.special import logsumexp
 
 from sc_glm import problem as module
 from sc_glm.family import NegBinFamily, ZINBFamily
@@ -152,30 +153,6 @@ def test_the_range_of_no_genes(given):
 # Part of a problem
 
 
-def test_a_sample_is_spread_evenly_and_keeps_rows_together():
-    y = RNG.poisson(2, size=(N_CELLS, 2))
-    y[:, 1] = np.arange(N_CELLS)
-    whole = problem_of(NegBinFamily(), y, LINE, ONE, offset=OFFSET, weights=WEIGHTS)
-    some = whole.sample(50)
-    cells = some.counts.toarray()[1].astype(int)
-    assert len(cells) == 50
-    assert cells[0] == 0
-    assert cells[-1] == N_CELLS - 1
-    assert set(np.diff(cells)) == {10, 11}
-    assert_array_equal(some.counts.toarray()[0], y[cells, 0])
-    assert_array_equal(some.offset, OFFSET[cells])
-    assert_array_equal(some.weights, WEIGHTS[cells])
-    for ours, theirs in zip(some.bases, whole.bases, strict=True):
-        assert_array_equal(ours.U, theirs.U[cells])
-        assert ours.penalty is theirs.penalty
-
-
-def test_a_sample_larger_than_the_whole_is_the_whole(given):
-    again = given.sample(3 * N_CELLS)
-    assert_array_equal(again.counts.toarray(), Y.T)
-    assert_array_equal(again.weights, WEIGHTS)
-
-
 def test_some_genes_in_the_order_asked_for(given):
     asked = torch.tensor([4, 0, 2])
     given.cells, given.genes, given.n_positive  # noqa: B018  # computed already for all genes
@@ -246,19 +223,6 @@ def test_values_at_the_counts_of_cells_that_are_alike(both):
         assert_allclose(ours, theirs, atol=1e-12)
 
 
-def test_a_sample_of_cells_that_are_alike_has_all_of_each(both):
-    _, few = both
-    some = few.sample(10)
-    assert some.counts.shape == (6, 10)
-    kept = np.unique(np.linspace(0, few.counts.shape[1] - 1, 10).astype(int))
-    cells = np.isin(np.unique(ROWS, return_inverse=True)[1], kept)
-    assert_array_equal(some.n_positive, np.count_nonzero(Y[cells], axis=0))
-    assert_allclose(some.weights.sum(), WEIGHTS[cells].sum())
-    total = some.sum(some.counts.data, torch.ones(10, dtype=torch.float64))
-    assert_allclose(total, WEIGHTS[cells] @ Y[cells], rtol=1e-12)
-    assert_allclose(some.block().shares.zeros, few.block().shares.zeros[:, kept])
-
-
 @pytest.mark.parametrize("genes", [[0, 1, 2, 3, 4, 5], [4, 0]])
 def test_the_likelihood_of_cells_that_are_alike(both, genes):
     theta = torch.cat([points(both[0], part) for part in range(3)], 1)[genes]
@@ -267,3 +231,76 @@ def test_the_likelihood_of_cells_that_are_alike(both, genes):
     ends = [p.objective(p.block(), p.family, p.bases).evaluate(theta, index) for p in both]
     for each, few in zip(*ends, strict=True):
         assert_allclose(few, each, rtol=1e-10, atol=1e-8)
+
+
+# Groups of similar cells
+
+
+@pytest.mark.parametrize("size", [1, 20, 100])
+def test_a_coarse_problem_has_all_counts_and_weights_in_few_cells(given, size):
+    coarse = given.coarse(size)
+    n_cells = coarse.counts.shape[1]
+    assert size / 4 < n_cells <= size
+    assert_array_equal(coarse.n_positive, given.n_positive)
+    assert_allclose(coarse.weights.sum(), WEIGHTS.sum(), rtol=1e-12)
+    totals = [p.sum(p.counts.data, torch.ones_like(p.weights)) for p in (coarse, given)]
+    assert_allclose(*totals, rtol=1e-12)
+    for ours, theirs in zip(coarse.bases, given.bases, strict=True):
+        assert ours.U.shape == (n_cells, theirs.U.shape[1])
+        assert_allclose(coarse.weights @ ours.U, given.weights @ theirs.U, atol=1e-10)
+        assert ours.penalty is theirs.penalty
+    assert_allclose(
+        coarse.weights @ coarse.offset.exp(), given.weights @ given.offset.exp(), rtol=1e-12
+    )
+    assert torch.equal(given.weights, torch.from_numpy(WEIGHTS))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_what_is_equal_in_all_cells_is_so_in_groups_to_the_last_digit(dtype):
+    """A size that all cells share is evaluated once for all, if it is seen to be one."""
+    options = {"offset": np.full(N_CELLS, 0.1), "weights": WEIGHTS, "dtype": dtype}
+    given = problem_of(NegBinFamily(), Y, CURVE, ONE, **options)
+    coarse = given.coarse(64)
+    assert coarse.offset.dtype == dtype
+    assert torch.equal(coarse.offset, given.offset[:1].expand_as(coarse.offset))
+    assert torch.equal(coarse.bases[1].U, given.bases[1].U[: len(coarse.offset)])
+
+
+def test_exposures_of_any_size_are_averaged():
+    offset = np.repeat([-2000.0, 2000], N_CELLS // 2) + 0.01 * OFFSET
+    coarse = problem_of(NegBinFamily(), Y, ONE, ONE, offset=offset).coarse(2)
+    halves = offset.reshape(2, -1)
+    expected = logsumexp(halves, axis=1) - np.log(N_CELLS // 2)
+    assert_allclose(coarse.offset, expected, rtol=1e-12)
+
+
+LEVELS = np.random.default_rng(5).integers(0, 6, N_CELLS)
+
+
+def leveled():
+    designs = [np.eye(6)[LEVELS], np.c_[ONE, LEVELS], ONE]
+    return problem_of(ZINBFamily(), Y, *designs, offset=0.3 * LEVELS, weights=WEIGHTS)
+
+
+def assert_likelihood(a, b):
+    theta = torch.cat([points(a, part) for part in range(3)], 1)
+    ends = [p.objective(p.block(), p.family, p.bases) for p in (a, b)]
+    for x, y in zip(*(o.evaluate(theta, torch.arange(6)) for o in ends), strict=True):
+        assert_allclose(x, y, rtol=1e-9, atol=1e-8)
+
+
+def test_cells_of_few_kinds_lose_nothing_in_groups():
+    given = leveled()
+    coarse = given.coarse(1000)
+    assert coarse.counts.shape[1] == 6
+    assert_likelihood(coarse, given)
+
+
+@pytest.mark.parametrize("size", [1, 1000])
+def test_cells_that_are_alike_make_the_groups_of_each(size):
+    given = leveled()
+    few = alike(given, 2 * LEVELS + np.arange(N_CELLS) % 2)
+    ours, theirs = few.coarse(size), given.coarse(size)
+    assert ours.counts.shape == theirs.counts.shape
+    assert_array_equal(ours.n_positive, theirs.n_positive)
+    assert_likelihood(ours, theirs)

@@ -11,7 +11,6 @@ from sc_glm import NegBinRegressor, ZINBRegressor, search, starts
 from sc_glm.design import PartDesign
 from sc_glm.family import NegBinFamily, ZINBFamily
 from sc_glm.objective import Objective
-from sc_glm.problem import Problem
 from sc_glm.solver import maximize
 from tests.problems import CURVE, GROUP, LINE, N_CELLS, ONE, X, alike, problem_of, simulate
 
@@ -248,67 +247,93 @@ def test_a_silent_group_costs_few_passes(monkeypatch):
         passes.zero_()
 
 
-# The sample
+# Many cells
 
 
-@pytest.mark.parametrize(
-    ("family", "designs"),
-    [
-        (NegBinFamily(), (LINE, ONE)),
-        (NegBinFamily(), (LINE, LINE)),
-        (ZINBFamily(), (LINE, LINE, LINE)),
-    ],
-)
-def test_starts_from_a_sample_lead_to_the_same_maxima(monkeypatch, family, designs):
-    y = simulate(15, np.random.default_rng(6), lowest=0.0)
-    whole = solve(family, y, *designs).value
-    with monkeypatch.context() as patch:
-        patch.setattr(starts, "edges", lambda *_: [])
-        # A sample need not hold the outermost counts, and with them the maxima at an edge there.
-        inside = solve(family, y, *designs).value > whole - 1e-5
-    assert inside.sum() >= 13
-    monkeypatch.setattr(search, "_SAMPLE", 150)
-    gap = (solve(family, y, *designs).value - whole).abs()
-    # Of a gene's maxima that are all but equally high, either may be found.
-    assert (gap[inside] > 1e-5).sum() <= (len(designs) == 3), gap
-    assert gap.max() < 0.5
+@pytest.fixture
+def grouped(monkeypatch):
+    """Return a function from which on starts are told apart on so many groups of similar cells.
 
-
-def test_edges_that_a_sample_shows_or_hides_are_looked_at_in_all_cells(monkeypatch):
-    """In three genes only the sample's outermost zeros look like an edge, in three they are one."""
-    rng = np.random.default_rng(0)
-    y = rng.negative_binomial(3, 0.75, size=(N_CELLS, 6))
-    sampled = np.isin(np.arange(N_CELLS), np.linspace(0, N_CELLS - 1, 125).astype(int))
-    y[np.ix_(sampled & (X > 0.4), range(3))] = 0
-    y[np.ix_(X > 0.75, range(3, 6))] = 0
-    whole = solve(NegBinFamily(), y, LINE, LINE)
-    monkeypatch.setattr(search, "_SAMPLE", 125)
-    monkeypatch.setattr(search, "_ENOUGH_POSITIVES", 0)
-    assert_no_worse(solve(NegBinFamily(), y, LINE, LINE), whole)
-    nobody = torch.zeros(0, dtype=torch.long)
-    monkeypatch.setattr(search, "_look_beyond", lambda *_, **__: nobody)
-    assert (whole.value - solve(NegBinFamily(), y, LINE, LINE).value).max() > 10
-
-
-def test_genes_that_are_rare_in_the_sample_start_from_all_cells(monkeypatch):
-    y = simulate(6, np.random.default_rng(7), lowest=1.0)
-    y[:, 1] = 0
-    y[::40, 1] = 1 + np.arange(len(y[::40]))  # its cells escape a sample of every fourth or so
-    y[:, 4] = np.eye(N_CELLS)[13]
-    seen = []
+    What it returns fills with the numbers of cells on which they are.
+    """
+    explored = []
     explore = search._explore
 
     def spy(problem, *args, **options):
-        seen.append(problem.counts.shape)
+        explored.append(problem.counts.shape[1])
         return explore(problem, *args, **options)
 
-    monkeypatch.setattr(search, "_explore", spy)
+    def use(n_groups):
+        monkeypatch.setattr(search, "_explore", spy)
+        monkeypatch.setattr(search, "_MANY_CELLS", 0)
+        monkeypatch.setattr(search, "_COARSE", n_groups)
+        return explored
+
+    return use
+
+
+@pytest.mark.parametrize(
+    ("family", "designs", "missed"),
+    [
+        (NegBinFamily(), (CURVE, LINE), 0),
+        (NegBinFamily(), (GROUP, np.c_[GROUP, X]), 0),
+        (ZINBFamily(), (LINE, ONE, LINE), 0),
+        (ZINBFamily(), (LINE, LINE, LINE), 1),
+    ],
+)
+def test_groups_of_similar_cells_lead_to_the_same_maxima(grouped, family, designs, missed):
+    y = simulate(15, np.random.default_rng(6), lowest=0.0)
+    whole = solve(family, y, *designs).value
+    explored = grouped(64)
+    gap = solve(family, y, *designs).value - whole
+    assert explored
+    assert max(explored) <= 64
+    assert (gap < -1e-3).sum() <= missed, gap
+    assert gap.min() > -0.5
+
+
+def test_groups_follow_the_offset_and_the_weights(grouped):
+    rng = np.random.default_rng(10)
+    y = simulate(8, rng, lowest=0.0)
+    options = {"offset": rng.normal(size=N_CELLS), "weights": rng.uniform(0.1, 3, N_CELLS)}
+    whole = solve(ZINBFamily(), y, LINE, LINE, ONE, **options)
+    grouped(64)
+    assert_no_worse(solve(ZINBFamily(), y, LINE, LINE, ONE, **options), whole)
+
+
+def test_groups_do_not_hide_edges(grouped, monkeypatch):
+    """Beyond some cell there are no counts: maxima to which only that cell's place leads."""
+    y = np.random.default_rng(0).negative_binomial(3, 0.75, size=(N_CELLS, 6))
+    for gene, edge in enumerate((0.75, 0.8, 0.85)):
+        y[edge < X, gene] = 0
+        y[-edge > X, 3 + gene] = 0
     whole = solve(NegBinFamily(), y, LINE, LINE)
-    assert seen == [(6, N_CELLS)]
-    monkeypatch.setattr(search, "_SAMPLE", 125)
-    sampled = solve(NegBinFamily(), y, LINE, LINE)
-    assert seen[1:] == [(6, 125), (2, N_CELLS)]
-    assert_allclose(sampled.value, whole.value, atol=1e-5)
+    grouped(64)
+    assert_no_worse(solve(NegBinFamily(), y, LINE, LINE), whole)
+    monkeypatch.setattr(starts, "edges", lambda *_: [])
+    assert (whole.value - solve(NegBinFamily(), y, LINE, LINE).value).max() > 1
+
+
+def test_groups_do_not_hide_rare_counts(grouped):
+    y = simulate(6, np.random.default_rng(7), lowest=1.0)
+    y[:, 1] = 0
+    y[::40, 1] = 1 + np.arange(len(y[::40]))
+    y[:, 2] = 0
+    y[[20, 300], 2] = 5
+    y[:, 4] = np.eye(N_CELLS)[13]
+    whole = solve(NegBinFamily(), y, LINE, LINE)
+    grouped(64)
+    assert_allclose(solve(NegBinFamily(), y, LINE, LINE).value, whole.value, atol=1e-5)
+
+
+def test_the_better_of_two_maxima_may_be_the_worse_one_on_groups(grouped, monkeypatch):
+    y = simulate(30, np.random.default_rng(6), lowest=0.0)
+    whole = solve(ZINBFamily(), y, LINE, LINE, LINE).value
+    grouped(16)
+    gaps = [whole - solve(ZINBFamily(), y, LINE, LINE, LINE).value]
+    monkeypatch.setattr(search, "_CLOSE", 0.0)
+    gaps.append(whole - solve(ZINBFamily(), y, LINE, LINE, LINE).value)
+    assert (gaps[0] > 1e-3).sum() < (gaps[1] > 1e-3).sum()
 
 
 def both_ways(*designs):
@@ -327,29 +352,31 @@ def test_cells_that_are_alike_have_the_maxima_of_each(designs):
     assert_allclose(few.value, each.value, atol=1e-5)
 
 
-def test_a_sample_of_what_is_distinct_leads_to_the_same_maxima(monkeypatch):
-    _, few = both_ways(LINE, LINE)
+@pytest.mark.parametrize("designs", [(LINE, LINE), (LINE, ONE, LINE)])
+def test_groups_of_what_is_distinct_lead_to_the_same_maxima(grouped, designs):
+    _, few = both_ways(*designs)
     whole = solution_of(few)
-    sampled = []
-    sample = Problem.sample
-
-    def spy(problem, size):
-        sampled.append(problem.counts.shape)
-        return sample(problem, size)
-
-    monkeypatch.setattr(Problem, "sample", spy)
-    monkeypatch.setattr(search, "_SAMPLE", 40)
+    explored = grouped(40)
     assert_allclose(solution_of(few).value, whole.value, atol=1e-5)
-    assert sampled == [(12, 100)]
+    assert max(explored) <= 40
 
 
-def test_the_search_is_deterministic(monkeypatch, counts):
-    monkeypatch.setattr(search, "_SAMPLE", 100)
+@pytest.mark.parametrize("n_groups", [None, 100])
+def test_the_search_is_deterministic(grouped, counts, n_groups):
+    if n_groups:
+        grouped(n_groups)
     before = torch.get_rng_state()
     first, second = (solve(ZINBFamily(), counts[:, :6], LINE, LINE, LINE) for _ in range(2))
     assert torch.equal(first.theta, second.theta)
     assert torch.equal(first.n_iter, second.n_iter)
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_few_cells_are_explored_one_by_one(grouped, monkeypatch, counts):
+    explored = grouped(64)
+    monkeypatch.setattr(search, "_MANY_CELLS", N_CELLS + 1)
+    solve(NegBinFamily(), counts[:, :3], LINE, LINE)
+    assert explored == [N_CELLS]
 
 
 # Real data: totals of the best maxima known, from many random starts
