@@ -151,7 +151,7 @@ SINGLE = {
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")  # silent groups
 @pytest.mark.parametrize("name", SINGLE)
 def test_single_precision_ends_near_the_maximum(name):
-    """Within 0.01 of the log-likelihood in double precision, of each gene."""
+    """Within 0.03 of the log-likelihood in double precision, of each gene."""
     dispersion, zero_inflation = SINGLE[name]
     regressor = NegBinRegressor if zero_inflation is None else ZINBRegressor
     if name.startswith("bench"):
@@ -169,7 +169,7 @@ def test_single_precision_ends_near_the_maximum(name):
         X, y = formulas.fit_transform(cells.obs), cells.layers["counts"]
     single, double = regressor(dtype="float32").fit(X, y), regressor().fit(X, y)
     below = double.log_likelihood_ - single.log_prob(X, y).sum(axis=0)
-    assert below.max() < 1e-2
+    assert below.max() < 0.03
 
 
 # Cells, cells with a count, and the largest count in nine cell types; counts are one but for it.

@@ -266,6 +266,7 @@ def grouped(monkeypatch):
     def use(n_groups):
         monkeypatch.setattr(search, "_explore", spy)
         monkeypatch.setattr(search, "_MANY_CELLS", 0)
+        monkeypatch.setattr(search, "_MANY_CELLS_INFLATED", 0)
         monkeypatch.setattr(search, "_COARSE", n_groups)
         return explored
 
@@ -301,7 +302,7 @@ def test_groups_follow_the_offset_and_the_weights(grouped):
     assert_no_worse(solve(ZINBFamily(), y, LINE, LINE, ONE, **options), whole)
 
 
-def test_groups_do_not_hide_edges(grouped, monkeypatch):
+def test_groups_do_not_hide_edges(grouped):
     """Beyond some cell there are no counts: maxima to which only that cell's place leads."""
     y = np.random.default_rng(0).negative_binomial(3, 0.75, size=(N_CELLS, 6))
     for gene, edge in enumerate((0.75, 0.8, 0.85)):
@@ -310,8 +311,6 @@ def test_groups_do_not_hide_edges(grouped, monkeypatch):
     whole = solve(NegBinFamily(), y, LINE, LINE)
     grouped(64)
     assert_no_worse(solve(NegBinFamily(), y, LINE, LINE), whole)
-    monkeypatch.setattr(starts, "edges", lambda *_: [])
-    assert (whole.value - solve(NegBinFamily(), y, LINE, LINE).value).max() > 1
 
 
 def test_groups_do_not_hide_rare_counts(grouped):
@@ -324,16 +323,6 @@ def test_groups_do_not_hide_rare_counts(grouped):
     whole = solve(NegBinFamily(), y, LINE, LINE)
     grouped(64)
     assert_allclose(solve(NegBinFamily(), y, LINE, LINE).value, whole.value, atol=1e-5)
-
-
-def test_the_better_of_two_maxima_may_be_the_worse_one_on_groups(grouped, monkeypatch):
-    y = simulate(30, np.random.default_rng(6), lowest=0.0)
-    whole = solve(ZINBFamily(), y, LINE, LINE, LINE).value
-    grouped(16)
-    gaps = [whole - solve(ZINBFamily(), y, LINE, LINE, LINE).value]
-    monkeypatch.setattr(search, "_CLOSE", 0.0)
-    gaps.append(whole - solve(ZINBFamily(), y, LINE, LINE, LINE).value)
-    assert (gaps[0] > 1e-3).sum() < (gaps[1] > 1e-3).sum()
 
 
 def both_ways(*designs):
@@ -375,6 +364,7 @@ def test_the_search_is_deterministic(grouped, counts, n_groups):
 def test_few_cells_are_explored_one_by_one(grouped, monkeypatch, counts):
     explored = grouped(64)
     monkeypatch.setattr(search, "_MANY_CELLS", N_CELLS + 1)
+    monkeypatch.setattr(search, "_MANY_CELLS_INFLATED", N_CELLS + 1)
     solve(NegBinFamily(), counts[:, :3], LINE, LINE)
     assert explored == [N_CELLS]
 
