@@ -20,6 +20,7 @@ CORE = [
     "rowwise",
     "family",
     "objective",
+    "grouped",
     "solver",
     "compression",
     "problem",
@@ -48,7 +49,7 @@ ONLY_DOOR = {
     "anndata": "adata",
     "matplotlib": "plots",
 }
-TENSORS_ONLY = {"special", "rowwise", "family", "objective", "solver"}
+TENSORS_ONLY = {"special", "rowwise", "family", "objective", "grouped", "solver"}
 NO_TENSORS = {"validation", "state", "formula", "compression", "design", "counts", "status"}
 
 
