@@ -168,7 +168,7 @@ class Objective:
         self._weighted = [rowwise.pad_columns(basis.U * weights[:, None]) for basis in self.bases]
         self._weights = rowwise.pad_columns(weights[:, None])
         self._products: list[Tensor] | None = None
-        self._bounds = block.bounds
+        self._bounds = block.bounds  # of the bases' rows that a tile has
 
     def _ceiling(self) -> Tensor:
         """Return the largest predictor of each gene's mean, without the offset."""
