@@ -24,7 +24,7 @@ from sklearn.utils.validation import (
 )
 
 from sc_glm.block import Designs, GeneFits, Settings
-from sc_glm.compression import Cells, group_rows
+from sc_glm.compression import Cells, group_but_offset, group_rows
 from sc_glm.counts import CountMatrix, check_genes
 from sc_glm.design import INTERCEPT, FloatArray, Layout, PartDesign
 from sc_glm.distributions import NB, ZINB
@@ -164,12 +164,14 @@ class CountRegressor(StateMixin, RegressorMixin, BaseEstimator):  # type: ignore
         if len(present) < len(covariates):
             covariates, weights = covariates[present], weights[present]
             counts = counts[present]
-        offset, cells = layout.offset_of(covariates), None
+        offset, cells, groups = layout.offset_of(covariates), None, None
         rows = group_rows(covariates)
         if rows is not None:
             cells = Cells(rows, weights)
             first = cells.first()
             covariates, offset, weights = covariates[first], offset[first], cells.row_weights()
+        elif layout.offset is not None:
+            groups = group_but_offset(np.delete(covariates, layout.offset, 1), offset)
         designs = Designs(
             {
                 part: _part_design(matrix, weights, layout.columns[part], penalties[part])
@@ -178,6 +180,7 @@ class CountRegressor(StateMixin, RegressorMixin, BaseEstimator):  # type: ignore
             offset,
             weights,
             cells,
+            groups,
         )
         fits = fit_genes(
             self._family,

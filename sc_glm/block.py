@@ -15,6 +15,7 @@ from sc_glm import rowwise
 from sc_glm.compression import Cells, Tally
 from sc_glm.design import FloatArray, PartDesign
 from sc_glm.family import Family, NegBinFamily
+from sc_glm.grouped import Groups
 from sc_glm.objective import Objective, PartBasis
 from sc_glm.problem import Problem
 from sc_glm.search import search
@@ -79,19 +80,23 @@ class Designs:
     """What all genes share: the parts' designs, the offset and the weights of the cells.
 
     Where ``cells`` is given, each row of the designs stands for several cells, which are alike, and
-    has the sum of their weights.
+    has the sum of their weights. Where ``groups`` is, it has the number of each cell's group of
+    equal designs, which differ in the offset alone.
     """
 
     parts: dict[str, PartDesign]
     offset: FloatArray
     weights: FloatArray
     cells: Cells | None = None
+    groups: NDArray[np.intp] | None = None
 
     def __sizeof__(self) -> int:
         """Return the size with all arrays: joblib's Dask backend sends what is large only once."""
         arrays: list[NDArray[Any]] = [self.offset, self.weights]
         if self.cells is not None:
             arrays += [self.cells.rows, self.cells.weights]
+        if self.groups is not None:
+            arrays.append(self.groups)
         for part in self.parts.values():
             arrays += [part.U, part.penalty, part.to_coef]
         return object.__sizeof__(self) + sum(array.nbytes for array in arrays)
@@ -208,13 +213,19 @@ def problem_of(
         return torch.as_tensor(writable, dtype=settings.dtype, device=settings.device)
 
     tally = None if designs.cells is None else Tally.of(counts, designs.cells)
+    offset, weights = tensor(designs.offset), tensor(designs.weights)
+    groups = None
+    if designs.groups is not None:
+        numbers = torch.as_tensor(np.require(designs.groups, requirements="W"))
+        groups = Groups(numbers.to(settings.device), offset, weights)
     return Problem(
         family,
         counts.astype(np.float64) if tally is None else tally.counts,
         [PartBasis(tensor(d.U), tensor(d.penalty)) for d in designs.parts.values()],
-        tensor(designs.offset),
-        tensor(designs.weights),
+        offset,
+        weights,
         tally,
+        groups,
     )
 
 

@@ -18,6 +18,9 @@ _LARGEST_SHARE = 0.25  # of the cells: with more distinct rows, grouping gains l
 _SAMPLE = 4096  # cells by which a matrix of many cells is judged first
 _NEARLY_ALL = 0.99  # distinct rows of the sample, by which most rows of all cells are
 _LARGEST_KEY = 2**62
+_LEAST_CELLS = 20  # of a group whose offsets differ, from which on sums over it are worth a table
+_MOST_GROUPS = 512  # so that their tables stay small,
+_LONGEST_RANGE = 40.0  # as do those of such a range of offsets
 _SIMILAR = 0.005  # standard deviation, in each column, of rows that are not told apart
 _CHUNK = 2**17  # counts at a time, few enough to stay in cache
 _LARGEST_TABLE = 16  # places per count, from which on sorting the counts is as fast
@@ -51,6 +54,38 @@ def group_rows(X: NDArray[np.float64]) -> NDArray[np.intp] | None:
         if _distinct(X[sample], int(_NEARLY_ALL * _SAMPLE)) is None:
             return None
     return _distinct(X, int(_LARGEST_SHARE * n_cells))
+
+
+def group_but_offset(
+    X: NDArray[np.float64], offset: NDArray[np.float64]
+) -> NDArray[np.intp] | None:
+    """Tell which rows of a matrix are equal where cells have offsets of their own.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_cells, n_columns)
+        Finite numbers, without the offset.
+    offset : ndarray of shape (n_cells,)
+
+    Returns
+    -------
+    ndarray of int of shape (n_cells,), or None
+        As of :func:`group_rows`; None if the groups are too many or too small, or the offsets too
+        far apart, for sums over a group to be worth a table.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rows = group_but_offset(np.arange(100.0)[:, None] % 2, np.linspace(0, 1, 100))
+    >>> np.bincount(rows)
+    array([50, 50])
+    >>> group_but_offset(np.arange(100.0)[:, None] % 10, np.linspace(0, 1, 100)) is None
+    True
+    """
+    rows = group_rows(X)
+    if rows is None or np.ptp(offset) > _LONGEST_RANGE:
+        return None
+    return rows if rows.max() < min(_MOST_GROUPS, len(X) // _LEAST_CELLS) else None
 
 
 def similar_rows(X: NDArray[np.float64], most: int) -> NDArray[np.intp]:

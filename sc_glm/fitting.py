@@ -27,6 +27,8 @@ from sc_glm.family import Family
 # what the genes of a block share is computed once for all of them.
 _BLOCK_GENES = 256
 _BLOCK_COUNTS = 1_000_000
+# Where zeros are summed by groups of cells, a pass has little to do for each gene.
+_BLOCK_GENES_OF_GROUPS = 1_024
 # Where few rows stand for all cells, more genes make a pass hardly longer. What bounds them then is
 # the memory of arrays of genes x rows, and of their Hessians.
 _BLOCK_GENES_OF_ROWS = 2_048
@@ -233,13 +235,15 @@ def _blocks(
     """Cut the genes into blocks; ``most_genes`` is for automatic ones."""
     if not isinstance(batch_size, str):
         return stretches(counts.n_positive(), math.inf, longest=int(batch_size))
-    if designs.cells is None:
-        most_counts, longest = _BLOCK_COUNTS, min(_BLOCK_GENES, most_genes)
-    else:
-        n_params = sum(design.to_coef.shape[1] for design in designs.parts.values())
+    n_params = sum(design.to_coef.shape[1] for design in designs.parts.values())
+    by_hessians = _BLOCK_HESSIANS // max(1, n_params) ** 2
+    most_counts, longest = _BLOCK_COUNTS, _BLOCK_GENES
+    if designs.groups is not None:
+        longest = max(_BLOCK_GENES, min(_BLOCK_GENES_OF_GROUPS, by_hessians))
+    if designs.cells is not None:
         by_rows = _BLOCK_ROWS // len(designs.weights)
-        by_hessians = _BLOCK_HESSIANS // max(1, n_params) ** 2
         most_counts = _BLOCK_COUNTS_OF_ROWS
-        longest = max(1, min(_BLOCK_GENES_OF_ROWS, by_rows, by_hessians, most_genes))
+        longest = max(1, min(_BLOCK_GENES_OF_ROWS, by_rows, by_hessians))
+    longest = min(longest, most_genes)
     shortest = min(_BLOCK_LEAST_GENES, longest)
     return stretches(counts.n_positive(), most_counts, longest=longest, shortest=shortest)

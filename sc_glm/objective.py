@@ -107,7 +107,7 @@ class CountBlock:
         first, middle, last = (
             x[genes, tile] for x in (self.pointers, self.middles, self.pointers[:, 1:])
         )
-        entries, rows = _ranges(
+        entries, rows = ranges(
             torch.cat([first, middle]), torch.cat([middle - first, last - middle])
         )
         rows = rows % len(genes)
@@ -182,6 +182,7 @@ class Objective:
         self._weighted = [rowwise.pad_columns(basis.U * weights[:, None]) for basis in self.bases]
         self._weights = rowwise.pad_columns(weights[:, None])
         self._products: list[Tensor] | None = None
+        self._bounds = block.bounds  # of the bases' rows that a tile has
 
     def _ceiling(self) -> Tensor:
         """Return the largest predictor of each gene's mean, without the offset."""
@@ -202,7 +203,7 @@ class Objective:
         gradient = theta.new_zeros(n, self.n_params)
         hessian = theta.new_zeros(n, self.n_params, self.n_params)
         part_pairs = pairs(len(self.ranks))
-        for tile, (start, stop) in enumerate(pairwise(self.block.bounds)):
+        for tile, (start, stop) in enumerate(pairwise(self._bounds)):
             cells = slice(start, stop)
             products = self._tile_products(cells)
             step = rowwise.WIDTH * max(1, round(_TILE / (stop - start) / rowwise.WIDTH))
@@ -243,18 +244,13 @@ class Objective:
             )
             for a, b in pairs(len(self.ranks))
         ]
-        if len(self.block.bounds) == 2:  # one tile: they are the same in every pass
+        if len(self._bounds) == 2:  # one tile: they are the same in every pass
             self._products = products
         return products
 
     def _terms(self, theta: Tensor, genes: Tensor, tile: int) -> Terms:
-        predictors = self._predictors(theta, tile)
-        ceiling = self.ceiling[genes]
-        reached = bool((predictors[0].amax(1) > ceiling).any())
-        if reached:
-            beyond = (predictors[0] - ceiling[:, None]).clamp_min_(0.0)
-            predictors[0] -= beyond
-        cells = slice(*self.block.bounds[tile : tile + 2])
+        predictors, beyond = self._predictors(theta, genes, tile)
+        cells = slice(*self._bounds[tile : tile + 2])
         predictors[0] += self.offset[cells]
         entries, flat, n_known = self.block.entries(genes, tile)
         if self._constant[1]:
@@ -268,7 +264,7 @@ class Objective:
             at_counts = shares.positives.index_select(0, entries)
             positives = positives.shared(at_counts, shares.zeros[genes, cells])
         terms = self.family.tile(predictors, positives)
-        return _on_tangent(terms, beyond) if reached else terms
+        return terms if beyond is None else on_tangent(terms, beyond)
 
     def _rises(self, entries: Tensor, rho: Tensor, n_known: int) -> tuple[Tensor, Rise]:
         """Return counts, and what they add through the size, the first ``n_known`` by the table."""
@@ -289,7 +285,7 @@ class Objective:
         """Add what counts do through a size that all cells share: once for each distinct count."""
         indptr, distinct, _ = self.block.distinct
         starts = indptr[genes]
-        entries, rows = _ranges(starts, indptr[genes + 1] - starts)
+        entries, rows = ranges(starts, indptr[genes + 1] - starts)
         unit = self._across[1][:, :1]
         rho = rowwise.product(theta[:, self.slices[1]], unit)[:, 0].index_select(0, rows)
         counts = _take(distinct, entries)
@@ -324,16 +320,28 @@ class Objective:
         times = torch.zeros_like(distinct.y)
         return times.index_add_(0, position, self._weights_of_counts())
 
-    def _predictors(self, theta: Tensor, tile: int) -> list[Tensor]:
-        """Return each part's predictor without the offset; one column where it is constant."""
-        start, stop = self.block.bounds[tile : tile + 2]
-        return [
+    def _predictors(
+        self, theta: Tensor, genes: Tensor, tile: int
+    ) -> tuple[list[Tensor], Tensor | None]:
+        """Return each part's predictor without the offset; one column where it is constant.
+
+        The mean's is cut at its ceiling. Also returned is how far it was beyond, or None if it
+        nowhere was.
+        """
+        start, stop = self._bounds[tile : tile + 2]
+        predictors = [
             rowwise.product(
                 theta[:, self.slices[part]],
                 across[:, start : start + 1] if self._constant[part] else across[:, start:stop],
             ).contiguous()
             for part, across in enumerate(self._across)
         ]
+        ceiling = self.ceiling[genes]
+        if not (predictors[0].amax(1) > ceiling).any():
+            return predictors, None
+        beyond = (predictors[0] - ceiling[:, None]).clamp_min_(0.0)
+        predictors[0] -= beyond
+        return predictors, beyond
 
 
 def _first_in_runs(pointers: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
@@ -354,7 +362,7 @@ def _take(counts: Counts, index: Tensor) -> Counts:
     return Counts(*(x.index_select(0, index) for x in counts))
 
 
-def _on_tangent(terms: Terms, beyond: Tensor) -> Terms:
+def on_tangent(terms: Terms, beyond: Tensor) -> Terms:
     """Let the value go on along its tangent where the mean is beyond its ceiling.
 
     A plateau would have no way back. Where the likelihood hardly tells, neither does the tangent.
@@ -368,7 +376,7 @@ def _on_tangent(terms: Terms, beyond: Tensor) -> Terms:
     )
 
 
-def _ranges(starts: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+def ranges(starts: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
     """Concatenate ``range(start, start + length)``; also return each entry's range number."""
     numbers = torch.arange(lengths.numel(), device=lengths.device)
     rows = torch.repeat_interleave(numbers, lengths)

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from sc_glm import rowwise
 from sc_glm.compression import Cells, Tally, similar_rows
-from sc_glm.family import Family
+from sc_glm.family import Family, NegBinFamily
+from sc_glm.grouped import GroupedObjective, Groups
 from sc_glm.objective import CountBlock, Objective, PartBasis, Shares, tile_cells
 
 _ENTRIES = 4_000_000  # of a predictor at a time
@@ -36,6 +37,8 @@ class Problem:
     offset, weights : Tensor of shape (n_cells,)
     tally : Tally or None
         With the same ``counts``; None where no cell stands for several.
+    groups : Groups or None
+        Cells of equal designs, where there are few and no cell stands for several.
     """
 
     family: Family
@@ -44,10 +47,28 @@ class Problem:
     offset: Tensor
     weights: Tensor
     tally: Tally | None = None
+    groups: Groups | None = None
 
     def objective(self, block: CountBlock, family: Family, bases: Sequence[PartBasis]) -> Objective:
         """Return the objective of a model on these cells."""
-        return Objective(family, block, bases, self.offset, self.weights)
+        model = family, block, bases, self.offset, self.weights
+        if self.groups is None or not self._is_grouped(family, bases):
+            return Objective(*model)
+        return GroupedObjective(*model, groups=self.groups)
+
+    def _is_grouped(self, family: Family, bases: Sequence[PartBasis]) -> bool:
+        """Whether what zeros contribute is a function that all genes share."""
+        return (
+            family == NegBinFamily()
+            and bool((bases[1].U[:1] == bases[1].U).all())
+            and self.offset.dtype == torch.float64
+        )
+
+    def distinct(self, basis: PartBasis) -> tuple[Tensor, Tensor]:
+        """Return a basis's rows, those of equal cells once if such are known, and their weights."""
+        if self.groups is None:
+            return basis.U, self.weights
+        return basis.U[self.groups.first], self.groups.total
 
     def block(self) -> CountBlock:
         """Prepare the counts on the designs' device."""
@@ -120,6 +141,7 @@ class Problem:
             offset=self.offset[first] + mean(exposures)[:, 0].log(),
             weights=weights,
             tally=tally,
+            groups=None,
         )
 
     def some(self, genes: Tensor) -> "Problem":
@@ -165,6 +187,32 @@ class Problem:
             (at_counts, self.counts.indices, self.counts.indptr), shape=self.counts.shape
         )
         return torch.as_tensor(matrix @ values).to(over_cells)
+
+    def sum_of_distinct(self, over_rows: Tensor) -> Tensor:
+        """Weighted sum over a gene's cells with a positive count of what their rows have.
+
+        Parameters
+        ----------
+        over_rows : Tensor of shape (n_rows, k)
+            With the rows of :meth:`distinct`.
+
+        Returns
+        -------
+        Tensor of shape (n_genes, k)
+        """
+        if self._seen is None:
+            return self.sum(self.positive, over_rows)
+        return rowwise.product(self._seen, over_rows)
+
+    @cached_property
+    def _seen(self) -> Tensor | None:
+        """Weight of each gene's cells with a positive count, genes x groups."""
+        if self.groups is None:
+            return None
+        n_groups = len(self.groups)
+        weight = self.weights.new_zeros(self.counts.shape[0] * n_groups)
+        place = self.genes * n_groups + self.groups.numbers[self.cells]
+        return weight.index_add_(0, place, self.weights[self.cells]).view(-1, n_groups)
 
     @cached_property
     def cells(self) -> Tensor:

@@ -126,18 +126,18 @@ def silence(problem: Problem) -> Tensor:
     cell, the start goes down it far enough for the likelihood to be flat, instead of a unit at a
     time. Zero for all other genes.
     """
-    U, penalty = problem.bases[0]
+    U, weights = problem.distinct(problem.bases[0])
     step = U.new_zeros(problem.counts.shape[0], U.shape[1])
     total = _total(problem)
-    if penalty.any():
+    if problem.bases[0].penalty.any():
         return step
     curvature, vectors = rowwise.eigh(_second_moments(problem, problem.bases[0]))
     free = curvature < _UNSEEN * curvature[:, -1:]
     genes = torch.nonzero(free.any(1))[:, 0]
-    weighted = problem.weights[:, None] * U
+    weighted = weights[:, None] * U
     for some in torch.split(genes, max(1, _SILENCE_ENTRIES // U.numel())):
         basis = vectors[some] * free[some][:, None, :]
-        reach = (U @ basis).square().sum(2)  # genes x cells: how much each cell is free to move
+        reach = (U @ basis).square().sum(2)  # genes x rows: how much each is free to move
         target = -(reach > _UNSEEN).to(U.dtype)
         wish = rowwise.product(target, weighted) / problem.weights.sum()
         down = rowwise.apply(basis, rowwise.apply(basis.mT, wish))
@@ -170,10 +170,11 @@ def _towards_counts(problem: Problem, basis: PartBasis) -> Tensor:
 
 def _second_moments(problem: Problem, basis: PartBasis) -> Tensor:
     """Sum over each gene's cells with a positive count of the products of their coordinates."""
-    rank = basis.U.shape[1]
-    seen = basis.U.new_zeros(problem.counts.shape[0], rank, rank)
+    U, _ = problem.distinct(basis)
+    rank = U.shape[1]
+    seen = U.new_zeros(problem.counts.shape[0], rank, rank)
     for i in range(rank):  # a row at a time: cells x rank^2 may be more than memory holds
-        seen[:, i] = problem.sum(problem.positive, basis.U[:, i : i + 1] * basis.U)
+        seen[:, i] = problem.sum_of_distinct(U[:, i : i + 1] * U)
     return seen
 
 

@@ -21,6 +21,7 @@ CORE = [
     "family",
     "rises",
     "objective",
+    "grouped",
     "solver",
     "compression",
     "problem",
@@ -49,7 +50,7 @@ ONLY_DOOR = {
     "anndata": "adata",
     "matplotlib": "plots",
 }
-TENSORS_ONLY = {"special", "rowwise", "family", "rises", "objective", "solver"}
+TENSORS_ONLY = {"special", "rowwise", "family", "rises", "objective", "grouped", "solver"}
 NO_TENSORS = {"validation", "state", "formula", "compression", "design", "counts", "status"}
 
 

@@ -4,7 +4,7 @@ import scipy.sparse as sp
 from numpy.testing import assert_allclose, assert_array_equal
 
 from sc_glm import compression
-from sc_glm.compression import Cells, Tally, group_rows, similar_rows
+from sc_glm.compression import Cells, Tally, group_but_offset, group_rows, similar_rows
 
 N_CELLS, N_ROWS = 60, 4
 RNG = np.random.default_rng(17)
@@ -157,6 +157,30 @@ def test_first_cells_and_summed_weights_of_rows():
     cells = Cells(np.array([0, 1, 0, 2, 1, 0]), np.array([1.0, 2, 0.5, 4, 8, 16]))
     assert_array_equal(cells.first(), [0, 1, 3])
     assert_array_equal(cells.row_weights(), [17.5, 10, 4])
+
+
+@pytest.mark.parametrize(
+    ("n_groups", "group_cells", "spread", "pays"),
+    [
+        (3, compression._LEAST_CELLS, 1.0, True),
+        (3, compression._LEAST_CELLS - 1, 1.0, False),
+        (compression._MOST_GROUPS, compression._LEAST_CELLS, 1.0, True),
+        (compression._MOST_GROUPS + 1, compression._LEAST_CELLS, 1.0, False),
+        (3, 100, compression._LONGEST_RANGE, True),
+        (3, 100, compression._LONGEST_RANGE + 0.1, False),
+    ],
+)
+def test_groups_whose_offsets_differ_are_few_and_large(n_groups, group_cells, spread, pays):
+    X = np.tile(np.arange(float(n_groups)), group_cells)[:, None]
+    rows = group_but_offset(X, np.linspace(-7, spread - 7, len(X)))
+    if pays:
+        assert_array_equal(rows, X[:, 0])
+    else:
+        assert rows is None
+
+
+def test_no_groups_where_no_rows_are_equal():
+    assert group_but_offset(np.arange(200.0)[:, None], np.zeros(200)) is None
 
 
 # Counts of counts

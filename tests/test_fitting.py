@@ -124,6 +124,18 @@ def test_sizes_of_blocks(options, n_genes, n_positive, expected, monkeypatch):
     assert sizes(fitting._blocks(counts, NB[1], *options)) == expected
 
 
+def test_sizes_of_blocks_where_cells_are_in_groups(monkeypatch):
+    numbers = np.arange(N_CELLS) % 3
+    grouped = replace(designs(np.eye(3)[numbers], INTERCEPT), groups=numbers)
+    monkeypatch.setattr(CountMatrix, "n_positive", lambda _: np.full(3000, 10))
+    counts = CountMatrix.of(np.zeros((1, 3000)), n_cells=1)
+    longest = fitting._BLOCK_GENES_OF_GROUPS
+    assert sizes(fitting._blocks(counts, grouped, "auto", 3000)) == [longest, longest, 952]
+    assert sizes(fitting._blocks(counts, grouped, "auto", 600)) == [600] * 5
+    monkeypatch.setattr(fitting, "_BLOCK_HESSIANS", 4**2 * 700)
+    assert sizes(fitting._blocks(counts, grouped, "auto", 3000))[0] == 700
+
+
 def blocks_of_few_rows(monkeypatch, n_genes, n_positive, n_columns=3, most=10**6):
     """Return how many genes make a block where 12 rows stand for all cells."""
     groups = np.eye(n_columns)[np.arange(12) % n_columns]
