@@ -103,7 +103,7 @@ class Designs:
 
 
 @contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Keep torch to one thread: the operations on a tile are too small to share.
 
     And have the C library keep the memory of temporaries for the next ones. The GNU one gives
@@ -127,7 +127,7 @@ def fit_block(
     start: dict[str, FloatArray] | None,
 ) -> GeneFits:
     """Fit the genes of ``counts``, one per row, from a search or from given coefficients."""
-    with _one_thread(), torch.inference_mode():
+    with one_thread(), torch.inference_mode():
         problem = problem_of(family, counts, designs, settings)
         objective = problem.objective(problem.block(), family, problem.bases)
         if start is None:

@@ -134,7 +134,7 @@ def kernel(repeats, parts, n_regressed, *, n_cells=20_000, n_genes=64, n_columns
     """Time one pass of the objective: value, gradient and Hessian of a block of genes."""
     import torch  # noqa: PLC0415
 
-    from sc_glm.block import Designs, Settings, problem_of  # noqa: PLC0415
+    from sc_glm.block import Designs, Settings, one_thread, problem_of  # noqa: PLC0415
     from sc_glm.design import PartDesign  # noqa: PLC0415
     from sc_glm.family import NegBinFamily, ZINBFamily  # noqa: PLC0415
 
@@ -144,7 +144,7 @@ def kernel(repeats, parts, n_regressed, *, n_cells=20_000, n_genes=64, n_columns
     designs = {part: regressed if i < n_regressed else constant for i, part in enumerate(parts)}
     family = ZINBFamily() if "zero_inflation" in parts else NegBinFamily()
     settings = Settings(max_iter=1, tol=1.0, device=torch.device("cpu"), dtype=torch.float64)
-    with torch.inference_mode():
+    with one_thread(), torch.inference_mode():
         problem = problem_of(
             family,
             sp.csr_array(counts.T, dtype=float),
