@@ -95,13 +95,9 @@ def search(problem: Problem, objective: Objective, *, max_iter: int, tol: float)
 
 
 def _plain_start(problem: Problem, silence: Tensor) -> Tensor:
-    """Return each gene's moments, one size for all cells, and a little inflation."""
-    constant = _constant(problem)
+    """Return each gene's moments and one size for all cells."""
     moments = _silenced(starts.moments(problem), silence)
-    start = problem.lift(moments, [problem.bases[0], constant], problem.bases[:2])
-    for basis in problem.bases[2:]:
-        (start,) = _inflated(start, starts.slopes(problem, basis, _AT_NB[:1]))
-    return start
+    return problem.lift(moments, [problem.bases[0], _constant(problem)], problem.bases)
 
 
 def _explore(problem: Problem, block: CountBlock, silence: Tensor, *, max_iter: int) -> "_Ends":
