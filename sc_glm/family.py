@@ -111,22 +111,25 @@ class Rise(NamedTuple):
 
 
 class Positives(NamedTuple):
-    """Positive counts of a tile, and where they stand in it.
+    """Positive counts of a tile of genes x cells.
 
-    ``rise`` is None where it is summed elsewhere. An entry may stand for several cells; ``zeros``
-    is the share of them that have a count of zero, by default none where there is a positive count,
-    and ``y`` and ``rise`` are multiplied by theirs.
+    An entry of the tile may stand for several cells. Then counts and rises are multiplied by what
+    share of these has them, and summed.
+
+    Attributes
+    ----------
+    y : Tensor of shape (n_genes, n_cells)
+        Counts, those of zero, too.
+    rise : tuple of Tensor and Rise, or None
+        Where in the flattened tile there are positive counts, and what these add through the size;
+        None where that is summed elsewhere.
+    zeros : Tensor of shape (n_genes, n_cells), or None
+        Share of the cells that have a count of zero; by default none where there is a positive one.
     """
 
-    flat: Tensor
     y: Tensor
-    rise: Rise | None
+    rise: tuple[Tensor, Rise] | None
     zeros: Tensor | None = None
-
-    def shared(self, shares: Tensor, zeros: Tensor) -> "Positives":
-        """Return the same where entries stand for several cells, of which counts have shares."""
-        rise = self.rise and Rise(*(x * shares for x in self.rise))
-        return Positives(self.flat, self.y * shares, rise, zeros)
 
 
 class Family(Protocol):
@@ -216,9 +219,8 @@ class NegBinFamily:
     def tile(self, predictors: Sequence[Tensor], positives: Positives) -> Terms:
         """Return the terms of a tile of genes x cells, accurate as part of a sum over cells."""
         eta, rho = predictors
-        raw = _Raw.of(eta, rho, positives)
-        value = raw.r_log.neg()
-        value.view(-1).scatter_add_(0, positives.flat, raw.at_counts)
+        raw = _Raw.of(eta, rho, positives.y)
+        value = _add(raw.of_counts.add_(raw.log_zero), positives.rise, 0)
         return Terms(value, *_derivatives(raw, positives))
 
 
@@ -280,35 +282,35 @@ class ZINBFamily:
         probability ``1 - pi`` of no structural zero.
         """
         eta, rho, zeta = predictors
-        raw = _Raw.of(eta, rho, positives)
-        odds = zeta + raw.r_log  # logarithm of the odds that a zero is a structural one
-        if positives.zeros is None:
-            odds.view(-1).index_fill_(0, positives.flat, -torch.inf)
-        pi, not_pi, rest = _logistic_and_rest(zeta)
-        log_not_pi = rest.add_(zeta.clamp_min(0)).neg_()
-        c, not_c, rest = _logistic_and_rest(odds)
+        y, rises, zeros = positives
+        raw = _Raw.of(eta, rho, y)
+        # A positive count is no structural zero, not even to the last digit.
+        of_zeros = torch.where(y > 0, -torch.inf, zeta) if zeros is None else zeta
+        not_c, c = _logistic(raw.log_zero - of_zeros)  # c: that a zero is a structural one
         # Of the two reasons for a zero the likelier one: what is not taken cannot cancel
-        value = torch.where(odds > 0, zeta, raw.r_log.neg()).add_(rest)
-        v = c * not_c
-        if positives.zeros is not None:
-            value = torch.lerp(raw.r_log.neg(), value, positives.zeros)
-            not_c = torch.lerp(torch.ones_like(c), not_c, positives.zeros)
-            c, v = c.mul_(positives.zeros), v.mul_(positives.zeros)
-        value.view(-1).scatter_add_(0, positives.flat, raw.at_counts)
-        a, b = raw.r_m, raw.r_log - raw.r_m  # a zero's scores, with the other sign
-        va, vb = v * a, v * b
-        sampled = raw._replace(r_log=raw.r_log.mul_(not_c), r_m=not_c.mul_(raw.r_m))
+        value = torch.maximum(of_zeros, raw.log_zero).sub_(torch.maximum(c, not_c).log_())
+        minus_v = (c * not_c).neg_()
+        if zeros is not None:
+            value = torch.lerp(raw.log_zero, value, zeros)
+            not_c = torch.lerp(torch.ones_like(c), not_c, zeros)
+            c, minus_v = c.mul_(zeros), minus_v.mul_(zeros)
+        value = _add(value.add_(raw.of_counts), rises, 0)
+        a, b = raw.slope, raw.log_zero - raw.slope  # a zero's scores
+        sampled = raw._replace(log_zero=raw.log_zero.mul_(not_c), slope=not_c.mul_(a))
         (s_eta, s_rho), (h_ee, h_er, h_rr) = _derivatives(sampled, positives)
+        h_ez, h_rz = minus_v * a, minus_v * b
+        pi, not_pi = _logistic(zeta)
+        log_not_pi = torch.maximum(pi, not_pi).log_().sub_(zeta.clamp_min(0))
         return Terms(
             value.add_(log_not_pi),
-            (s_eta, s_rho, c - pi),
+            (s_eta, s_rho, c.sub_(pi)),
             (
-                h_ee.addcmul_(va, a),
-                h_er.addcmul_(va, b),
-                va,
-                h_rr.addcmul_(vb, b),
-                vb,
-                v.sub_(pi.mul_(not_pi)),
+                h_ee.addcmul_(h_ez, a, value=-1),
+                h_er.addcmul_(h_ez, b, value=-1),
+                h_ez,
+                h_rr.addcmul_(h_rz, b, value=-1),
+                h_rz,
+                minus_v.add_(pi.mul_(not_pi)).neg_(),
             ),
         )
 
@@ -328,42 +330,43 @@ def rise(counts: Counts, rho: Tensor, shape: Shape) -> Rise:
 class _Raw(NamedTuple):
     """What the terms of a tile are made of."""
 
-    r_log: Tensor  # r L
-    r_m: Tensor
+    log_zero: Tensor  # log-mass of a zero, -r L
+    slope: Tensor  # its derivative in the mean's predictor, -r m
     m: Tensor
-    at_counts: Tensor  # what positive counts add to the value,
-    y_rest: Tensor  # and to the score of the mean
+    of_counts: Tensor  # y (eta - rho - L)
 
     @classmethod
-    def of(cls, eta: Tensor, rho: Tensor, positives: Positives) -> "_Raw":
+    def of(cls, eta: Tensor, rho: Tensor, y: Tensor) -> "_Raw":
         """Prepare a tile; ``eta`` is overwritten."""
-        flat, y, rise, _ = positives
         r = size_of(rho)
-        at_counts = eta.view(-1).index_select(0, flat)
-        mu = eta.exp_()
+        mu = eta.exp()
+        log = (mu * r.reciprocal()).log1p_()
+        of_counts = eta.sub_(log).mul_(y)
         m = (mu + r).reciprocal_().mul_(mu)
-        log = mu.mul_(r.reciprocal()).log1p_()
-        at_counts.sub_(log.view(-1).index_select(0, flat)).mul_(y)
-        if rise is not None:
-            at_counts += rise.value
-        y_rest = (1 - m.view(-1).index_select(0, flat)).mul_(y)
-        return cls(log.mul_(r), m * r, m, at_counts, y_rest)
+        minus_r = r.neg_()
+        return cls(log.mul_(minus_r), m * minus_r, m, of_counts)
 
 
 def _derivatives(
     raw: _Raw, positives: Positives
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]:
-    """Return the negative binomial score and Hessian of a tile."""
-    s_eta = raw.r_m.neg()
-    s_eta.view(-1).scatter_add_(0, positives.flat, raw.y_rest)
-    h_er = s_eta * raw.m
-    s_rho = (raw.r_log + s_eta).neg_()
-    h_ee = (raw.r_m + h_er).neg_()
-    h_rr = (raw.r_m - raw.r_log).sub_(h_er)
-    if positives.rise is not None:
-        s_rho.view(-1).scatter_add_(0, positives.flat, positives.rise.first)
-        h_rr.view(-1).scatter_add_(0, positives.flat, positives.rise.second)
-    return (s_eta, s_rho), (h_ee, h_er, h_rr)
+    """Return the negative binomial score and Hessian of a tile; the slope is overwritten."""
+    log_zero, slope, m, _ = raw
+    y, rises, _ = positives
+    s_eta = (slope + y).addcmul_(y, m, value=-1)
+    h_er = s_eta * m
+    s_rho = log_zero - s_eta
+    h_rr = (log_zero - slope).sub_(h_er)
+    h_ee = slope.sub_(h_er)
+    return (s_eta, _add(s_rho, rises, 1)), (h_ee, h_er, _add(h_rr, rises, 2))
+
+
+def _add(tile: Tensor, rise: tuple[Tensor, Rise] | None, order: int) -> Tensor:
+    """Add a derivative of what counts add through the size to a tile."""
+    if rise is not None:
+        flat, rises = rise
+        tile.view(-1).scatter_add_(0, flat, rises[order])
+    return tile
 
 
 def _bounded(eta: Tensor) -> Tensor:
@@ -389,19 +392,6 @@ def _logistic(x: Tensor) -> tuple[Tensor, Tensor]:
     odds = x.neg().exp_().clamp_max_(1 / torch.finfo(x.dtype).tiny)
     value = (odds + 1).reciprocal_()
     return value, odds.mul_(value)
-
-
-def _logistic_and_rest(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the logistic function at ``x`` and ``-x``, and ``log(1 + exp(-|x|))``."""
-    e = x.abs().neg_().exp_()
-    large = (e + 1).reciprocal_()
-    small = e * large
-    positive = x >= 0
-    return (
-        torch.where(positive, large, small),
-        torch.where(positive, small, large),
-        e.log1p_(),
-    )
 
 
 def _reaches(x: Tensor, bound: float) -> bool:

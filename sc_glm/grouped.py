@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 from sc_glm.family import LARGEST_LOG_SIZE, Family, Terms
-from sc_glm.objective import CountBlock, Objective, PartBasis, on_tangent, ranges
+from sc_glm.objective import Objective, PartBasis, on_tangent
 from sc_glm.special import log1p_and_rest
+from sc_glm.tiles import CountBlock, ranges
 
 # Polynomials on intervals of length one. The functions are analytic up to pi from the real axis,
 # and an error falls by a factor of 12.6 with each degree.
@@ -170,17 +171,19 @@ class GroupedObjective(Objective):
             offset,
             torch.ones_like(groups.total),
         )
-        self._bounds = [0, len(groups)]
         # Of each positive count, and summed by gene and group: what is the same in every pass
         above = (offset - groups.lowest).index_select(0, block.cells)
         self._numbers = groups.numbers.index_select(0, block.cells)
         self._odds = above.exp()
-        self._y = self._weights_of_counts() * block.counts.y
-        place = self._numbers + block.rows * len(groups)
+        self._y = self._weights_of_counts() * block.y
+        place = self._numbers + block.genes * len(groups)
         sums = weights.new_zeros(2, block.n_genes * len(groups))
         sums[0].scatter_add_(0, place, self._y)
         sums[1].scatter_add_(0, place, above.add_(groups.lowest).mul_(self._y))
         self._sum_of_y, self._sum_of_offsets = sums.view(2, block.n_genes, -1)
+
+    def _row_bounds(self) -> Sequence[int]:
+        return [0, len(self._groups)]
 
     def _weights_of_counts(self) -> Tensor:
         return self._weights_of_cells.index_select(0, self.block.cells)

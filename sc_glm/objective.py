@@ -14,8 +14,11 @@ import torch
 from torch import Tensor
 
 from sc_glm import rowwise
-from sc_glm.family import Counts, Family, Positives, Rise, Terms, pairs, positive_counts, rise
-from sc_glm.rises import LARGEST_COUNT, RiseTable
+from sc_glm.contraction import Contraction
+from sc_glm.family import Family, Positives, Rise, Terms, rise
+from sc_glm.rises import RiseTable
+from sc_glm.steps import Steps
+from sc_glm.tiles import CountBlock, Entries
 
 # Entries of a tile: enough to outweigh the cost of calling an operation, few enough for its
 # temporaries to stay in cache.
@@ -32,87 +35,6 @@ _LARGEST_MULTIPLE = 100.0
 def tile_cells(ranks: Sequence[int]) -> int:
     """Return the number of cells of a tile, fewer where designs have many columns."""
     return max(1, min(_TILE_CELLS, _TILE_PRODUCTS // max(1, sum(ranks)) ** 2))
-
-
-class Shares(NamedTuple):
-    """What part of a cell's weight each count has, where a cell stands for several.
-
-    ``zeros`` is genes x cells; ``positives`` has one entry for each positive count.
-    """
-
-    zeros: Tensor
-    positives: Tensor
-
-
-class CountBlock:
-    """The positive counts of a block of genes, prepared once for all objectives on them.
-
-    Parameters
-    ----------
-    indptr, cells, y : Tensor
-        Compressed rows, one per gene: pointers, sorted cell indices, positive counts.
-    n_cells : int
-        Number of cells, of which those not listed have a count of zero.
-    tile : int
-        Number of cells that a pass takes at a time.
-    shares : Shares, optional
-        Given where a gene may have several counts in a cell.
-    """
-
-    def __init__(
-        self,
-        indptr: Tensor,
-        cells: Tensor,
-        y: Tensor,
-        n_cells: int,
-        *,
-        tile: int = _TILE_CELLS,
-        shares: Shares | None = None,
-    ) -> None:
-        self.n_cells = n_cells
-        self.n_genes = indptr.numel() - 1
-        self.bounds = [*range(0, n_cells, tile), n_cells]
-        genes = torch.arange(self.n_genes, device=y.device)
-        rows = torch.repeat_interleave(genes, indptr.diff())
-        edges = torch.tensor(self.bounds, device=y.device)
-        # Where each gene's entries of each tile of cells begin: genes x (tiles + 1).
-        self.pointers = torch.searchsorted(
-            rows * n_cells + cells, genes[:, None] * n_cells + edges[None, :]
-        )
-        # Among these, counts that the table knows come first.
-        known = (y <= LARGEST_COUNT) & (y == y.floor()) & (y.dtype == torch.float64)
-        order, self.middles = _first_in_runs(self.pointers, known)
-        self.indptr, self.cells, self.rows = indptr, cells[order], rows
-        self.shares = shares and shares._replace(positives=shares.positives[order])
-        # Counts repeat: what depends on the count alone is computed once for each value.
-        values, self._rank = torch.unique(y[order], return_inverse=True)
-        self._values = positive_counts(values)
-        self.counts = _take(self._values, self._rank)
-
-    @cached_property
-    def distinct(self) -> tuple[Tensor, Counts, Tensor]:
-        """Each gene's distinct counts (pointers, counts) and every entry's place among them."""
-        n_values = max(self._values.y.numel(), 1)
-        key, position = torch.unique(self.rows * n_values + self._rank, return_inverse=True)
-        genes = torch.arange(self.n_genes + 1, device=key.device)
-        indptr = torch.searchsorted(key, genes * n_values)
-        return indptr, _take(self._values, key % n_values), position
-
-    def entries(self, genes: Tensor, tile: int) -> tuple[Tensor, Tensor, int]:
-        """Positive counts of some genes in a tile: which they are, and where in the tile.
-
-        Also returns the number of those that the table knows, which come first.
-        """
-        start, stop = self.bounds[tile : tile + 2]
-        first, middle, last = (
-            x[genes, tile] for x in (self.pointers, self.middles, self.pointers[:, 1:])
-        )
-        entries, rows = ranges(
-            torch.cat([first, middle]), torch.cat([middle - first, last - middle])
-        )
-        rows = rows % len(genes)
-        flat = self.cells.index_select(0, entries).add_(rows * (stop - start) - start)
-        return entries, flat, int((middle - first).sum())
 
 
 class PartBasis(NamedTuple):
@@ -173,23 +95,29 @@ class Objective:
         self.penalty = torch.block_diag(  # type: ignore[no-untyped-call]
             *(basis.penalty for basis in bases)
         )
-        # A part whose predictor is the same in all cells is evaluated once per gene.
-        self._constant = [
-            part > 0 and bool((basis.U[:1] == basis.U).all())
-            for part, basis in enumerate(self.bases)
+        self._bounds = self._row_bounds()
+        self._contraction = Contraction([basis.U for basis in bases], weights, self._bounds)
+        # Transposed designs of each tile
+        self._across = [
+            [rowwise.pad_columns(design[slice(*ends)].mT) for design in self._contraction.distinct]
+            for ends in pairwise(self._bounds)
         ]
-        self._across = [basis.U.mT.contiguous() for basis in self.bases]
-        self._weighted = [rowwise.pad_columns(basis.U * weights[:, None]) for basis in self.bases]
-        self._weights = rowwise.pad_columns(weights[:, None])
-        self._products: list[Tensor] | None = None
-        self._bounds = block.bounds  # of the bases' rows that a tile has
+
+    def _row_bounds(self) -> Sequence[int]:
+        """Return where the bases' rows of each tile begin."""
+        return self.block.bounds
+
+    @property
+    def _has_one_size(self) -> bool:
+        """Whether the size of a gene is the same in all cells."""
+        return self._contraction.number[1] is None
 
     def _ceiling(self) -> Tensor:
         """Return the largest predictor of each gene's mean, without the offset."""
         block, offset = self.block, self.offset
         largest = offset.new_full((block.n_genes,), float(-offset.min()))
-        exposed = block.counts.log_y - offset[block.cells]
-        largest.scatter_reduce_(0, block.rows, exposed, "amax", include_self=False)
+        exposed = block.log_y - offset[block.cells]
+        largest.scatter_reduce_(0, block.genes, exposed, "amax", include_self=False)
         return largest + math.log(_LARGEST_MULTIPLE)
 
     def penalty_of(self, theta: Tensor) -> Tensor:
@@ -199,126 +127,78 @@ class Objective:
     def evaluate(self, theta: Tensor, genes: Tensor) -> Evaluation:
         """Evaluate ``genes`` (indices into the block) at ``theta`` (one row per gene)."""
         n = genes.numel()
-        value = theta.new_zeros(n)
-        gradient = theta.new_zeros(n, self.n_params)
-        hessian = theta.new_zeros(n, self.n_params, self.n_params)
-        part_pairs = pairs(len(self.ranks))
+        sums = self._contraction.begin(n)
         for tile, (start, stop) in enumerate(pairwise(self._bounds)):
-            cells = slice(start, stop)
-            products = self._tile_products(cells)
             step = rowwise.WIDTH * max(1, round(_TILE / (stop - start) / rowwise.WIDTH))
             for first in range(0, n, step):
                 rows = slice(first, min(first + step, n))
                 terms = self._terms(theta[rows], genes[rows], tile)
-                value[rows] += rowwise.product(terms.value, self._weights[cells])[:, 0]
-                for part, score in enumerate(terms.score):
-                    contracted = rowwise.product(score, self._weighted[part][cells])
-                    gradient[rows, self.slices[part]] += contracted[:, : self.ranks[part]]
-                for (a, b), weight, product in zip(
-                    part_pairs, terms.hessian, products, strict=True
-                ):
-                    shape = (weight.shape[0], self.ranks[a], self.ranks[b])
-                    contracted = rowwise.product(weight, product)[:, : shape[1] * shape[2]]
-                    hessian[rows, self.slices[a], self.slices[b]] += contracted.reshape(shape)
-        if self._constant[1]:
-            self._add_rises(theta, genes, value, gradient, hessian)
-        for a, b in part_pairs:
-            if a != b:
-                upper = hessian[:, self.slices[a], self.slices[b]]
-                hessian[:, self.slices[b], self.slices[a]] = upper.mT
+                self._contraction.add(sums, rows, tile, terms)
+        value, gradient, hessian = self._contraction.end(sums)
+        if self._has_one_size:
+            own, unit = self.slices[1], self.bases[1].U[0]
+            rises = self._steps.rise((theta[:, own] * unit).sum(1), genes)
+            value += rises.value
+            gradient[:, own] += rises.first[:, None] * unit
+            hessian[:, own, own] += rises.second[:, None, None] * (unit[:, None] * unit)
         value -= self.penalty_of(theta)
         gradient -= rowwise.product(theta, self.penalty)
         hessian -= self.penalty
         return Evaluation(value, gradient, hessian, value.abs() + self._size_of_counts[genes])
 
-    def _tile_products(self, cells: slice) -> list[Tensor]:
-        """Row-wise Kronecker products of two parts' designs, one of them weighted, by pair."""
-        if self._products is not None:
-            return self._products
-        products = [
-            rowwise.pad_columns(
-                (
-                    self._weighted[a][cells, : self.ranks[a], None]
-                    * self.bases[b].U[cells, None, :]
-                ).flatten(1)
-            )
-            for a, b in pairs(len(self.ranks))
-        ]
-        if len(self._bounds) == 2:  # one tile: they are the same in every pass
-            self._products = products
-        return products
-
     def _terms(self, theta: Tensor, genes: Tensor, tile: int) -> Terms:
         predictors, beyond = self._predictors(theta, genes, tile)
         cells = slice(*self._bounds[tile : tile + 2])
         predictors[0] += self.offset[cells]
-        entries, flat, n_known = self.block.entries(genes, tile)
-        if self._constant[1]:
-            y, rises = self.block.counts.y.index_select(0, entries), None
+        block, rises = self.block, None
+        if block.dense is not None and self._has_one_size:
+            y = block.dense[tile].index_select(0, genes)
         else:
-            rho = predictors[1].view(-1).index_select(0, flat)
-            y, rises = self._rises(entries, rho, n_known)
-        positives = Positives(flat, y, rises)
-        shares = self.block.shares
-        if shares is not None:
-            at_counts = shares.positives.index_select(0, entries)
-            positives = positives.shared(at_counts, shares.zeros[genes, cells])
-        terms = self.family.tile(predictors, positives)
+            entries = block.entries(genes, tile)
+            y = block.spread(entries, genes, tile)
+            if not self._has_one_size:
+                rho = predictors[1].view(-1).index_select(0, entries.flat[entries.n_ones :])
+                rises = entries.flat, self._rises(entries, rho)
+        zeros = None if block.shares is None else block.shares.zeros[genes, cells]
+        terms = self.family.tile(predictors, Positives(y, rises, zeros))
         return terms if beyond is None else on_tangent(terms, beyond)
 
-    def _rises(self, entries: Tensor, rho: Tensor, n_known: int) -> tuple[Tensor, Rise]:
-        """Return counts, and what they add through the size, the first ``n_known`` by the table."""
-        counts = self.block.counts
-        y = counts.y.index_select(0, entries)
-        if n_known == 0:  # in single precision, too
-            return y, self._rise(_take(counts, entries), rho)
-        known = RiseTable.on(y.device).rise(y[:n_known], rho[:n_known])
-        others = self._rise(_take(counts, entries[n_known:]), rho[n_known:])
-        return y, Rise(*(torch.cat(pair) for pair in zip(known, others, strict=True)))
+    def _rises(self, entries: Entries, rho: Tensor) -> Rise:
+        """Return what counts add through a size; ``rho`` is that of all but the ones."""
+        block, n_ones, n_known = self.block, entries.n_ones, entries.n_known
+        ones = rho.new_ones(n_ones)
+        none = torch.zeros_like(ones)
+        known, others = entries.which[n_ones:].tensor_split([n_known])
+        found = [Rise(none, ones, none)]
+        if n_known:
+            y = block.y.index_select(0, known)
+            found.append(RiseTable.on(rho.device).rise(y, rho[:n_known]))
+        if len(others):
+            counts, at = block.counts_of(others), rho[n_known:]
+            found.append(rise(counts, at, self.family.shape(counts, at)))
+        rises = [torch.cat(pieces) for pieces in zip(*found, strict=True)]
+        if block.shares is not None:
+            shares = block.shares.positives.index_select(0, entries.which)
+            rises = [one.mul_(shares) for one in rises]
+        return Rise(*rises)
 
-    def _rise(self, counts: Counts, rho: Tensor) -> Rise:
-        return rise(counts, rho, self.family.shape(counts, rho))
-
-    def _add_rises(
-        self, theta: Tensor, genes: Tensor, value: Tensor, gradient: Tensor, hessian: Tensor
-    ) -> None:
-        """Add what counts do through a size that all cells share: once for each distinct count."""
-        indptr, distinct, _ = self.block.distinct
-        starts = indptr[genes]
-        entries, rows = ranges(starts, indptr[genes + 1] - starts)
-        unit = self._across[1][:, :1]
-        rho = rowwise.product(theta[:, self.slices[1]], unit)[:, 0].index_select(0, rows)
-        counts = _take(distinct, entries)
-        rises = self._rise(counts, rho)
-        times = self._times.index_select(0, entries)
-
-        def total(x: Tensor) -> Tensor:
-            return torch.zeros_like(value).index_add_(0, rows, x.mul_(times))
-
-        size = self.slices[1]
-        value += total(rises.value)
-        gradient[:, size] += total(rises.first)[:, None] * unit[:, 0]
-        hessian[:, size, size] += total(rises.second)[:, None, None] * (unit @ unit.mT)
+    @cached_property
+    def _steps(self) -> Steps:
+        block = self.block
+        return Steps(self.family, block.genes, block.y, self._weights_of_counts(), block.n_genes)
 
     @cached_property
     def _size_of_counts(self) -> Tensor:
         """About how large each gene's terms are for its counts, whose roundings add in squares."""
-        counts = self.block.counts
-        terms = (counts.y * (1 + counts.log_y.abs())).square_().mul_(self._weights_of_counts())
+        y, log_y = self.block.y, self.block.log_y
+        terms = (y * (1 + log_y.abs())).square_().mul_(self._weights_of_counts())
         squares = self.weights.new_zeros(self.block.n_genes)
-        return squares.index_add_(0, self.block.rows, terms).sqrt_()
+        return squares.index_add_(0, self.block.genes, terms).sqrt_()
 
     def _weights_of_counts(self) -> Tensor:
         weights = self.weights.index_select(0, self.block.cells)
         shares = self.block.shares
         return weights if shares is None else weights.mul_(shares.positives)
-
-    @cached_property
-    def _times(self) -> Tensor:
-        """Weight of the cells in which each gene has each distinct count."""
-        _, distinct, position = self.block.distinct
-        times = torch.zeros_like(distinct.y)
-        return times.index_add_(0, position, self._weights_of_counts())
 
     def _predictors(
         self, theta: Tensor, genes: Tensor, tile: int
@@ -328,38 +208,24 @@ class Objective:
         The mean's is cut at its ceiling. Also returned is how far it was beyond, or None if it
         nowhere was.
         """
-        start, stop = self._bounds[tile : tile + 2]
-        predictors = [
-            rowwise.product(
-                theta[:, self.slices[part]],
-                across[:, start : start + 1] if self._constant[part] else across[:, start:stop],
-            ).contiguous()
-            for part, across in enumerate(self._across)
-        ]
+        numbers = self._contraction.number
+        n_cells = self._bounds[tile + 1] - self._bounds[tile]
+        predictors: list[Tensor] = [theta] * len(numbers)
+        for part in (part for part, number in enumerate(numbers) if number is None):
+            once = (theta[:, self.slices[part]] * self.bases[part].U[0]).sum(1, keepdim=True)
+            predictors[part] = once if part else once.repeat(1, n_cells)
+        for number, across in enumerate(self._across[tile]):
+            parts = [part for part, own in enumerate(numbers) if own == number]
+            rows = torch.cat([theta[:, self.slices[part]] for part in parts])
+            product = rowwise.product(rows, across)[:, :n_cells]
+            for part, predictor in zip(parts, torch.split(product, len(theta)), strict=True):
+                predictors[part] = predictor.contiguous()
         ceiling = self.ceiling[genes]
         if not (predictors[0].amax(1) > ceiling).any():
             return predictors, None
         beyond = (predictors[0] - ceiling[:, None]).clamp_min_(0.0)
         predictors[0] -= beyond
         return predictors, beyond
-
-
-def _first_in_runs(pointers: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
-    """Bring the chosen of each run's entries to its front; also return where the others begin."""
-    before = torch.nn.functional.pad(chosen.cumsum(0), (1, 0))  # chosen ones, from the beginning
-    starts, stops = pointers[:, :-1], pointers[:, 1:]
-    middles = starts + before[stops] - before[starts]
-    lengths = (stops - starts).flatten()
-    run = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
-    start, middle = starts.flatten()[run], middles.flatten()[run]
-    place = torch.arange(len(chosen), device=lengths.device)
-    ahead = before[:-1] - before[start]
-    target = torch.where(chosen, start + ahead, middle + (place - start) - ahead)
-    return torch.empty_like(target).scatter_(0, target, place), middles
-
-
-def _take(counts: Counts, index: Tensor) -> Counts:
-    return Counts(*(x.index_select(0, index) for x in counts))
 
 
 def on_tangent(terms: Terms, beyond: Tensor) -> Terms:
@@ -374,12 +240,3 @@ def on_tangent(terms: Terms, beyond: Tensor) -> Terms:
         (slope, *(score + by * beyond for score, by in zip(others, mixed, strict=False))),
         (torch.where(beyond > 0, 0.0, curvature), *mixed),
     )
-
-
-def ranges(starts: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-    """Concatenate ``range(start, start + length)``; also return each entry's range number."""
-    numbers = torch.arange(lengths.numel(), device=lengths.device)
-    rows = torch.repeat_interleave(numbers, lengths)
-    shift = starts - (lengths.cumsum(0) - lengths)
-    entries = torch.arange(rows.numel(), device=rows.device).add_(shift.index_select(0, rows))
-    return entries, rows

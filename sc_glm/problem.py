@@ -15,7 +15,8 @@ from sc_glm import rowwise
 from sc_glm.compression import Cells, Tally, similar_rows
 from sc_glm.family import Family, NegBinFamily
 from sc_glm.grouped import GroupedObjective, Groups
-from sc_glm.objective import CountBlock, Objective, PartBasis, Shares, tile_cells
+from sc_glm.objective import Objective, PartBasis, tile_cells
+from sc_glm.tiles import CountBlock, Shares
 
 _ENTRIES = 4_000_000  # of a predictor at a time
 

@@ -11,10 +11,14 @@ _ALIGNMENT = 64  # bytes at which torch begins a tensor, and from which kernels 
 WIDTH = 8  # rows and columns that BLAS kernels take at a time, or a multiple of them
 
 
+def padded(columns: int) -> int:
+    """Return a number of columns filled up to whole groups; a single one is left alone."""
+    return columns + (-columns % WIDTH if columns > 1 else 0)
+
+
 def pad_columns(matrix: Tensor) -> Tensor:
     """Fill up the columns with zeros to whole groups; a single one is left alone."""
-    columns = matrix.shape[1]
-    missing = -columns % WIDTH if columns > 1 else 0
+    missing = padded(matrix.shape[1]) - matrix.shape[1]
     return torch.nn.functional.pad(matrix, (0, missing)) if missing else matrix.contiguous()
 
 

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from sc_glm import starts
 from sc_glm.family import Family, NegBinFamily
-from sc_glm.objective import CountBlock, Objective, PartBasis
+from sc_glm.objective import Objective, PartBasis
 from sc_glm.problem import Problem
 from sc_glm.solver import Solution, maximize
+from sc_glm.tiles import CountBlock
 
 _LOOSE = 1e-3  # tolerance of a stage that only leads to the next
 # Numbers of cells from which on starts are told apart on groups of similar cells. The edges of a

@@ -10,7 +10,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from sc_glm.family import NegBinFamily, ZINBFamily, pairs, positive_counts
+from sc_glm.family import NegBinFamily, Positives, Rise, ZINBFamily, pairs, positive_counts, rise
 
 SIZES = [10.0**k for k in range(-8, 13, 2)]
 MEANS = [10.0**k for k in (-12, -9, -6, -4, -2, 0, 1, 2, 4, 6, 9)]
@@ -338,6 +338,66 @@ def test_a_vanishing_count_is_a_zero():
     ]
     assert 1e-6 < gaps[0] < 1e-3
     assert gaps[1] < 2e-3 * gaps[0]
+
+
+# Tiles
+
+
+def tile(family, y, predictors, shares=None):
+    """Terms of a tile, a row for each derivative; ``shares``: of a cell's weight with its count."""
+    flat = torch.nonzero(y)[:, 0]
+    counts = positive_counts(y[flat])
+    rho = predictors[1][flat]
+    rises, zeros = rise(counts, rho, family.shape(counts, rho)), None
+    if shares is not None:
+        rises = Rise(*(x * shares[flat] for x in rises))
+        zeros = torch.where(y > 0, 1 - shares, 1.0)[None]
+        y = y * shares
+    positives = Positives(y[None], (flat, rises), zeros)
+    eta, *others = (x[None] for x in predictors)
+    terms = family.tile([eta.clone(), *others], positives)
+    return torch.cat([terms.value, *terms.score, *terms.hessian])
+
+
+def tile_points(family, dtype):
+    axes = [[-300, -40, -8, -1, 0, 0.5, 3, 12, 30], [-250, -30, -1, 0.3, 2, 9, 30, 200]]
+    if len(family.parts) == 3:
+        axes.append([-745, -300, -35, -8, -1, 0, 0.7, 5, 36, 300, 745])
+    if dtype == torch.float32:
+        axes = [[x for x in axis if abs(x) <= 36] for axis in axes]
+    return tensors(list(itertools.product(*axes)), dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("family", [NegBinFamily(), ZINBFamily()])
+@pytest.mark.parametrize("share", [None, 0.25])
+def test_a_tile_has_the_terms_of_its_entries(family, share, dtype):
+    """But for rounding in proportion to what is lost beside other entries of a sum."""
+    predictors = tile_points(family, dtype)
+    eta, rho = predictors[:2]
+    of_zeros = evaluate(family, 0, predictors)
+    for y in (0, 1, 50, 10**5):
+        counts = torch.full_like(eta, y)
+        shares = None if share is None else torch.full_like(eta, share)
+        expected = evaluate(family, y, predictors)
+        if share is not None and y:
+            expected = share * expected + (1 - share) * of_zeros
+        size = 1 + rho.exp() * torch.log1p((eta - rho).exp()) + sum(x.abs() for x in predictors[2:])
+        size += y * (1 + eta.abs() + rho.abs() + math.log(max(y, 1)))
+        error = (tile(family, counts, predictors, shares) - expected).abs()
+        assert (error <= 8 * torch.finfo(dtype).eps * size).all()
+
+
+def test_a_positive_count_of_a_tile_is_no_structural_zero():
+    """Not even to the last digit: next to nothing would be slow to compute with."""
+    predictors = tile_points(ZINBFamily(), torch.float64)
+    _, _, _, z, _, _, ez, _, rz, _ = tile(
+        ZINBFamily(), torch.full_like(predictors[0], 2), predictors
+    )
+    pi = evaluate(ZINBFamily(), 2, predictors)[3]
+    assert torch.equal(z, pi)
+    assert not ez.any()
+    assert not rz.any()
 
 
 # Structure

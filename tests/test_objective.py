@@ -2,13 +2,14 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
-from numpy.testing import assert_allclose, assert_array_equal
+from numpy.testing import assert_allclose
 from scipy import stats
 from scipy.special import expit, logsumexp
 
 from sc_glm import objective as module
 from sc_glm.family import NegBinFamily, ZINBFamily
-from sc_glm.objective import CountBlock, Objective, PartBasis, Shares, tile_cells
+from sc_glm.objective import Objective, PartBasis, tile_cells
+from sc_glm.tiles import CountBlock, Shares
 
 N_CELLS = 61
 RNG = np.random.default_rng(5)
@@ -324,20 +325,14 @@ def test_parts_of_rank_zero_take_no_coordinates():
     assert at.hessian.shape == (len(Y), 1, 1)
 
 
-def test_distinct_counts_of_each_gene():
-    block = block_of(np.array([[3.0, 0, 3, 1], [0, 0, 0, 0], [0, 2.5, 1, 3]]))
-    indptr, counts, position = block.distinct
-    assert_array_equal(indptr, [0, 2, 2, 5])
-    assert_array_equal(counts.y, [1, 3, 1, 2.5, 3])
-    assert_array_equal(counts.y[position], block.counts.y)
-
-
 def test_single_precision_follows():
     family, designs = MODELS["all regressed"]
     double = make(family, designs)
     single = Objective(
         family,
-        CountBlock(double.block.indptr, double.block.cells, double.block.counts.y.float(), N_CELLS),
+        CountBlock(
+            double.block.indptr, double.block.cells, double.block.y.float(), N_CELLS, tile=N_CELLS
+        ),
         [PartBasis(b.U.float(), b.penalty.float()) for b in double.bases],
         double.offset.float(),
         double.weights.float(),

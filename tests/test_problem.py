@@ -166,9 +166,9 @@ def test_some_genes_in_the_order_asked_for(given):
 
 def test_a_block_holds_the_counts(given):
     block = given.block()
-    found = sp.csr_array((block.counts.y, block.cells, block.indptr), shape=Y.T.shape)
+    found = sp.csr_array((block.y, block.cells, block.indptr), shape=Y.T.shape)
     assert_array_equal(found.toarray(), Y.T)
-    assert block.counts.y.dtype == given.offset.dtype
+    assert block.y.dtype == given.offset.dtype
 
 
 @pytest.mark.parametrize(

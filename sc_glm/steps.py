@@ -1,0 +1,102 @@
+r"""What counts add to the log-likelihood through a size that is the same in all cells.
+
+As :math:`\Gamma(y + 1 + r) = (y + r)\,\Gamma(y + r)`, whole counts add up in steps from one to the
+next, and each step is taken once for all counts of a gene that are beyond it: a logarithm in place
+of gamma functions, and few of them however many cells there are.
+"""
+
+import torch
+from torch import Tensor
+
+from sc_glm.family import Counts, Family, Rise, positive_counts, rise, size_of
+from sc_glm.tiles import ranges
+
+_HIGHEST = 1024  # count that is reached by steps; there are few distinct ones beyond
+
+
+class Steps:
+    """The positive counts of each gene of a block, as steps and a few by themselves.
+
+    Parameters
+    ----------
+    family : Family
+    genes, y, weights : Tensor of shape (n_counts,)
+        Gene, value and weight of each count, by gene.
+    n_genes : int
+    """
+
+    def __init__(
+        self, family: Family, genes: Tensor, y: Tensor, weights: Tensor, n_genes: int
+    ) -> None:
+        self._family = family
+        reached = (y <= _HIGHEST) & (y == y.floor())
+        self._others: tuple[Tensor, Counts, Tensor] | None = None
+        others = torch.nonzero(~reached)[:, 0]
+        if len(others):
+            self._others = _distinct(genes[others], y[others], weights[others], n_genes)
+            genes, y, weights = genes[reached], y[reached], weights[reached]
+        n_values = 1 + (int(y.amax()) if len(y) else 0)
+        # Steps leave out what does not depend on the size, or is one for each of them.
+        factorials = torch.lgamma(torch.arange(1, n_values + 1).to(y)).index_select(0, y.long())
+        self._left_out = weights.new_zeros(3, n_genes)
+        self._left_out[0].index_add_(0, genes, factorials.mul_(-weights))
+        self._left_out[1].index_add_(0, genes, y * weights)
+        times = weights.new_zeros(n_genes * n_values)
+        times = times.index_add_(0, genes * n_values + y.long(), weights).view(n_genes, -1)
+        beyond = times.flip(1).cumsum(1).flip(1)[:, 2:]
+        taken = beyond > 0
+        self._indptr = torch.nn.functional.pad(taken.sum(1).cumsum(0), (1, 0))
+        self._y, self._times = torch.nonzero(taken)[:, 1].to(y).add_(1), beyond[taken]
+
+    def rise(self, rho: Tensor, genes: Tensor) -> Rise:
+        """Sum up what the counts of some genes add at sizes of their own.
+
+        Parameters
+        ----------
+        rho : Tensor of shape (n,)
+            Log size of each.
+        genes : Tensor of int of shape (n,)
+
+        Returns
+        -------
+        Rise
+            Of shape (n,), as :func:`~sc_glm.family.rise`.
+        """
+        total = self._left_out[:, genes]
+        entries, rows = _of_rows(self._indptr, genes)
+        y = self._y.index_select(0, entries)
+        r = size_of(rho).index_select(0, rows)
+        inverse = (r + y).reciprocal_()
+        share = y * inverse
+        steps = (y / r).log1p_(), share.neg(), inverse.mul_(r).mul_(share)
+        times = self._times.index_select(0, entries)
+        for sums, own in zip(total, steps, strict=True):
+            sums.index_add_(0, rows, own.mul_(times))
+        if self._others is not None:
+            indptr, counts, times = self._others
+            entries, rows = _of_rows(indptr, genes)
+            counts = Counts(*(x.index_select(0, entries) for x in counts))
+            at = rho.index_select(0, rows)
+            rises = rise(counts, at, self._family.shape(counts, at))
+            times = times.index_select(0, entries)
+            for sums, one in zip(total, rises, strict=True):
+                sums.index_add_(0, rows, one * times)
+        return Rise(*total)
+
+
+def _distinct(
+    genes: Tensor, y: Tensor, weights: Tensor, n_genes: int
+) -> tuple[Tensor, Counts, Tensor]:
+    """Return the distinct counts of each gene, as pointers and counts, with their weights."""
+    values, rank = torch.unique(y, return_inverse=True)
+    key, position = torch.unique(genes * len(values) + rank, return_inverse=True)
+    first = torch.arange(n_genes + 1, device=y.device) * len(values)
+    counts = Counts(*(x[key % len(values)] for x in positive_counts(values)))
+    times = torch.zeros_like(counts.y).index_add_(0, position, weights)
+    return torch.searchsorted(key, first), counts, times
+
+
+def _of_rows(indptr: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Entries of some of the rows that pointers tell apart, and each entry's place among these."""
+    starts = indptr[rows]
+    return ranges(starts, indptr[rows + 1] - starts)
