@@ -32,7 +32,7 @@ _BLOCK_GENES_OF_GROUPS = 1_024
 # Where few rows stand for all cells, more genes make a pass hardly longer. What bounds them then is
 # the memory of arrays of genes x rows, and of their Hessians.
 _BLOCK_GENES_OF_ROWS = 2_048
-_BLOCK_COUNTS_OF_ROWS = 10_000_000
+_BLOCK_COUNTS_OF_ROWS = 20_000_000
 _BLOCK_ROWS = 8_000_000
 _BLOCK_HESSIANS = 4_000_000
 _BLOCK_LEAST_GENES = 4
