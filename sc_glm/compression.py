@@ -160,15 +160,15 @@ def _distinct(X: NDArray[np.float64], most: int) -> NDArray[np.intp] | None:
     return rows
 
 
-def _keys(X: NDArray[np.float64]) -> NDArray[np.int64]:
+def _keys(X: NDArray[np.float64]) -> NDArray[np.uint64]:
     """Return a number for each row, the same for equal rows, and hardly ever for others."""
-    keys = np.empty(len(X), dtype=np.int64)
-    # Products have digits in every place; sums of their bits as whole numbers round none away.
-    factors = np.random.default_rng(0).uniform(0.5, 1.0, (X.shape[1], 1))
+    keys = np.empty(len(X), dtype=np.uint64)
+    factors = 1 | np.random.default_rng(0).integers(2**64, size=(X.shape[1], 1), dtype=np.uint64)
     for part in _parts(X):
-        products = np.multiply(X[part].T, factors, order="C")
-        products += 0.0  # where it is -0.0, whose bits are others
-        np.sum(products.view(np.int64), axis=0, out=keys[part])
+        bits = np.add(X[part].T, 0.0, order="C").view(np.uint64)  # -0.0 has other bits than 0.0
+        bits ^= bits >> 32  # short numbers have their digits in the upper half, which are shifted
+        bits *= factors  # out of it
+        np.sum(bits, axis=0, out=keys[part])
     return keys
 
 
