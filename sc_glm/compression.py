@@ -165,9 +165,9 @@ def _keys(X: NDArray[np.float64]) -> NDArray[np.uint64]:
     keys = np.empty(len(X), dtype=np.uint64)
     factors = 1 | np.random.default_rng(0).integers(2**64, size=(X.shape[1], 1), dtype=np.uint64)
     for part in _parts(X):
-        bits = np.add(X[part].T, 0.0, order="C").view(np.uint64)  # -0.0 has other bits than 0.0
-        bits ^= bits >> 32  # short numbers have their digits in the upper half, which are shifted
-        bits *= factors  # out of it
+        bits = np.add(X[part].T, 0.0, order="C").view(np.uint64)  # of 0.0 where it is -0.0
+        bits ^= bits >> 32  # whole numbers have theirs in the upper half, out of which a factor
+        bits *= factors  # would move most of them
         np.sum(bits, axis=0, out=keys[part])
     return keys
 
@@ -235,7 +235,7 @@ class Tally:
         """
         row_weights, row_cells = cells.row_weights(), np.bincount(cells.rows)
         n_genes, n_rows = counts.shape[0], len(row_cells)
-        rows = cells.rows.astype(np.min_scalar_type(n_rows))  # the less memory to read
+        rows = cells.rows.astype(np.min_scalar_type(n_rows))  # the less of it, the faster read
         equal = np.ptp(cells.weights) == 0
         found = []
         for first, stop in pairwise(_cuts(counts.indptr)):

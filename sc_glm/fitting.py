@@ -238,13 +238,13 @@ def _blocks(
         return stretches(counts.n_positive(), math.inf, longest=int(batch_size))
     n_params = sum(design.to_coef.shape[1] for design in designs.parts.values())
     by_hessians = _BLOCK_HESSIANS // max(1, n_params) ** 2
-    most_counts, longest = float(_BLOCK_COUNTS), _BLOCK_GENES
+    most_counts, longest = _BLOCK_COUNTS, _BLOCK_GENES
     if designs.groups is not None:
         longest = max(_BLOCK_GENES, min(_BLOCK_GENES_OF_GROUPS, by_hessians))
     if designs.cells is not None:
         n_rows = len(designs.weights)
         by_rows = _BLOCK_ROWS // n_rows
-        by_cells = _BLOCK_COUNTS * len(designs.cells.rows) / n_rows
+        by_cells = _BLOCK_COUNTS * len(designs.cells.rows) // n_rows
         most_counts = min(_BLOCK_COUNTS_OF_ROWS, by_cells)
         longest = max(1, min(_BLOCK_GENES_OF_ROWS, by_rows, by_hessians))
     longest = min(longest, most_genes)
