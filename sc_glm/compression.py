@@ -17,12 +17,11 @@ from numpy.typing import NDArray
 _LARGEST_SHARE = 0.25  # of the cells: with more distinct rows, grouping gains little
 _SAMPLE = 4096  # cells by which a matrix of many cells is judged first
 _NEARLY_ALL = 0.99  # distinct rows of the sample, by which most rows of all cells are
-_LARGEST_KEY = 2**62
 _LEAST_CELLS = 20  # of a group whose offsets differ, from which on sums over it are worth a table
 _MOST_GROUPS = 512  # so that their tables stay small,
 _LONGEST_RANGE = 40.0  # as do those of such a range of offsets
 _SIMILAR = 0.005  # standard deviation, in each column, of rows that are not told apart
-_CHUNK = 2**17  # counts at a time, few enough to stay in cache
+_CHUNK = 2**17  # numbers at a time, few enough to stay in cache
 _LARGEST_TABLE = 16  # places per count, from which on sorting the counts is as fast
 
 
@@ -141,31 +140,42 @@ def _in_upper_half(X: NDArray[np.float64], groups: NDArray[np.intp]) -> NDArray[
 
 def _distinct(X: NDArray[np.float64], most: int) -> NDArray[np.intp] | None:
     """Return the number of each row's first equal, unless there are more than ``most``."""
-    key = np.zeros(len(X), dtype=np.int64)
-    n_keys = 1
-    for column in X.T:
-        codes, n_levels = _levels(column)
-        if n_levels > most:
+    rows, keys = pd.factorize(_keys(X))
+    if len(keys) > most:
+        return None
+    last = np.empty(len(keys), dtype=np.intp)
+    last[rows] = np.arange(len(X))
+    distinct = np.ascontiguousarray(X[last])
+    differs = np.zeros(len(X), dtype=bool)
+    for part in _parts(X):
+        unequal = np.ascontiguousarray(X[part]) != distinct.take(rows[part], axis=0)
+        if unequal.any():
+            differs[part] = unequal.any(axis=1)
+    if differs.any():  # rows that are not equal, of one key: the last and its equals keep it
+        others = _distinct(X[differs], most - len(keys))
+        if others is None:
             return None
-        if n_keys * n_levels > _LARGEST_KEY:
-            key, uniques = pd.factorize(key)
-            n_keys = len(uniques)
-        if n_levels > 1:
-            key = key * n_levels + codes
-            n_keys *= n_levels
-    rows, uniques = pd.factorize(key)
-    return rows if len(uniques) <= most else None
+        rows[differs] = len(keys) + others
+        rows, _ = pd.factorize(rows)
+    return rows
 
 
-def _levels(column: NDArray[np.float64]) -> tuple[NDArray[np.intp], int]:
-    """Return a number for each value of a column, and how many values there are."""
-    column = np.ascontiguousarray(column)
-    low, high = column.min(), column.max()
-    is_high = column == high
-    if (is_high | (column == low)).all():  # much the commonest, and much faster seen like this
-        return is_high.astype(np.intp), 1 + int(low < high)
-    codes, uniques = pd.factorize(column)
-    return codes, len(uniques)
+def _keys(X: NDArray[np.float64]) -> NDArray[np.uint64]:
+    """Return a number for each row, the same for equal rows, and hardly ever for others."""
+    keys = np.empty(len(X), dtype=np.uint64)
+    factors = 1 | np.random.default_rng(0).integers(2**64, size=(X.shape[1], 1), dtype=np.uint64)
+    for part in _parts(X):
+        bits = np.add(X[part].T, 0.0, order="C").view(np.uint64)  # of 0.0 where it is -0.0
+        bits ^= bits >> 32  # whole numbers have theirs in the upper half, out of which a factor
+        bits *= factors  # would move most of them
+        np.sum(bits, axis=0, out=keys[part])
+    return keys
+
+
+def _parts(X: NDArray[np.float64]) -> list[slice]:
+    """Cut the rows so that a run of them stays in cache."""
+    step = max(1, _CHUNK // max(1, X.shape[1]))
+    return [slice(begin, begin + step) for begin in range(0, len(X), step)]
 
 
 @dataclass(frozen=True)
@@ -225,7 +235,7 @@ class Tally:
         """
         row_weights, row_cells = cells.row_weights(), np.bincount(cells.rows)
         n_genes, n_rows = counts.shape[0], len(row_cells)
-        rows = cells.rows.astype(np.int32)  # half the memory to read
+        rows = cells.rows.astype(np.min_scalar_type(n_rows))  # the less of it, the faster read
         equal = np.ptp(cells.weights) == 0
         found = []
         for first, stop in pairwise(_cuts(counts.indptr)):
@@ -308,7 +318,7 @@ def _cuts(indptr: NDArray[np.integer]) -> list[int]:
 
 def _occurrences(
     lengths: NDArray[np.integer],
-    rows: NDArray[np.int32],
+    rows: NDArray[np.integer],
     y: NDArray[Any],
     weights: NDArray[np.float64] | None,
     *,
@@ -341,8 +351,8 @@ def _occurrences(
     highest[some] = np.maximum.reduceat(y, (np.cumsum(lengths) - lengths)[some])
     size = n_rows * highest.sum()
     if size <= min(_LARGEST_TABLE * len(y), np.iinfo(np.int32).max):
-        whole = y.astype(np.int32)
-        if np.array_equal(whole, y):
+        whole = y.astype(np.int32, copy=False)
+        if whole is y or np.array_equal(whole, y):
             highest = highest.astype(np.int32)
             return _by_table(lengths, rows, whole, weights, highest=highest, n_rows=n_rows)
     values, rank = np.unique(y, return_inverse=True)
@@ -357,7 +367,7 @@ def _occurrences(
 
 def _by_table(
     lengths: NDArray[np.integer],
-    rows: NDArray[np.int32],
+    rows: NDArray[np.integer],
     y: NDArray[np.int32],
     weights: NDArray[np.float64] | None,
     *,

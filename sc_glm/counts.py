@@ -145,7 +145,8 @@ class CountMatrix:
             (self.matrix.data[own], self.matrix.indices[own], indptr - indptr[0]),
             shape=(stop - first, len(self)),
         )
-        # A choice of cells in another order leaves them unsorted.
+        # A choice of cells in another order leaves them unsorted; SciPy looks once at the matrix.
+        block.has_sorted_indices = self.matrix.has_sorted_indices
         return block if block.has_sorted_indices else block.sorted_indices()
 
 
@@ -231,7 +232,7 @@ def _array(y: Any) -> Any:
 def canonical(values: Any) -> sp.csc_array:
     """Return CSC without duplicates, stored zeros or unsorted indices; never touch the caller's."""
     result = sp.csc_array(values)
-    is_canonical = result.has_canonical_format and (result.nnz == 0 or bool(np.all(result.data)))
+    is_canonical = result.has_canonical_format and np.count_nonzero(result.data) == result.nnz
     if not is_canonical:
         result = result.copy()
         result.sum_duplicates()

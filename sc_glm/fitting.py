@@ -29,10 +29,11 @@ _BLOCK_GENES = 256
 _BLOCK_COUNTS = 1_000_000
 # Where zeros are summed by groups of cells, a pass has little to do for each gene.
 _BLOCK_GENES_OF_GROUPS = 1_024
-# Where few rows stand for all cells, more genes make a pass hardly longer. What bounds them then is
-# the memory of arrays of genes x rows, and of their Hessians.
+# Where few rows stand for all cells, more genes make a pass hardly longer, and the counts of a row
+# are few different ones. What bounds them then is the memory of arrays of genes x rows, and of
+# their Hessians.
 _BLOCK_GENES_OF_ROWS = 2_048
-_BLOCK_COUNTS_OF_ROWS = 10_000_000
+_BLOCK_COUNTS_OF_ROWS = 20_000_000
 _BLOCK_ROWS = 8_000_000
 _BLOCK_HESSIANS = 4_000_000
 _BLOCK_LEAST_GENES = 4
@@ -241,8 +242,10 @@ def _blocks(
     if designs.groups is not None:
         longest = max(_BLOCK_GENES, min(_BLOCK_GENES_OF_GROUPS, by_hessians))
     if designs.cells is not None:
-        by_rows = _BLOCK_ROWS // len(designs.weights)
-        most_counts = _BLOCK_COUNTS_OF_ROWS
+        n_rows = len(designs.weights)
+        by_rows = _BLOCK_ROWS // n_rows
+        by_cells = _BLOCK_COUNTS * len(designs.cells.rows) // n_rows
+        most_counts = min(_BLOCK_COUNTS_OF_ROWS, by_cells)
         longest = max(1, min(_BLOCK_GENES_OF_ROWS, by_rows, by_hessians))
     longest = min(longest, most_genes)
     shortest = min(_BLOCK_LEAST_GENES, longest)

@@ -1,6 +1,12 @@
+import tracemalloc
+from itertools import product
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.testing import assert_allclose, assert_array_equal
 
 from sc_glm import compression
@@ -42,7 +48,7 @@ def levels(n_cells, *n_levels, seed=0):
         levels(200, 7, 5),
         levels(9000, 11, 1, 2, 3),
         np.eye(7)[RNG.integers(0, 7, 80)],
-        np.c_[levels(60, 2), np.add.outer(np.arange(60), np.arange(40)) % 4],  # 2^81 there might be
+        np.c_[levels(60, 2), np.add.outer(np.arange(60), np.arange(40)) % 4],
         np.asfortranarray(levels(100, 3, 3)),
         levels(200, 3, 3)[::-2],
     ],
@@ -51,6 +57,72 @@ def test_equal_rows_have_one_number_in_the_order_in_which_they_occur(X):
     before = X.copy()
     assert_array_equal(group_rows(X), first_come(X))
     assert_array_equal(X, before)
+
+
+NUMBERS = [0.0, -0.0, 1.0, -1.0, 0.3, 0.1 + 0.2, 1e-3, 1e16, 5e-324, 1.7e308, -1.7e308]
+
+
+@given(
+    X=arrays(float, array_shapes(min_dims=2, max_dims=2), elements=st.sampled_from(NUMBERS)),
+    order=st.sampled_from("CF"),
+    data=st.data(),
+)
+def test_equal_rows_are_those_of_numpy(X, order, data):
+    """Of any numbers, among which negative zeros and neighbours of each other."""
+    X = np.tile(X, (4, 1))[data.draw(st.permutations(range(4 * len(X))))]
+    _, first, inverse = np.unique(X, axis=0, return_index=True, return_inverse=True)
+    assert_array_equal(group_rows(np.array(X, order=order)), np.argsort(np.argsort(first))[inverse])
+
+
+ONE_KEY = {
+    "all": lambda X: np.zeros(len(X), dtype=np.int64),
+    "many": lambda X: (X > 0).sum(axis=1),
+}
+
+
+@pytest.mark.parametrize("keys", ONE_KEY.values(), ids=ONE_KEY.keys())
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_rows_are_told_apart_that_have_one_key(monkeypatch, keys, order):
+    monkeypatch.setattr(compression, "_keys", keys)
+    monkeypatch.setattr(compression, "_CHUNK", 30)
+    X = levels(100, 3, 5, 1)
+    assert_array_equal(group_rows(np.array(X, order=order)), first_come(X))
+    quarter = np.arange(100.0)[:, None] % 25
+    assert_array_equal(group_rows(quarter), quarter[:, 0])
+    assert group_rows(np.arange(100.0)[:, None] % 26) is None
+
+
+@pytest.mark.parametrize(
+    "X",
+    [
+        np.array(list(product([0.0, 1.0], repeat=12))),
+        np.array(list(product(range(-20, 20), repeat=2)), dtype=float),
+        np.array(list(product(np.linspace(0, 1e6, 40), repeat=2))) ** 2,
+    ],
+    ids=["dummies", "whole", "polynomial"],
+)
+def test_rows_of_a_design_have_keys_of_their_own(X):
+    """Telling apart those of one key takes as many rounds as rows have it."""
+    assert len(np.unique(compression._keys(X))) == len(X)
+
+
+def test_cuts_in_the_rows_do_not_show(monkeypatch):
+    X = levels(200, 4, 3, 2)
+    monkeypatch.setattr(compression, "_CHUNK", 1)
+    assert_array_equal(group_rows(X), first_come(X))
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_no_copy_is_made_of_a_large_matrix(order):
+    X = np.array(np.eye(60)[RNG.integers(0, 60, 50_000)], order=order)
+    tracemalloc.start()
+    try:
+        rows = group_rows(X)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert rows.max() == 59
+    assert peak < X.nbytes / 2
 
 
 def test_rows_that_differ_in_the_last_digit_differ():
@@ -272,6 +344,14 @@ def test_counts_of_any_type(dtype):
     assert_identical(tally, tally_of(y))
     assert tally.counts.dtype == np.float64
     assert_identical(tally_of(y > 0), tally_of((y > 0).astype(float)))
+
+
+@pytest.mark.parametrize("n_rows", [255, 256, 300, 70_000])
+def test_many_rows_are_counted_each_for_itself(n_rows):
+    y = 1.0 + np.arange(n_rows) % 3
+    counts = tally_of(y[:, None], np.ones(n_rows), np.arange(n_rows)).counts
+    assert_array_equal(counts.indices, np.arange(n_rows))
+    assert_array_equal(counts.data, y)
 
 
 def test_the_counts_are_left_as_they_are():

@@ -136,14 +136,14 @@ def test_sizes_of_blocks_where_cells_are_in_groups(monkeypatch):
     assert sizes(fitting._blocks(counts, grouped, "auto", 3000))[0] == 700
 
 
-def blocks_of_few_rows(monkeypatch, n_genes, n_positive, n_columns=3, most=10**6):
+def blocks_of_few_rows(monkeypatch, n_genes, n_positive, *, n_columns=3, most=10**6, row_cells=100):
     """Return how many genes make a block where 12 rows stand for all cells."""
     groups = np.eye(n_columns)[np.arange(12) % n_columns]
     rows = Designs(
         {"mean": PartDesign.of(groups), "dispersion": PartDesign.of(np.ones((12, 1)))},
         np.zeros(12),
-        np.full(12, 1e5),
-        Cells(np.arange(12), np.ones(12)),
+        np.full(12, row_cells),
+        Cells(np.repeat(np.arange(12), row_cells), np.ones(12 * row_cells)),
     )
     monkeypatch.setattr(CountMatrix, "n_positive", lambda _: np.full(n_genes, n_positive))
     counts = CountMatrix.of(np.zeros((1, n_genes)), n_cells=1)
@@ -162,6 +162,9 @@ def test_sizes_of_blocks_where_few_rows_stand_for_all_cells(monkeypatch):
             assert blocks_of_few_rows(patch, 9000, 10) == 1
     n_positive = fitting._BLOCK_COUNTS_OF_ROWS // 100
     assert blocks_of_few_rows(monkeypatch, 9000, n_positive) == 100
+    # Those of a row differ where it has few cells.
+    n_positive = fitting._BLOCK_COUNTS // 100
+    assert blocks_of_few_rows(monkeypatch, 9000, n_positive, row_cells=4) == 400
 
 
 class Tasks:
