@@ -20,7 +20,6 @@ _NEARLY_ALL = 0.99  # distinct rows of the sample, by which most rows of all cel
 _LEAST_CELLS = 20  # of a group whose offsets differ, from which on sums over it are worth a table
 _MOST_GROUPS = 512  # so that their tables stay small,
 _LONGEST_RANGE = 40.0  # as do those of such a range of offsets
-_SIMILAR = 0.005  # standard deviation, in each column, of rows that are not told apart
 _CHUNK = 2**17  # numbers at a time, few enough to stay in cache
 _LARGEST_TABLE = 16  # places per count, from which on sorting the counts is as fast
 
@@ -87,7 +86,7 @@ def group_but_offset(
     return rows if rows.max() < min(_MOST_GROUPS, len(X) // _LEAST_CELLS) else None
 
 
-def similar_rows(X: NDArray[np.float64], most: int) -> NDArray[np.intp]:
+def similar_rows(X: NDArray[np.float64], most: int, narrow: float) -> NDArray[np.intp]:
     """Group rows that are near each other.
 
     Groups are halved, each at its mean in the column in which it is widest, until another round
@@ -99,6 +98,8 @@ def similar_rows(X: NDArray[np.float64], most: int) -> NDArray[np.intp]:
         Finite numbers, in units in which one is a large difference; at least one column.
     most : int
         Number of groups that are not exceeded.
+    narrow : float
+        Standard deviation of a group's columns from which on it is not divided any more.
 
     Returns
     -------
@@ -109,21 +110,23 @@ def similar_rows(X: NDArray[np.float64], most: int) -> NDArray[np.intp]:
     --------
     >>> import numpy as np
     >>> X = np.array([[0.0, 5], [1, 5], [0.001, 5], [3, 5], [1, 5]])
-    >>> similar_rows(X, most=8)
+    >>> similar_rows(X, most=8, narrow=0.005)
     array([0, 1, 0, 2, 1])
-    >>> similar_rows(X, most=3)
+    >>> similar_rows(X, most=3, narrow=0.005)
     array([0, 0, 0, 1, 0])
     """
     groups, n_groups = np.zeros(len(X), dtype=np.intp), 1
     while 2 * n_groups <= most:
-        groups, uniques = pd.factorize(2 * groups + _in_upper_half(X, groups))
+        groups, uniques = pd.factorize(2 * groups + _in_upper_half(X, groups, narrow))
         if len(uniques) == n_groups:
             break
         n_groups = len(uniques)
     return groups
 
 
-def _in_upper_half(X: NDArray[np.float64], groups: NDArray[np.intp]) -> NDArray[np.bool_]:
+def _in_upper_half(
+    X: NDArray[np.float64], groups: NDArray[np.intp], narrow: float
+) -> NDArray[np.bool_]:
     """Tell which rows are above the mean of their group, in its widest column; none if narrow."""
     sizes = np.bincount(groups)
     means = np.stack([np.bincount(groups, x) / sizes for x in X.T])
@@ -134,7 +137,7 @@ def _in_upper_half(X: NDArray[np.float64], groups: NDArray[np.intp]) -> NDArray[
         ]
     )
     widest = variances.argmax(0)
-    middle = np.where(variances.max(0) > _SIMILAR**2, means[widest, np.arange(len(sizes))], np.inf)
+    middle = np.where(variances.max(0) > narrow**2, means[widest, np.arange(len(sizes))], np.inf)
     return X[np.arange(len(X)), widest[groups]] > middle[groups]
 
 

@@ -111,14 +111,15 @@ class Problem:
         """Whether it has one size per gene and no zero inflation: in practice, one maximum."""
         return len(self.bases) == 2 and self.bases[1].U.shape[1] <= 1
 
-    def coarse(self, size: int) -> "Problem":
+    def coarse(self, size: int, narrow: float) -> "Problem":
         """Return a likeness of the problem, in which similar cells have one predictor.
 
-        All counts are there, but at most ``size`` cells.
+        All counts are there, but at most ``size`` cells, and no more than it takes for predictors
+        of unit length to differ by about ``narrow`` among those that a cell stands for.
         """
         everything = torch.cat([*(basis.U for basis in self.bases), self.offset[:, None]], 1)
         groups = Cells(
-            similar_rows(everything.double().cpu().numpy(), size),
+            similar_rows(everything.double().cpu().numpy(), size, narrow),
             self.weights.double().cpu().numpy(),
         )
         tally = (

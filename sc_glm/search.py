@@ -21,11 +21,12 @@ from sc_glm.solver import Solution, maximize
 from sc_glm.tiles import CountBlock
 
 _LOOSE = 1e-3  # tolerance of a stage that only leads to the next
-# Numbers of cells from which on starts are told apart on groups of similar cells. The edges of a
-# zero inflation are sharp, and ask for more of them.
-_MANY_CELLS = 1_000
-_MANY_CELLS_INFLATED = 4_000
-_COARSE = 1_024  # such groups
+# Numbers of cells from which on starts are told apart on groups of similar cells, and how narrow a
+# group need be. The edges of a regressed zero inflation are sharp, and ask for more cells and
+# narrower groups.
+_MANY_CELLS, _NARROW = 1_000, 0.02
+_MANY_CELLS_WITH_EDGES, _NARROW_WITH_EDGES = 4_000, 0.001
+_COARSE = 1_024  # groups at most
 # Log-likelihood by which the better of two maxima may be the worse one on groups, and from which on
 # they are two: coefficients do not tell, as they drift where the likelihood is flat.
 _CLOSE = 2.0
@@ -70,11 +71,13 @@ def search(problem: Problem, objective: Objective, *, max_iter: int, tol: float)
     silence = starts.silence(problem)
     if problem.is_simple:
         return maximize(objective, _plain_start(problem, silence), max_iter=max_iter, tol=tol)
-    many = _MANY_CELLS if len(problem.bases) == 2 else _MANY_CELLS_INFLATED
+    many, narrow = _MANY_CELLS, _NARROW
+    if any(basis.U.shape[1] > 1 for basis in problem.bases[2:]):
+        many, narrow = _MANY_CELLS_WITH_EDGES, _NARROW_WITH_EDGES
     if problem.counts.shape[1] < many:
         ends = _explore(problem, objective.block, silence, max_iter=max_iter)
         return maximize(objective, ends.theta, max_iter=max_iter, tol=tol)
-    coarse = problem.coarse(_COARSE)
+    coarse = problem.coarse(_COARSE, narrow)
     ends = _explore(coarse, coarse.block(), silence, max_iter=max_iter)
     solution = maximize(objective, ends.theta, max_iter=max_iter, tol=tol)
 

@@ -167,17 +167,17 @@ CLOUD = RNG.normal(size=(2000, 3))
 @pytest.mark.parametrize("most", [1, 2, 7, 100, 1024])
 def test_every_cell_has_one_of_at_most_so_many_groups(most):
     before = CLOUD.copy()
-    groups = similar_rows(CLOUD, most)
+    groups = similar_rows(CLOUD, most, 0.005)
     assert groups.shape == (len(CLOUD),)
     n_groups = len(np.unique(groups))
     assert_array_equal(np.unique(groups), np.arange(n_groups))
     assert most / 4 < n_groups <= most
     assert_array_equal(CLOUD, before)
-    assert_array_equal(similar_rows(CLOUD, most), groups)
+    assert_array_equal(similar_rows(CLOUD, most, 0.005), groups)
 
 
 def test_groups_are_much_narrower_than_all_cells():
-    groups = similar_rows(CLOUD, 1024)
+    groups = similar_rows(CLOUD, 1024, 0.005)
     sizes = np.bincount(groups)
     for x in CLOUD.T:
         within = x - (np.bincount(groups, x) / sizes)[groups]
@@ -186,7 +186,7 @@ def test_groups_are_much_narrower_than_all_cells():
 
 def test_a_column_is_cut_as_often_as_it_is_wide():
     wide, narrow = RNG.uniform(0, 8, 500), RNG.uniform(0, 1, 500)
-    groups = similar_rows(np.c_[narrow, wide], 8)
+    groups = similar_rows(np.c_[narrow, wide], 8, 0.005)
     ranges = [(np.ptp(wide[groups == g]), np.ptp(narrow[groups == g])) for g in range(8)]
     assert np.max(ranges, axis=0)[0] < 2
     assert np.min(ranges, axis=0)[1] > 0.8
@@ -196,13 +196,13 @@ def test_equal_rows_are_in_one_group():
     X = levels(5000, 40, 30)
     distinct = group_rows(X)
     assert distinct.max() > 1000
-    pairs = np.unique(np.c_[distinct, similar_rows(X, 64)], axis=0)
+    pairs = np.unique(np.c_[distinct, similar_rows(X, 64, 0.005)], axis=0)
     assert_array_equal(pairs[:, 0], np.arange(distinct.max() + 1))
 
 
 def test_few_distinct_rows_are_their_own_groups_however_many_there_may_be():
     X = np.c_[np.eye(3)[RNG.integers(0, 3, 200)], RNG.integers(0, 4, 200)]
-    assert_array_equal(similar_rows(X, 10**9), group_rows(X))
+    assert_array_equal(similar_rows(X, 10**9, 0.005), group_rows(X))
 
 
 @pytest.mark.parametrize(
@@ -215,13 +215,13 @@ def test_few_distinct_rows_are_their_own_groups_however_many_there_may_be():
     ids=["equal", "equal but for rounding", "all but equal"],
 )
 def test_rows_that_are_all_but_equal_are_one_group(X):
-    assert_array_equal(similar_rows(X, 10**9), np.zeros(len(X)))
+    assert_array_equal(similar_rows(X, 10**9, 0.005), np.zeros(len(X)))
 
 
 def test_a_row_far_from_all_others_is_alone():
     X = CLOUD.copy()
     X[17, 1] = 100
-    groups = similar_rows(X, 256)
+    groups = similar_rows(X, 256, 0.005)
     assert_array_equal(np.flatnonzero(groups == groups[17]), [17])
 
 

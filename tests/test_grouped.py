@@ -181,7 +181,7 @@ def test_which_objective_a_problem_has(family, size, dtype, expected):
     designs = [DESIGN, size, ONE][: len(family.parts)]
     given = grouped(problem_of(family, Y, *designs, offset=OFFSET, dtype=dtype))
     assert type(given.objective(given.block(), family, given.bases)) is expected
-    coarse = given.coarse(64)
+    coarse = given.coarse(64, 0.005)
     assert type(coarse.objective(coarse.block(), family, coarse.bases)) is Objective
     some = given.some(torch.tensor([1, 4]))
     assert type(some.objective(some.block(), family, some.bases)) is expected

@@ -238,7 +238,7 @@ def test_the_likelihood_of_cells_that_are_alike(both, genes):
 
 @pytest.mark.parametrize("size", [1, 20, 100])
 def test_a_coarse_problem_has_all_counts_and_weights_in_few_cells(given, size):
-    coarse = given.coarse(size)
+    coarse = given.coarse(size, 0.005)
     n_cells = coarse.counts.shape[1]
     assert size / 4 < n_cells <= size
     assert_array_equal(coarse.n_positive, given.n_positive)
@@ -260,7 +260,7 @@ def test_what_is_equal_in_all_cells_is_so_in_groups_to_the_last_digit(dtype):
     """A size that all cells share is evaluated once for all, if it is seen to be one."""
     options = {"offset": np.full(N_CELLS, 0.1), "weights": WEIGHTS, "dtype": dtype}
     given = problem_of(NegBinFamily(), Y, CURVE, ONE, **options)
-    coarse = given.coarse(64)
+    coarse = given.coarse(64, 0.005)
     assert coarse.offset.dtype == dtype
     assert torch.equal(coarse.offset, given.offset[:1].expand_as(coarse.offset))
     assert torch.equal(coarse.bases[1].U, given.bases[1].U[: len(coarse.offset)])
@@ -268,7 +268,7 @@ def test_what_is_equal_in_all_cells_is_so_in_groups_to_the_last_digit(dtype):
 
 def test_exposures_of_any_size_are_averaged():
     offset = np.repeat([-2000.0, 2000], N_CELLS // 2) + 0.01 * OFFSET
-    coarse = problem_of(NegBinFamily(), Y, ONE, ONE, offset=offset).coarse(2)
+    coarse = problem_of(NegBinFamily(), Y, ONE, ONE, offset=offset).coarse(2, 0.005)
     halves = offset.reshape(2, -1)
     expected = logsumexp(halves, axis=1) - np.log(N_CELLS // 2)
     assert_allclose(coarse.offset, expected, rtol=1e-12)
@@ -291,7 +291,7 @@ def assert_likelihood(a, b):
 
 def test_cells_of_few_kinds_lose_nothing_in_groups():
     given = leveled()
-    coarse = given.coarse(1000)
+    coarse = given.coarse(1000, 0.005)
     assert coarse.counts.shape[1] == 6
     assert_likelihood(coarse, given)
 
@@ -300,7 +300,7 @@ def test_cells_of_few_kinds_lose_nothing_in_groups():
 def test_cells_that_are_alike_make_the_groups_of_each(size):
     given = leveled()
     few = alike(given, 2 * LEVELS + np.arange(N_CELLS) % 2)
-    ours, theirs = few.coarse(size), given.coarse(size)
+    ours, theirs = few.coarse(size, 0.005), given.coarse(size, 0.005)
     assert ours.counts.shape == theirs.counts.shape
     assert_array_equal(ours.n_positive, theirs.n_positive)
     assert_likelihood(ours, theirs)

@@ -266,7 +266,7 @@ def grouped(monkeypatch):
     def use(n_groups):
         monkeypatch.setattr(search, "_explore", spy)
         monkeypatch.setattr(search, "_MANY_CELLS", 0)
-        monkeypatch.setattr(search, "_MANY_CELLS_INFLATED", 0)
+        monkeypatch.setattr(search, "_MANY_CELLS_WITH_EDGES", 0)
         monkeypatch.setattr(search, "_COARSE", n_groups)
         return explored
 
@@ -364,7 +364,7 @@ def test_the_search_is_deterministic(grouped, counts, n_groups):
 def test_few_cells_are_explored_one_by_one(grouped, monkeypatch, counts):
     explored = grouped(64)
     monkeypatch.setattr(search, "_MANY_CELLS", N_CELLS + 1)
-    monkeypatch.setattr(search, "_MANY_CELLS_INFLATED", N_CELLS + 1)
+    monkeypatch.setattr(search, "_MANY_CELLS_WITH_EDGES", N_CELLS + 1)
     solve(NegBinFamily(), counts[:, :3], LINE, LINE)
     assert explored == [N_CELLS]
 
