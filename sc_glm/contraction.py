@@ -15,7 +15,7 @@ from torch import Tensor
 from sc_glm import rowwise
 from sc_glm.family import Terms, pairs
 
-_KEPT_ENTRIES = 4_000_000  # of products of designs, up to which they are formed only once
+_KEPT_ENTRIES = 8_000_000  # of products of designs, up to which they are formed only once
 
 _Met = tuple[int, ...]  # the designs that a term meets: none, one, or two
 

@@ -22,7 +22,7 @@ from sc_glm.tiles import CountBlock, Entries
 
 # Entries of a tile: enough to outweigh the cost of calling an operation, few enough for its
 # temporaries to stay in cache.
-_TILE = 32_768
+_TILE = 65_536
 _TILE_CELLS = 4_096
 _TILE_PRODUCTS = 4_000_000  # entries of a tile's products of designs
 

@@ -29,6 +29,7 @@ class Steps:
         self, family: Family, genes: Tensor, y: Tensor, weights: Tensor, n_genes: int
     ) -> None:
         self._family = family
+        y, weights = y.double(), weights.double()  # sums of many and large terms
         reached = (y <= _HIGHEST) & (y == y.floor())
         self._others: tuple[Tensor, Counts, Tensor] | None = None
         others = torch.nonzero(~reached)[:, 0]
@@ -36,13 +37,15 @@ class Steps:
             self._others = _distinct(genes[others], y[others], weights[others], n_genes)
             genes, y, weights = genes[reached], y[reached], weights[reached]
         n_values = 1 + (int(y.amax()) if len(y) else 0)
-        # Steps leave out what does not depend on the size, or is one for each of them.
-        factorials = torch.lgamma(torch.arange(1, n_values + 1).to(y)).index_select(0, y.long())
-        self._left_out = weights.new_zeros(3, n_genes)
-        self._left_out[0].index_add_(0, genes, factorials.mul_(-weights))
-        self._left_out[1].index_add_(0, genes, y * weights)
         times = weights.new_zeros(n_genes * n_values)
         times = times.index_add_(0, genes * n_values + y.long(), weights).view(n_genes, -1)
+        # Steps leave out what does not depend on the size, or is one for each of them. Summed over
+        # distinct counts, as each addition rounds.
+        of, distinct = torch.nonzero(times).unbind(1)
+        distinct = distinct.to(y)
+        self._left_out = weights.new_zeros(3, n_genes)
+        for sums, own in zip(self._left_out, (-torch.lgamma(distinct + 1), distinct), strict=False):
+            sums.index_add_(0, of, own * times[times != 0])
         beyond = times.flip(1).cumsum(1).flip(1)[:, 2:]
         taken = beyond > 0
         self._indptr = torch.nn.functional.pad(taken.sum(1).cumsum(0), (1, 0))
@@ -60,8 +63,9 @@ class Steps:
         Returns
         -------
         Rise
-            Of shape (n,), as :func:`~sc_glm.family.rise`.
+            Of shape (n,) and the type of ``rho``, as :func:`~sc_glm.family.rise`.
         """
+        dtype, rho = rho.dtype, rho.double()
         total = self._left_out[:, genes]
         entries, rows = _of_rows(self._indptr, genes)
         y = self._y.index_select(0, entries)
@@ -81,7 +85,7 @@ class Steps:
             times = times.index_select(0, entries)
             for sums, one in zip(total, rises, strict=True):
                 sums.index_add_(0, rows, one * times)
-        return Rise(*total)
+        return Rise(*total.to(dtype))
 
 
 def _distinct(

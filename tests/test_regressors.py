@@ -301,7 +301,10 @@ def test_cells_with_equal_covariates_are_fitted_as_one_by_one(monkeypatch, name,
         assert_array_equal(few.undetermined_[part], each.undetermined_[part])
         assert_array_equal(few.aliased_[part], each.aliased_[part])
         assert_allclose(table.loc[:, inner], each.params_[part].loc[:, inner], rtol=1e-4, atol=1e-5)
-    assert_allclose(few.predict(X), each.predict(X), rtol=1e-4, atol=1e-4)
+    # With a single count, the mean is arbitrary where zero inflation explains all.
+    several = (y > 0).sum(0) != 1
+    means = few.predict(X)[:, several], each.predict(X)[:, several]
+    assert_allclose(*means, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
