@@ -188,7 +188,7 @@ class GroupedObjective(Objective):
     def _weights_of_counts(self) -> Tensor:
         return self._weights_of_cells.index_select(0, self.block.cells)
 
-    def _terms(self, theta: Tensor, genes: Tensor, tile: int) -> Terms:
+    def terms(self, theta: Tensor, genes: Tensor, tile: int) -> Terms:
         """Return the terms of genes x groups, each summed over the cells of the group.
 
         They are those of :mod:`sc_glm.family`, with what a positive count adds to its group.

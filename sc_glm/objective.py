@@ -5,7 +5,7 @@ contracts them with the designs by matrix products that serve all genes of the t
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
@@ -126,14 +126,10 @@ class Objective:
 
     def evaluate(self, theta: Tensor, genes: Tensor) -> Evaluation:
         """Evaluate ``genes`` (indices into the block) at ``theta`` (one row per gene)."""
-        n = genes.numel()
-        sums = self._contraction.begin(n)
-        for tile, (start, stop) in enumerate(pairwise(self._bounds)):
-            step = rowwise.WIDTH * max(1, round(_TILE / (stop - start) / rowwise.WIDTH))
-            for first in range(0, n, step):
-                rows = slice(first, min(first + step, n))
-                terms = self._terms(theta[rows], genes[rows], tile)
-                self._contraction.add(sums, rows, tile, terms)
+        sums = self._contraction.begin(genes.numel())
+        for tile, rows in self.pieces(genes.numel()):
+            terms = self.terms(theta[rows], genes[rows], tile)
+            self._contraction.add(sums, rows, tile, terms)
         value, gradient, hessian = self._contraction.end(sums)
         if self._has_one_size:
             own, unit = self.slices[1], self.bases[1].U[0]
@@ -146,7 +142,15 @@ class Objective:
         hessian -= self.penalty
         return Evaluation(value, gradient, hessian, value.abs() + self._size_of_counts[genes])
 
-    def _terms(self, theta: Tensor, genes: Tensor, tile: int) -> Terms:
+    def pieces(self, n_genes: int) -> Iterator[tuple[int, slice]]:
+        """Cut a pass over so many genes into tiles of cells, and genes at a time."""
+        for tile, (start, stop) in enumerate(pairwise(self._bounds)):
+            step = rowwise.WIDTH * max(1, round(_TILE / (stop - start) / rowwise.WIDTH))
+            for first in range(0, n_genes, step):
+                yield tile, slice(first, min(first + step, n_genes))
+
+    def terms(self, theta: Tensor, genes: Tensor, tile: int) -> Terms:
+        """Return the terms of some genes, with a row of ``theta`` each, in a tile of cells."""
         predictors, beyond = self._predictors(theta, genes, tile)
         cells = slice(*self._bounds[tile : tile + 2])
         predictors[0] += self.offset[cells]

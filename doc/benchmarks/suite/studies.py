@@ -89,11 +89,11 @@ def growth(repeats, *, n_cells=5000, n_genes=500, n_columns=2, n_jobs=1):
     return time_of | per_entry(time_of["seconds"], counts)
 
 
-def fit_memory(repeats, *, n_cells, n_genes, n_groups):
+def fit_memory(repeats, design, *, n_cells, n_genes, n_columns):
     """Fit a large matrix; compare with what its conversion to CSC costs."""
     from sc_glm import NegBinRegressor  # noqa: PLC0415
 
-    X = groups(n_cells, n_groups)
+    X = design(n_cells, n_columns)
     counts = simulate(n_cells, n_genes, X)
     matrix = sum(x.nbytes for x in (counts.data, counts.indices, counts.indptr))
     NegBinRegressor().fit(X[:1000, 1:], counts[:1000])  # loads what the first fit loads
@@ -131,7 +131,10 @@ def sample_memory(repeats, *, n_cells, n_genes):
 
 
 def kernel(repeats, parts, n_regressed, *, n_cells=20_000, n_genes=64, n_columns=8):
-    """Time one pass of the objective: value, gradient and Hessian of a block of genes."""
+    """Time one pass of the objective: value, gradient and Hessian of a block of genes.
+
+    Also the terms of entries alone, without the sums over cells by which they become these.
+    """
     import torch  # noqa: PLC0415
 
     from sc_glm.block import Designs, Settings, one_thread, problem_of  # noqa: PLC0415
@@ -155,9 +158,20 @@ def kernel(repeats, parts, n_regressed, *, n_cells=20_000, n_genes=64, n_columns
         flat = torch.cat([problem.constant(basis) for basis in problem.bases])
         theta = -flat.expand(n_genes, -1).contiguous()
         genes = torch.arange(n_genes)
-        time_of = timed(lambda: objective.evaluate(theta, genes), repeats)
+
+        def terms():
+            for tile, rows in objective.pieces(n_genes):
+                objective.terms(theta[rows], genes[rows], tile)
+
+        of_terms = timed(terms, 5 * repeats)["seconds"]
+        time_of = timed(lambda: objective.evaluate(theta, genes), 5 * repeats)
     zeros = 1 - counts.nnz / n_cells / n_genes
-    return {"zeros": zeros, **time_of, **per_entry(time_of["seconds"], counts)}
+    return {
+        "zeros": zeros,
+        **time_of,
+        **per_entry(time_of["seconds"], counts),
+        "ns per entry, terms alone": per_entry(of_terms, counts)["ns per entry"],
+    }
 
 
 NB, ZINB = ("mean", "dispersion"), ("mean", "dispersion", "zero_inflation")
@@ -175,17 +189,22 @@ STUDIES = {
     "memory": {
         "fit, 200000 x 2000, 2 groups": (
             fit_memory,
-            {"n_cells": 200_000, "n_genes": 2000, "n_groups": 2},
+            {"design": groups, "n_cells": 200_000, "n_genes": 2000, "n_columns": 2},
+        ),
+        "fit, 200000 x 2000, a covariate": (
+            fit_memory,
+            {"design": covariates, "n_cells": 200_000, "n_genes": 2000, "n_columns": 2},
         ),
         "fit, 1000000 x 200, 10 groups": (
             fit_memory,
-            {"n_cells": 1_000_000, "n_genes": 200, "n_groups": 10},
+            {"design": groups, "n_cells": 1_000_000, "n_genes": 200, "n_columns": 10},
         ),
         "sample, 5000 x 3000": (sample_memory, {"n_cells": 5000, "n_genes": 3000}),
     },
     "kernel": {
         "NB, one size": (kernel, {"parts": NB, "n_regressed": 1}),
         "NB, size regressed": (kernel, {"parts": NB, "n_regressed": 2}),
+        "ZINB, one size": (kernel, {"parts": ZINB, "n_regressed": 1}),
         "ZINB, all parts regressed": (kernel, {"parts": ZINB, "n_regressed": 3}),
     },
 }
