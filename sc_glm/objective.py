@@ -24,7 +24,8 @@ from sc_glm.tiles import CountBlock, Entries
 # temporaries to stay in cache.
 _TILE = 65_536
 _TILE_CELLS = 4_096
-_TILE_PRODUCTS = 4_000_000  # entries of a tile's products of designs
+_TILE_DESIGNS = 32_768  # entries of a tile's designs: with many columns, genes should share them
+_TILE_PRODUCTS = 4_000_000  # and of their products
 
 # A mean beyond so many times a gene's largest count, at equal exposure, is taken for that. Few
 # counts may have their supremum where the mean is infinite in cells whose zeros another part
@@ -34,7 +35,9 @@ _LARGEST_MULTIPLE = 100.0
 
 def tile_cells(ranks: Sequence[int]) -> int:
     """Return the number of cells of a tile, fewer where designs have many columns."""
-    return max(1, min(_TILE_CELLS, _TILE_PRODUCTS // max(1, sum(ranks)) ** 2))
+    rank = max(1, sum(ranks))
+    most = min(_TILE_DESIGNS // rank, _TILE_PRODUCTS // rank**2)
+    return max(1, min(_TILE_CELLS, most - most % rowwise.WIDTH))
 
 
 class PartBasis(NamedTuple):
