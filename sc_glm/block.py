@@ -15,6 +15,7 @@ from sc_glm import rowwise
 from sc_glm.compression import Cells, Tally
 from sc_glm.design import FloatArray, PartDesign
 from sc_glm.family import Family, NegBinFamily
+from sc_glm.fused import fused_tile
 from sc_glm.grouped import Groups
 from sc_glm.objective import Objective, PartBasis
 from sc_glm.problem import Problem
@@ -27,12 +28,13 @@ _KEPT_BYTES = 32 * 2**20 - 2**16  # just under the largest block that the GNU C 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to fit, the same for all blocks."""
+    """How to fit, the same for all blocks; ``fused`` where tiles come from a compiled loop."""
 
     max_iter: int
     tol: float
     device: torch.device
     dtype: torch.dtype
+    fused: bool = False
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,8 @@ def fit_block(
     with one_thread(), torch.inference_mode():
         problem = problem_of(family, counts, designs, settings)
         objective = problem.objective(problem.block(), family, problem.bases)
+        if settings.fused:
+            objective.tile = fused_tile(family)
         if start is None:
             solution = search(problem, objective, max_iter=settings.max_iter, tol=settings.tol)
         else:

@@ -110,30 +110,11 @@ class Rise(NamedTuple):
     second: Tensor
 
 
-class Positives(NamedTuple):
-    """Positive counts of a tile of genes x cells.
-
-    An entry of the tile may stand for several cells. Then counts and rises are multiplied by what
-    share of these has them, and summed.
-
-    Attributes
-    ----------
-    y : Tensor of shape (n_genes, n_cells)
-        Counts, those of zero, too.
-    rise : tuple of Tensor and Rise, or None
-        Where in the flattened tile there are positive counts, and what these add through the size;
-        None where that is summed elsewhere.
-    zeros : Tensor of shape (n_genes, n_cells), or None
-        Share of the cells that have a count of zero; by default none where there is a positive one.
-    """
-
-    y: Tensor
-    rise: tuple[Tensor, Rise] | None
-    zeros: Tensor | None = None
-
-
 class Family(Protocol):
     """A distribution of counts in terms of linear predictors."""
+
+    def __hash__(self) -> int:
+        """Families are values."""
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -148,11 +129,19 @@ class Family(Protocol):
     def positives(self, counts: Counts, predictors: Sequence[Tensor], shape: Shape) -> Terms:
         """Return the terms of entries with a positive count, given their :meth:`shape`."""
 
-    def tile(self, predictors: Sequence[Tensor], positives: Positives) -> Terms:
+    def tile(self, predictors: Sequence[Tensor], y: Tensor, zeros: Tensor | None = None) -> Terms:
         """Return the terms of a tile of genes x cells, accurate as part of a sum over cells.
 
-        The mean's predictor is overwritten; others may have one column for all cells. If the size
-        does, what counts add through it alone is left out.
+        What counts add through the size alone, their :func:`rise`, is left out.
+
+        Parameters
+        ----------
+        predictors : sequence of Tensor of shape (n_genes, n_cells)
+            That of the mean is overwritten. Others may have one column for all cells.
+        y : Tensor of shape (n_genes, n_cells)
+            Counts. An entry may stand for several cells; then it is their mean.
+        zeros : Tensor of shape (n_genes, n_cells), optional
+            Share of these cells that have a count of zero. By default, an entry is one cell.
         """
 
 
@@ -216,12 +205,16 @@ class NegBinFamily:
             (-(r * m).mul_(ratio), s_eta * m, h_rr.add_(shape.second)),
         )
 
-    def tile(self, predictors: Sequence[Tensor], positives: Positives) -> Terms:
+    def tile(
+        self,
+        predictors: Sequence[Tensor],
+        y: Tensor,
+        zeros: Tensor | None = None,  # noqa: ARG002 - they have the terms of any count
+    ) -> Terms:
         """Return the terms of a tile of genes x cells, accurate as part of a sum over cells."""
         eta, rho = predictors
-        raw = _Raw.of(eta, rho, positives.y)
-        value = _add(raw.of_counts.add_(raw.log_zero), positives.rise, 0)
-        return Terms(value, *_derivatives(raw, positives))
+        raw = _Raw.of(eta, rho, y)
+        return Terms(raw.of_counts.add_(raw.log_zero), *_derivatives(raw, y))
 
 
 @dataclass(frozen=True)
@@ -275,14 +268,13 @@ class ZINBFamily:
             (h_ee, h_er, none, h_rr, none, (pi * not_pi).neg_()),
         )
 
-    def tile(self, predictors: Sequence[Tensor], positives: Positives) -> Terms:
+    def tile(self, predictors: Sequence[Tensor], y: Tensor, zeros: Tensor | None = None) -> Terms:
         """Return the terms of a tile of genes x cells, accurate as part of a sum over cells.
 
         An entry is the negative binomial one with a change that zeros alone have, but for the
         probability ``1 - pi`` of no structural zero.
         """
         eta, rho, zeta = predictors
-        y, rises, zeros = positives
         raw = _Raw.of(eta, rho, y)
         # A positive count is no structural zero, not even to the last digit.
         of_zeros = torch.where(y > 0, -torch.inf, zeta) if zeros is None else zeta
@@ -294,10 +286,10 @@ class ZINBFamily:
             value = torch.lerp(raw.log_zero, value, zeros)
             not_c = torch.lerp(torch.ones_like(c), not_c, zeros)
             c, minus_v = c.mul_(zeros), minus_v.mul_(zeros)
-        value = _add(value.add_(raw.of_counts), rises, 0)
+        value = value.add_(raw.of_counts)
         a, b = raw.slope, raw.log_zero - raw.slope  # a zero's scores
         sampled = raw._replace(log_zero=raw.log_zero.mul_(not_c), slope=not_c.mul_(a))
-        (s_eta, s_rho), (h_ee, h_er, h_rr) = _derivatives(sampled, positives)
+        (s_eta, s_rho), (h_ee, h_er, h_rr) = _derivatives(sampled, y)
         h_ez, h_rz = minus_v * a, minus_v * b
         pi, not_pi = _logistic(zeta)
         log_not_pi = torch.maximum(pi, not_pi).log_().sub_(zeta.clamp_min(0))
@@ -348,25 +340,15 @@ class _Raw(NamedTuple):
 
 
 def _derivatives(
-    raw: _Raw, positives: Positives
+    raw: _Raw, y: Tensor
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]:
     """Return the negative binomial score and Hessian of a tile; the slope is overwritten."""
     log_zero, slope, m, _ = raw
-    y, rises, _ = positives
     s_eta = (slope + y).addcmul_(y, m, value=-1)
     h_er = s_eta * m
     s_rho = log_zero - s_eta
     h_rr = (log_zero - slope).sub_(h_er)
-    h_ee = slope.sub_(h_er)
-    return (s_eta, _add(s_rho, rises, 1)), (h_ee, h_er, _add(h_rr, rises, 2))
-
-
-def _add(tile: Tensor, rise: tuple[Tensor, Rise] | None, order: int) -> Tensor:
-    """Add a derivative of what counts add through the size to a tile."""
-    if rise is not None:
-        flat, rises = rise
-        tile.view(-1).scatter_add_(0, flat, rises[order])
-    return tile
+    return (s_eta, s_rho), (slope.sub_(h_er), h_er, h_rr)
 
 
 def _bounded(eta: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from typing import Any
 
 import joblib
@@ -22,6 +23,7 @@ from sc_glm.checkpoint import Checkpoint
 from sc_glm.counts import CountMatrix, stretches
 from sc_glm.design import FloatArray
 from sc_glm.family import Family
+from sc_glm.fused import is_worth_fusing
 
 # An automatic block of genes: a positive count takes a few hundred bytes while it is fitted, and
 # what the genes of a block share is computed once for all of them.
@@ -93,6 +95,10 @@ def fit_genes(
     if checkpoint_dir is not None:
         checkpoint = Checkpoint.open(checkpoint_dir, family, counts, designs, settings, start=start)
         fits = checkpoint.read()
+    n_entries = len(designs.weights) * counts.n_genes
+    settings = replace(
+        settings, fused=is_worth_fusing(family, n_entries, settings.device, settings.dtype)
+    )
     workers = joblib.effective_n_jobs(n_jobs)  # type: ignore[arg-type]
     share = counts.n_genes
     if workers > 1:

@@ -5,7 +5,7 @@ contracts them with the designs by matrix products that serve all genes of the t
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sc_glm import rowwise
 from sc_glm.contraction import Contraction
-from sc_glm.family import Family, Positives, Rise, Terms, rise
+from sc_glm.family import Family, Rise, Terms, rise
 from sc_glm.rises import RiseTable
 from sc_glm.steps import Steps
 from sc_glm.tiles import CountBlock, Entries
@@ -38,6 +38,9 @@ def tile_cells(ranks: Sequence[int]) -> int:
     rank = max(1, sum(ranks))
     most = min(_TILE_DESIGNS // rank, _TILE_PRODUCTS // rank**2)
     return max(1, min(_TILE_CELLS, most - most % rowwise.WIDTH))
+
+
+_Tile = Callable[[Sequence[Tensor], Tensor, Tensor | None], Terms]
 
 
 class PartBasis(NamedTuple):
@@ -63,6 +66,8 @@ class Evaluation(NamedTuple):
 class Objective:
     """Penalised log-likelihood of a block of genes as a function of all parts' coefficients.
 
+    Its ``tile`` is the family's, in whose place another of the same terms may be put.
+
     Parameters
     ----------
     family : Family
@@ -86,6 +91,7 @@ class Objective:
         weights: Tensor,
     ) -> None:
         self.family = family
+        self.tile: _Tile = family.tile
         self.block = block
         self.bases = list(bases)
         self.offset = offset
@@ -157,17 +163,17 @@ class Objective:
         predictors, beyond = self._predictors(theta, genes, tile)
         cells = slice(*self._bounds[tile : tile + 2])
         predictors[0] += self.offset[cells]
-        block, rises = self.block, None
-        if block.dense is not None and self._has_one_size:
-            y = block.dense[tile].index_select(0, genes)
+        block = self.block
+        zeros = None if block.shares is None else block.shares.zeros[genes, cells]
+        if self._has_one_size:
+            terms = self.tile(predictors, block.tile(genes, tile), zeros)
         else:
             entries = block.entries(genes, tile)
-            y = block.spread(entries, genes, tile)
-            if not self._has_one_size:
-                rho = predictors[1].view(-1).index_select(0, entries.flat[entries.n_ones :])
-                rises = entries.flat, self._rises(entries, rho)
-        zeros = None if block.shares is None else block.shares.zeros[genes, cells]
-        terms = self.family.tile(predictors, Positives(y, rises, zeros))
+            rho = predictors[1].view(-1).index_select(0, entries.flat[entries.n_ones :])
+            terms = self.tile(predictors, block.tile(genes, tile, entries), zeros)
+            through_size = terms.value, terms.score[1], terms.hessian[len(predictors)]
+            for sums, own in zip(through_size, self._rises(entries, rho), strict=True):
+                sums.view(-1).scatter_add_(0, entries.flat, own)
         return terms if beyond is None else on_tangent(terms, beyond)
 
     def _rises(self, entries: Entries, rho: Tensor) -> Rise:

@@ -127,16 +127,20 @@ class CountBlock:
         n_ones, n_known, _ = lengths.sum(1).tolist()
         return Entries(which, flat, n_ones, n_known)
 
-    def spread(self, entries: "Entries", genes: Tensor, tile: int) -> Tensor:
-        """Return the counts of some genes in a tile, zeros and all, multiplied by their shares."""
+    def tile(self, genes: Tensor, tile: int, entries: "Entries | None" = None) -> Tensor:
+        """Return the counts of some genes in a tile, zeros and all, multiplied by their shares.
+
+        ``entries`` are those positive ones, if known already.
+        """
         if self.dense is not None:
             return self.dense[tile].index_select(0, genes)
         start, stop = self.bounds[tile : tile + 2]
-        y = self.y.index_select(0, entries.which)
+        which, flat, *_ = entries or self.entries(genes, tile)
+        y = self.y.index_select(0, which)
         if self.shares is not None:
-            y *= self.shares.positives.index_select(0, entries.which)
+            y *= self.shares.positives.index_select(0, which)
         whole = y.new_zeros(len(genes), stop - start)
-        whole.view(-1).index_add_(0, entries.flat, y)
+        whole.view(-1).index_add_(0, flat, y)
         return whole
 
 

@@ -17,12 +17,12 @@ from sc_glm import NegBinRegressor, family
 class NegBinFamily(family.NegBinFamily):
     """In name the original."""
 
-    def tile(self, predictors, positives):
-        if (positives.y == y.max()).any():
+    def tile(self, predictors, counts, zeros=None):
+        if (counts == y.max()).any():
             (folder / f"waiting-{os.getpid()}").touch()
             while True:
                 time.sleep(0.02)
-        return super().tile(predictors, positives)
+        return super().tile(predictors, counts, zeros)
 
 
 class Regressor(NegBinRegressor):

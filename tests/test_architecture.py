@@ -24,6 +24,7 @@ CORE = [
     "steps",
     "contraction",
     "objective",
+    "fused",
     "grouped",
     "solver",
     "compression",
@@ -62,6 +63,7 @@ TENSORS_ONLY = {
     "steps",
     "contraction",
     "objective",
+    "fused",
     "grouped",
     "solver",
 }

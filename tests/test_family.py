@@ -10,7 +10,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from sc_glm.family import NegBinFamily, Positives, Rise, ZINBFamily, pairs, positive_counts, rise
+from sc_glm.family import NegBinFamily, ZINBFamily, pairs, positive_counts, rise
 
 SIZES = [10.0**k for k in range(-8, 13, 2)]
 MEANS = [10.0**k for k in (-12, -9, -6, -4, -2, 0, 1, 2, 4, 6, 9)]
@@ -345,18 +345,21 @@ def test_a_vanishing_count_is_a_zero():
 
 def tile(family, y, predictors, shares=None):
     """Terms of a tile, a row for each derivative; ``shares``: of a cell's weight with its count."""
-    flat = torch.nonzero(y)[:, 0]
-    counts = positive_counts(y[flat])
-    rho = predictors[1][flat]
-    rises, zeros = rise(counts, rho, family.shape(counts, rho)), None
+    zeros = None
     if shares is not None:
-        rises = Rise(*(x * shares[flat] for x in rises))
         zeros = torch.where(y > 0, 1 - shares, 1.0)[None]
-        y = y * shares
-    positives = Positives(y[None], (flat, rises), zeros)
     eta, *others = (x[None] for x in predictors)
-    terms = family.tile([eta.clone(), *others], positives)
-    return torch.cat([terms.value, *terms.score, *terms.hessian])
+    of_tile = (y if shares is None else y * shares)[None]
+    terms = family.tile([eta.clone(), *others], of_tile, zeros)
+    rows = torch.cat([terms.value, *terms.score, *terms.hessian])
+    flat = torch.nonzero(y)[:, 0]
+    counts, rho = positive_counts(y[flat]), predictors[1][flat]
+    n_parts = len(predictors)
+    for row, own in zip(
+        (0, 2, 1 + 2 * n_parts), rise(counts, rho, family.shape(counts, rho)), strict=True
+    ):
+        rows[row, flat] += own if shares is None else own * shares[flat]
+    return rows
 
 
 def tile_points(family, dtype):

@@ -52,10 +52,7 @@ def test_tiles_have_all_counts_whether_they_are_kept_or_not(share, tile, monkeyp
     monkeypatch.setattr("sc_glm.tiles._DENSE", share)
     block, genes = block_of(tile=tile), torch.tensor([4, 0, 3])
     assert (block.dense is None) == (share > 0.5)
-    tiles = [
-        block.spread(block.entries(genes, number), genes, number)
-        for number in range(len(block.bounds) - 1)
-    ]
+    tiles = [block.tile(genes, number) for number in range(len(block.bounds) - 1)]
     assert_array_equal(torch.cat(tiles, 1), Y[genes])
 
 
@@ -71,8 +68,8 @@ def test_counts_of_one_cell_are_summed_by_their_shares(share, monkeypatch):
         shares=Shares(torch.zeros(2, 3), torch.tensor([0.25, 0.5, 1, 0.5]).double()),
     )
     genes = torch.tensor([0, 1])
-    whole = block.spread(block.entries(genes, 0), genes, 0)
-    assert_array_equal(whole, [[0, 2.25, 2], [3.5, 0, 0]])
+    for whole in (block.tile(genes, 0), block.tile(genes, 0, block.entries(genes, 0))):
+        assert_array_equal(whole, [[0, 2.25, 2], [3.5, 0, 0]])
 
 
 def test_ranges():
