@@ -13,9 +13,9 @@ from torch import Tensor
 
 from sc_glm.family import ZERO_INFLATION, Family, Terms
 
-# Cells x genes of a fit from which on it gains more than a compiler takes (half a minute, in each
-# process that fits).
-LARGE = 1_000_000_000
+# Cells x genes of a fit from which on it gains more than a compiler takes (10 to 20 seconds, once
+# for each process that fits).
+LARGE = 500_000_000
 
 
 class FusedTile:

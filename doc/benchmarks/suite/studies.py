@@ -130,16 +130,18 @@ def sample_memory(repeats, *, n_cells, n_genes):
     }
 
 
-def kernel(repeats, parts, n_regressed, *, n_cells=20_000, n_genes=64, n_columns=8):
+def kernel(repeats, parts, n_regressed, *, fused=False, n_cells=20_000, n_genes=64, n_columns=8):
     """Time one pass of the objective: value, gradient and Hessian of a block of genes.
 
-    Also the terms of entries alone, without the sums over cells by which they become these.
+    Also the terms of entries alone, without the sums over cells by which they become these; and the
+    tiles alone, with predictors and counts in place.
     """
     import torch  # noqa: PLC0415
 
     from sc_glm.block import Designs, Settings, one_thread, problem_of  # noqa: PLC0415
     from sc_glm.design import PartDesign  # noqa: PLC0415
     from sc_glm.family import NegBinFamily, ZINBFamily  # noqa: PLC0415
+    from sc_glm.fused import fused_tile  # noqa: PLC0415
 
     X = covariates(n_cells, n_columns)
     counts = simulate(n_cells, n_genes, X, mean=-1.6, spread=0.3)
@@ -155,6 +157,14 @@ def kernel(repeats, parts, n_regressed, *, n_cells=20_000, n_genes=64, n_columns
             settings,
         )
         objective = problem.objective(problem.block(), family, problem.bases)
+        if fused:
+            objective.tile = fused_tile(family)
+        given = []
+
+        def noting(predictors, y, zeros):
+            given.append(([x.clone() for x in predictors], y))
+            return family.tile(predictors, y, zeros)
+
         flat = torch.cat([problem.constant(basis) for basis in problem.bases])
         theta = -flat.expand(n_genes, -1).contiguous()
         genes = torch.arange(n_genes)
@@ -163,6 +173,14 @@ def kernel(repeats, parts, n_regressed, *, n_cells=20_000, n_genes=64, n_columns
             for tile, rows in objective.pieces(n_genes):
                 objective.terms(theta[rows], genes[rows], tile)
 
+        def tiles():
+            for predictors, y in given:
+                tile([predictors[0].clone(), *predictors[1:]], y, None)
+
+        tile, objective.tile = objective.tile, noting
+        terms()
+        objective.tile = tile
+        of_tiles = timed(tiles, 5 * repeats)["seconds"]
         of_terms = timed(terms, 5 * repeats)["seconds"]
         time_of = timed(lambda: objective.evaluate(theta, genes), 5 * repeats)
     zeros = 1 - counts.nnz / n_cells / n_genes
@@ -170,7 +188,8 @@ def kernel(repeats, parts, n_regressed, *, n_cells=20_000, n_genes=64, n_columns
         "zeros": zeros,
         **time_of,
         **per_entry(time_of["seconds"], counts),
-        "ns per entry, terms alone": per_entry(of_terms, counts)["ns per entry"],
+        "terms alone": per_entry(of_terms, counts)["ns per entry"],
+        "tiles alone": per_entry(of_tiles, counts)["ns per entry"],
     }
 
 
@@ -202,10 +221,14 @@ STUDIES = {
         "sample, 5000 x 3000": (sample_memory, {"n_cells": 5000, "n_genes": 3000}),
     },
     "kernel": {
-        "NB, one size": (kernel, {"parts": NB, "n_regressed": 1}),
-        "NB, size regressed": (kernel, {"parts": NB, "n_regressed": 2}),
-        "ZINB, one size": (kernel, {"parts": ZINB, "n_regressed": 1}),
-        "ZINB, all parts regressed": (kernel, {"parts": ZINB, "n_regressed": 3}),
+        f"{name}{', compiled' * fused}": (kernel, {**options, "fused": fused})
+        for name, options in {
+            "NB, one size": {"parts": NB, "n_regressed": 1},
+            "NB, size regressed": {"parts": NB, "n_regressed": 2},
+            "ZINB, one size": {"parts": ZINB, "n_regressed": 1},
+            "ZINB, all parts regressed": {"parts": ZINB, "n_regressed": 3},
+        }.items()
+        for fused in (False, True)
     },
 }
 
