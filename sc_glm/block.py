@@ -172,32 +172,44 @@ def _ceiling(problem: Problem, objective: Objective, mean: Tensor) -> Tensor:
 
 
 def _endpoints(problem: Problem, objective: Objective, solution: Solution) -> Endpoints:
-    mean, size, *inflation = torch.split(solution.theta, objective.ranks, dim=1)
-    gap = problem.at_counts(problem.bases[1], size) - problem.at_counts(problem.bases[0], mean)
-    gap -= problem.offset[problem.cells]
+    _, size, *inflation = torch.split(solution.theta, objective.ranks, dim=1)
     odds = torch.zeros_like(solution.value)
     for basis, theta in zip(problem.bases[2:], inflation, strict=True):
         low, high = problem.range_of(basis, theta)
         odds = torch.maximum(low.abs(), high.abs())
     flat = flat_directions(_numpy(-solution.hessian), _numpy(solution.theta))
+    genes = torch.as_tensor(np.flatnonzero(flat.any(axis=(1, 2))), device=odds.device)
     return Endpoints(
         flat=flat,
         ranks=dict(zip(problem.family.parts, objective.ranks, strict=True)),
         converged=solution.converged.cpu().numpy(),
         n_positive=problem.n_positive,
-        poisson_gap=_numpy(problem.by_gene(gap, "amax")),
+        poisson_gap=_numpy(_poisson_gap(problem, objective, solution, genes)),
         lowest_size=_numpy(problem.range_of(problem.bases[1], size)[0]),
         largest_inflation=_numpy(odds),
-        inflation_gain=_numpy(_inflation_gain(problem, objective, solution, flat)),
+        inflation_gain=_numpy(_inflation_gain(problem, objective, solution, genes)),
     )
 
 
+def _poisson_gap(
+    problem: Problem, objective: Objective, solution: Solution, genes: Tensor
+) -> Tensor:
+    """Log size less log mean, the largest at a positive count, of genes with a flat direction."""
+    gap = torch.full_like(solution.value, torch.nan)
+    if genes.numel():
+        some = problem.some(genes)
+        mean, size, *_ = torch.split(solution.theta[genes], objective.ranks, dim=1)
+        at_counts = some.at_counts(some.bases[1], size) - some.at_counts(some.bases[0], mean)
+        at_counts -= some.offset[some.cells]
+        gap[genes] = some.by_gene(at_counts, "amax")
+    return gap
+
+
 def _inflation_gain(
-    problem: Problem, objective: Objective, solution: Solution, flat: FloatArray
+    problem: Problem, objective: Objective, solution: Solution, genes: Tensor
 ) -> Tensor:
     """Log-likelihood lost without zero inflation, of genes that have a flat direction."""
     gain = torch.full_like(solution.value, torch.inf)
-    genes = torch.as_tensor(np.flatnonzero(flat.any(axis=(1, 2))), device=gain.device)
     if len(problem.bases) > 2 and genes.numel():
         without = problem.objective(objective.block, NegBinFamily(), problem.bases[:2])
         theta = solution.theta[genes]

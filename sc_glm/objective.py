@@ -123,11 +123,12 @@ class Objective:
 
     def _ceiling(self) -> Tensor:
         """Return the largest predictor of each gene's mean, without the offset."""
-        block, offset = self.block, self.offset
-        largest = offset.new_full((block.n_genes,), float(-offset.min()))
-        exposed = block.log_y - offset[block.cells]
+        block, lowest = self.block, self.offset.min()
+        exposures = (lowest - self.offset).double().exp_()  # single precision may have none
+        exposed = block.y * exposures.index_select(0, block.cells)
+        largest = exposures.new_ones(block.n_genes)  # where there is no count
         largest.scatter_reduce_(0, block.genes, exposed, "amax", include_self=False)
-        return largest + math.log(_LARGEST_MULTIPLE)
+        return largest.log_().to(lowest) - lowest + math.log(_LARGEST_MULTIPLE)
 
     def penalty_of(self, theta: Tensor) -> Tensor:
         """Return what the penalty takes off the log-likelihood."""
@@ -203,10 +204,12 @@ class Objective:
     @cached_property
     def _size_of_counts(self) -> Tensor:
         """About how large each gene's terms are for its counts, whose roundings add in squares."""
-        y, log_y = self.block.y, self.block.log_y
-        terms = (y * (1 + log_y.abs())).square_().mul_(self._weights_of_counts())
-        squares = self.weights.new_zeros(self.block.n_genes)
-        return squares.index_add_(0, self.block.genes, terms).sqrt_()
+        block = self.block
+        squares = self.weights.new_zeros(2, block.n_genes)
+        of_counts = block.y.square().mul_(self._weights_of_counts())
+        squares[0].index_add_(0, block.genes, of_counts)
+        squares[1].scatter_reduce_(0, block.genes, block.y, "amax")
+        return squares[0].sqrt_() * (1 + squares[1].clamp_min(1.0).log())
 
     def _weights_of_counts(self) -> Tensor:
         weights = self.weights.index_select(0, self.block.cells)

@@ -116,7 +116,15 @@ def pbmc(*, offset):
 CASES = {
     "bench_nb": Entry(
         lambda: simulated("bench_nb"),
-        ("sc_glm", "statsmodels", "pydeseq2", "scdesigner", "glmGamPoi", "glmmTMB"),
+        (
+            "sc_glm",
+            "statsmodels",
+            "pydeseq2",
+            "scdesigner",
+            "scdesigner_converged",
+            "glmGamPoi",
+            "glmmTMB",
+        ),
     ),
     "bench_zinb": Entry(
         lambda: simulated("bench_zinb"), ("sc_glm", "statsmodels", "pscl", "glmmTMB")
