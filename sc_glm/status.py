@@ -97,7 +97,7 @@ class Endpoints:
     n_positive : ndarray of int of shape (n_genes,)
         Number of positive counts.
     poisson_gap : ndarray of shape (n_genes,)
-        Log size less log mean, the largest at a positive count.
+        Log size less log mean, the largest at a positive count; NaN where no direction is flat.
     lowest_size : ndarray of shape (n_genes,)
         Smallest log size of all cells.
     largest_inflation : ndarray of shape (n_genes,)
