@@ -57,7 +57,7 @@ class Contraction:
         self._find_places(designs)
 
     def _number_of(self, design: Tensor) -> int | None:
-        if bool((design[:1] == design).all()):
+        if is_constant(design):
             return None
         for number, other in enumerate(self.distinct):
             if torch.equal(design, other):
@@ -67,7 +67,7 @@ class Contraction:
 
     def _n_columns(self, met: _Met) -> int:
         ranks = [self.distinct[number].shape[1] for number in met]
-        if len(set(met)) < len(met):
+        if _is_symmetric(met):
             return ranks[0] * (ranks[0] + 1) // 2
         return math.prod(ranks)
 
@@ -145,16 +145,22 @@ class Contraction:
 
     def _product(self, met: _Met, cells: slice) -> Tensor:
         product = self._weights[cells]
-        if not met:
-            return product
-        first, *others = (self.distinct[number][cells] for number in met)
-        product = product * first
-        for other in others:
-            if len(set(met)) < len(met):
-                row, column = torch.triu_indices(*2 * [first.shape[1]], device=first.device)
-                return product[:, row] * other[:, column]
-            product = (product[:, :, None] * other[:, None, :]).flatten(1)
+        if _is_symmetric(met):
+            design = self.distinct[met[0]][cells]
+            row, column = torch.triu_indices(*2 * [design.shape[1]], device=design.device)
+            return product * design[:, row] * design[:, column]
+        for design in (self.distinct[number][cells] for number in met):
+            product = (product[:, :, None] * design[:, None, :]).flatten(1)
         return product
+
+
+def is_constant(design: Tensor) -> bool:
+    """Tell whether a design is the same in all cells, as it is without columns."""
+    return bool((design[:1] == design).all())
+
+
+def _is_symmetric(met: _Met) -> bool:
+    return len(set(met)) < len(met)
 
 
 def _place_in_triangle(row: Tensor, column: Tensor, size: int) -> Tensor:

@@ -83,6 +83,10 @@ class Counts(NamedTuple):
     log_y: Tensor
     constant: Tensor  # -delta(y) - log(2 pi y) / 2
 
+    def at(self, index: Tensor) -> "Counts":
+        """Return some of the counts."""
+        return Counts(*(x.index_select(0, index) for x in self))
+
 
 def positive_counts(y: Tensor) -> Counts:
     """Prepare positive counts for :meth:`Family.positives`."""
@@ -307,9 +311,10 @@ class ZINBFamily:
         )
 
 
-def rise(counts: Counts, rho: Tensor, shape: Shape) -> Rise:
+def rise(counts: Counts, rho: Tensor) -> Rise:
     """Return ``A`` from the log-mass at ``mu = y``, which does not cancel for large sizes."""
     y, r = counts.y, size_of(rho)
+    shape = NegBinFamily().shape(counts, rho)
     log = (y / r).log1p_()
     first = shape.first + r * log
     return Rise(

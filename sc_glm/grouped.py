@@ -22,7 +22,7 @@ from torch import Tensor
 from sc_glm.family import LARGEST_LOG_SIZE, Family, Terms
 from sc_glm.objective import Objective, PartBasis, on_tangent
 from sc_glm.special import log1p_and_rest
-from sc_glm.tiles import CountBlock, ranges
+from sc_glm.tiles import CountBlock, entries_of
 
 # Polynomials on intervals of length one. The functions are analytic up to pi from the real axis,
 # and an error falls by a factor of 12.6 with each degree.
@@ -215,8 +215,7 @@ class GroupedObjective(Objective):
 
         ``odds`` are those at the lowest offset: ``exp`` of what the table is looked up at.
         """
-        first = self.block.indptr[genes]
-        entries, rows = ranges(first, self.block.indptr[genes + 1] - first)
+        entries, rows = entries_of(self.block.indptr, genes)
         place = rows.mul_(len(self._groups)).add_(self._numbers.index_select(0, entries))
         sums = odds.new_zeros(3, odds.numel())
         odds = odds.view(-1)

@@ -188,8 +188,7 @@ class Objective:
             y = block.y.index_select(0, known)
             found.append(RiseTable.on(rho.device).rise(y, rho[:n_known]))
         if len(others):
-            counts, at = block.counts_of(others), rho[n_known:]
-            found.append(rise(counts, at, self.family.shape(counts, at)))
+            found.append(rise(block.counts_of(others), rho[n_known:]))
         rises = [torch.cat(pieces) for pieces in zip(*found, strict=True)]
         if block.shares is not None:
             shares = block.shares.positives.index_select(0, entries.which)
@@ -199,7 +198,7 @@ class Objective:
     @cached_property
     def _steps(self) -> Steps:
         block = self.block
-        return Steps(self.family, block.genes, block.y, self._weights_of_counts(), block.n_genes)
+        return Steps(block.genes, block.y, self._weights_of_counts(), block.n_genes)
 
     @cached_property
     def _size_of_counts(self) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sc_glm import rowwise
 from sc_glm.compression import Cells, Tally, similar_rows
+from sc_glm.contraction import is_constant
 from sc_glm.family import Family, NegBinFamily
 from sc_glm.grouped import GroupedObjective, Groups
 from sc_glm.objective import Objective, PartBasis, tile_cells
@@ -61,7 +62,7 @@ class Problem:
         """Whether what zeros contribute is a function that all genes share."""
         return (
             family == NegBinFamily()
-            and bool((bases[1].U[:1] == bases[1].U).all())
+            and is_constant(bases[1].U)
             and self.offset.dtype == torch.float64
         )
 

@@ -11,7 +11,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from sc_glm.family import LARGEST_LOG_SIZE, NegBinFamily, Rise, positive_counts, rise
+from sc_glm.family import LARGEST_LOG_SIZE, Rise, positive_counts, rise
 
 LARGEST_COUNT = 64
 _LOWEST = -24.0  # of the log size, below which the function is linear
@@ -40,7 +40,7 @@ class RiseTable:
         rho = torch.cat([small, large[None]]).flatten().repeat(LARGEST_COUNT)
         y = torch.arange(1, LARGEST_COUNT + 1).double()
         counts = positive_counts(y.repeat_interleave(len(rho) // LARGEST_COUNT))
-        value = rise(counts, rho, NegBinFamily().shape(counts, rho)).value
+        value = rise(counts, rho).value
         solved = torch.linalg.solve(nodes[:, None] ** powers, value.view(-1, _DEGREE + 1).mT)
         self.coefficients = [row.contiguous().to(device) for row in solved]
 

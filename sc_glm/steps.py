@@ -8,8 +8,8 @@ of gamma functions, and few of them however many cells there are.
 import torch
 from torch import Tensor
 
-from sc_glm.family import Counts, Family, Rise, positive_counts, rise, size_of
-from sc_glm.tiles import ranges
+from sc_glm.family import Counts, Rise, positive_counts, rise, size_of
+from sc_glm.tiles import entries_of
 
 _HIGHEST = 1024  # count that is reached by steps; there are few distinct ones beyond
 
@@ -19,16 +19,12 @@ class Steps:
 
     Parameters
     ----------
-    family : Family
     genes, y, weights : Tensor of shape (n_counts,)
         Gene, value and weight of each count, by gene.
     n_genes : int
     """
 
-    def __init__(
-        self, family: Family, genes: Tensor, y: Tensor, weights: Tensor, n_genes: int
-    ) -> None:
-        self._family = family
+    def __init__(self, genes: Tensor, y: Tensor, weights: Tensor, n_genes: int) -> None:
         y, weights = y.double(), weights.double()  # sums of many and large terms
         reached = (y <= _HIGHEST) & (y == y.floor())
         self._others: tuple[Tensor, Counts, Tensor] | None = None
@@ -67,7 +63,7 @@ class Steps:
         """
         dtype, rho = rho.dtype, rho.double()
         total = self._left_out[:, genes]
-        entries, rows = _of_rows(self._indptr, genes)
+        entries, rows = entries_of(self._indptr, genes)
         y = self._y.index_select(0, entries)
         r = size_of(rho).index_select(0, rows)
         inverse = (r + y).reciprocal_()
@@ -78,10 +74,8 @@ class Steps:
             sums.index_add_(0, rows, own.mul_(times))
         if self._others is not None:
             indptr, counts, times = self._others
-            entries, rows = _of_rows(indptr, genes)
-            counts = Counts(*(x.index_select(0, entries) for x in counts))
-            at = rho.index_select(0, rows)
-            rises = rise(counts, at, self._family.shape(counts, at))
+            entries, rows = entries_of(indptr, genes)
+            rises = rise(counts.at(entries), rho.index_select(0, rows))
             times = times.index_select(0, entries)
             for sums, one in zip(total, rises, strict=True):
                 sums.index_add_(0, rows, one * times)
@@ -95,12 +89,6 @@ def _distinct(
     values, rank = torch.unique(y, return_inverse=True)
     key, position = torch.unique(genes * len(values) + rank, return_inverse=True)
     first = torch.arange(n_genes + 1, device=y.device) * len(values)
-    counts = Counts(*(x[key % len(values)] for x in positive_counts(values)))
+    counts = positive_counts(values).at(key % len(values))
     times = torch.zeros_like(counts.y).index_add_(0, position, weights)
     return torch.searchsorted(key, first), counts, times
-
-
-def _of_rows(indptr: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Entries of some of the rows that pointers tell apart, and each entry's place among these."""
-    starts = indptr[rows]
-    return ranges(starts, indptr[rows + 1] - starts)

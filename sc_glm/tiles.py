@@ -58,21 +58,15 @@ class CountBlock:
         )
 
     @cached_property
-    def log_y(self) -> Tensor:
-        """Logarithms of the counts."""
-        return self.y.log()
-
-    @cached_property
-    def _constants(self) -> Tensor:
-        """What depends on those counts alone that the table does not know; elsewhere nothing."""
-        constants = torch.zeros_like(self.y)
+    def _others(self) -> tuple[Counts, Tensor]:
+        """Counts that the table does not know, and the place of each among them."""
         others = ~self._known
-        constants[others] = positive_counts(self.y[others]).constant
-        return constants
+        return positive_counts(self.y[others]), others.cumsum(0).sub_(1)
 
     def counts_of(self, which: Tensor) -> Counts:
         """Return some of the counts, none of which the table knows, with what they need."""
-        return Counts(*(x.index_select(0, which) for x in (self.y, self.log_y, self._constants)))
+        others, place = self._others
+        return others.at(place.index_select(0, which))
 
     @cached_property
     def _known(self) -> Tensor:
@@ -86,8 +80,6 @@ class CountBlock:
             return None
         whole = self.y.new_zeros(self.n_genes, self.n_cells)
         whole.view(-1).index_add_(0, self.genes * self.n_cells + self.cells, self._shared_y)
-        if len(self.bounds) == 2:
-            return [whole]
         return [tile.contiguous() for tile in torch.split(whole, self.bounds[1], dim=1)]
 
     @property
@@ -178,3 +170,9 @@ def ranges(starts: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
     shift = starts - (lengths.cumsum(0) - lengths)
     entries = torch.arange(rows.numel(), device=rows.device).add_(shift.index_select(0, rows))
     return entries, rows
+
+
+def entries_of(indptr: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Entries of some of the rows that pointers tell apart, and each entry's place among these."""
+    starts = indptr[rows]
+    return ranges(starts, indptr[rows + 1] - starts)

@@ -10,6 +10,7 @@ from sc_glm.compression import Cells, Tally
 from sc_glm.design import PartDesign
 from sc_glm.objective import PartBasis
 from sc_glm.problem import Problem
+from sc_glm.tiles import CountBlock
 
 N_CELLS = 500
 X = np.random.default_rng(21).uniform(-1, 1, size=N_CELLS)
@@ -29,6 +30,18 @@ def simulate(n_genes, rng, *, lowest=-2.5, highest=3.0):
     mu, r = np.exp(mean), np.exp(size)
     structural = rng.uniform(size=mu.shape) < 1 / (1 + np.exp(-inflation))
     return np.where(structural, 0, rng.negative_binomial(r, r / (r + mu)))
+
+
+def block_of(y, *, tile=None):
+    """Counts of shape (n_genes, n_cells), in tiles of so many cells or a single one."""
+    rows = sp.csr_array(y)
+    return CountBlock(
+        torch.from_numpy(rows.indptr.astype(np.int64)),
+        torch.from_numpy(rows.indices.astype(np.int64)),
+        torch.from_numpy(rows.data),
+        y.shape[1],
+        tile=tile or y.shape[1],
+    )
 
 
 def problem_of(family, y, *designs, offset=None, weights=None, dtype=torch.float64):

@@ -355,9 +355,7 @@ def tile(family, y, predictors, shares=None):
     flat = torch.nonzero(y)[:, 0]
     counts, rho = positive_counts(y[flat]), predictors[1][flat]
     n_parts = len(predictors)
-    for row, own in zip(
-        (0, 2, 1 + 2 * n_parts), rise(counts, rho, family.shape(counts, rho)), strict=True
-    ):
+    for row, own in zip((0, 2, 1 + 2 * n_parts), rise(counts, rho), strict=True):
         rows[row, flat] += own if shares is None else own * shares[flat]
     return rows
 

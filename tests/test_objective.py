@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-import scipy.sparse as sp
 import torch
 from numpy.testing import assert_allclose
 from scipy import stats
@@ -10,6 +9,7 @@ from sc_glm import objective as module
 from sc_glm.family import NegBinFamily, ZINBFamily
 from sc_glm.objective import Objective, PartBasis, tile_cells
 from sc_glm.tiles import CountBlock, Shares
+from tests.problems import block_of
 
 N_CELLS = 61
 RNG = np.random.default_rng(5)
@@ -33,17 +33,6 @@ MODELS = {
     "inflation regressed": (ZINBFamily(), [CONSTANT, CONSTANT, GROUPS]),
     "all regressed": (ZINBFamily(), [COVARIATE, GROUPS, COVARIATE]),
 }
-
-
-def block_of(y, *, tile=N_CELLS):
-    rows = sp.csr_array(y)
-    return CountBlock(
-        torch.from_numpy(rows.indptr.astype(np.int64)),
-        torch.from_numpy(rows.indices.astype(np.int64)),
-        torch.from_numpy(rows.data),
-        y.shape[1],
-        tile=tile,
-    )
 
 
 def penalty_of(rank, strength):

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
-import scipy.sparse as sp
 import torch
 from numpy.testing import assert_array_equal
 
 from sc_glm.rises import LARGEST_COUNT
 from sc_glm.tiles import CountBlock, Shares, ranges
+from tests.problems import block_of
 
 RNG = np.random.default_rng(4)
 Y = RNG.negative_binomial(0.4, 0.05, size=(6, 37)).astype(float)
@@ -14,22 +14,10 @@ Y[3, :4] = [1, 0.5, 100, 2.5]
 SHARES = RNG.uniform(0.1, 1, size=np.count_nonzero(Y))
 
 
-def block_of(y=Y, *, tile=37, shares=None):
-    rows = sp.csr_array(y)
-    return CountBlock(
-        torch.from_numpy(rows.indptr.astype(np.int64)),
-        torch.from_numpy(rows.indices.astype(np.int64)),
-        torch.from_numpy(rows.data),
-        y.shape[1],
-        tile=tile,
-        shares=shares,
-    )
-
-
 @pytest.mark.parametrize("genes", [[0, 1, 2, 3, 4, 5], [5, 3], [2], [3, 3, 0]])
 @pytest.mark.parametrize("tile", [37, 16, 1])
 def test_entries_are_the_positive_counts_of_a_tile(tile, genes):
-    block, index = block_of(tile=tile), torch.tensor(genes)
+    block, index = block_of(Y, tile=tile), torch.tensor(genes)
     for number, (start, stop) in enumerate(zip(block.bounds, block.bounds[1:], strict=False)):
         expected = Y[genes, start:stop]
         entries = block.entries(index, number)
@@ -50,7 +38,7 @@ def test_entries_are_the_positive_counts_of_a_tile(tile, genes):
 @pytest.mark.parametrize("tile", [37, 16])
 def test_tiles_have_all_counts_whether_they_are_kept_or_not(share, tile, monkeypatch):
     monkeypatch.setattr("sc_glm.tiles._DENSE", share)
-    block, genes = block_of(tile=tile), torch.tensor([4, 0, 3])
+    block, genes = block_of(Y, tile=tile), torch.tensor([4, 0, 3])
     assert (block.dense is None) == (share > 0.5)
     tiles = [block.tile(genes, number) for number in range(len(block.bounds) - 1)]
     assert_array_equal(torch.cat(tiles, 1), Y[genes])
