@@ -132,19 +132,23 @@ class AnnDataRegressor(StateMixin, MetaEstimatorMixin, RegressorMixin, BaseEstim
             )
         return matrix if np.array_equal(where, np.arange(X.n_vars)) else matrix[:, where]
 
+    def last_step(self, X: AnnData) -> tuple[Any, Any]:
+        """Return the fitted regressor, and its `X` for the cells of an AnnData."""
+        return _apply(self, _obs(X))
+
     def predict(self, X: AnnData) -> NDArray[np.float64]:
         """Return the expected counts; see :meth:`NegBinRegressor.predict`."""
-        regressor, design = _apply(self, _obs(X))
+        regressor, design = self.last_step(X)
         return regressor.predict(design)
 
     def predict_params(self, X: AnnData) -> dict[str, NDArray[np.float64]]:
         """Return each part's value; see :meth:`NegBinRegressor.predict_params`."""
-        regressor, design = _apply(self, _obs(X))
+        regressor, design = self.last_step(X)
         return regressor.predict_params(design)
 
     def predict_dist(self, X: AnnData) -> NB | ZINB:
         """Return the counts' distribution; see :meth:`NegBinRegressor.predict_dist`."""
-        regressor, design = _apply(self, _obs(X))
+        regressor, design = self.last_step(X)
         return regressor.predict_dist(design)
 
     def sample(
@@ -157,18 +161,18 @@ class AnnDataRegressor(StateMixin, MetaEstimatorMixin, RegressorMixin, BaseEstim
 
         The function :func:`sample` draws them sparse.
         """
-        regressor, design = _apply(self, _obs(X))
+        regressor, design = self.last_step(X)
         return regressor.sample(design, n_draws, random_state)
 
     def log_prob(self, X: AnnData) -> NDArray[np.float64]:
         """Return the log-probability of each count; see :meth:`NegBinRegressor.log_prob`."""
-        regressor, design = _apply(self, _obs(X))
+        regressor, design = self.last_step(X)
         return regressor.log_prob(design, self.counts(X))
 
     def score(self, X: AnnData, y: None = None, sample_weight: ArrayLike | None = None) -> float:
         """Return the mean log-likelihood per entry; see :meth:`NegBinRegressor.score`."""
         _check_no_target(y)
-        regressor, design = _apply(self, _obs(X))
+        regressor, design = self.last_step(X)
         return regressor.score(design, self.counts(X), sample_weight=sample_weight)
 
 

@@ -150,7 +150,7 @@ class CountRegressor(StateMixin, RegressorMixin, BaseEstimator):  # type: ignore
         covariates = self._covariates(X, reset=True)
         check_same_order(X, y, "y")
         counts = CountMatrix.of(y, n_cells=len(covariates))
-        weights = _weights(sample_weight, X, covariates)
+        weights = weights_of(sample_weight, X, covariates)
         parts = self._family.parts
         layout = Layout.of(
             getattr(self, "feature_names_in_", None),
@@ -159,29 +159,8 @@ class CountRegressor(StateMixin, RegressorMixin, BaseEstimator):  # type: ignore
             intercept=self.fit_intercept,
         )
         _check_unique(layout)
-        penalties = self._penalties(float(weights.sum()))
-        present = np.flatnonzero(weights)
-        if len(present) < len(covariates):
-            covariates, weights = covariates[present], weights[present]
-            counts = counts[present]
-        offset, cells, groups = layout.offset_of(covariates), None, None
-        rows = group_rows(covariates)
-        if rows is not None:
-            cells = Cells(rows, weights)
-            first = cells.first()
-            covariates, offset, weights = covariates[first], offset[first], cells.row_weights()
-        elif layout.offset is not None:
-            groups = group_but_offset(np.delete(covariates, layout.offset, 1), offset)
-        designs = Designs(
-            {
-                part: _part_design(matrix, weights, layout.columns[part], penalties[part])
-                for part, matrix in layout.designs(covariates).items()
-            },
-            offset,
-            weights,
-            cells,
-            groups,
-        )
+        counts, weights, covariates = _present(counts, weights, covariates)
+        designs = self._designs_of(layout, covariates, weights)
         fits = fit_genes(
             self._family,
             counts,
@@ -194,6 +173,28 @@ class CountRegressor(StateMixin, RegressorMixin, BaseEstimator):  # type: ignore
             progress=bool(self.verbose),
         )
         self._set_fitted(layout, counts, designs, fits)
+
+    def _designs_of(self, layout: Layout, covariates: FloatArray, weights: FloatArray) -> Designs:
+        """Return the designs of cells, all with a weight; equal cells are one row of them."""
+        penalties = self._penalties(float(weights.sum()))
+        offset, cells, groups = layout.offset_of(covariates), None, None
+        rows = group_rows(covariates)
+        if rows is not None:
+            cells = Cells(rows, weights)
+            first = cells.first()
+            covariates, offset, weights = covariates[first], offset[first], cells.row_weights()
+        elif layout.offset is not None:
+            groups = group_but_offset(np.delete(covariates, layout.offset, 1), offset)
+        return Designs(
+            {
+                part: _part_design(matrix, weights, layout.columns[part], penalties[part])
+                for part, matrix in layout.designs(covariates).items()
+            },
+            offset,
+            weights,
+            cells,
+            groups,
+        )
 
     def _settings(self) -> Settings:
         try:
@@ -345,13 +346,13 @@ class CountRegressor(StateMixin, RegressorMixin, BaseEstimator):  # type: ignore
         return self._layout.designs(covariates), self._layout.offset_of(covariates)
 
     def _predictors_of(
-        self, designs: dict[str, FloatArray], offset: FloatArray
+        self, designs: dict[str, FloatArray], offset: FloatArray, genes: Any = slice(None)
     ) -> dict[str, FloatArray]:
         predictors = {
-            part: designs[part] @ table.to_numpy() for part, table in self.params_.items()
+            part: designs[part] @ table.to_numpy()[:, genes] for part, table in self.params_.items()
         }
         mean = predictors[MEAN]
-        np.minimum(mean, self._ceiling, out=mean)
+        np.minimum(mean, self._ceiling[genes], out=mean)
         mean += offset[:, None]
         return predictors
 
@@ -386,7 +387,8 @@ class CountRegressor(StateMixin, RegressorMixin, BaseEstimator):  # type: ignore
         NB or ZINB
             With SciPy's methods (``pmf``, ``cdf``, ``ppf``, ``mean``, ...), elementwise.
         """
-        return _distribution(self.predict_params(X))
+        predictors = self._predictors(X)
+        return distribution_of({part: self._shaped(x) for part, x in predictors.items()})
 
     def predict(self, X: ArrayLike) -> FloatArray:
         """Return the expected counts.
@@ -490,7 +492,7 @@ class CountRegressor(StateMixin, RegressorMixin, BaseEstimator):  # type: ignore
 
         def dist_of(cells: slice) -> NB | ZINB:
             some = {part: design[cells] for part, design in designs.items()}
-            return _distribution(_values(self._predictors_of(some, offset[cells])))
+            return distribution_of(self._predictors_of(some, offset[cells]))
 
         return dist_of, (len(offset), len(self.target_names_))
 
@@ -533,7 +535,7 @@ class CountRegressor(StateMixin, RegressorMixin, BaseEstimator):  # type: ignore
         predictors = list(self._predictors(X).values())
         n_cells = len(predictors[0])
         counts = self._checked(X, y, n_cells)
-        weights = _weights(sample_weight, X, predictors[0])
+        weights = weights_of(sample_weight, X, predictors[0])
         step = max(1, _SCORED_ENTRIES // n_cells)
         total = 0.0
         for first in range(0, counts.n_genes, step):
@@ -555,7 +557,7 @@ class CountRegressor(StateMixin, RegressorMixin, BaseEstimator):  # type: ignore
         return counts
 
 
-def _weights(sample_weight: Any, X: Any, rows: FloatArray) -> FloatArray:
+def weights_of(sample_weight: Any, X: Any, rows: FloatArray) -> FloatArray:
     """Return one weight, at least zero, for each of ``rows``, which belong to `X`."""
     check_numbers(sample_weight, "sample_weight")
     check_same_order(X, sample_weight, "sample_weight")
@@ -565,6 +567,16 @@ def _weights(sample_weight: Any, X: Any, rows: FloatArray) -> FloatArray:
     if not weights.any():  # which not every version of scikit-learn refuses
         raise ValueError("sample_weight is zero for every cell.")
     return weights
+
+
+def _present(
+    counts: CountMatrix, weights: FloatArray, covariates: FloatArray
+) -> tuple[CountMatrix, FloatArray, FloatArray]:
+    """Leave out cells of no weight."""
+    present = np.flatnonzero(weights)
+    if len(present) == len(weights):
+        return counts, weights, covariates
+    return counts[present], weights[present], covariates[present]
 
 
 def _check_unique(layout: Layout) -> None:
@@ -590,7 +602,9 @@ def _values(predictors: dict[str, FloatArray]) -> dict[str, FloatArray]:
     return {part: inverse_links[part](predictor) for part, predictor in predictors.items()}
 
 
-def _distribution(params: dict[str, FloatArray]) -> NB | ZINB:
+def distribution_of(predictors: dict[str, FloatArray]) -> NB | ZINB:
+    """Return the distributions of counts with these linear predictors of the parts."""
+    params = _values(predictors)
     if ZERO_INFLATION in params:
         return ZINB(params[MEAN], params[DISPERSION], params[ZERO_INFLATION])
     return NB(params[MEAN], params[DISPERSION])

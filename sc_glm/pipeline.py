@@ -23,11 +23,16 @@ def _last_step_has(method: str) -> Any:
 
 
 def last_step(model: Any, X: Any) -> tuple[Any, Any]:
-    """Return a fitted pipeline's last step, and `X` as the others transform it for that.
+    """Return a fitted model's regressor, and `X` as all that stands before transforms it for that.
 
     scikit-learn's own pipeline knows no ``predict_dist`` and the like; this reaches them there too.
-    An estimator that is no pipeline is its own last step.
+    A search stands for the best of its models, and a meta-estimator may have a ``last_step`` of its
+    own. Any other estimator is its own last step.
     """
+    if hasattr(model, "best_estimator_"):
+        return last_step(model.best_estimator_, X)
+    if hasattr(model, "last_step"):
+        return model.last_step(X)
     if not isinstance(model, pipeline.Pipeline):
         return model, X
     check_is_fitted(model)

@@ -48,7 +48,17 @@ CORE = [
     "regressors",
     "pipeline",
 ]
-ON_TOP = ["metrics", "diagnostics", "inference", "datasets", "ondisk", "adata", "plots"]
+ON_TOP = [
+    "fitted",
+    "metrics",
+    "selection",
+    "inference",
+    "diagnostics",
+    "datasets",
+    "ondisk",
+    "adata",
+    "plots",
+]
 ORDER = [*FOUNDATION, *FORMULAS, *CORE, *ON_TOP, "__init__"]
 
 ONLY_DOOR = {
