@@ -159,7 +159,7 @@ class CountRegressor(StateMixin, RegressorMixin, BaseEstimator):  # type: ignore
             intercept=self.fit_intercept,
         )
         _check_unique(layout)
-        counts, weights, covariates = _present(counts, weights, covariates)
+        counts, weights, covariates = present(counts, weights, covariates)
         designs = self._designs_of(layout, covariates, weights)
         fits = fit_genes(
             self._family,
@@ -569,14 +569,14 @@ def weights_of(sample_weight: Any, X: Any, rows: FloatArray) -> FloatArray:
     return weights
 
 
-def _present(
+def present(
     counts: CountMatrix, weights: FloatArray, covariates: FloatArray
 ) -> tuple[CountMatrix, FloatArray, FloatArray]:
-    """Leave out cells of no weight."""
-    present = np.flatnonzero(weights)
-    if len(present) == len(weights):
+    """Return the counts, weights and covariates of cells that have a weight."""
+    own = np.flatnonzero(weights)
+    if len(own) == len(weights):
         return counts, weights, covariates
-    return counts[present], weights[present], covariates[present]
+    return counts[own], weights[own], covariates[own]
 
 
 def _check_unique(layout: Layout) -> None:

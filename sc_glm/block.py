@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -92,6 +92,31 @@ class Designs:
     cells: Cells | None = None
     groups: NDArray[np.intp] | None = None
 
+    def coordinates(self, coef: dict[str, FloatArray]) -> FloatArray:
+        """Return the genes' coordinates, genes x parameters, of coefficients of each part."""
+        return np.hstack([(part.from_coef @ coef[name]).T for name, part in self.parts.items()])
+
+    def of_cells(self, index: NDArray[np.intp]) -> "Designs":
+        """Return the designs of some of the cells, in the same coordinates and unpenalised."""
+        if self.cells is None:
+            rows, cells, weights = index, None, self.weights[index]
+        else:
+            rows, numbers = np.unique(self.cells.rows[index], return_inverse=True)
+            cells = Cells(numbers, self.cells.weights[index])
+            weights = cells.row_weights()
+        parts = {
+            name: replace(part, U=part.U[rows], penalty=np.zeros_like(part.penalty))
+            for name, part in self.parts.items()
+        }
+        return Designs(parts, self.offset[rows], weights, cells)
+
+    def squared(self) -> "Designs":
+        """Return the same with the square of each cell's weight."""
+        if self.cells is None:
+            return replace(self, weights=self.weights**2, groups=None)
+        cells = replace(self.cells, weights=self.cells.weights**2)
+        return replace(self, weights=cells.row_weights(), cells=cells)
+
     def __sizeof__(self) -> int:
         """Return the size with all arrays: joblib's Dask backend sends what is large only once."""
         arrays: list[NDArray[Any]] = [self.offset, self.weights]
@@ -100,7 +125,7 @@ class Designs:
         if self.groups is not None:
             arrays.append(self.groups)
         for part in self.parts.values():
-            arrays += [part.U, part.penalty, part.to_coef]
+            arrays += [part.U, part.penalty, part.to_coef, part.from_coef]
         return object.__sizeof__(self) + sum(array.nbytes for array in arrays)
 
 
@@ -139,7 +164,7 @@ def fit_block(
         else:
             solution = maximize(
                 objective,
-                _coordinates(problem, designs, start),
+                torch.as_tensor(designs.coordinates(start)).to(problem.offset),
                 max_iter=settings.max_iter,
                 tol=settings.tol,
             )
@@ -243,12 +268,3 @@ def problem_of(
         tally,
         groups,
     )
-
-
-def _coordinates(problem: Problem, designs: Designs, start: dict[str, FloatArray]) -> Tensor:
-    """Coordinates of given coefficients: the inverse of ``to_coef`` on the identified ones."""
-    parts = [
-        np.linalg.lstsq(design.to_coef, start[part], rcond=None)[0].T
-        for part, design in designs.parts.items()
-    ]
-    return torch.as_tensor(np.hstack(parts)).to(problem.offset)

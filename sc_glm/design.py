@@ -149,6 +149,9 @@ class PartDesign:
     to_coef : ndarray of shape (n_columns, rank)
         Coefficients of the columns from coordinates in ``U``: the least penalised ones, and of
         these the ones of smallest norm.
+    from_coef : ndarray of shape (rank, n_columns)
+        Coordinates in ``U`` from coefficients of the columns, whichever these are: the columns are
+        ``U @ from_coef``.
     penalty : ndarray of shape (rank, rank)
         Penalty on the squared penalised coefficients as a quadratic form in the coordinates.
     aliased : ndarray of bool of shape (n_columns,)
@@ -160,6 +163,7 @@ class PartDesign:
 
     U: FloatArray
     to_coef: FloatArray
+    from_coef: FloatArray
     penalty: FloatArray
     aliased: NDArray[np.bool_]
     source: str
@@ -201,11 +205,12 @@ class PartDesign:
             to_coef -= null @ (null.T @ to_coef)
             to_coef += to_coef @ (np.eye(rank) - rows @ to_coef)
         if p == rank == 1 and np.ptp(X) == 0:
-            U, to_coef = np.ones((n, 1)), 1.0 / X[:1]  # exactly constant, to be seen as such
+            # Exactly constant, to be seen as such
+            U, rows, to_coef = np.ones((n, 1)), X[:1], 1.0 / X[:1]
         if penalised is None:
-            return cls(U, to_coef, np.zeros((rank, rank)), aliased, source.hexdigest())
+            return cls(U, to_coef, rows, np.zeros((rank, rank)), aliased, source.hexdigest())
         source.update(penalised.tobytes() + np.float64(strength).tobytes())
         free = scipy.linalg.pinv(null[penalised], atol=_ALIGNED, rtol=0.0)
         to_coef -= null @ (free @ to_coef[penalised])
         penalty = strength * to_coef[penalised].T @ to_coef[penalised]
-        return cls(U, to_coef, penalty, aliased, source.hexdigest())
+        return cls(U, to_coef, rows, penalty, aliased, source.hexdigest())

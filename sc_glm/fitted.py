@@ -9,17 +9,19 @@ import numpy as np
 import pandas as pd
 from sklearn.utils.validation import check_is_fitted
 
-from sc_glm.base import CountRegressor, distribution_of
+from sc_glm.base import CountRegressor, distribution_of, present, weights_of
 from sc_glm.pipeline import last_step
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
+    from sc_glm.block import Designs
     from sc_glm.counts import CountMatrix
     from sc_glm.design import FloatArray
     from sc_glm.distributions import NB, ZINB
+    from sc_glm.family import Family
 
 _ENTRIES = 2_000_000  # cells x genes that are dense at a time
 
@@ -40,8 +42,10 @@ class FittedData:
     ----------
     regressor : CountRegressor
         The last step of the model.
+    X : array-like
+        What it takes, as the steps before it transform the model's.
     covariates : ndarray of shape (n_cells, n_features)
-        Its `X`, checked.
+        The same, checked.
     counts : CountMatrix of shape (n_cells, n_genes)
         Counts of ``genes``.
     genes : ndarray of int of shape (n_genes,)
@@ -53,6 +57,7 @@ class FittedData:
     """
 
     regressor: CountRegressor
+    X: Any
     covariates: FloatArray
     counts: CountMatrix
     genes: NDArray[np.intp]
@@ -102,12 +107,26 @@ class FittedData:
         if genes is not None:
             chosen = _positions(regressor.target_names_, genes)
             counts = replace(counts, matrix=counts.matrix[:, chosen], names=counts.names[chosen])
-        return cls(regressor, covariates, counts, chosen)
+        return cls(regressor, design, covariates, counts, chosen)
 
     @property
     def names(self) -> NDArray[np.object_]:
         """Names of the genes."""
         return self.regressor.target_names_[self.genes]
+
+    @property
+    def family(self) -> Family:
+        """Distribution of the counts."""
+        return self.regressor._family
+
+    def weights(self, sample_weight: ArrayLike | None) -> FloatArray:
+        """Return the cells' weights, checked."""
+        return weights_of(sample_weight, self.X, self.covariates)
+
+    def weighted(self, weights: FloatArray) -> tuple[CountMatrix, Designs]:
+        """Return the counts and the designs of the cells that have a weight, as a fit has them."""
+        counts, weights, covariates = present(self.counts, weights, self.covariates)
+        return counts, self.regressor._designs_of(self.regressor._layout, covariates, weights)
 
     def blocks(self) -> Iterator[Block]:
         """Yield the genes by blocks whose cells x genes are no large array."""

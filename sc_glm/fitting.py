@@ -108,7 +108,7 @@ def fit_genes(
     shared = workers == 1 or getattr(get_active_backend()[0], "supports_sharedmem", False)
     read_there = not (counts.in_memory or shared)
     groups = counts.groups(min(_GROUP_GENES, share) if read_there else counts.n_genes)
-    blocks = _blocks(counts, designs, batch_size, share)
+    blocks = gene_blocks(counts, designs, batch_size, share)
     remaining = _remaining(fits, counts.n_genes, [*blocks, *groups])
     tasks = (_read_there if read_there else _read_here)(counts, groups, remaining, start, model)
     done = sum(len(fit.status) for fit in fits.values())
@@ -236,7 +236,7 @@ def _remaining(fits: dict[int, GeneFits], n_genes: int, blocks: Iterable[slice])
     return [slice(int(run[0]), int(run[-1]) + 1) for run in np.split(genes, cuts) if len(run)]
 
 
-def _blocks(
+def gene_blocks(
     counts: CountMatrix, designs: Designs, batch_size: int | str, most_genes: int
 ) -> list[slice]:
     """Cut the genes into blocks; ``most_genes`` is for automatic ones."""

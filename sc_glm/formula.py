@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import difflib
 import math
 import re
 import warnings
@@ -19,6 +20,7 @@ from formulaic.parser.algos.tokenize import tokenize
 from formulaic.parser.types import ASTNode, Factor, Token
 from formulaic.transforms import TRANSFORMS
 from formulaic.utils.code import sanitize_variable_names
+from formulaic.utils.constraints import LinearConstraints
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -34,7 +36,7 @@ from sc_glm.splines import with_margin
 from sc_glm.state import StateMixin, kept_if_failed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import ArrayLike, NDArray
     from sklearn.utils import Tags
@@ -549,6 +551,68 @@ def _materialize(
         cells = pd.Series(values[:, column], index=index)
         check_cells(~finite[:, column], cells, f"{where}: {matrix.columns[column]!r} is not finite")
     return values, spec
+
+
+def linear_constraints(
+    text: str | Sequence[str], names: Sequence[str]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Read hypotheses about coefficients, which are not evaluated as code.
+
+    Parameters
+    ----------
+    text : str or sequence of str
+        Such as ``"a[T.y] - a[T.x] = 0"``, several separated by commas or as a sequence. Without
+        ``=``, the right-hand side is zero. Names with operators in them, such as ``a:b``, stand in
+        backquotes, unless they are all of the text.
+    names : sequence of str
+        Names of the coefficients.
+
+    Returns
+    -------
+    matrix : ndarray of shape (n_constraints, n_names)
+    values : ndarray of shape (n_constraints,)
+        The hypothesis is ``matrix @ coef == values``.
+
+    Raises
+    ------
+    TypeError
+        If it is no text.
+    ValueError
+        If the text does not parse, names something else, or a constraint follows from others or
+        from none.
+
+    Examples
+    --------
+    >>> from sc_glm.formula import linear_constraints
+    >>> linear_constraints("a - b = 0.5, c", ["a", "b", "c"])
+    (array([[ 1., -1.,  0.],
+           [ 0.,  0.,  1.]]), array([0.5, 0. ]))
+    """
+    lines = [text] if isinstance(text, str) else text
+    if not (isinstance(lines, list | tuple) and all(isinstance(line, str) for line in lines)):
+        raise TypeError(f"A constraint is a string, or a list of them, not {text!r}.")
+    lines = [f"`{line}`" if line in names else line for line in lines]
+    where = f"constraint {', '.join(lines)!r}"
+    if len(where) > MAX_LENGTH:
+        raise ValueError(f"{where[:50]}... is longer than {MAX_LENGTH} characters.")
+    try:
+        parsed = LinearConstraints.from_spec(lines, list(names))
+    except KeyError as error:
+        close = difflib.get_close_matches(str(error.args[0]), names, n=3, cutoff=0.0)
+        raise ValueError(
+            f"{where}: there is no coefficient {error.args[0]!r}. There are {len(names)}, "
+            f"such as {close}."
+        ) from None
+    except Exception as error:
+        raise ValueError(
+            f"{where} does not parse. {_message(error)} (Names with operators in them stand in "
+            "backquotes: `a:b`.)"
+        ) from error
+    matrix = np.asarray(parsed.constraint_matrix, dtype=np.float64)
+    rank = np.linalg.matrix_rank(matrix) if matrix.size else 0
+    if not rank or rank < len(matrix):
+        raise ValueError(f"{where}: each constraint must say something that the others do not.")
+    return matrix, np.asarray(parsed.constraint_values, dtype=np.float64)
 
 
 # Beside formulaic's transforms, all that a formula can see.

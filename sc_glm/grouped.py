@@ -193,7 +193,7 @@ class GroupedObjective(Objective):
 
         They are those of :mod:`sc_glm.family`, with what a positive count adds to its group.
         """
-        (eta, rho), beyond = self._predictors(theta, genes, tile)
+        (eta, rho), beyond = self.predictors(theta, genes, tile)
         rho = rho.clamp(-LARGEST_LOG_SIZE, LARGEST_LOG_SIZE)
         x, r = (eta - rho).add_(self._groups.lowest), rho.exp()
         y_log, y_rest, y_variance = self._at_counts(x.exp(), genes)

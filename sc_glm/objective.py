@@ -66,7 +66,8 @@ class Evaluation(NamedTuple):
 class Objective:
     """Penalised log-likelihood of a block of genes as a function of all parts' coefficients.
 
-    Its ``tile`` is the family's, in whose place another of the same terms may be put.
+    Its ``tile`` is the family's, in whose place another of the same terms may be put; its
+    ``contraction`` sums such terms over the cells.
 
     Parameters
     ----------
@@ -105,10 +106,10 @@ class Objective:
             *(basis.penalty for basis in bases)
         )
         self._bounds = self._row_bounds()
-        self._contraction = Contraction([basis.U for basis in bases], weights, self._bounds)
+        self.contraction = Contraction([basis.U for basis in bases], weights, self._bounds)
         # Transposed designs of each tile
         self._across = [
-            [rowwise.pad_columns(design[slice(*ends)].mT) for design in self._contraction.distinct]
+            [rowwise.pad_columns(design[slice(*ends)].mT) for design in self.contraction.distinct]
             for ends in pairwise(self._bounds)
         ]
 
@@ -119,7 +120,7 @@ class Objective:
     @property
     def _has_one_size(self) -> bool:
         """Whether the size of a gene is the same in all cells."""
-        return self._contraction.number[1] is None
+        return self.contraction.number[1] is None
 
     def _ceiling(self) -> Tensor:
         """Return the largest predictor of each gene's mean, without the offset."""
@@ -136,11 +137,11 @@ class Objective:
 
     def evaluate(self, theta: Tensor, genes: Tensor) -> Evaluation:
         """Evaluate ``genes`` (indices into the block) at ``theta`` (one row per gene)."""
-        sums = self._contraction.begin(genes.numel())
+        sums = self.contraction.begin(genes.numel())
         for tile, rows in self.pieces(genes.numel()):
             terms = self.terms(theta[rows], genes[rows], tile)
-            self._contraction.add(sums, rows, tile, terms)
-        value, gradient, hessian = self._contraction.end(sums)
+            self.contraction.add(sums, rows, tile, terms)
+        value, gradient, hessian = self.contraction.end(sums)
         if self._has_one_size:
             own, unit = self.slices[1], self.bases[1].U[0]
             rises = self._steps.rise((theta[:, own] * unit).sum(1), genes)
@@ -161,7 +162,7 @@ class Objective:
 
     def terms(self, theta: Tensor, genes: Tensor, tile: int) -> Terms:
         """Return the terms of some genes, with a row of ``theta`` each, in a tile of cells."""
-        predictors, beyond = self._predictors(theta, genes, tile)
+        predictors, beyond = self.predictors(theta, genes, tile)
         cells = slice(*self._bounds[tile : tile + 2])
         predictors[0] += self.offset[cells]
         block = self.block
@@ -215,7 +216,7 @@ class Objective:
         shares = self.block.shares
         return weights if shares is None else weights.mul_(shares.positives)
 
-    def _predictors(
+    def predictors(
         self, theta: Tensor, genes: Tensor, tile: int
     ) -> tuple[list[Tensor], Tensor | None]:
         """Return each part's predictor without the offset; one column where it is constant.
@@ -223,7 +224,7 @@ class Objective:
         The mean's is cut at its ceiling. Also returned is how far it was beyond, or None if it
         nowhere was.
         """
-        numbers = self._contraction.number
+        numbers = self.contraction.number
         n_cells = self._bounds[tile + 1] - self._bounds[tile]
         predictors: list[Tensor] = [theta] * len(numbers)
         for part in (part for part, number in enumerate(numbers) if number is None):

@@ -13,10 +13,10 @@ from sc_glm.family import DISPERSION, MEAN, ZERO_INFLATION
 # standard error is over 100, and a Newton step along it promises next to no likelihood. A predictor
 # that spans many units may have a firm maximum all the same, so that the information on the whole
 # span must be small as well.
-_FLAT = 1e-4
+FLAT = 1e-4
 _FLAT_ALONG = 1e-2
 _SHARE = 0.3  # of a flat direction, to lay it to a part
-_COEFFICIENT_SHARE = 0.05  # of a coefficient in flat directions, to call it undetermined
+COEFFICIENT_SHARE = 0.05  # of a coefficient in flat directions, to call it undetermined
 _POISSON_GAP = 3.0  # log size less log mean at which a flat size is taken for an infinite one
 _NO_SIZE = -7.0  # log size under which counts are zero whatever their mean
 _CERTAIN = 7.0  # log odds of a structural zero, either way, that may be on their way to infinity
@@ -77,7 +77,7 @@ def flat_directions(information: FloatArray, coordinates: FloatArray) -> FloatAr
     curvature, directions = np.linalg.eigh(finite)
     rounding = 100 * np.finfo(float).eps * np.abs(curvature).max(axis=1, initial=0.0)
     span = np.einsum("gij,gi->gj", directions, coordinates)
-    flat = (curvature < _FLAT) & (curvature * span**2 < _FLAT_ALONG)
+    flat = (curvature < FLAT) & (curvature * span**2 < _FLAT_ALONG)
     flat |= curvature < rounding[:, None]
     return np.where(flat[:, None, :], directions, 0.0)
 
@@ -171,4 +171,4 @@ def undetermined(flat: FloatArray, to_coef: FloatArray) -> NDArray[np.bool_]:
     ndarray of bool of shape (n_columns, n_genes)
     """
     moved = np.linalg.norm(np.einsum("pr,grk->gpk", to_coef, flat), axis=2)
-    return (moved > _COEFFICIENT_SHARE * np.linalg.norm(to_coef, axis=1)).T
+    return (moved > COEFFICIENT_SHARE * np.linalg.norm(to_coef, axis=1)).T

@@ -26,6 +26,7 @@ TENSORS = [  # modules that know nothing else
     "objective",
     "fused",
     "grouped",
+    "scores",
     "solver",
 ]
 CORE = [
@@ -40,6 +41,7 @@ CORE = [
     "block",
     "checkpoint",
     "fitting",
+    "information",
     "tails",
     "variates",
     "distributions",
@@ -50,6 +52,7 @@ CORE = [
 ]
 ON_TOP = [
     "fitted",
+    "uncertainty",
     "metrics",
     "selection",
     "inference",

@@ -121,7 +121,7 @@ def sizes(blocks):
 def test_sizes_of_blocks(options, n_genes, n_positive, expected, monkeypatch):
     monkeypatch.setattr(CountMatrix, "n_positive", lambda _: np.full(n_genes, n_positive))
     counts = CountMatrix.of(np.zeros((1, n_genes)), n_cells=1)
-    assert sizes(fitting._blocks(counts, NB[1], *options)) == expected
+    assert sizes(fitting.gene_blocks(counts, NB[1], *options)) == expected
 
 
 def test_sizes_of_blocks_where_cells_are_in_groups(monkeypatch):
@@ -130,10 +130,10 @@ def test_sizes_of_blocks_where_cells_are_in_groups(monkeypatch):
     monkeypatch.setattr(CountMatrix, "n_positive", lambda _: np.full(3000, 10))
     counts = CountMatrix.of(np.zeros((1, 3000)), n_cells=1)
     longest = fitting._BLOCK_GENES_OF_GROUPS
-    assert sizes(fitting._blocks(counts, grouped, "auto", 3000)) == [longest, longest, 952]
-    assert sizes(fitting._blocks(counts, grouped, "auto", 600)) == [600] * 5
+    assert sizes(fitting.gene_blocks(counts, grouped, "auto", 3000)) == [longest, longest, 952]
+    assert sizes(fitting.gene_blocks(counts, grouped, "auto", 600)) == [600] * 5
     monkeypatch.setattr(fitting, "_BLOCK_HESSIANS", 4**2 * 700)
-    assert sizes(fitting._blocks(counts, grouped, "auto", 3000))[0] == 700
+    assert sizes(fitting.gene_blocks(counts, grouped, "auto", 3000))[0] == 700
 
 
 def blocks_of_few_rows(monkeypatch, n_genes, n_positive, *, n_columns=3, most=10**6, row_cells=100):
@@ -147,7 +147,7 @@ def blocks_of_few_rows(monkeypatch, n_genes, n_positive, *, n_columns=3, most=10
     )
     monkeypatch.setattr(CountMatrix, "n_positive", lambda _: np.full(n_genes, n_positive))
     counts = CountMatrix.of(np.zeros((1, n_genes)), n_cells=1)
-    return sizes(fitting._blocks(counts, rows, "auto", most))[0]
+    return sizes(fitting.gene_blocks(counts, rows, "auto", most))[0]
 
 
 def test_sizes_of_blocks_where_few_rows_stand_for_all_cells(monkeypatch):

@@ -1,0 +1,100 @@
+"""The log-likelihood around fitted coefficients: its curvature, and the scores of cells."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+
+from sc_glm.block import Designs, Settings, one_thread, problem_of
+from sc_glm.scores import score_products
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import scipy.sparse as sp
+    from numpy.typing import NDArray
+
+    from sc_glm.design import FloatArray
+    from sc_glm.family import Family
+
+# One pass over the counts, in double precision wherever the model was fitted.
+_SETTINGS = Settings(max_iter=1, tol=1.0, device=torch.device("cpu"), dtype=torch.float64)
+
+
+class Curvature(NamedTuple):
+    """The log-likelihood of some genes at a point.
+
+    ``value`` (n_genes,) has no penalty; ``gradient`` (n_genes, n_params) and ``information``, minus
+    the Hessian, (n_genes, n_params, n_params) have.
+    """
+
+    value: FloatArray
+    gradient: FloatArray
+    information: FloatArray
+
+
+class Clusters(NamedTuple):
+    """Groups of cells: the cells in the order of their groups, where each begins, its designs."""
+
+    order: NDArray[np.intp]
+    bounds: NDArray[np.intp]
+    designs: list[Designs]
+
+    @classmethod
+    def of(cls, codes: NDArray[np.intp], designs: Designs) -> Clusters:
+        """Sort cells by the number of their group."""
+        order = np.argsort(codes, kind="stable")
+        bounds = np.concatenate([[0], np.cumsum(np.bincount(codes))])
+        pieces = np.split(order, bounds[1:-1])
+        return cls(order, bounds, [designs.of_cells(piece) for piece in pieces])
+
+
+def curvature(
+    family: Family, counts: sp.csr_array, designs: Designs, theta: FloatArray
+) -> Curvature:
+    """Evaluate the log-likelihood.
+
+    Parameters
+    ----------
+    family : Family
+    counts : csr_array of shape (n_genes, n_cells)
+        Positive counts by gene.
+    designs : Designs
+    theta : ndarray of shape (n_genes, n_params)
+        Coordinates in the designs' bases.
+    """
+    with one_thread(), torch.inference_mode():
+        problem = problem_of(family, counts, designs, _SETTINGS)
+        objective = problem.objective(problem.block(), family, problem.bases)
+        point = torch.from_numpy(theta)
+        at = objective.evaluate(point, torch.arange(len(theta)))
+        value = at.value + objective.penalty_of(point)
+        return Curvature(value.numpy(), at.gradient.numpy(), -at.hessian.numpy())
+
+
+def products_of_scores(
+    family: Family, counts: sp.csr_array, designs: Designs, theta: FloatArray
+) -> FloatArray:
+    """Sum each gene's outer products of the cells' weighted scores, (n_genes, K, K).
+
+    Parameters are those of :func:`curvature`.
+    """
+    with one_thread(), torch.inference_mode():
+        problem = problem_of(family, counts, designs.squared(), _SETTINGS)
+        objective = problem.objective(problem.block(), family, problem.bases)
+        return score_products(objective, torch.from_numpy(theta)).numpy()
+
+
+def by_cluster(
+    family: Family, counts: sp.csr_array, clusters: Clusters, theta: FloatArray
+) -> Sequence[Curvature]:
+    """Evaluate the log-likelihood of each group of cells; it has no penalty."""
+    sorted_counts = counts.tocsc()[:, clusters.order]
+    return [
+        curvature(family, sorted_counts[:, first:stop].tocsr(), designs, theta)
+        for first, stop, designs in zip(
+            clusters.bounds[:-1], clusters.bounds[1:], clusters.designs, strict=True
+        )
+    ]

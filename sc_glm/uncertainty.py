@@ -1,0 +1,331 @@
+r"""How uncertain linear combinations of estimated coefficients are, and why some are unknown.
+
+With the observed information :math:`I` and its inverse :math:`B`, the covariance is
+
+- ``observed``: :math:`B`;
+- ``robust``: :math:`B \sum_i w_i^2 s_i s_i^\top B` with the scores :math:`s_i` of the cells, the
+  sandwich HC0 (White 1982);
+- ``cluster``: :math:`B \sum_g \tilde s_g \tilde s_g^\top B` with the scores of groups of cells,
+  each enlarged by what the fit takes off it, :math:`\tilde s_g = (1 - I_g B)^{-1/2} s_g`. It is the
+  bias-reduced estimate CR2 (Bell and McCaffrey 2002, Survey Methodology 28: 169), here in terms of
+  a group's information :math:`I_g`. The plain sum of products is too small if groups are few.
+
+Few groups estimate a variance badly, too. Tests and intervals refer to an F or t distribution whose
+degrees of freedom are those that the estimated covariance of the tested combinations has if the
+model is right (Satterthwaite's for one, and for several together those of Pustejovsky and Tipton
+2018, Journal of Business & Economic Statistics 36: 672, "AHZ").
+
+Directions in which a gene's likelihood is flat have no variance. They are left out, which is the
+limit where coefficients go to infinity: the others have the variance of the fit without them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import joblib
+import numpy as np
+import pandas as pd
+from scipy.linalg import block_diag
+
+from sc_glm.fitting import gene_blocks
+from sc_glm.information import Clusters, Curvature, by_cluster, curvature, products_of_scores
+from sc_glm.status import COEFFICIENT_SHARE, FLAT, flat_directions
+from sc_glm.validation import check_same_order
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from sc_glm.block import Designs
+    from sc_glm.counts import CountMatrix
+    from sc_glm.design import FloatArray
+    from sc_glm.family import Family
+    from sc_glm.fitted import FittedData
+
+KINDS = ("observed", "robust", "cluster")
+
+_ESTIMABLE = 1e-7  # share of a combination outside of the design, up to which it is rounding's
+_ONE_GROUP = 0.99  # of a variance that groups tell when each is enlarged; less, if one tells alone
+_ALONE = 1e-6  # share of a direction's information outside of one group, below which that is alone
+_SAME_FIT = {"float64": 1e-6, "float32": 1e-3}  # of a log-likelihood, as it may differ by rounding
+_CLUSTER_ENTRIES = 20_000_000  # of groups' informations at a time
+
+
+@dataclass(frozen=True)
+class Combinations:
+    """Linear combinations of a model's coefficients, some tested together.
+
+    Attributes
+    ----------
+    of_coef : ndarray of shape (n_tests, n_together, n_coef)
+        Of the coefficients of all parts, one part after the other.
+    of_theta : ndarray of shape (n_tests, n_together, n_params)
+        The same of the coordinates.
+    estimable : ndarray of bool of shape (n_tests,)
+        Whether they follow from the model's predictors, whatever aliased coefficients are.
+    """
+
+    of_coef: FloatArray
+    of_theta: FloatArray
+    estimable: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, of_coef: FloatArray, designs: Designs) -> Combinations:
+        """Translate combinations of coefficients."""
+        to_coef = block_diag(*[part.to_coef for part in designs.parts.values()])
+        from_coef = block_diag(*[part.from_coef for part in designs.parts.values()])
+        # In units in which columns are alike
+        size = np.linalg.norm(from_coef, axis=0)
+        size[size == 0] = 1.0
+        of_theta = of_coef @ to_coef
+        outside = np.linalg.norm((of_coef - of_theta @ from_coef) / size, axis=2)
+        estimable = outside <= _ESTIMABLE * np.linalg.norm(of_coef / size, axis=2)
+        return cls(of_coef, of_theta, estimable.all(axis=1))
+
+
+@dataclass(frozen=True)
+class Uncertainty:
+    """What is known of genes' estimates, and of combinations of them.
+
+    Attributes
+    ----------
+    log_likelihood : ndarray of shape (n_genes,)
+        Without a penalty.
+    covariance : ndarray of shape (n_genes, n_params, n_params)
+        Of the coordinates.
+    at_maximum : ndarray of bool of shape (n_genes,)
+        Whether no direction leads up.
+    flat : ndarray of bool of shape (n_genes, n_tests)
+        Whether the likelihood of a combination is flat.
+    told : ndarray of bool of shape (n_genes, n_tests)
+        Whether more than one group of cells tells of a combination.
+    df : ndarray of shape (n_genes, n_tests)
+        Degrees of freedom with which the covariance of a combination is estimated.
+    """
+
+    log_likelihood: FloatArray
+    covariance: FloatArray
+    at_maximum: NDArray[np.bool_]
+    flat: NDArray[np.bool_]
+    told: NDArray[np.bool_]
+    df: FloatArray
+
+    @classmethod
+    def join(cls, blocks: Sequence[Uncertainty]) -> Uncertainty:
+        """Put blocks of genes one after the other."""
+        return cls(
+            *(
+                np.concatenate([getattr(block, field.name) for block in blocks])
+                for field in fields(cls)
+            )
+        )
+
+
+@dataclass(frozen=True)
+class How:
+    """How a covariance is estimated, from which designs, and from which groups of cells.
+
+    Attributes
+    ----------
+    kind : {"observed", "robust", "cluster"}
+    designs : Designs
+    clusters : Clusters or None
+        Given for ``"cluster"`` alone.
+    """
+
+    kind: str
+    designs: Designs
+    clusters: Clusters | None
+
+
+def how_of(
+    kind: str, fitted: FittedData, groups: ArrayLike | None, sample_weight: ArrayLike | None
+) -> tuple[How, CountMatrix]:
+    """Check how a covariance is wanted; also return the counts of the cells that have a weight.
+
+    Raises
+    ------
+    ValueError
+        If the kind is none of these, or groups are missing, too few, or of no use.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"kind must be one of {list(KINDS)}, not {kind!r}.")
+    if (groups is None) == (kind == "cluster"):
+        what = "needs groups" if groups is None else "takes no groups"
+        raise ValueError(f"kind={kind!r} {what}: these go with kind='cluster'.")
+    weights = fitted.weights(sample_weight)
+    counts, designs = fitted.weighted(weights)
+    if groups is None:
+        return How(kind, designs, None), counts
+    _, codes = np.unique(_codes(groups, fitted)[weights > 0], return_inverse=True)
+    if codes.max() < 1:
+        raise ValueError("groups are all the same: at least two are needed.")
+    return How(kind, designs, Clusters.of(codes, designs)), counts
+
+
+def _codes(groups: ArrayLike, fitted: FittedData) -> NDArray[np.intp]:
+    check_same_order(fitted.X, groups, "groups")
+    values = pd.Series(groups) if not isinstance(groups, pd.Series) else groups
+    if len(values) != len(fitted.covariates):
+        raise ValueError(
+            f"groups has {len(values)} entries, but there are {len(fitted.covariates)} cells."
+        )
+    codes, _ = pd.factorize(values)
+    if (codes < 0).any():
+        raise ValueError(f"groups has a missing value in row {int(np.argmax(codes < 0))}.")
+    return codes
+
+
+def uncertainty(
+    fitted: FittedData, counts: CountMatrix, how: How, combinations: Combinations
+) -> Uncertainty:
+    """Find how uncertain combinations of all genes' coefficients are.
+
+    Raises
+    ------
+    ValueError
+        If the counts, covariates or weights are not those of the fit.
+    """
+    designs = how.designs
+    regressor = fitted.regressor
+    coef = {part: table.to_numpy()[:, fitted.genes] for part, table in regressor.params_.items()}
+    theta = designs.coordinates(coef)
+    blocks = gene_blocks(counts, designs, "auto", counts.n_genes)
+    if how.clusters is not None:
+        per_gene = len(how.clusters.designs) * theta.shape[1] ** 2
+        step = max(1, _CLUSTER_ENTRIES // per_gene)
+        blocks = [
+            slice(first, min(first + step, block.stop))
+            for block in blocks
+            for first in range(block.start, block.stop, step)
+        ]
+    model = fitted.family, how, combinations.of_theta
+    found = joblib.Parallel(n_jobs=regressor.n_jobs)(
+        joblib.delayed(_of_block)(counts.by_gene(block), theta[block], *model) for block in blocks
+    )
+    result = Uncertainty.join(found)
+    _check_same_fit(fitted, result.log_likelihood)
+    return result
+
+
+def _check_same_fit(fitted: FittedData, value: FloatArray) -> None:
+    expected = fitted.regressor.log_likelihood_[fitted.genes]
+    slack = _SAME_FIT[fitted.regressor.dtype] * (1 + np.abs(expected))
+    differs = np.abs(value - expected) > slack
+    if differs.any():
+        gene = int(np.argmax(differs))
+        raise ValueError(
+            "X, y and sample_weight must be those of the fit: the log-likelihood of gene "
+            f"{fitted.names[gene]!r} is {value[gene]:.10g} here, and was {expected[gene]:.10g} "
+            f"there ({int(differs.sum())} gene(s) differ)."
+        )
+
+
+class _Groups(NamedTuple):
+    """Groups of cells in coordinates in which the whole information of a gene is one.
+
+    Attributes
+    ----------
+    scores : ndarray of shape (n_genes, n_groups, n_params)
+        Enlarged by what the fit takes off them.
+    enlarging : ndarray of shape (n_genes, n_groups, n_params, n_params)
+        The matrices by which they are.
+    information : ndarray of shape (n_genes, n_groups, n_params, n_params)
+        Each group's share of the information.
+    """
+
+    scores: FloatArray
+    enlarging: FloatArray
+    information: FloatArray
+
+    @classmethod
+    def of(cls, groups: Sequence[Curvature], root: FloatArray) -> _Groups:
+        """Enlarge the groups' scores; ``root @ root.T`` is the inverse of the information."""
+        root = root[:, None]
+        information = (
+            _transposed(root) @ np.stack([group.information for group in groups], 1) @ root
+        )
+        shares, vectors = np.linalg.eigh(information)
+        others = 1 - shares
+        # What one group alone tells, it tells exactly: nothing is left of its score.
+        factors = np.where(others > _ALONE, 1 / np.sqrt(np.maximum(others, _ALONE)), 0.0)
+        enlarging = vectors * factors[..., None, :] @ _transposed(vectors)
+        gradients = np.stack([group.gradient for group in groups], 1)[..., None]
+        scores = (enlarging @ _transposed(root) @ gradients)[..., 0]
+        return cls(scores, enlarging, information)
+
+    def degrees_of_freedom(self, test: FloatArray) -> tuple[FloatArray, NDArray[np.bool_]]:
+        """Return those of a covariance of combinations, and whether groups tell all of it.
+
+        Groups' scores ``u`` have the covariance of a right model, ``M_g`` for a group and less
+        ``M_g M_h`` for any two, as they add up to zero.
+
+        Parameters
+        ----------
+        test : ndarray of shape (n_genes, n_together, n_params)
+        """
+        q = test.shape[1]
+        weights = test[:, None] @ self.enlarging
+        R = weights @ self.information
+        D = R @ _transposed(weights)
+        expected = (D - R @ _transposed(R)).sum(1)
+        own, whole = (np.einsum("gqq->gq", x) for x in (expected, test @ _transposed(test)))
+        told = own > _ONE_GROUP * whole
+        values, vectors = np.linalg.eigh(expected)
+        firm = values > _ALONE * values[:, -1:]
+        told = told.all(axis=1) & firm.all(axis=1)
+        scale = np.where(firm, 1 / np.sqrt(np.where(firm, values, 1.0)), 0.0)
+        white = (vectors * scale[:, None] @ _transposed(vectors))[:, None]
+        R, D = white @ R, white @ D @ white
+        flat = R.reshape(*R.shape[:2], -1)
+        T = (_transposed(flat) @ flat).reshape(-1, *2 * R.shape[2:])
+        trace, square = np.einsum("gcqq->gc", D), (R**2).sum(axis=(2, 3))
+        spread = (
+            (trace**2 - 2 * trace * square + (D * _transposed(D)).sum(axis=(2, 3))).sum(1)
+            - 2 * np.einsum("gcqr,gcqk,gcrk->g", D, R, R)
+            + (T**2).sum(axis=(1, 2, 3, 4))
+            + np.einsum("gsktl,gtksl->g", T, T)
+        )
+        return q * (q + 1) / np.where(told, spread, 1.0), told
+
+
+def _transposed(matrices: FloatArray) -> FloatArray:
+    return np.swapaxes(matrices, -1, -2)
+
+
+def _of_block(
+    counts: Any, theta: FloatArray, family: Family, how: How, tests: FloatArray
+) -> Uncertainty:
+    designs, clusters = how.designs, how.clusters
+    at = curvature(family, counts, designs, theta)
+    flat = flat_directions(at.information, theta)
+    values, vectors = np.linalg.eigh(at.information)
+    firm = ~flat.any(axis=1)
+    # A root of the inverse
+    root = vectors * np.where(firm, 1 / np.sqrt(np.where(firm, values, 1.0)), 0.0)[:, None]
+    inverse = root @ _transposed(root)
+    shape = len(theta), len(tests)
+    told, df = np.ones(shape, dtype=bool), np.full(shape, np.inf)
+    covariance = inverse
+    if how.kind == "robust":
+        products = products_of_scores(family, counts, designs, theta)
+        covariance = inverse @ products @ inverse
+    if clusters is not None:
+        groups = _Groups.of(by_cluster(family, counts, clusters, theta), root)
+        combined = np.einsum("gkl,gcl->gck", root, groups.scores)
+        covariance = _transposed(combined) @ combined
+        for number, test in enumerate(tests):
+            df[:, number], told[:, number] = groups.degrees_of_freedom(test @ root)
+    along = np.linalg.norm(np.einsum("tqk,gkf->gtqf", tests, flat), axis=3)
+    size = np.linalg.norm(tests, axis=2)
+    return Uncertainty(
+        at.value,
+        covariance,
+        np.asarray((values > -FLAT).all(axis=1)),
+        (along > COEFFICIENT_SHARE * size).any(axis=2),
+        told,
+        df,
+    )
