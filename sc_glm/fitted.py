@@ -115,6 +115,26 @@ class FittedData:
         return self.regressor.target_names_[self.genes]
 
     @property
+    def params(self) -> dict[str, pd.DataFrame]:
+        """Coefficients of the genes, features x genes, by part."""
+        return {part: table.iloc[:, self.genes] for part, table in self.regressor.params_.items()}
+
+    @property
+    def status(self) -> NDArray[np.object_]:
+        """How the genes' fits ended."""
+        return self.regressor.status_[self.genes]
+
+    @property
+    def designs(self) -> dict[str, FloatArray]:
+        """Each part's design matrix, a row for each cell."""
+        return self.regressor._layout.designs(self.covariates)
+
+    @property
+    def offset(self) -> FloatArray:
+        """What is added to the mean's predictor in each cell."""
+        return self.regressor._layout.offset_of(self.covariates)
+
+    @property
     def family(self) -> Family:
         """Distribution of the counts."""
         return self.regressor._family
@@ -131,8 +151,7 @@ class FittedData:
     def blocks(self) -> Iterator[Block]:
         """Yield the genes by blocks whose cells x genes are no large array."""
         step = max(1, _ENTRIES // len(self.counts))
-        layout = self.regressor._layout
-        designs, offset = layout.designs(self.covariates), layout.offset_of(self.covariates)
+        designs, offset = self.designs, self.offset
         for first in range(0, len(self.genes), step):
             genes = slice(first, min(first + step, len(self.genes)))
             predictors = self.regressor._predictors_of(designs, offset, self.genes[genes])

@@ -15,8 +15,8 @@ degrees of freedom are those that the estimated covariance of the tested combina
 model is right (Satterthwaite's for one, and for several together those of Pustejovsky and Tipton
 2018, Journal of Business & Economic Statistics 36: 672, "AHZ").
 
-Directions in which a gene's likelihood is flat have no variance. They are left out, which is the
-limit where coefficients go to infinity: the others have the variance of the fit without them.
+Combinations along which a gene's likelihood is flat have no variance. The others have the one that
+they have whatever these are, which is that of a fit without them.
 """
 
 from __future__ import annotations
@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 
 KINDS = ("observed", "robust", "cluster")
 
+_FURTHER = 20.0  # units of a predictor, in which a mean of next to nothing falls to nothing
+_ROUNDING = 1e-14  # of the largest curvature
 _ESTIMABLE = 1e-7  # share of a combination outside of the design, up to which it is rounding's
 _ONE_GROUP = 0.99  # of a variance that groups tell when each is enlarged; less, if one tells alone
 _ALONE = 1e-6  # share of a direction's information outside of one group, below which that is alone
@@ -191,8 +193,7 @@ def uncertainty(
     """
     designs = how.designs
     regressor = fitted.regressor
-    coef = {part: table.to_numpy()[:, fitted.genes] for part, table in regressor.params_.items()}
-    theta = designs.coordinates(coef)
+    theta = designs.coordinates({part: table.to_numpy() for part, table in fitted.params.items()})
     blocks = gene_blocks(counts, designs, "auto", counts.n_genes)
     if how.clusters is not None:
         per_gene = len(how.clusters.designs) * theta.shape[1] ** 2
@@ -209,6 +210,20 @@ def uncertainty(
     result = Uncertainty.join(found)
     _check_same_fit(fitted, result.log_likelihood)
     return result
+
+
+def log_likelihoods(fitted: FittedData, sample_weight: ArrayLike | None) -> FloatArray:
+    """Return each gene's log-likelihood, without a penalty, from the data of the fit.
+
+    Raises
+    ------
+    ValueError
+        If they are others.
+    """
+    how, counts = how_of("observed", fitted, None, sample_weight)
+    n_coef = sum(len(table) for table in fitted.params.values())
+    nothing = Combinations.of(np.empty((0, 1, n_coef)), how.designs)
+    return uncertainty(fitted, counts, how, nothing).log_likelihood
 
 
 def _check_same_fit(fitted: FittedData, value: FloatArray) -> None:
@@ -292,6 +307,31 @@ class _Groups(NamedTuple):
         return q * (q + 1) / np.where(told, spread, 1.0), told
 
 
+def _further(
+    counts: Any,
+    designs: Designs,
+    family: Family,
+    theta: FloatArray,
+    at: Curvature,
+    flat: FloatArray,
+) -> tuple[FloatArray, FloatArray]:
+    """Return points further on the way of what runs to infinity, and the information there.
+
+    A fit stops where no more is to be gained, and there the other coefficients still feel a little
+    of what is not yet infinite. A point that turns out to be lower is no such way, and not taken.
+    """
+    theta, information = theta.copy(), at.information.copy()
+    slopes = np.einsum("gkf,gk->gf", flat, at.gradient)
+    further = theta + _FURTHER * np.einsum("gkf,gf->gk", flat, np.sign(slopes))
+    genes = np.flatnonzero(flat.any(axis=(1, 2)))
+    if len(genes):
+        there = curvature(family, counts[genes], designs, further[genes])
+        kept = there.value >= at.value[genes]
+        theta[genes[kept]] = further[genes[kept]]
+        information[genes[kept]] = there.information[kept]
+    return theta, information
+
+
 def _transposed(matrices: FloatArray) -> FloatArray:
     return np.swapaxes(matrices, -1, -2)
 
@@ -302,8 +342,9 @@ def _of_block(
     designs, clusters = how.designs, how.clusters
     at = curvature(family, counts, designs, theta)
     flat = flat_directions(at.information, theta)
-    values, vectors = np.linalg.eigh(at.information)
-    firm = ~flat.any(axis=1)
+    theta, information = _further(counts, designs, family, theta, at, flat)
+    values, vectors = np.linalg.eigh(information)
+    firm = values > _ROUNDING * values[:, -1:]
     # A root of the inverse
     root = vectors * np.where(firm, 1 / np.sqrt(np.where(firm, values, 1.0)), 0.0)[:, None]
     inverse = root @ _transposed(root)

@@ -53,6 +53,8 @@ CORE = [
 ON_TOP = [
     "fitted",
     "uncertainty",
+    "nesting",
+    "profile",
     "metrics",
     "selection",
     "inference",

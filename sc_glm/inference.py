@@ -1,0 +1,694 @@
+"""What fitted coefficients tell: standard errors, intervals, tests and information criteria.
+
+All functions take a fitted model and the data of its fit, and answer for all genes at once. A
+coefficient that the counts or the design leave open has no number, and a word that says why.
+"""
+
+from __future__ import annotations
+
+from numbers import Real
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+from sklearn.utils import check_scalar
+
+from sc_glm.design import INTERCEPT
+from sc_glm.family import MEAN
+from sc_glm.fitted import FittedData
+from sc_glm.formula import linear_constraints
+from sc_glm.nesting import nesting_of
+from sc_glm.profile import profile_limits
+from sc_glm.status import Status
+from sc_glm.uncertainty import Combinations, how_of, log_likelihoods, uncertainty
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from sc_glm.design import FloatArray
+
+__all__ = [
+    "aic",
+    "bic",
+    "coefficient_table",
+    "confidence_intervals",
+    "covariance",
+    "likelihood_ratio_test",
+    "standard_errors",
+    "wald_test",
+]
+
+_BELOW = 1e-3  # log-likelihood by which a model may be below one that is part of it, by rounding
+
+
+def covariance(
+    model: Any,
+    X: Any,
+    y: Any = None,
+    *,
+    kind: str = "observed",
+    groups: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+) -> FloatArray:
+    """Estimate the covariance of each gene's coefficients, of all parts jointly.
+
+    Parameters
+    ----------
+    model : estimator
+        A fitted regressor, a pipeline that ends in one, a search over these, or an
+        :class:`~sc_glm.adata.AnnDataRegressor`.
+    X : array-like, DataFrame or AnnData
+        The cells of the fit, as the model takes them.
+    y : array-like, DataFrame or sparse matrix of shape (n_cells, n_genes) or (n_cells,)
+        The counts of the fit; None where `X` is an AnnData that holds them.
+    kind : {"observed", "robust", "cluster"}, default="observed"
+        ``"observed"`` inverts the observed information, and is right if the model is and cells are
+        independent. ``"robust"`` is the sandwich HC0: right for independent cells whose
+        distribution is another one, as long as the fitted parts are. ``"cluster"`` is for cells
+        that are alike within groups, such as donors: the groups are taken to be independent, and
+        the sandwich is enlarged for their small number (CR2, see Notes).
+    groups : array-like of shape (n_cells,), default=None
+        Each cell's group, for ``kind="cluster"``.
+    sample_weight : array-like of shape (n_cells,), default=None
+        The weights of the fit. They multiply log-likelihoods and scores: ``"observed"`` counts a
+        cell of weight two as two, ``"robust"`` as one whose score is doubled, since repetitions
+        are not independent.
+
+    Returns
+    -------
+    ndarray of shape (n_genes, n_coefficients, n_coefficients)
+        Coefficients are ordered as in ``params_``, one part after the other. Rows and columns of
+        those that have no variance are NaN; :func:`coefficient_table` says why.
+
+    Raises
+    ------
+    ValueError
+        If `kind` or `groups` is not what it should be, or the data are not those of the fit.
+
+    Notes
+    -----
+    With a penalty, it is the covariance of the penalised estimate, whose bias it does not know.
+
+    The plain sandwich of few groups is too small, for two reasons: a fit follows each group's
+    scores, and few groups estimate a variance badly. CR2 (Bell and McCaffrey 2002) mends the first;
+    tests and intervals mend the second by Satterthwaite's degrees of freedom.
+
+    Examples
+    --------
+    >>> from sc_glm import NegBinRegressor
+    >>> from sc_glm.datasets import make_counts
+    >>> from sc_glm.inference import covariance
+    >>> data = make_counts(random_state=0)
+    >>> X = data.obs[["pseudotime"]]
+    >>> model = NegBinRegressor().fit(X, data.counts)
+    >>> covariance(model, X, data.counts).shape
+    (20, 3, 3)
+    """
+    fitted = FittedData.of(model, X, y)
+    found = _coefficients(fitted, kind, groups, sample_weight)
+    of_coef = found.combinations.of_theta[:, 0]
+    result = of_coef @ found.covariance @ of_coef.T
+    unknown = found.reason != ""
+    result[unknown[:, :, None] | unknown[:, None, :]] = np.nan
+    return result
+
+
+def standard_errors(
+    model: Any,
+    X: Any,
+    y: Any = None,
+    *,
+    kind: str = "observed",
+    groups: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+) -> dict[str, pd.DataFrame]:
+    """Estimate the standard errors of all coefficients.
+
+    Parameters
+    ----------
+    model, X, y, kind, groups, sample_weight
+        As for :func:`covariance`.
+
+    Returns
+    -------
+    dict of str to DataFrame
+        By part, features x genes, like ``params_``; NaN for a coefficient that has none.
+
+    Raises
+    ------
+    ValueError
+        As :func:`covariance`.
+
+    Examples
+    --------
+    >>> from sc_glm import NegBinRegressor
+    >>> from sc_glm.datasets import make_counts
+    >>> from sc_glm.inference import standard_errors
+    >>> data = make_counts(n_targets=3, random_state=0)
+    >>> X = data.obs[["pseudotime"]]
+    >>> model = NegBinRegressor().fit(X, data.counts)
+    >>> standard_errors(model, X, data.counts)["mean"].round(3)
+                gene_0  gene_1  gene_2
+    Intercept    0.125   0.166   0.153
+    pseudotime   0.221   0.299   0.273
+    """
+    fitted = FittedData.of(model, X, y)
+    found = _coefficients(fitted, kind, groups, sample_weight)
+    errors = np.where(found.reason == "", found.standard_error(), np.nan).T
+    stops = np.cumsum([len(table) for table in fitted.params.values()])
+    pieces = np.split(errors, stops[:-1])
+    return {
+        part: pd.DataFrame(piece, index=table.index, columns=table.columns)
+        for (part, table), piece in zip(fitted.params.items(), pieces, strict=True)
+    }
+
+
+def coefficient_table(
+    model: Any,
+    X: Any,
+    y: Any = None,
+    *,
+    kind: str = "observed",
+    groups: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+) -> pd.DataFrame:
+    """Put all coefficients into one table, with their tests against zero.
+
+    Parameters
+    ----------
+    model, X, y, kind, groups, sample_weight
+        As for :func:`covariance`.
+
+    Returns
+    -------
+    DataFrame
+        One row per gene and coefficient, with columns
+
+        target, part, feature
+            Which coefficient it is.
+        estimate
+            Natural logarithm, or logit for the zero inflation.
+        standard_error
+        log2_fold_change
+            ``estimate / log(2)``, of coefficients of the mean but the intercept; else NaN.
+        statistic
+            ``estimate / standard_error``.
+        df
+            Degrees of freedom of the t distribution that it is referred to; infinite for the
+            normal one.
+        p_value
+            Of both sides.
+        p_adjusted
+            By Benjamini and Hochberg (1995), over the genes of the same coefficient.
+        reason
+            Why there are no numbers, else empty: ``aliased`` (it depends on other columns, or is
+            zero), ``in one group only`` (no other group of cells tells of it), or the gene's
+            status, such as ``separated`` (the coefficient is infinite) or ``Poisson boundary``
+            (the size is).
+
+    Raises
+    ------
+    ValueError
+        As :func:`covariance`.
+
+    Examples
+    --------
+    >>> from sc_glm import NegBinRegressor
+    >>> from sc_glm.datasets import make_counts
+    >>> from sc_glm.inference import coefficient_table
+    >>> data = make_counts(n_targets=3, random_state=0)
+    >>> X = data.obs[["pseudotime"]]
+    >>> model = NegBinRegressor().fit(X, data.counts)
+    >>> table = coefficient_table(model, X, data.counts)
+    >>> table.loc[table["feature"] == "pseudotime", ["target", "estimate", "p_value"]].round(3)
+    """
+    fitted = FittedData.of(model, X, y)
+    found = _coefficients(fitted, kind, groups, sample_weight)
+    error = found.standard_error()
+    statistic = found.estimate[..., 0] / error
+    p_value = 2 * stats.t.sf(np.abs(statistic), found.df)
+    table = _named(fitted)
+    is_fold = (table["part"] == MEAN) & (table["feature"] != INTERCEPT)
+    table["estimate"] = found.estimate.ravel()
+    table["standard_error"] = error.ravel()
+    table["log2_fold_change"] = np.where(is_fold, table["estimate"] / np.log(2), np.nan)
+    table["statistic"] = statistic.ravel()
+    table["df"] = found.df.ravel()
+    table["p_value"] = p_value.ravel()
+    table["p_adjusted"] = np.nan
+    table.loc[found.reason.ravel() != "", list(table.columns[3:])] = np.nan
+    adjusted = [_adjusted(p) for p in table["p_value"].to_numpy().reshape(p_value.shape).T]
+    table["p_adjusted"] = np.column_stack(adjusted).ravel()
+    table["reason"] = found.reason.ravel()
+    return table
+
+
+def confidence_intervals(
+    model: Any,
+    X: Any,
+    y: Any = None,
+    *,
+    level: float = 0.95,
+    method: str = "wald",
+    kind: str = "observed",
+    groups: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+) -> pd.DataFrame:
+    """Find confidence intervals of all coefficients.
+
+    Parameters
+    ----------
+    model, X, y, kind, groups, sample_weight
+        As for :func:`covariance`.
+    level : float, default=0.95
+        Probability with which an interval holds the true coefficient.
+    method : {"wald", "profile"}, default="wald"
+        ``"wald"``: the estimate and so many standard errors. ``"profile"``: all values at which the
+        likelihood, maximised over the other coefficients, is not significantly lower than at the
+        estimate. It is better where the likelihood is far from a parabola, as for a size near the
+        Poisson limit, and knows intervals with one infinite end; it takes some thirty passes over
+        the counts for each coefficient. It stands on the model's likelihood: `kind` is then
+        ``"observed"``.
+
+    Returns
+    -------
+    DataFrame
+        One row per gene and coefficient, with columns target, part, feature, estimate, lower, upper
+        and reason: why there are no numbers, else empty, as in :func:`coefficient_table`. A profile
+        interval of an infinite estimate has one infinite end.
+
+    Raises
+    ------
+    ValueError
+        As :func:`covariance`; if `level` is not between 0 and 1, or `method` not one of these or at
+        odds with `kind` or with a penalty.
+
+    Examples
+    --------
+    >>> from sc_glm import NegBinRegressor
+    >>> from sc_glm.datasets import make_counts
+    >>> from sc_glm.inference import confidence_intervals
+    >>> data = make_counts(n_targets=1, random_state=0)
+    >>> X = data.obs[["pseudotime"]]
+    >>> model = NegBinRegressor().fit(X, data.counts)
+    >>> wald = confidence_intervals(model, X, data.counts)
+    >>> wald[["part", "feature", "lower", "estimate", "upper"]].round(2)
+    >>> profile = confidence_intervals(model, X, data.counts, method="profile")
+    >>> profile[["part", "feature", "lower", "estimate", "upper"]].round(2)
+    """
+    check_scalar(level, "level", Real, min_val=0, max_val=1, include_boundaries="neither")
+    if method not in {"wald", "profile"}:
+        raise ValueError(f"method must be 'wald' or 'profile', not {method!r}.")
+    fitted = FittedData.of(model, X, y)
+    if method == "profile":
+        if kind != "observed":
+            raise ValueError(
+                f"kind={kind!r} has no profile likelihood: that stands on the model's own, so "
+                "method='profile' goes with kind='observed'."
+            )
+        _check_unpenalised(fitted, "A profile likelihood")
+    found = _coefficients(fitted, kind, groups, sample_weight)
+    table = _named(fitted)
+    estimate, reason = found.estimate[..., 0], found.reason
+    if method == "wald":
+        half = stats.t.isf((1 - level) / 2, found.df) * found.standard_error()
+        lower, upper = estimate - half, estimate + half
+    else:
+        limits = profile_limits(fitted, found.combinations, level, sample_weight)
+        lower, upper = limits.lower, limits.upper
+        reason = np.where(np.isfinite(lower) | np.isfinite(upper), "", reason)
+    known = reason == ""
+    table["estimate"] = np.where(known, estimate, np.nan).ravel()
+    table["lower"] = np.where(known, lower, np.nan).ravel()
+    table["upper"] = np.where(known, upper, np.nan).ravel()
+    table["reason"] = reason.ravel()
+    return table
+
+
+def wald_test(
+    model: Any,
+    X: Any,
+    y: Any = None,
+    constraint: str | Sequence[str] | None = None,
+    *,
+    part: str = MEAN,
+    kind: str = "observed",
+    groups: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+) -> pd.DataFrame:
+    """Test linear hypotheses about coefficients, for every gene.
+
+    Parameters
+    ----------
+    model, X, y, kind, groups, sample_weight
+        As for :func:`covariance`.
+    constraint : str or list of str
+        The hypothesis, in formulaic's language: ``"clusters[T.Beta] - clusters[T.Alpha] = 0"``.
+        Several, separated by commas or in a list, are tested together. Without ``=``, the
+        right-hand side is zero. Names with operators in them, such as interactions, stand in
+        backquotes unless they are all of it: ```a:b` - c``.
+    part : str, default="mean"
+        The part whose coefficients are meant.
+
+    Returns
+    -------
+    DataFrame
+        One row per gene, indexed by name, with columns
+
+        estimate
+            The left-hand side less the right-hand side; NaN where several are tested together.
+        standard_error
+            Likewise.
+        log2_fold_change
+            ``estimate / log(2)``, for the mean; else NaN.
+        statistic
+            Wald's: the squared distance of the estimate from the hypothesis, in units of its
+            covariance.
+        df
+            Number of constraints: of the chi-squared distribution that the statistic has.
+        df_denominator
+            Infinite, but for ``kind="cluster"``, where the statistic is referred to an F
+            distribution (see :mod:`sc_glm.uncertainty`).
+        p_value
+        p_adjusted
+            By Benjamini and Hochberg (1995), over the genes.
+        reason
+            Why there are no numbers, else empty, as in :func:`coefficient_table`. Combinations of
+            aliased columns that the model does determine, such as a difference of two groups, have
+            numbers.
+
+    Raises
+    ------
+    TypeError
+        If `constraint` is no text.
+    ValueError
+        As :func:`covariance`; if the model has no such part, or the constraint does not parse or
+        names no coefficient of it.
+
+    Examples
+    --------
+    >>> from sc_glm import FormulaTransformer, NegBinRegressor, make_pipeline
+    >>> from sc_glm.datasets import make_counts
+    >>> from sc_glm.inference import wald_test
+    >>> data = make_counts(n_targets=3, random_state=0)
+    >>> model = make_pipeline(FormulaTransformer("~ cell_type"), NegBinRegressor())
+    >>> model = model.fit(data.obs, data.counts)
+    >>> test = wald_test(model, data.obs, data.counts, "cell_type[T.b] - cell_type[T.c] = 0")
+    >>> test[["estimate", "log2_fold_change", "p_value"]].round(3)
+    >>> wald_test(model, data.obs, data.counts, "cell_type[T.b], cell_type[T.c]")["df"].unique()
+    array([2])
+    """
+    fitted = FittedData.of(model, X, y)
+    if part not in fitted.params:
+        raise ValueError(f"This model has no part {part!r}: its parts are {list(fitted.params)}.")
+    if constraint is None:
+        raise TypeError("wald_test needs a constraint, such as 'x = 0'.")
+    names = list(fitted.params[part].index)
+    matrix, values = linear_constraints(constraint, names)
+    stop = 0
+    for own, table in fitted.params.items():
+        stop += len(table)
+        if own == part:
+            break
+    of_coef = np.zeros((1, len(matrix), sum(len(table) for table in fitted.params.values())))
+    of_coef[0, :, stop - len(names) : stop] = matrix
+    found = _found(fitted, of_coef, kind, groups, sample_weight)
+    distance = found.estimate[:, 0] - values
+    q, df = len(matrix), found.df[:, 0] - len(matrix) + 1
+    reason = np.where((found.reason[:, 0] == "") & (df <= 0), "too few groups", found.reason[:, 0])
+    statistic = np.full(len(distance), np.nan)
+    known = reason == ""
+    own = found.of_tests()[known, 0]
+    statistic[known] = np.einsum(
+        "gq,gq->g", distance[known], np.linalg.solve(own, distance[known][..., None])[..., 0]
+    )
+    with np.errstate(invalid="ignore"):
+        # Pustejovsky and Tipton's reference distribution, which for many groups is chi-squared
+        scaled = np.where(np.isinf(df), 1.0, df / found.df[:, 0]) * statistic / q
+    p_value = np.where(
+        np.isinf(df),
+        stats.chi2.sf(statistic, q),
+        stats.f.sf(scaled, q, np.where(np.isfinite(df) & (df > 0), df, 1.0)),
+    )
+    one = known & (q == 1)
+    estimate = np.where(one, distance[:, 0], np.nan)
+    return pd.DataFrame(
+        {
+            "estimate": estimate,
+            "standard_error": np.where(one, found.standard_error()[:, 0], np.nan),
+            "log2_fold_change": estimate / np.log(2) if part == MEAN else np.nan,
+            "statistic": statistic,
+            "df": q,
+            "df_denominator": np.where(known, df, np.nan),
+            "p_value": p_value,
+            "p_adjusted": _adjusted(p_value),
+            "reason": reason,
+        },
+        index=pd.Index(fitted.names),
+    )
+
+
+def likelihood_ratio_test(
+    reduced: Any, full: Any, X: Any, y: Any = None, *, sample_weight: ArrayLike | None = None
+) -> pd.DataFrame:
+    """Test each gene's smaller model against a larger one, both fitted to the same data.
+
+    Parameters
+    ----------
+    reduced, full : estimator
+        Fitted models as for :func:`covariance`. Each part of the reduced one must be a special case
+        of the same part of the full one; a negative binomial model is a special case of a
+        zero-inflated one.
+    X, y, sample_weight
+        The data of both fits.
+
+    Returns
+    -------
+    DataFrame
+        One row per gene, indexed by name, with columns
+
+        statistic
+            Twice the difference of the log-likelihoods, at least zero.
+        df
+            Number of coefficients that the full model has more.
+        p_value
+            By the chi-squared distribution. Without zero inflation, its probability is at the end
+            of its range: then by the mixture in equal parts of the chi-squared distributions of
+            ``df`` and ``df - 1`` (Self and Liang 1987, case 5).
+        p_adjusted
+            By Benjamini and Hochberg (1995), over the genes.
+        reason
+            Why there are no numbers, else empty: a gene is ``all zero``, a fit is at its
+            ``iteration limit``, or ``a higher maximum was missed`` by the full model's fit.
+
+    Raises
+    ------
+    ValueError
+        If the data are not those of both fits, a model is penalised, or the models are not nested.
+        Also if the full model has a zero inflation with covariates that the reduced one lacks
+        altogether: their coefficients then mean nothing in the reduced model, and the statistic
+        has no known distribution. Test one step after the other.
+
+    Examples
+    --------
+    >>> from sc_glm import FormulaTransformer, NegBinRegressor, make_pipeline
+    >>> from sc_glm.datasets import make_counts
+    >>> from sc_glm.inference import likelihood_ratio_test
+    >>> data = make_counts(n_targets=3, random_state=0)
+    >>> reduced, full = (
+    ...     make_pipeline(FormulaTransformer(mean), NegBinRegressor()).fit(data.obs, data.counts)
+    ...     for mean in ("~ cell_type", "~ cell_type + pseudotime")
+    ... )
+    >>> likelihood_ratio_test(reduced, full, data.obs, data.counts)[["statistic", "df"]].round(2)
+    """
+    fits = [FittedData.of(model, X, y) for model in (reduced, full)]
+    for fitted, name in zip(fits, ("reduced", "full"), strict=True):
+        _check_unpenalised(fitted, f"The likelihood ratio of the {name} model")
+    nesting = nesting_of(*fits, sample_weight)
+    low, high = (log_likelihoods(fitted, sample_weight) for fitted in fits)
+    statistic = 2 * (high - low)
+    reason = np.full(len(statistic), "", dtype=object)
+    reason[statistic < -2 * _BELOW] = "a higher maximum was missed"
+    for fitted in fits:
+        for status in (Status.ALL_ZERO, Status.ITERATION_LIMIT):
+            reason[fitted.status == status] = str(status)
+    statistic = np.where(reason == "", np.maximum(statistic, 0.0), np.nan)
+    p_value = stats.chi2.sf(statistic, nesting.df)
+    if nesting.on_boundary:
+        fewer = nesting.df - 1  # the chi-squared distribution of none is zero
+        smaller = stats.chi2.sf(statistic, fewer) if fewer else np.where(statistic > 0, 0.0, 1.0)
+        p_value = 0.5 * (p_value + smaller)
+    p_value = np.where(reason == "", p_value, np.nan)
+    return pd.DataFrame(
+        {
+            "statistic": statistic,
+            "df": nesting.df,
+            "p_value": p_value,
+            "p_adjusted": _adjusted(p_value),
+            "reason": reason,
+        },
+        index=pd.Index(fits[1].names),
+    )
+
+
+def aic(model: Any, X: Any, y: Any = None, *, sample_weight: ArrayLike | None = None) -> pd.Series:
+    """Return each gene's Akaike information criterion; smaller is better.
+
+    Parameters
+    ----------
+    model, X, y, sample_weight
+        As for :func:`covariance`.
+
+    Returns
+    -------
+    Series
+        ``2 k - 2 log L`` by gene, with the number ``k`` of coefficients that the design determines.
+
+    Raises
+    ------
+    ValueError
+        If the data are not those of the fit, or the model is penalised.
+
+    Examples
+    --------
+    >>> from sc_glm import NegBinRegressor, ZINBRegressor
+    >>> from sc_glm.datasets import make_counts
+    >>> from sc_glm.inference import aic
+    >>> data = make_counts(n_targets=3, zero_inflation="~ 1", random_state=0)
+    >>> X = data.obs[["pseudotime"]]
+    >>> models = [NegBinRegressor(), ZINBRegressor()]
+    >>> negative_binomial, inflated = (aic(m.fit(X, data.counts), X, data.counts) for m in models)
+    >>> (inflated - negative_binomial).round(1)
+    """
+    return _criterion(model, X, y, sample_weight, lambda _: 2.0)
+
+
+def bic(model: Any, X: Any, y: Any = None, *, sample_weight: ArrayLike | None = None) -> pd.Series:
+    """Return each gene's Bayesian information criterion; smaller is better.
+
+    Parameters
+    ----------
+    model, X, y, sample_weight
+        As for :func:`covariance`.
+
+    Returns
+    -------
+    Series
+        ``log(n) k - 2 log L`` by gene (Schwarz 1978), with the number ``k`` of coefficients that the
+        design determines and the number ``n`` of cells, or the sum of their weights.
+
+    Raises
+    ------
+    ValueError
+        As :func:`aic`.
+
+    Examples
+    --------
+    >>> from sc_glm import NegBinRegressor
+    >>> from sc_glm.datasets import make_counts
+    >>> from sc_glm.inference import aic, bic
+    >>> data = make_counts(n_targets=1, random_state=0)
+    >>> X = data.obs[["pseudotime"]]
+    >>> model = NegBinRegressor().fit(X, data.counts)
+    >>> float((bic(model, X, data.counts) - aic(model, X, data.counts)).iloc[0].round(2))
+    12.64
+    """
+    return _criterion(model, X, y, sample_weight, np.log)
+
+
+class _Found(NamedTuple):
+    """Estimates of combinations of coefficients, (n_genes, n_tests, n_together)."""
+
+    combinations: Combinations
+    estimate: FloatArray
+    covariance: FloatArray  # of the coordinates
+    df: FloatArray
+    reason: NDArray[np.object_]
+
+    def of_tests(self) -> FloatArray:
+        """Return the covariances of the combinations of each test."""
+        tests = self.combinations.of_theta
+        return tests @ self.covariance[:, None] @ np.swapaxes(tests, 1, 2)
+
+    def standard_error(self) -> FloatArray:
+        """Return the standard error of the first combination of each test."""
+        first = self.combinations.of_theta[:, 0]
+        variance = np.einsum("tk,gkl,tl->gt", first, self.covariance, first)
+        return np.where(self.reason == "", np.sqrt(np.maximum(variance, 0.0)), np.nan)
+
+
+def _coefficients(
+    fitted: FittedData, kind: str, groups: ArrayLike | None, sample_weight: ArrayLike | None
+) -> _Found:
+    """Find what is known of each coefficient."""
+    n_coef = sum(len(table) for table in fitted.params.values())
+    return _found(fitted, np.eye(n_coef)[:, None], kind, groups, sample_weight)
+
+
+def _found(
+    fitted: FittedData,
+    of_coef: FloatArray,
+    kind: str,
+    groups: ArrayLike | None,
+    sample_weight: ArrayLike | None,
+) -> _Found:
+    how, counts = how_of(kind, fitted, groups, sample_weight)
+    combinations = Combinations.of(of_coef, how.designs)
+    known = uncertainty(fitted, counts, how, combinations)
+    coef = np.vstack([table.to_numpy() for table in fitted.params.values()])
+    # The later ones are said first.
+    reason = np.full(known.flat.shape, "", dtype=object)
+    reason[~known.told] = "in one group only"
+    status = np.broadcast_to(fitted.status[:, None], reason.shape)
+    fine = status == Status.CONVERGED
+    reason[known.flat] = np.where(fine, str(Status.NOT_IDENTIFIED), status)[known.flat]
+    reason[~known.at_maximum] = "not at a maximum"
+    limit = status == Status.ITERATION_LIMIT
+    reason[limit] = status[limit]
+    reason[:, ~combinations.estimable] = "aliased"
+    estimate = np.moveaxis(of_coef @ coef, 2, 0)
+    return _Found(combinations, estimate, known.covariance, known.df, reason)
+
+
+def _named(fitted: FittedData) -> pd.DataFrame:
+    """Return a table with a row for each gene and coefficient."""
+    rows = [(part, feature) for part, table in fitted.params.items() for feature in table.index]
+    parts, features = zip(*rows, strict=True)
+    n_genes = len(fitted.names)
+    return pd.DataFrame(
+        {
+            "target": np.repeat(fitted.names, len(rows)),
+            "part": np.tile(np.array(parts, dtype=object), n_genes),
+            "feature": np.tile(np.array(features, dtype=object), n_genes),
+        }
+    )
+
+
+def _adjusted(p_value: FloatArray) -> FloatArray:
+    """Adjust the p-values that there are."""
+    result = np.full(len(p_value), np.nan)
+    known = ~np.isnan(p_value)
+    if known.any():
+        result[known] = stats.false_discovery_control(p_value[known])
+    return result
+
+
+def _check_unpenalised(fitted: FittedData, what: str) -> None:
+    alpha = fitted.regressor.alpha
+    if np.any([*alpha.values()] if isinstance(alpha, dict) else alpha):
+        raise ValueError(f"{what} needs a fit without a penalty, not alpha={alpha!r}.")
+
+
+def _criterion(
+    model: Any, X: Any, y: Any, sample_weight: ArrayLike | None, price: Any
+) -> pd.Series:
+    fitted = FittedData.of(model, X, y)
+    _check_unpenalised(fitted, "An information criterion")
+    weights = fitted.weights(sample_weight)
+    _, designs = fitted.weighted(weights)
+    rank = sum(part.to_coef.shape[1] for part in designs.parts.values())
+    value = price(weights.sum()) * rank - 2 * log_likelihoods(fitted, sample_weight)
+    return pd.Series(value, index=pd.Index(fitted.names))

@@ -1,0 +1,2 @@
+def profile_limits(*a):
+    raise NotImplementedError
