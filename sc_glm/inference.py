@@ -152,8 +152,8 @@ def standard_errors(
     >>> model = NegBinRegressor().fit(X, data.counts)
     >>> standard_errors(model, X, data.counts)["mean"].round(3)
                 gene_0  gene_1  gene_2
-    Intercept    0.125   0.166   0.153
-    pseudotime   0.221   0.299   0.273
+    Intercept    0.142   0.147   0.189
+    pseudotime   0.244   0.258   0.416
     """
     fitted = FittedData.of(model, X, y)
     found = _coefficients(fitted, kind, groups, sample_weight)
@@ -205,9 +205,9 @@ def coefficient_table(
             By Benjamini and Hochberg (1995), over the genes of the same coefficient.
         reason
             Why there are no numbers, else empty: ``aliased`` (it depends on other columns, or is
-            zero), ``in one group only`` (no other group of cells tells of it), or the gene's
-            status, such as ``separated`` (the coefficient is infinite) or ``Poisson boundary``
-            (the size is).
+            zero); ``one group decides`` (one of the `groups` holds nearly all that is known of it)
+            and ``too few groups``; ``not at a maximum``; or the gene's status, such as
+            ``separated`` (the coefficient is infinite) or ``Poisson boundary`` (the size is).
 
     Raises
     ------
@@ -224,12 +224,16 @@ def coefficient_table(
     >>> model = NegBinRegressor().fit(X, data.counts)
     >>> table = coefficient_table(model, X, data.counts)
     >>> table.loc[table["feature"] == "pseudotime", ["target", "estimate", "p_value"]].round(3)
+       target  estimate  p_value
+    1  gene_0     0.206    0.399
+    4  gene_1    -0.922    0.000
+    7  gene_2    -1.628    0.000
     """
     fitted = FittedData.of(model, X, y)
     found = _coefficients(fitted, kind, groups, sample_weight)
     error = found.standard_error()
     statistic = found.estimate[..., 0] / error
-    p_value = 2 * stats.t.sf(np.abs(statistic), found.df)
+    p_value = np.asarray(2 * stats.t.sf(np.abs(statistic), found.df))
     table = _named(fitted)
     is_fold = (table["part"] == MEAN) & (table["feature"] != INTERCEPT)
     table["estimate"] = found.estimate.ravel()
@@ -278,7 +282,8 @@ def confidence_intervals(
     DataFrame
         One row per gene and coefficient, with columns target, part, feature, estimate, lower, upper
         and reason: why there are no numbers, else empty, as in :func:`coefficient_table`. A profile
-        interval of an infinite estimate has one infinite end.
+        interval of an infinite estimate, which is NaN here, has one infinite end, and ``no end
+        found`` where the search met a likelihood that is higher than the fit's.
 
     Raises
     ------
@@ -296,8 +301,16 @@ def confidence_intervals(
     >>> model = NegBinRegressor().fit(X, data.counts)
     >>> wald = confidence_intervals(model, X, data.counts)
     >>> wald[["part", "feature", "lower", "estimate", "upper"]].round(2)
+             part     feature  lower  estimate  upper
+    0        mean   Intercept  -0.81     -0.53  -0.24
+    1        mean  pseudotime   0.26      0.73   1.20
+    2  dispersion   Intercept  -0.61     -0.32  -0.02
     >>> profile = confidence_intervals(model, X, data.counts, method="profile")
     >>> profile[["part", "feature", "lower", "estimate", "upper"]].round(2)
+             part     feature  lower  estimate  upper
+    0        mean   Intercept  -0.81     -0.53  -0.24
+    1        mean  pseudotime   0.26      0.73   1.21
+    2  dispersion   Intercept  -0.60     -0.32  -0.01
     """
     check_scalar(level, "level", Real, min_val=0, max_val=1, include_boundaries="neither")
     if method not in {"wald", "profile"}:
@@ -317,11 +330,12 @@ def confidence_intervals(
         half = stats.t.isf((1 - level) / 2, found.df) * found.standard_error()
         lower, upper = estimate - half, estimate + half
     else:
-        limits = profile_limits(fitted, found.combinations, level, sample_weight)
-        lower, upper = limits.lower, limits.upper
-        reason = np.where(np.isfinite(lower) | np.isfinite(upper), "", reason)
+        errors = found.standard_error()
+        lower, upper = profile_limits(fitted, found.combinations, errors, level, sample_weight)
+        reason = np.where(np.isnan(lower) | np.isnan(upper), "no end found", "")
+        reason[:, ~found.combinations.estimable] = "aliased"
     known = reason == ""
-    table["estimate"] = np.where(known, estimate, np.nan).ravel()
+    table["estimate"] = np.where(found.reason == "", estimate, np.nan).ravel()
     table["lower"] = np.where(known, lower, np.nan).ravel()
     table["upper"] = np.where(known, upper, np.nan).ravel()
     table["reason"] = reason.ravel()
@@ -398,6 +412,10 @@ def wald_test(
     >>> model = model.fit(data.obs, data.counts)
     >>> test = wald_test(model, data.obs, data.counts, "cell_type[T.b] - cell_type[T.c] = 0")
     >>> test[["estimate", "log2_fold_change", "p_value"]].round(3)
+            estimate  log2_fold_change  p_value
+    gene_0     2.535             3.657     0.00
+    gene_1    -2.353            -3.394     0.00
+    gene_2    -0.537            -0.774     0.06
     >>> wald_test(model, data.obs, data.counts, "cell_type[T.b], cell_type[T.c]")["df"].unique()
     array([2])
     """
@@ -418,7 +436,7 @@ def wald_test(
     found = _found(fitted, of_coef, kind, groups, sample_weight)
     distance = found.estimate[:, 0] - values
     q, df = len(matrix), found.df[:, 0] - len(matrix) + 1
-    reason = np.where((found.reason[:, 0] == "") & (df <= 0), "too few groups", found.reason[:, 0])
+    reason = np.where((found.reason[:, 0] == "") & (df < 1), "too few groups", found.reason[:, 0])
     statistic = np.full(len(distance), np.nan)
     known = reason == ""
     own = found.of_tests()[known, 0]
@@ -503,11 +521,16 @@ def likelihood_ratio_test(
     ...     for mean in ("~ cell_type", "~ cell_type + pseudotime")
     ... )
     >>> likelihood_ratio_test(reduced, full, data.obs, data.counts)[["statistic", "df"]].round(2)
+            statistic  df
+    gene_0       8.42   1
+    gene_1      35.06   1
+    gene_2      17.30   1
     """
     fits = [FittedData.of(model, X, y) for model in (reduced, full)]
     for fitted, name in zip(fits, ("reduced", "full"), strict=True):
         _check_unpenalised(fitted, f"The likelihood ratio of the {name} model")
-    nesting = nesting_of(*fits, sample_weight)
+    smaller, larger = fits
+    nesting = nesting_of(smaller, larger, sample_weight)
     low, high = (log_likelihoods(fitted, sample_weight) for fitted in fits)
     statistic = 2 * (high - low)
     reason = np.full(len(statistic), "", dtype=object)
@@ -519,8 +542,8 @@ def likelihood_ratio_test(
     p_value = stats.chi2.sf(statistic, nesting.df)
     if nesting.on_boundary:
         fewer = nesting.df - 1  # the chi-squared distribution of none is zero
-        smaller = stats.chi2.sf(statistic, fewer) if fewer else np.where(statistic > 0, 0.0, 1.0)
-        p_value = 0.5 * (p_value + smaller)
+        below = stats.chi2.sf(statistic, fewer) if fewer else np.where(statistic > 0, 0.0, 1.0)
+        p_value = 0.5 * (p_value + below)
     p_value = np.where(reason == "", p_value, np.nan)
     return pd.DataFrame(
         {
@@ -530,7 +553,7 @@ def likelihood_ratio_test(
             "p_adjusted": _adjusted(p_value),
             "reason": reason,
         },
-        index=pd.Index(fits[1].names),
+        index=pd.Index(larger.names),
     )
 
 
@@ -562,6 +585,10 @@ def aic(model: Any, X: Any, y: Any = None, *, sample_weight: ArrayLike | None = 
     >>> models = [NegBinRegressor(), ZINBRegressor()]
     >>> negative_binomial, inflated = (aic(m.fit(X, data.counts), X, data.counts) for m in models)
     >>> (inflated - negative_binomial).round(1)
+    gene_0    1.3
+    gene_1    2.0
+    gene_2    2.0
+    dtype: float64
     """
     return _criterion(model, X, y, sample_weight, lambda _: 2.0)
 
@@ -577,8 +604,8 @@ def bic(model: Any, X: Any, y: Any = None, *, sample_weight: ArrayLike | None = 
     Returns
     -------
     Series
-        ``log(n) k - 2 log L`` by gene (Schwarz 1978), with the number ``k`` of coefficients that the
-        design determines and the number ``n`` of cells, or the sum of their weights.
+        ``log(n) k - 2 log L`` by gene (Schwarz 1978), with the number ``k`` of coefficients that
+        the design determines and the number ``n`` of cells, or the sum of their weights.
 
     Raises
     ------
@@ -641,7 +668,8 @@ def _found(
     coef = np.vstack([table.to_numpy() for table in fitted.params.values()])
     # The later ones are said first.
     reason = np.full(known.flat.shape, "", dtype=object)
-    reason[~known.told] = "in one group only"
+    reason[known.df < 1] = "too few groups"
+    reason[~known.told] = "one group decides"
     status = np.broadcast_to(fitted.status[:, None], reason.shape)
     fine = status == Status.CONVERGED
     reason[known.flat] = np.where(fine, str(Status.NOT_IDENTIFIED), status)[known.flat]

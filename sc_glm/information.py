@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sc_glm.family import Family
 
 # One pass over the counts, in double precision wherever the model was fitted.
-_SETTINGS = Settings(max_iter=1, tol=1.0, device=torch.device("cpu"), dtype=torch.float64)
+SETTINGS = Settings(max_iter=1, tol=1.0, device=torch.device("cpu"), dtype=torch.float64)
 
 
 class Curvature(NamedTuple):
@@ -66,7 +66,7 @@ def curvature(
         Coordinates in the designs' bases.
     """
     with one_thread(), torch.inference_mode():
-        problem = problem_of(family, counts, designs, _SETTINGS)
+        problem = problem_of(family, counts, designs, SETTINGS)
         objective = problem.objective(problem.block(), family, problem.bases)
         point = torch.from_numpy(theta)
         at = objective.evaluate(point, torch.arange(len(theta)))
@@ -82,7 +82,7 @@ def products_of_scores(
     Parameters are those of :func:`curvature`.
     """
     with one_thread(), torch.inference_mode():
-        problem = problem_of(family, counts, designs.squared(), _SETTINGS)
+        problem = problem_of(family, counts, designs.squared(), SETTINGS)
         objective = problem.objective(problem.block(), family, problem.bases)
         return score_products(objective, torch.from_numpy(theta)).numpy()
 

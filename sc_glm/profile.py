@@ -1,2 +1,230 @@
-def profile_limits(*a):
-    raise NotImplementedError
+"""Profile likelihoods: of one combination of coefficients, maximised over all else."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import joblib
+import numpy as np
+import torch
+from scipy import stats
+
+from sc_glm import rowwise
+from sc_glm.block import one_thread, problem_of
+from sc_glm.fitting import gene_blocks
+from sc_glm.information import SETTINGS
+from sc_glm.objective import Evaluation, Objective
+from sc_glm.solver import maximize
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike
+    from torch import Tensor
+
+    from sc_glm.block import Designs
+    from sc_glm.design import FloatArray
+    from sc_glm.family import Family
+    from sc_glm.fitted import FittedData
+    from sc_glm.uncertainty import Combinations
+
+_TOL = 1e-8  # log-likelihood that a maximisation may leave
+_MAX_ITER = 100
+_FARTHEST = 50.0  # units of a predictor: what costs no likelihood up to there, never does
+_ACCURACY = 1e-5  # of the root of a deviance
+_NARROWEST = 1e-6  # of that, between two points
+_MAX_STEPS = 80
+_HIGHER = 1e-3  # log-likelihood above that of the fit, from which on it missed a maximum
+
+
+class Restricted:
+    """An objective where a combination of each gene's parameters is held at a value.
+
+    To the solver, it is an objective of one parameter less.
+
+    Parameters
+    ----------
+    objective : Objective
+    direction : Tensor of shape (n_params,)
+        The combination is ``theta @ direction``.
+    values : Tensor of shape (n_genes,)
+        Where it is held, for each gene of the block.
+    """
+
+    def __init__(self, objective: Objective, direction: Tensor, values: Tensor) -> None:
+        self.objective = objective
+        self.along = direction / direction.square().sum()
+        # A basis of what is orthogonal to the direction
+        whole = torch.linalg.qr(direction[:, None], mode="complete")[0]
+        self.across = whole[:, 1:]
+        self.values = values
+
+    def inside(self, theta: Tensor) -> Tensor:
+        """Return the free coordinates of points."""
+        return rowwise.product(theta, self.across)
+
+    def outside(self, free: Tensor, genes: Tensor) -> Tensor:
+        """Return the points with such free coordinates."""
+        return rowwise.product(free, self.across.mT) + self.values[genes, None] * self.along
+
+    def evaluate(self, theta: Tensor, genes: Tensor) -> Evaluation:
+        """Evaluate ``genes`` at free coordinates, one row each."""
+        at = self.objective.evaluate(self.outside(theta, genes), genes)
+        return Evaluation(
+            at.value,
+            self.inside(at.gradient),
+            self.across.mT @ at.hessian @ self.across,
+            at.summed,
+        )
+
+
+class Limits(NamedTuple):
+    """Ends of intervals, (n_genes, n_tests); infinite where there is none, NaN if not found."""
+
+    lower: FloatArray
+    upper: FloatArray
+
+
+def profile_limits(
+    fitted: FittedData,
+    combinations: Combinations,
+    steps: FloatArray,
+    level: float,
+    sample_weight: ArrayLike | None,
+) -> Limits:
+    """Find where the profile likelihood of combinations falls by what a level allows.
+
+    Parameters
+    ----------
+    fitted : FittedData
+    combinations : Combinations
+        One in each test.
+    steps : ndarray of shape (n_genes, n_tests)
+        About how far it may be to an end; NaN if unknown.
+    level : float
+        Confidence level.
+    sample_weight : array-like of shape (n_cells,) or None
+        The weights of the fit.
+    """
+    counts, designs = fitted.weighted(fitted.weights(sample_weight))
+    theta = designs.coordinates({part: x.to_numpy() for part, x in fitted.params.items()})
+    tests = np.stack([combinations.of_theta[:, 0], combinations.ways[:, 0]], 1)
+    tests[~combinations.estimable] = 0.0
+    root = float(np.sqrt(stats.chi2.ppf(level, 1)))
+    blocks = gene_blocks(counts, designs, "auto", counts.n_genes)
+    found = joblib.Parallel(n_jobs=fitted.regressor.n_jobs)(
+        joblib.delayed(_of_block)(
+            counts.by_gene(block),
+            theta[block],
+            (fitted.family, designs),
+            tests=tests,
+            steps=steps[block],
+            root=root,
+        )
+        for block in blocks
+    )
+    return Limits(*(np.concatenate(ends) for ends in zip(*found, strict=True)))
+
+
+def _of_block(
+    counts: Any,
+    theta: FloatArray,
+    model: tuple[Family, Designs],
+    *,
+    tests: FloatArray,
+    steps: FloatArray,
+    root: float,
+) -> Limits:
+    family, designs = model
+    with one_thread(), torch.inference_mode():
+        problem = problem_of(family, counts, designs, SETTINGS)
+        objective = problem.objective(problem.block(), family, problem.bases)
+        point = torch.from_numpy(theta)
+        ends = [
+            _ends(objective, point, torch.from_numpy(test).unbind(), torch.from_numpy(own), root)
+            for test, own in zip(tests, steps.T, strict=True)
+        ]
+        lower, upper = (torch.stack(end, 1).numpy() for end in zip(*ends, strict=True))
+        return Limits(lower, upper)
+
+
+def _ends(
+    objective: Objective, theta: Tensor, along: Sequence[Tensor], steps: Tensor, root: float
+) -> tuple[Tensor, Tensor]:
+    """Return both ends of the intervals of one combination."""
+    test, way = along
+    estimate = theta @ test
+    if not test.any():  # of columns that are zero
+        nothing = torch.full_like(estimate, torch.nan)
+        return nothing, nothing
+    value = objective.evaluate(theta, torch.arange(len(theta))).value
+    unit = torch.linalg.vector_norm(test)
+    first = torch.where(steps.isfinite(), steps * root, unit)
+    search = _Search(objective, theta, test, way, value, root)
+    return tuple(  # type: ignore[return-value]
+        estimate + side * search.distance(side, first, float(_FARTHEST * unit))
+        for side in (-1.0, 1.0)
+    )
+
+
+class _Search(NamedTuple):
+    """Where the root of twice the loss of likelihood, as a function of a distance, is ``root``."""
+
+    objective: Objective
+    theta: Tensor
+    test: Tensor
+    way: Tensor
+    value: Tensor
+    root: float
+
+    def distance(self, side: float, first: Tensor, farthest: float) -> Tensor:
+        """Return how far each gene's end is; infinite beyond ``farthest``, NaN if not found.
+
+        By secants between the nearest points on both sides, which for a parabola are exact; every
+        third time the middle is taken, as the root may be far from straight.
+        """
+        narrowest = _NARROWEST * farthest
+        restricted = Restricted(self.objective, self.test, torch.zeros_like(self.value))
+        estimate = self.theta @ self.test
+        free, way = restricted.inside(self.theta), restricted.inside(self.way[None])
+        near = torch.zeros_like(first), torch.zeros_like(first)
+        far = torch.full_like(first, torch.inf), torch.full_like(first, torch.inf)
+        last, at = torch.zeros_like(first), first.clone()
+        result = torch.full_like(first, torch.nan)
+        active = torch.arange(len(first))
+        for number in range(_MAX_STEPS):
+            restricted.values = (estimate + side * at).clone()
+            start = free[active] + side * (at - last)[active, None] * way
+            solution = maximize(restricted, start, max_iter=_MAX_ITER, tol=_TOL, genes=active)
+            free[active], last[active] = solution.theta, at[active]
+            loss = self.value[active] - solution.value
+            own = (2 * loss.clamp_min(0.0)).sqrt()
+            here = at[active]
+            missed = (loss < -_HIGHER) | ~solution.converged
+            below = own < self.root
+            for point, mask in ((near, below), (far, ~below)):
+                point[0][active[mask]], point[1][active[mask]] = here[mask], own[mask]
+            # A profile jumps where it goes over from one maximum to another.
+            gap = far[0][active] - near[0][active]
+            met = ((own - self.root).abs() <= _ACCURACY * self.root) | (gap <= narrowest)
+            beyond = below & (here >= farthest)
+            result[active[met]] = here[met]
+            result[active[beyond]] = torch.inf
+            result[active[missed]] = torch.nan
+            active = active[~(met | beyond | missed)]
+            if not len(active):
+                break
+            trial = _next(near, far, self.root, halve=number % 3 == 2)[active]
+            at[active] = trial.clamp_max(farthest)
+        return result
+
+
+def _next(
+    near: tuple[Tensor, Tensor], far: tuple[Tensor, Tensor], root: float, *, halve: bool
+) -> Tensor:
+    """Return where to look next, given the nearest points on both sides."""
+    (here, low), (there, high) = near, far
+    fraction = ((root - low) / (high - low)).clamp(0.02, 0.98)
+    inside = here + (there - here) * (0.5 if halve else fraction)
+    outward = here * (root / low).clamp(1.1, 4.0)
+    return torch.where(there.isfinite(), inside, outward)

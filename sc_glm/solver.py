@@ -7,12 +7,13 @@ extrapolated, so that a runaway costs a few passes and not one per unit.
 """
 
 from dataclasses import dataclass, fields
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from sc_glm import rowwise
-from sc_glm.objective import Evaluation, Objective
+from sc_glm.objective import Evaluation
 
 _FIRST_RADIUS = 2.0
 _LARGEST_RADIUS = 1e4
@@ -131,8 +132,15 @@ class _Model:
         return (self.slope * in_basis - 0.5 * self.curvature * in_basis**2).sum(1)
 
 
+class Evaluable(Protocol):
+    """What can be maximised, such as an :class:`~sc_glm.objective.Objective`."""
+
+    def evaluate(self, theta: Tensor, genes: Tensor) -> Evaluation:
+        """Evaluate genes at points, one row each."""
+
+
 def maximize(
-    objective: Objective,
+    objective: Evaluable,
     theta: Tensor,
     *,
     max_iter: int,
@@ -144,7 +152,7 @@ def maximize(
 
     Parameters
     ----------
-    objective : Objective
+    objective : Evaluable
     theta : Tensor of shape (n_genes, n_params)
         Starting points, in coordinates whose unit is a unit of the predictor.
     max_iter : int

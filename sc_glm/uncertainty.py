@@ -35,7 +35,7 @@ from sc_glm.status import COEFFICIENT_SHARE, FLAT, flat_directions
 from sc_glm.validation import check_same_order
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -66,12 +66,15 @@ class Combinations:
         Of the coefficients of all parts, one part after the other.
     of_theta : ndarray of shape (n_tests, n_together, n_params)
         The same of the coordinates.
+    ways : ndarray of shape (n_tests, n_together, n_params)
+        A change of the coordinates by which each combination is one more.
     estimable : ndarray of bool of shape (n_tests,)
         Whether they follow from the model's predictors, whatever aliased coefficients are.
     """
 
     of_coef: FloatArray
     of_theta: FloatArray
+    ways: FloatArray
     estimable: NDArray[np.bool_]
 
     @classmethod
@@ -85,7 +88,8 @@ class Combinations:
         of_theta = of_coef @ to_coef
         outside = np.linalg.norm((of_coef - of_theta @ from_coef) / size, axis=2)
         estimable = outside <= _ESTIMABLE * np.linalg.norm(of_coef / size, axis=2)
-        return cls(of_coef, of_theta, estimable.all(axis=1))
+        ways = of_coef @ from_coef.T / (of_coef**2).sum(axis=2, keepdims=True)
+        return cls(of_coef, of_theta, ways, estimable.all(axis=1))
 
 
 @dataclass(frozen=True)
@@ -308,12 +312,7 @@ class _Groups(NamedTuple):
 
 
 def _further(
-    counts: Any,
-    designs: Designs,
-    family: Family,
-    theta: FloatArray,
-    at: Curvature,
-    flat: FloatArray,
+    at: Curvature, flat: FloatArray, theta: FloatArray, evaluate: Callable[..., Curvature]
 ) -> tuple[FloatArray, FloatArray]:
     """Return points further on the way of what runs to infinity, and the information there.
 
@@ -325,7 +324,7 @@ def _further(
     further = theta + _FURTHER * np.einsum("gkf,gf->gk", flat, np.sign(slopes))
     genes = np.flatnonzero(flat.any(axis=(1, 2)))
     if len(genes):
-        there = curvature(family, counts[genes], designs, further[genes])
+        there = evaluate(genes, further[genes])
         kept = there.value >= at.value[genes]
         theta[genes[kept]] = further[genes[kept]]
         information[genes[kept]] = there.information[kept]
@@ -342,7 +341,9 @@ def _of_block(
     designs, clusters = how.designs, how.clusters
     at = curvature(family, counts, designs, theta)
     flat = flat_directions(at.information, theta)
-    theta, information = _further(counts, designs, family, theta, at, flat)
+    theta, information = _further(
+        at, flat, theta, lambda genes, point: curvature(family, counts[genes], designs, point)
+    )
     values, vectors = np.linalg.eigh(information)
     firm = values > _ROUNDING * values[:, -1:]
     # A root of the inverse
