@@ -605,8 +605,8 @@ def linear_constraints(
         ) from None
     except Exception as error:
         raise ValueError(
-            f"{where} does not parse. {_message(error)} (Names with operators in them stand in "
-            "backquotes: `a:b`.)"
+            f"{where} does not parse. {' '.join(_message(error).split())} (Names with operators "
+            "in them stand in backquotes: `a:b`.)"
         ) from error
     matrix = np.asarray(parsed.constraint_matrix, dtype=np.float64)
     rank = np.linalg.matrix_rank(matrix) if matrix.size else 0

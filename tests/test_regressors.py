@@ -24,10 +24,8 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from sc_glm import FormulaTransformer, NegBinRegressor, ZINBRegressor, base, block, make_pipeline
 from sc_glm.compression import group_rows
 from sc_glm.datasets import make_counts
+from tests.references import DATA, ORDINARY, REGRESSORS, fit_reference, needs_references, of_part
 
-DATA = Path(__file__).parent / "data"
-REFERENCE = os.environ.get("SC_GLM_REFERENCE")
-REGRESSORS = {"NB": NegBinRegressor, "ZINB": ZINBRegressor}
 BOTH = pytest.mark.parametrize("regressor", REGRESSORS.values())
 # Settings under which two runs agree as far as arithmetic allows.
 TIGHT = {"tol": 1e-10}
@@ -59,27 +57,6 @@ def test_multioutput_as_scikit_learn_checks_it_with_counts(regressor):
 # ---------------------------------------------------------------------------- exact fits
 
 
-def design_frame(table):
-    spelled = {"mean:": "mean__", "disp:": "dispersion__", "zi:": "zero_inflation__"}
-    columns = {
-        spelled[short] + name.removeprefix(short): table[name]
-        for short in spelled
-        for name in table.columns
-        if name.startswith(short)
-    }
-    return pd.DataFrame(columns | {"offset__o": table["offset_mean"]})
-
-
-def fit_reference(path):
-    exact = json.loads(path.read_text())
-    table = pd.read_csv(path.with_suffix(".csv"))
-    model = REGRESSORS[exact["family"]]()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # separated, as the file says
-        model.fit(design_frame(table), table["y"], sample_weight=table["weight"])
-    return exact, model
-
-
 HARD_STATUS = {
     "hard_leverage_y": "converged",
     "hard_poisson": "Poisson boundary",
@@ -95,7 +72,7 @@ HARD_STATUS = {
 
 @pytest.mark.parametrize("name", HARD_STATUS)
 def test_hard_fits_reach_the_supremum_with_a_true_status(name):
-    exact, model = fit_reference(DATA / f"{name}.json")
+    exact, model, _ = fit_reference(name)
     best = (exact["limit"] or exact)["loglik"]
     assert model.log_likelihood_[0] == pytest.approx(best, abs=1e-5)
     assert model.status_[0] == HARD_STATUS[name]
@@ -103,26 +80,16 @@ def test_hard_fits_reach_the_supremum_with_a_true_status(name):
 
 
 @pytest.mark.data
-@pytest.mark.skipif(REFERENCE is None, reason="SC_GLM_REFERENCE names no folder of exact fits")
-@pytest.mark.parametrize(
-    "name",
-    [
-        "nb_quine_add",
-        "nb_quine_weighted",
-        "nbdisp_owls_offset",
-        "nbdisp_quine",
-        "zinb_biochemists",
-        "zinbdisp_salamanders",
-    ],
-)
+@needs_references
+@pytest.mark.parametrize("name", ORDINARY)
 def test_ordinary_fits_agree_in_every_coefficient(name):
-    exact, model = fit_reference(Path(REFERENCE) / f"{name}.json")
+    exact, model, _ = fit_reference(name)
     assert model.log_likelihood_[0] == pytest.approx(exact["loglik"], abs=1e-6)
     assert model.status_[0] == "converged"
-    for part, short in (("mean", "mean"), ("dispersion", "dispersion"), ("zero_inflation", "zi")):
-        errors = exact["se"].get(part, exact["se"].get(short))
-        for column, value in (exact["coef"].get(short) or {}).items():
-            fitted = model.params_[part].loc[column].item()
+    for part, table in model.params_.items():
+        errors = of_part(exact["se"], part)
+        for column, value in of_part(exact["coef"], part).items():
+            fitted = table.loc[column].item()
             assert fitted == pytest.approx(value, abs=1e-4 * errors[column]), (part, column)
 
 

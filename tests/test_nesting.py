@@ -1,0 +1,110 @@
+"""Which models are special cases of which."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sc_glm import FormulaTransformer, NegBinRegressor, ZINBRegressor, make_pipeline
+from sc_glm.datasets import make_counts
+from sc_glm.fitted import FittedData
+from sc_glm.nesting import nesting_of
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+DATA = make_counts(200, 2, random_state=0)
+COUNTS = DATA.counts
+
+
+def fitted(mean, dispersion="~ 1", zero_inflation=None, offset=None, counts=COUNTS):
+    regressor = NegBinRegressor() if zero_inflation is None else ZINBRegressor()
+    steps = FormulaTransformer(mean, dispersion, zero_inflation, offset), regressor
+    return FittedData.of(make_pipeline(*steps).fit(DATA.obs, counts), DATA.obs, counts)
+
+
+NESTED = {
+    "a slope": ({"mean": "~ 1"}, {"mean": "~ pseudotime"}, 1, False),
+    "a factor": ({"mean": "~ pseudotime"}, {"mean": "~ pseudotime + cell_type"}, 2, False),
+    "other columns of one space": (
+        {"mean": "~ 0 + cell_type"},
+        {"mean": "~ cell_type * batch"},
+        3,
+        False,
+    ),
+    "a line in a spline": (
+        {"mean": "~ pseudotime"},
+        {"mean": "~ bs(pseudotime, df=5, include_intercept=True)"},
+        3,
+        False,
+    ),
+    "aliased columns count once": (
+        {"mean": "~ 1"},
+        {"mean": "~ pseudotime + I(2 * pseudotime)"},
+        1,
+        False,
+    ),
+    "a size": ({"mean": "~ 1"}, {"mean": "~ 1", "dispersion": "~ cell_type"}, 2, False),
+    "one inflation": ({"mean": "~ 1"}, {"mean": "~ 1", "zero_inflation": "~ 1"}, 1, True),
+    "one inflation and a slope": (
+        {"mean": "~ 1"},
+        {"mean": "~ pseudotime", "zero_inflation": "~ 1"},
+        2,
+        True,
+    ),
+    "a slope of the inflation": (
+        {"mean": "~ 1", "zero_inflation": "~ 1"},
+        {"mean": "~ 1", "zero_inflation": "~ pseudotime"},
+        1,
+        False,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NESTED)
+def test_nested_models(name):
+    reduced, full, df, on_boundary = NESTED[name]
+    assert nesting_of(fitted(**reduced), fitted(**full)) == (df, on_boundary)
+
+
+@pytest.mark.parametrize(
+    ("reduced", "full", "message"),
+    [
+        ({"mean": "~ batch"}, {"mean": "~ cell_type"}, "the mean of the reduced one is no special"),
+        ({"mean": "~ 1"}, {"mean": "~ 0 + pseudotime"}, "the mean of the reduced one"),
+        (
+            {"mean": "~ 1", "dispersion": "~ batch"},
+            {"mean": "~ batch", "dispersion": "~ 1"},
+            "the dispersion of the reduced one",
+        ),
+        ({"mean": "~ batch"}, {"mean": "~ 0 + batch"}, "the same"),
+        ({"mean": "~ 1", "zero_inflation": "~ 1"}, {"mean": "~ batch"}, "the other way round"),
+        (
+            {"mean": "~ 1"},
+            {"mean": "~ 1", "offset": "np.log(size_factor)"},
+            "different offsets",
+        ),
+        (
+            {"mean": "~ 1"},
+            {"mean": "~ 1", "zero_inflation": "~ pseudotime"},
+            "no known distribution",
+        ),
+        ({"mean": "~ 1"}, {"mean": "~ 1", "zero_inflation": "~ 0 + pseudotime"}, "no known"),
+    ],
+)
+def test_models_that_are_not_nested(reduced, full, message):
+    with pytest.raises(ValueError, match=message):
+        nesting_of(fitted(**reduced), fitted(**full))
+
+
+def test_other_genes_are_refused():
+    other = fitted("~ pseudotime", counts=COUNTS.rename(columns={"gene_1": "gene_2"}))
+    with pytest.raises(ValueError, match="different genes"):
+        nesting_of(fitted("~ 1"), other)
+
+
+def test_only_cells_with_a_weight_count():
+    """A level of which no cell has a weight is no column more."""
+    weights = (DATA.obs["cell_type"] != "c").to_numpy().astype(float)
+    reduced, full = fitted("~ 1"), fitted("~ cell_type")
+    assert nesting_of(reduced, full).df == 2
+    assert nesting_of(reduced, full, weights).df == 1
+    assert nesting_of(reduced, full, pd.Series(weights, index=DATA.obs.index)).df == 1
+    assert np.count_nonzero(weights) > 100

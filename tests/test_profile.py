@@ -1,0 +1,118 @@
+"""Profile likelihoods against a general optimiser's."""
+
+import numpy as np
+import pytest
+import scipy.optimize
+import scipy.stats
+import torch
+from numpy.testing import assert_allclose
+
+from sc_glm import NegBinRegressor, ZINBRegressor
+from sc_glm.family import NegBinFamily
+from sc_glm.fitted import FittedData
+from sc_glm.information import curvature
+from sc_glm.profile import Restricted, profile_limits
+from sc_glm.uncertainty import Combinations
+from tests.problems import LINE, ONE, problem_of, simulate
+
+RNG = np.random.default_rng(8)
+N = 150
+X = RNG.normal(size=(N, 1))
+MU = np.exp(0.5 + 0.4 * X)
+ROOT = np.sqrt(scipy.stats.chi2.ppf(0.95, 1))
+
+
+def limits(model, y, *, weights=None):
+    fitted = FittedData.of(model, X, y)
+    _, designs = fitted.weighted(fitted.weights(weights))
+    n_coef = sum(len(table) for table in fitted.params.values())
+    combinations = Combinations.of(np.eye(n_coef)[:, None], designs)
+    steps = np.full((len(fitted.names), n_coef), np.nan)
+    return profile_limits(fitted, combinations, steps, 0.95, weights)
+
+
+def loss_at(model, y, coefficient, value):
+    """Maximise over all but one coefficient, with another optimiser and from the estimate."""
+    fitted = FittedData.of(model, X, y)
+    counts, designs = fitted.weighted(np.ones(N))
+    block = counts.by_gene(slice(None))
+    coef = np.vstack([table.to_numpy() for table in fitted.params.values()])[:, 0]
+    sizes = np.cumsum([len(table) for table in fitted.params.values()])[:-1]
+    free = np.arange(len(coef)) != coefficient
+
+    def minus(point):
+        full = coef.copy()
+        full[coefficient], full[free] = value, point
+        parts = dict(zip(fitted.params, np.split(full[:, None], sizes), strict=True))
+        return -curvature(fitted.family, block, designs, designs.coordinates(parts)).value[0]
+
+    best = scipy.optimize.minimize(minus, coef[free], method="L-BFGS-B")
+    return model.log_likelihood_[0] + best.fun
+
+
+@pytest.mark.parametrize("regressor", [NegBinRegressor, ZINBRegressor])
+def test_the_loss_at_an_end_is_what_the_level_allows(regressor):
+    y = RNG.negative_binomial(2, 2 / (2 + MU)).ravel() * (RNG.random(N) > 0.25)
+    model = regressor(tol=1e-10).fit(X, y)
+    lower, upper = limits(model, y)
+    estimate = np.vstack([table.to_numpy() for table in model.params_.values()])[:, 0]
+    assert (lower[0] < estimate).all()
+    assert (upper[0] > estimate).all()
+    for coefficient in range(len(estimate)):
+        for end in (lower[0, coefficient], upper[0, coefficient]):
+            if np.isfinite(end):
+                loss = loss_at(model, y, coefficient, end)
+                assert 2 * loss == pytest.approx(ROOT**2, abs=2e-3)
+    assert np.isfinite(lower[0, :3]).all()
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_an_infinite_estimate_has_one_finite_end():
+    """Of n silent cells with a Poisson mean m, the log-likelihood is -n m."""
+    silent = np.arange(N) < 60
+    y = np.where(silent, 0, RNG.poisson(3.0, N))
+    model = NegBinRegressor().fit(silent[:, None], y)
+    assert model.status_[0] == "separated"
+    fitted = FittedData.of(model, silent[:, None], y)
+    _, designs = fitted.weighted(np.ones(N))
+    combinations = Combinations.of(np.eye(3)[:, None], designs)
+    lower, upper = profile_limits(fitted, combinations, np.full((1, 3), np.nan), 0.95, None)
+    mean = y[~silent].mean()
+    assert (lower[0, 1], upper[0, 2]) == (-np.inf, np.inf)
+    assert upper[0, 1] == pytest.approx(np.log(ROOT**2 / 2 / 60 / mean), abs=0.01)
+    # The other group's own interval, of a Poisson mean
+    half = ROOT / np.sqrt(y.sum())
+    assert_allclose([lower[0, 0], upper[0, 0]], np.log(mean) + half * np.r_[-1, 1], atol=0.01)
+
+
+def test_integer_weights_are_repeated_rows():
+    y = RNG.negative_binomial(2, 2 / (2 + MU)).ravel()
+    weights = RNG.integers(1, 4, N)
+    weighted = NegBinRegressor(tol=1e-10).fit(X, y, sample_weight=weights)
+    rows = np.repeat(np.arange(N), weights)
+    repeated = NegBinRegressor(tol=1e-10).fit(X[rows], y[rows])
+    fitted = FittedData.of(repeated, X[rows], y[rows])
+    _, designs = fitted.weighted(np.ones(len(rows)))
+    combinations = Combinations.of(np.eye(3)[:, None], designs)
+    expected = profile_limits(fitted, combinations, np.full((1, 3), np.nan), 0.95, None)
+    assert_allclose(limits(weighted, y, weights=weights), expected, atol=1e-3)
+
+
+def test_a_held_combination_stays_and_the_rest_has_its_derivatives():
+    problem = problem_of(NegBinFamily(), simulate(4, RNG), LINE, ONE)
+    objective = problem.objective(problem.block(), problem.family, problem.bases)
+    direction = torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64)
+    values = torch.tensor([0.3, -0.2, 0.0, 1.0], dtype=torch.float64)
+    restricted = Restricted(objective, direction, values)
+    genes = torch.tensor([3, 0, 1])
+    free = torch.from_numpy(RNG.normal(0, 0.3, (3, 2)))
+    theta = restricted.outside(free, genes)
+    assert_allclose(theta @ direction, values[genes], atol=1e-12)
+    assert_allclose(restricted.inside(theta), free, atol=1e-12)
+    at = restricted.evaluate(free, genes)
+    for k in range(2):
+        shift = 1e-5 * torch.eye(2, dtype=torch.float64)[k]
+        high, low = (restricted.evaluate(free + sign * shift, genes) for sign in (1, -1))
+        assert_allclose((high.value - low.value) / 2e-5, at.gradient[:, k], rtol=1e-5, atol=1e-3)
+        slope = (high.gradient - low.gradient) / 2e-5
+        assert_allclose(slope, at.hessian[:, :, k], rtol=1e-5, atol=1e-3)

@@ -1,0 +1,193 @@
+"""Covariances and degrees of freedom, against their definitions written out for each gene."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.linalg import fractional_matrix_power
+
+from sc_glm import NegBinRegressor
+from sc_glm.fitted import FittedData
+from sc_glm.information import Clusters, by_cluster, curvature
+from sc_glm.uncertainty import Combinations, how_of, log_likelihoods, uncertainty
+
+N, DONORS = 180, 9
+RNG = np.random.default_rng(3)
+DONOR = np.sort(RNG.integers(0, DONORS, N))
+X = pd.DataFrame(
+    {"treated": (DONOR % 2).astype(float), "depth": RNG.normal(size=N), "late": RNG.random(N) < 0.4}
+).astype(float)
+MEAN = np.exp(1 + 0.4 * X["depth"].to_numpy() + RNG.normal(0, 0.5, DONORS)[DONOR])[:, None]
+Y = RNG.negative_binomial(3, 3 / (3 + MEAN * np.array([0.5, 1.0, 4.0])))
+TESTS = {
+    "one": np.array([[[0, 1.0, 0, 0, 0]]]),
+    "within": np.array([[[0, 0, 1.0, -1.0, 0]]]),
+    "two": np.array([[[0, 1.0, 0, 0, 0], [0, 0, 1.0, 0, 0]]]),
+    "size": np.array([[[0, 0, 0, 0, 1.0]]]),
+}
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return FittedData.of(NegBinRegressor(tol=1e-10).fit(X, Y), X, Y)
+
+
+def found(fitted, test, kind, groups=None, weights=None):
+    how, counts = how_of(kind, fitted, groups, weights)
+    combinations = Combinations.of(test, how.designs)
+    return combinations, uncertainty(fitted, counts, how, combinations)
+
+
+def of_coefficients(fitted, kind, groups=None, weights=None):
+    combinations, known = found(fitted, np.eye(5)[:, None], kind, groups, weights)
+    to_coef = combinations.of_theta[:, 0]
+    return to_coef @ known.covariance @ to_coef.T
+
+
+@pytest.mark.parametrize("name", TESTS)
+def test_clusters_are_as_bell_and_mccaffrey_define_them(fitted, name):
+    """For each gene by itself: matrix powers, and the covariance of every pair of groups."""
+    combinations, known = found(fitted, TESTS[name], "cluster", DONOR)
+    how, counts = how_of("cluster", fitted, DONOR, None)
+    theta = how.designs.coordinates({part: x.to_numpy() for part, x in fitted.params.items()})
+    model = fitted.family, counts.by_gene(slice(None))
+    whole = curvature(*model, how.designs, theta)
+    groups = by_cluster(*model, Clusters.of(DONOR, how.designs), theta)
+    test = combinations.of_theta[0]
+    q = len(test)
+    for gene in range(3):
+        inverse = np.linalg.inv(whole.information[gene])
+        own = [group.information[gene] for group in groups]
+        enlarging = [
+            fractional_matrix_power(np.eye(5) - share @ inverse, -0.5).real for share in own
+        ]
+        scores = [a @ group.gradient[gene] for a, group in zip(enlarging, groups, strict=True)]
+        covariance = inverse @ sum(np.outer(s, s) for s in scores) @ inverse
+        assert_allclose(known.covariance[gene], covariance, rtol=1e-7, atol=1e-12)
+
+        # The covariance of what groups add, z = test B A s, if the model is right
+        rows = [test @ inverse @ a for a in enlarging]
+        pairs = {
+            (g, h): rows[g] @ ((g == h) * own[g] - own[g] @ inverse @ own[h]) @ rows[h].T
+            for g in range(DONORS)
+            for h in range(DONORS)
+        }
+        expected = sum(pairs[g, g] for g in range(DONORS))
+        white = fractional_matrix_power(expected, -0.5).real
+        pairs = {key: white @ value @ white for key, value in pairs.items()}
+        spread = sum(np.trace(x) ** 2 + np.trace(x @ x) for x in pairs.values())
+        assert known.df[gene, 0] == pytest.approx(q * (q + 1) / spread, rel=1e-6)
+    assert known.told.all()
+
+
+def test_degrees_of_freedom_are_about_those_of_donors(fitted):
+    """Between 5 and 4 donors there are 7 at most; a covariate of cells has nearly one for each."""
+    between = found(fitted, TESTS["one"], "cluster", DONOR)[1].df
+    within = found(fitted, TESTS["within"], "cluster", DONOR)[1].df
+    assert (between < DONORS - 2 + 0.2).all()
+    assert (between > 3).all()
+    assert (within > between).all()
+
+
+def test_many_small_groups_are_the_sandwich(fitted):
+    """Each cell by itself differs from HC0 by its leverage alone."""
+    robust = of_coefficients(fitted, "robust")
+    alone = of_coefficients(fitted, "cluster", np.arange(N))
+    ratio = np.einsum("gkk->gk", alone) / np.einsum("gkk->gk", robust)
+    assert (ratio > 1).all()
+    assert (ratio < 1.3).all()
+
+
+def test_groups_names_and_order_do_not_matter(fitted):
+    expected = of_coefficients(fitted, "cluster", DONOR)
+    for groups in (
+        [f"donor {d}" for d in DONOR],
+        pd.Categorical(DONOR[::-1], categories=range(20))[::-1],
+        pd.Series(10.0 - DONOR),
+    ):
+        assert_allclose(of_coefficients(fitted, "cluster", groups), expected, rtol=1e-9)
+    order = np.random.default_rng(0).permutation(N)
+    moved = FittedData.of(fitted.regressor, X.iloc[order], Y[order])
+    found = of_coefficients(moved, "cluster", DONOR[order])
+    assert_allclose(found, expected, rtol=1e-7, atol=1e-12)
+
+
+def test_weights(fitted):
+    """Weights of two are each cell twice, to the observed information; to scores they are not."""
+    weights = np.random.default_rng(1).integers(0, 3, N)
+    weighted = NegBinRegressor(tol=1e-10).fit(X, Y, sample_weight=weights)
+    rows = np.repeat(np.arange(N), weights)
+    X2, Y2 = X.iloc[rows].reset_index(drop=True), Y[rows]
+    repeated = FittedData.of(NegBinRegressor(tol=1e-10).fit(X2, Y2), X2, Y2)
+    one = FittedData.of(weighted, X, Y)
+    assert_allclose(
+        of_coefficients(one, "observed", weights=weights),
+        of_coefficients(repeated, "observed"),
+        rtol=1e-6,
+    )
+    # A cell's repetitions together are one group.
+    assert_allclose(
+        of_coefficients(one, "cluster", np.arange(N), weights=weights),
+        of_coefficients(repeated, "cluster", rows),
+        rtol=1e-6,
+    )
+    doubled = NegBinRegressor(tol=1e-10).fit(X, Y, sample_weight=np.full(N, 2.0))
+    twice = of_coefficients(FittedData.of(doubled, X, Y), "robust", weights=np.full(N, 2.0))
+    assert_allclose(twice, of_coefficients(fitted, "robust"), rtol=1e-6)
+
+
+def test_what_one_group_alone_tells_is_not_known():
+    """A column of one donor's cells fits that donor exactly: no other tells how it varies."""
+    alone = X.assign(first=(DONOR == 0).astype(float))
+    fitted = FittedData.of(NegBinRegressor().fit(alone, Y), alone, Y)
+    how, counts = how_of("cluster", fitted, DONOR, None)
+    known = uncertainty(fitted, counts, how, Combinations.of(np.eye(6)[:, None], how.designs))
+    features = [*fitted.params["mean"].index, "size"]
+    assert_array_equal(known.told, np.tile([name != "first" for name in features], (3, 1)))
+
+
+def test_the_data_must_be_those_of_the_fit(fitted):
+    model = fitted.regressor
+    changed = Y.copy()
+    changed[0, 1] += 1
+    for data in ((X, changed), (X + 0.1, Y), (X[::-1].reset_index(drop=True), Y)):
+        with pytest.raises(ValueError, match=r"must be those of the fit: .* gene 'y\d'"):
+            log_likelihoods(FittedData.of(model, *data), None)
+    with pytest.raises(ValueError, match="must be those of the fit"):
+        log_likelihoods(fitted, np.r_[2.0, np.ones(N - 1)])
+    assert_allclose(log_likelihoods(fitted, None), model.log_likelihood_, rtol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("kind", "groups", "message"),
+    [
+        ("sandwich", None, "kind must be one of"),
+        ("cluster", None, "kind='cluster' needs groups"),
+        ("robust", DONOR, "kind='robust' takes no groups"),
+        ("cluster", DONOR[1:], f"groups has {N - 1} entries, but there are {N} cells"),
+        ("cluster", np.zeros(N), "groups are all the same"),
+        ("cluster", np.where(DONOR == 4, np.nan, DONOR), "groups has a missing value in row"),
+    ],
+)
+def test_what_is_refused(fitted, kind, groups, message):
+    with pytest.raises(ValueError, match=message):
+        how_of(kind, fitted, groups, None)
+
+
+def test_groups_of_another_order_are_refused():
+    labelled = X.set_axis([f"cell{i}" for i in range(N)])
+    own = FittedData.of(NegBinRegressor().fit(labelled, Y), labelled, Y)
+    groups = pd.Series(DONOR, index=labelled.index)
+    how_of("cluster", own, groups, None)
+    with pytest.raises(ValueError, match="rows of groups have the labels of X in another order"):
+        how_of("cluster", own, groups[::-1], None)
+
+
+def test_the_block_size_and_jobs_do_not_matter(fitted, monkeypatch):
+    expected = of_coefficients(fitted, "cluster", DONOR)
+    monkeypatch.setattr("sc_glm.uncertainty._CLUSTER_ENTRIES", 1)
+    fitted.regressor.n_jobs = 2
+    try:
+        assert_allclose(of_coefficients(fitted, "cluster", DONOR), expected, rtol=1e-12)
+    finally:
+        fitted.regressor.n_jobs = None
