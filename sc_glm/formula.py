@@ -595,8 +595,10 @@ def linear_constraints(
     where = f"constraint {', '.join(lines)!r}"
     if len(where) > MAX_LENGTH:
         raise ValueError(f"{where[:50]}... is longer than {MAX_LENGTH} characters.")
+    # formulaic takes an equals sign and a minus for one operator.
+    plain_lines = [re.sub(r"=\s*-(?=\s*[\d.]+\s*(,|$))", "= 0 -", line) for line in lines]
     try:
-        parsed = LinearConstraints.from_spec(lines, list(names))
+        parsed = LinearConstraints.from_spec(plain_lines, list(names))
     except KeyError as error:
         close = difflib.get_close_matches(str(error.args[0]), names, n=3, cutoff=0.0)
         raise ValueError(

@@ -16,7 +16,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from sc_glm.formula import FormulaTransformer
+from sc_glm.formula import FormulaTransformer, linear_constraints
 
 STATEFUL = [
     "~ bs(x, df=5)",
@@ -638,3 +638,42 @@ def test_columns_that_share_a_name():
     X = pd.DataFrame({"a": [1.0, 2, 3], "b": [2.0, 5, 4], "a:b": [0.0, 1, 1]})
     with pytest.raises(ValueError, match="two columns share a name"):
         fit(X, "~ a:b + `a:b`")
+
+
+# ---------------------------------------------------------------------------- constraints
+
+NAMES = ["Intercept", "a[T.x y]", "a[T.z]", "a[T.z]:b", "bs(t, df=5)[1]", "Pre-b[T.1]"]
+
+
+@pytest.mark.parametrize(
+    ("text", "row", "value"),
+    [
+        ("a[T.x y] - a[T.z] = 0", [0, 1, -1, 0, 0, 0], 0),
+        ("a[T.z]", [0, 0, 1, 0, 0, 0], 0),
+        ("a[T.z]:b", [0, 0, 0, 1, 0, 0], 0),
+        ("`a[T.z]:b` / 2 = a[T.z]", [0, 0, -1, 0.5, 0, 0], 0),
+        ("bs(t, df=5)[1] = -0.25", [0, 0, 0, 0, 1, 0], -0.25),
+        ("Pre-b[T.1]", [0, 0, 0, 0, 0, 1], 0),
+        ("`Pre-b[T.1]` + 1 = 3", [0, 0, 0, 0, 0, 1], 2),
+    ],
+)
+def test_constraints_in_formulaics_language(text, row, value):
+    matrix, values = linear_constraints(text, NAMES)
+    assert_array_equal(matrix, [row])
+    assert_array_equal(values, [value])
+
+
+def test_several_constraints():
+    expected = linear_constraints("a[T.z] = 1, Intercept = -2", NAMES)
+    assert_array_equal(expected[0], np.eye(6)[[2, 0]])
+    assert_array_equal(expected[1], [1, -2])
+    for found, one in zip(
+        linear_constraints(["a[T.z] = 1", "Intercept = -2"], NAMES), expected, strict=True
+    ):
+        assert_array_equal(found, one)
+
+
+@pytest.mark.parametrize("text", ["__import__('os')", "open('x')", "a[T.z] ** 2", "[1, 2]", "'b'"])
+def test_a_constraint_is_not_evaluated(text):
+    with pytest.raises(ValueError, match="constraint"):
+        linear_constraints(text, NAMES)
