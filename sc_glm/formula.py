@@ -600,10 +600,15 @@ def linear_constraints(
     try:
         parsed = LinearConstraints.from_spec(plain_lines, list(names))
     except KeyError as error:
-        close = difflib.get_close_matches(str(error.args[0]), names, n=3, cutoff=0.0)
+        name = str(error.args[0])
+        close = difflib.get_close_matches(name, names, n=3, cutoff=0.0)
+        factor, _, level = name.partition("[T.")
+        hint = ""
+        if level and any(other.startswith(f"{factor}[T.") for other in names):
+            hint = f" If {level[:-1]!r} is the reference level, its coefficient is zero."
         raise ValueError(
-            f"{where}: there is no coefficient {error.args[0]!r}. There are {len(names)}, "
-            f"such as {close}."
+            f"{where}: there is no coefficient {name!r}. There are {len(names)}, such as "
+            f"{close}.{hint}"
         ) from None
     except Exception as error:
         raise ValueError(

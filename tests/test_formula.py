@@ -677,3 +677,11 @@ def test_several_constraints():
 def test_a_constraint_is_not_evaluated(text):
     with pytest.raises(ValueError, match="constraint"):
         linear_constraints(text, NAMES)
+
+
+def test_the_reference_level_has_no_coefficient():
+    with pytest.raises(ValueError, match=r"'a\[T.w\]'.*If 'w' is the reference level"):
+        linear_constraints("a[T.z] - a[T.w] = 0", NAMES)
+    with pytest.raises(ValueError, match="no coefficient 'c'. There are 6, such as") as raised:
+        linear_constraints("c = 0", NAMES)
+    assert "reference" not in str(raised.value)
