@@ -18,7 +18,7 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GroupKFold, check_cv
 from sklearn.pipeline import Pipeline
-from sklearn.utils import _safe_indexing, column_or_1d, indexable
+from sklearn.utils import _safe_indexing, indexable
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import _num_samples
 
@@ -284,9 +284,9 @@ def _units(groups: Any, X: Any, n_cells: int) -> NDArray[np.intp]:
     if groups is None:
         return np.arange(n_cells)
     check_same_order(X, groups, "groups")
-    values = column_or_1d(groups)
-    if len(values) != n_cells:
-        raise ValueError(f"groups has {len(values)} entries, and X {n_cells} rows.")
+    values = np.asarray(groups)
+    if values.shape != (n_cells,):
+        raise ValueError(f"groups has the shape {values.shape}, expected ({n_cells},).")
     units, _ = pd.factorize(values)
     if (units < 0).any():
         raise ValueError(f"groups has no value in row {(units < 0).argmax()}.")
