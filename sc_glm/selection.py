@@ -95,8 +95,8 @@ def compare_models(
     TypeError
         If `models` is no dict, or one of them no count model.
     ValueError
-        If data are not what they should be, a cell or group is held out twice, or a model cannot be
-        fitted to or score a fold: the message names the model and the fold.
+        If data are not what they should be, a cell is held out twice or a group in several folds,
+        or if a model cannot be fitted to or score a fold: the message names the model and the fold.
 
     Warns
     -----
@@ -367,7 +367,7 @@ def _score_fold(
     y_train, y_test = None, None
     if y is not None:
         y_train = _safe_indexing(y, train)
-        # For all models, so that they need not check it each.
+        # Checked once for all models.
         y_test = CountMatrix.of(_safe_indexing(y, test), n_cells=_num_samples(X_test))
     scored: dict[str, FittedData] = {}
     for name, model in models.items():
@@ -377,9 +377,13 @@ def _score_fold(
                 fitted = clone(model).fit(X_train, y_train)
             scored[name] = FittedData.of(fitted, X_test, y_test)
             _check_comparable(scored[name], *next(iter(scored.items())))
+    names = next(iter(scored.values())).names
+    return names, _sums_of(scored, units[test], fold)
 
+
+def _sums_of(scored: dict[str, FittedData], units: NDArray[np.intp], fold: str) -> _Sums:
     data = list(scored.values())
-    _, unit = np.unique(units[test], return_inverse=True)
+    _, unit = np.unique(units, return_inverse=True)
     n_cells, n_units = len(unit), int(unit.max()) + 1
     of_unit = sp.csr_array((np.ones(n_cells), (unit, np.arange(n_cells))))
     sizes = np.bincount(unit).astype(np.float64)
@@ -395,8 +399,7 @@ def _score_fold(
         for j, k in combinations(range(len(logs)), 2):
             squares[j, k, genes] = squares[k, j, genes] = np.square(logs[j] - logs[k]).sum(axis=0)
     n_failed = np.array([~one.regressor.converged_ for one in data]).astype(np.int64)
-    sums = _Sums(n_cells, n_units, float(sizes @ sizes), total, by_size, squares, n_failed)
-    return data[0].names, sums
+    return _Sums(n_cells, n_units, float(sizes @ sizes), total, by_size, squares, n_failed)
 
 
 @contextlib.contextmanager

@@ -314,20 +314,20 @@ def test_fits_that_did_not_converge_are_counted(data):
 
 def test_likelihoods_are_finite_where_coefficients_are_not():
     rng = np.random.default_rng(0)
-    kind = np.tile(np.repeat([0.0, 1.0], 50), 2)
-    y = rng.poisson(4.0, size=(200, 3))
-    y[:100, 0] = 0  # in training
-    y[:100, 1] *= kind[:100] == 0
-    y[:, 2] = 0
-    X = pd.DataFrame({"mean__Intercept": 1.0, "mean__kind": kind, "zero_inflation__kind": kind})
-    X["zero_inflation__Intercept"] = 1.0
-    split = [(np.arange(100), np.arange(100, 200))]
-    model = ZINBRegressor()
-    table = compare_models({"zinb": model}, X, y, cv=split)
-    assert np.isfinite(table.iloc[:, 2:]).all(axis=None)
-    assert table["log_likelihood"][0] < -10
-    assert table["log_likelihood"][1] < -10
-    assert table["log_likelihood"][2] == pytest.approx(0, abs=1e-6)
+    held_out = np.repeat([False, True], [120, 30])
+    dose = np.where(held_out, 5.0, np.resize([0.0, 1.0], 150))
+    y = rng.poisson(4.0, size=(150, 2))
+    y[~held_out & (dose > 0), 0] = 0  # so that an inflation at a higher dose rounds to one
+    y[~held_out, 1] = 0
+    X = pd.DataFrame({"mean__Intercept": 1.0, "zero_inflation__Intercept": 1.0}, index=range(150))
+    X["zero_inflation__dose"] = dose
+    train, test = np.flatnonzero(~held_out), np.flatnonzero(held_out)
+    with pytest.warns(ConvergenceWarning):
+        fitted = ZINBRegressor().fit(X.iloc[train], y[train])
+    assert fitted.predict_params(X.iloc[test])["zero_inflation"][0, 0] == 1
+    table = compare_models({"zinb": ZINBRegressor()}, X, y, cv=[(train, test)])
+    assert (table["log_likelihood"] < -20).all()
+    assert np.isfinite(table["log_likelihood"]).all()
 
 
 # What is refused
@@ -357,8 +357,12 @@ def test_data_that_do_not_fit(data):
     models = {"nb": nb()}
     refused(ValueError, "y is None, and models['nb'] is no AnnDataRegressor", models, obs)
     refused(ValueError, "inconsistent numbers of samples", models, obs, counts.iloc[1:])
-    refused(ValueError, "negative: -3 for gene 'gene_0' in row 0", models, obs, counts - 3)
-    refused(ValueError, "The rows of y have the labels of X", models, obs, counts.iloc[::-1])
+    wrong = counts.copy()
+    wrong.iloc[200, 2] = -3
+    refused(ValueError, "negative: -3 for gene 'gene_2' in row 200", models, obs, wrong)
+    # In no fold have X and y the same labels.
+    rolled = counts.iloc[np.roll(np.arange(N_CELLS), 1)]
+    refused(ValueError, "The rows of y have the labels of X", models, obs, rolled)
     adata = {"wrapped": AnnDataRegressor(nb())}
     refused(ValueError, "Model 'wrapped' in fold 1 of 5", adata, adata_of(data), counts)
 
