@@ -11,6 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sc_glm.base import CountRegressor, distribution_of, present, weights_of
 from sc_glm.pipeline import last_step
+from sc_glm.tails import log_mass
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -27,11 +28,15 @@ _ENTRIES = 2_000_000  # cells x genes that are dense at a time
 
 
 class Block(NamedTuple):
-    """Some genes of a model with their counts and fitted distributions, cells x genes."""
+    """Some genes of a model with their counts and fitted distributions, cells x genes.
+
+    ``predictors`` are those of the parts, of which the distributions are made.
+    """
 
     genes: slice
     counts: FloatArray
     dist: NB | ZINB
+    predictors: dict[str, FloatArray]
 
 
 @dataclass(frozen=True)
@@ -156,7 +161,16 @@ class FittedData:
             genes = slice(first, min(first + step, len(self.genes)))
             predictors = self.regressor._predictors_of(designs, offset, self.genes[genes])
             values = self.counts.dense(genes).astype(np.float64)
-            yield Block(genes, values, distribution_of(predictors))
+            yield Block(genes, values, distribution_of(predictors), predictors)
+
+    def log_probs(self) -> Iterator[tuple[slice, FloatArray]]:
+        """Yield the log-probabilities of the counts, cells x genes, by the same blocks.
+
+        Those of ``dist`` may be minus infinity, where a zero inflation rounds to one.
+        """
+        family = self.regressor._family
+        for block in self.blocks():
+            yield block.genes, log_mass(family, block.counts, list(block.predictors.values()))
 
 
 def _positions(names: NDArray[np.object_], genes: str | Sequence[str]) -> NDArray[np.intp]:

@@ -26,13 +26,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import joblib
 import numpy as np
-import pandas as pd
 from scipy.linalg import block_diag
 
 from sc_glm.fitting import gene_blocks
 from sc_glm.information import Clusters, Curvature, by_cluster, curvature, products_of_scores
 from sc_glm.status import COEFFICIENT_SHARE, FLAT, flat_directions
-from sc_glm.validation import check_same_order
+from sc_glm.validation import group_codes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -166,23 +165,12 @@ def how_of(
     counts, designs = fitted.weighted(weights)
     if groups is None:
         return How(kind, designs, None), counts
-    _, codes = np.unique(_codes(groups, fitted)[weights > 0], return_inverse=True)
+    _, codes = np.unique(
+        group_codes(groups, fitted.X, len(weights))[weights > 0], return_inverse=True
+    )
     if codes.max() < 1:
         raise ValueError("groups are all the same: at least two are needed.")
     return How(kind, designs, Clusters.of(codes, designs)), counts
-
-
-def _codes(groups: ArrayLike, fitted: FittedData) -> NDArray[np.intp]:
-    check_same_order(fitted.X, groups, "groups")
-    values = pd.Series(groups) if not isinstance(groups, pd.Series) else groups
-    if len(values) != len(fitted.covariates):
-        raise ValueError(
-            f"groups has {len(values)} entries, but there are {len(fitted.covariates)} cells."
-        )
-    codes, _ = pd.factorize(values)
-    if (codes < 0).any():
-        raise ValueError(f"groups has a missing value in row {int(np.argmax(codes < 0))}.")
-    return codes
 
 
 def uncertainty(

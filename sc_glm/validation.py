@@ -117,6 +117,36 @@ def _labels(data: Any) -> pd.Index | None:
     return None if is_default else data.index
 
 
+def group_codes(groups: Any, X: Any, n_cells: int) -> NDArray[np.intp]:
+    """Number the groups of cells, such as donors.
+
+    Parameters
+    ----------
+    groups : array-like of shape (n_cells,)
+    X : object
+        The covariates, whose rows they belong to.
+    n_cells : int
+
+    Returns
+    -------
+    ndarray of int of shape (n_cells,)
+        Numbers from zero on, in the order in which groups first occur.
+
+    Raises
+    ------
+    ValueError
+        If there is not one for each cell, or their order contradicts that of `X`.
+    """
+    check_same_order(X, groups, "groups")
+    values = np.asarray(groups)
+    if values.shape != (n_cells,):
+        raise ValueError(f"groups has the shape {values.shape}, expected ({n_cells},).")
+    codes, _ = pd.factorize(values)
+    if (codes < 0).any():
+        raise ValueError(f"groups has no value in row {(codes < 0).argmax()}.")
+    return codes
+
+
 def sound_sparse(matrix: Any, name: str) -> Any:
     """Return the arrays of a sparse matrix in a sparse array of their own, checked.
 

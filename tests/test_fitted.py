@@ -47,6 +47,15 @@ def test_blocks_hold_the_counts_and_the_predicted_distributions(model, data, mon
         assert_allclose(pi, params["zero_inflation"], rtol=1e-12)
 
 
+def test_log_probabilities_are_those_of_the_model(model, data, monkeypatch):
+    monkeypatch.setattr("sc_glm.fitted._ENTRIES", 2 * len(data.obs))
+    names = ["gene_3", "gene_1", "gene_4"]
+    blocks = list(FittedData.of(model, data.obs, data.counts, genes=names).log_probs())
+    assert [genes for genes, _ in blocks] == [slice(0, 2), slice(2, 3)]
+    expected = model.log_prob(data.obs, data.counts)[:, [3, 1, 4]]
+    assert_allclose(np.hstack([values for _, values in blocks]), expected, rtol=1e-12)
+
+
 def test_some_genes_are_those_of_all(model, data):
     names = ["gene_3", "gene_1"]
     fitted = FittedData.of(model, data.obs, data.counts, genes=names)

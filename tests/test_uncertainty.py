@@ -164,9 +164,9 @@ def test_the_data_must_be_those_of_the_fit(fitted):
         ("sandwich", None, "kind must be one of"),
         ("cluster", None, "kind='cluster' needs groups"),
         ("robust", DONOR, "kind='robust' takes no groups"),
-        ("cluster", DONOR[1:], f"groups has {N - 1} entries, but there are {N} cells"),
+        ("cluster", DONOR[1:], rf"groups has the shape \({N - 1},\), expected \({N},\)"),
         ("cluster", np.zeros(N), "groups are all the same"),
-        ("cluster", np.where(DONOR == 4, np.nan, DONOR), "groups has a missing value in row"),
+        ("cluster", np.where(DONOR == 4, np.nan, DONOR), "groups has no value in row"),
     ],
 )
 def test_what_is_refused(fitted, kind, groups, message):
