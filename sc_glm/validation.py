@@ -118,7 +118,7 @@ def _labels(data: Any) -> pd.Index | None:
 
 
 def group_codes(groups: Any, X: Any, n_cells: int) -> NDArray[np.intp]:
-    """Number the groups of cells, such as donors.
+    """Return a number for the group of each cell, such as its donor.
 
     Parameters
     ----------
