@@ -246,6 +246,25 @@ class CountDistribution(ABC):
 
         return self._map(saturated, k)
 
+    def unit_deviance(self, y: ArrayLike) -> FloatArray:
+        """Return the deviance of each observed count; smaller is better.
+
+        Twice the distance of :meth:`logpmf` from :meth:`saturated_logpmf`: how far the count is
+        from the mean, at the same size `r`, in units of log-likelihood.
+
+        Parameters
+        ----------
+        y : array-like
+            Counts, as for :meth:`logpmf`.
+
+        Returns
+        -------
+        ndarray or float
+            The deviance, at least 0; infinite for a positive count of probability 0.
+        """
+        # Rounding takes a perfect prediction below zero.
+        return np.maximum(2 * (self.saturated_logpmf(y) - self.logpmf(y)), 0.0)
+
     def pmf(self, k: ArrayLike) -> FloatArray:
         """Return the probability mass.
 

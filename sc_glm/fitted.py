@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -20,16 +21,21 @@ if TYPE_CHECKING:
     from sc_glm.counts import CountMatrix
     from sc_glm.design import FloatArray
     from sc_glm.distributions import NB, ZINB
+    from sc_glm.family import Family
 
 _ENTRIES = 2_000_000  # cells x genes that are dense at a time
 
 
 class Block(NamedTuple):
-    """Some genes of a model with their counts and fitted distributions, cells x genes."""
+    """Some genes of a model with their counts and fitted distributions, cells x genes.
+
+    ``predictors`` are those of the parts, of which the distributions are made.
+    """
 
     genes: slice
     counts: FloatArray
     dist: NB | ZINB
+    predictors: dict[str, FloatArray]
 
 
 @dataclass(frozen=True)
@@ -109,16 +115,29 @@ class FittedData:
         """Names of the genes."""
         return self.regressor.target_names_[self.genes]
 
+    @property
+    def family(self) -> Family:
+        """Distribution of the counts in terms of linear predictors."""
+        return self.regressor._family
+
+    @cached_property
+    def designs(self) -> dict[str, FloatArray]:
+        """Design of each part, cells x columns."""
+        return self.regressor._layout.designs(self.covariates)
+
+    def shaped(self, values: FloatArray) -> FloatArray:
+        """Return cells x genes as the fit had its counts: a vector if it had one."""
+        return self.regressor._shaped(values)
+
     def blocks(self) -> Iterator[Block]:
         """Yield the genes by blocks whose cells x genes are no large array."""
         step = max(1, _ENTRIES // len(self.counts))
-        layout = self.regressor._layout
-        designs, offset = layout.designs(self.covariates), layout.offset_of(self.covariates)
+        offset = self.regressor._layout.offset_of(self.covariates)
         for first in range(0, len(self.genes), step):
             genes = slice(first, min(first + step, len(self.genes)))
-            predictors = self.regressor._predictors_of(designs, offset, self.genes[genes])
+            predictors = self.regressor._predictors_of(self.designs, offset, self.genes[genes])
             values = self.counts.dense(genes).astype(np.float64)
-            yield Block(genes, values, distribution_of(predictors))
+            yield Block(genes, values, distribution_of(predictors), predictors)
 
 
 def _positions(names: NDArray[np.object_], genes: str | Sequence[str]) -> NDArray[np.intp]:

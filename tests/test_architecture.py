@@ -41,6 +41,7 @@ CORE = [
     "checkpoint",
     "fitting",
     "tails",
+    "information",
     "variates",
     "distributions",
     "sampling",
