@@ -14,8 +14,8 @@ import pandas as pd
 from scipy import special, stats
 
 from sc_glm.design import PartDesign
+from sc_glm.expected import Zeros, expected_information
 from sc_glm.fitted import FittedData
-from sc_glm.information import Zeros, expected_information
 from sc_glm.sampling import drawn_seed, stream
 from sc_glm.status import Status
 
@@ -44,6 +44,7 @@ __all__ = [
 ]
 
 _LEAST_UNIFORM = 2.0**-54  # in place of zero, of which there is no logarithm
+_NEARLY_ONE = -1e-3  # logarithm of a probability
 _OUTLIER = 0.01  # probability that a gene of the model has any outlier
 
 # Information on a predictor (per unit, squared) under which the fit of a gene has not estimated it,
@@ -325,10 +326,10 @@ def zero_test(model: Any, X: Any, y: Any = None) -> pd.DataFrame:
 
     Notes
     -----
-    `X` and `y` are the cells of the fit, without weights and without a penalty (`alpha`): other
-    cells have zeros that the fit has not seen, and a larger :math:`V`.
+    `X` and `y` are the cells of the fit, each of weight one: other cells have zeros that the fit
+    has not seen, and a larger :math:`V`. Of a fit with a penalty (`alpha`) there is no p-value.
 
-    There is no p-value where :math:`V` is below one squared cell. Then either next to no cell could
+    Nor is there one where :math:`V` is below one squared cell. Then either next to no cell could
     be zero or not, as at high means, or the coefficients explain the zeros whatever
     distribution they have, as at low means: one and zero are all there is.
 
@@ -440,7 +441,7 @@ def goodness_of_fit(
         tests = [stats.kstest(own, "norm") for own in residuals.T]
         free = n_cells - zeros["n_estimated"].to_numpy()
         table = {
-            "status": data.regressor.status_[data.genes[block.genes]],
+            "status": data.status[block.genes],
             "pearson": np.square(_pearson(block)).sum(axis=0) / np.where(free > 0, free, np.nan),
             "deviance": block.dist.unit_deviance(block.counts).mean(axis=0),
             "ks_statistic": [test.statistic for test in tests],
@@ -513,8 +514,8 @@ def _normal_quantiles(
     below = dist[positive].logcdf(y[positive] - 1)
     log_lower[positive] = np.minimum(np.logaddexp(below, log_lower[positive]), 0.0)
     residuals = special.ndtri_exp(log_lower)
-    # A probability near one is known by its complement alone.
-    upper = positive & (log_lower > np.log(0.5))
+    # A probability near one has its digits in its complement.
+    upper = positive & (log_lower > _NEARLY_ONE)
     above = dist[upper].logsf(y[upper])
     log_upper = np.logaddexp(above, np.log1p(-uniform[upper]) + log_mass[upper])
     residuals[upper] = -special.ndtri_exp(log_upper)
@@ -547,12 +548,12 @@ def _zeros(data: FittedData, bases: list[FloatArray], block: Block) -> pd.DataFr
     observed, expected = (block.counts == 0).sum(axis=0), p.sum(axis=0)
     free = -(p * np.expm1(zeros.log_mass)).sum(axis=0)
     variance = free - explained.sum(axis=1)
-    status = data.regressor.status_[data.genes[block.genes]]
+    least = np.maximum(_LEAST_VARIANCE, _ROUNDING * free)
     reasons = {
-        "no maximum was reached": status == Status.ITERATION_LIMIT,
+        "the fit has a penalty": np.full(len(free), data.is_penalised),
+        "no maximum was reached": data.status[block.genes] == Status.ITERATION_LIMIT,
         "zeros are next to certain or impossible": free < _LEAST_VARIANCE,
-        "the coefficients explain the zeros": variance
-        < np.maximum(_LEAST_VARIANCE, _ROUNDING * free),
+        "the coefficients explain the zeros": variance < least,
     }
     reason = np.select(list(reasons.values()), list(reasons), default="")
     spread = np.sqrt(np.where(reason == "", variance, np.nan))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -116,14 +115,25 @@ class FittedData:
         return self.regressor.target_names_[self.genes]
 
     @property
+    def status(self) -> NDArray[np.object_]:
+        """How the genes' fits ended."""
+        return self.regressor.status_[self.genes]
+
+    @property
+    def designs(self) -> dict[str, FloatArray]:
+        """Each part's design matrix, a row for each cell."""
+        return self.regressor._layout.designs(self.covariates)
+
+    @property
     def family(self) -> Family:
-        """Distribution of the counts in terms of linear predictors."""
+        """Distribution of the counts."""
         return self.regressor._family
 
-    @cached_property
-    def designs(self) -> dict[str, FloatArray]:
-        """Design of each part, cells x columns."""
-        return self.regressor._layout.designs(self.covariates)
+    @property
+    def is_penalised(self) -> bool:
+        """Whether the fit had a penalty on the coefficients of any part."""
+        alpha = self.regressor.alpha
+        return bool(np.any([*alpha.values()] if isinstance(alpha, dict) else alpha))
 
     def shaped(self, values: FloatArray) -> FloatArray:
         """Return cells x genes as the fit had its counts: a vector if it had one."""
@@ -132,10 +142,10 @@ class FittedData:
     def blocks(self) -> Iterator[Block]:
         """Yield the genes by blocks whose cells x genes are no large array."""
         step = max(1, _ENTRIES // len(self.counts))
-        offset = self.regressor._layout.offset_of(self.covariates)
+        designs, offset = self.designs, self.regressor._layout.offset_of(self.covariates)
         for first in range(0, len(self.genes), step):
             genes = slice(first, min(first + step, len(self.genes)))
-            predictors = self.regressor._predictors_of(self.designs, offset, self.genes[genes])
+            predictors = self.regressor._predictors_of(designs, offset, self.genes[genes])
             values = self.counts.dense(genes).astype(np.float64)
             yield Block(genes, values, distribution_of(predictors), predictors)
 

@@ -41,7 +41,7 @@ CORE = [
     "checkpoint",
     "fitting",
     "tails",
-    "information",
+    "expected",
     "variates",
     "distributions",
     "sampling",
