@@ -310,12 +310,18 @@ def zero_test(model: Any, X: Any, y: Any = None) -> pd.DataFrame:
     DataFrame
         One row per gene, with columns
 
-        observed, expected : number of zeros in the counts and in the model.
-        ratio : observed by expected; above 1 there are too many zeros.
-        statistic : the difference in standard deviations; positive for too many zeros.
-        p_value : two-sided; NaN where there is a reason for it.
-        p_adjusted : p-values by Benjamini and Hochberg, over the genes that have one.
-        reason : why there is no p-value; empty for most genes.
+        observed, expected
+            Number of zeros in the counts and in the model.
+        ratio
+            Observed by expected zeros; above 1 there are too many.
+        statistic
+            The difference in standard deviations; positive for too many zeros.
+        p_value
+            Two-sided; NaN where there is a reason for it.
+        p_adjusted
+            P-values by Benjamini and Hochberg, over the genes that have one.
+        reason
+            Why there is no p-value; empty where there is one.
 
     Raises
     ------
@@ -386,17 +392,22 @@ def goodness_of_fit(
     DataFrame
         One row per gene, with columns
 
-        status : how the fit ended, as in ``status_``.
-        pearson : sum of squared Pearson residuals by degrees of freedom, which are the cells less
-            the coefficients that the counts determine. Near 1 if the model is true, though it has
-            heavy tails where counts are few; NaN without degrees of freedom.
-        deviance : mean unit deviance, as :func:`~sc_glm.metrics.mean_deviance`.
-        ks_statistic, ks_p_value : Kolmogorov-Smirnov test of the quantile residuals against the
-            normal distribution. As these come from a fit to the same counts, p-values are too large
-            rather than too small.
-        n_outliers : number of cells with a quantile residual so large, up or down, that a gene of
-            the model has any with probability 0.01.
-        observed_zeros, expected_zeros, zeros_p_value : as in :func:`zero_test`.
+        status
+            How the fit ended, as in ``status_``.
+        pearson
+            Sum of squared Pearson residuals by degrees of freedom, which are the cells less the
+            coefficients that the counts determine. Near 1 if the model is true, though with heavy
+            tails where counts are few; NaN without degrees of freedom.
+        deviance
+            Mean unit deviance, as :func:`~sc_glm.metrics.mean_deviance`.
+        ks_statistic, ks_p_value
+            Kolmogorov-Smirnov test of the quantile residuals against the normal distribution. As
+            these come from a fit to the same counts, p-values are rather too large than too small.
+        n_outliers
+            Number of cells with a quantile residual so large, up or down, that a gene of the model
+            has any with probability 0.01.
+        observed_zeros, expected_zeros, zeros_p_value
+            As in :func:`zero_test`.
 
     Raises
     ------
@@ -470,8 +481,8 @@ def _residual_blocks(
 
 def _residuals(data: FittedData, kind: Kind, random_state: Seed = None) -> FloatArray:
     residuals = np.empty(data.counts.shape)
-    for genes, of_block in _residual_blocks(data, kind, random_state):
-        residuals[:, genes] = of_block
+    for genes, values in _residual_blocks(data, kind, random_state):
+        residuals[:, genes] = values
     return data.shaped(residuals)
 
 
