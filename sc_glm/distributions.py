@@ -7,22 +7,22 @@ tail probabilities, quantiles, moments, random counts and the continuous ranked 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
 
 import numpy as np
-import torch
 from scipy import special
 from sklearn.utils import check_random_state
 
-from sc_glm.family import Family, NegBinFamily, ZINBFamily, positive_counts
+from sc_glm.family import Family, NegBinFamily, ZINBFamily
 from sc_glm.tails import (
     BLOCK,
     count_predictors,
     half_mean_difference,
     log_mass,
+    log_mass_ratio,
     log_tails,
     mean_distance,
-    outside_support,
     smallest_integer,
     tails,
 )
@@ -212,39 +212,31 @@ class CountDistribution(ABC):
         ndarray or float
             The log-mass; minus infinity for negative counts.
         """
-        return self._map(self._logpmf, k)
+        return self._map(partial(self._mass, log_mass), k)
 
-    def _logpmf(self, y: FloatArray, *params: FloatArray) -> FloatArray:
-        return log_mass(self._family, y, self._predictors(*params))
+    def _mass(
+        self, function: Callable[..., FloatArray], y: FloatArray, *params: FloatArray
+    ) -> FloatArray:
+        """Return a function of the mass, :func:`log_mass` or one with its arguments."""
+        return function(self._family, y, self._predictors(*params))
 
-    def saturated_logpmf(self, k: ArrayLike) -> FloatArray:
-        """Return the largest log-mass of counts over mean and zero inflation, at the same size.
+    def unit_deviance(self, y: ArrayLike) -> FloatArray:
+        """Return the deviance of each observed count; smaller is better.
 
-        It is reached at ``mu = k`` without zero inflation; a deviance is twice its distance to
-        :meth:`logpmf`.
+        It is twice the distance of :meth:`logpmf` from the largest that any mean (and zero
+        inflation) gives that count at the same size, which is at ``mu = y`` without zero inflation.
 
         Parameters
         ----------
-        k : array-like
+        y : array-like
             Counts, as for :meth:`logpmf`.
 
         Returns
         -------
         ndarray or float
-            The log-mass; 0 for counts of zero.
+            The deviance, at least 0; infinite for counts of probability 0.
         """
-
-        def saturated(y: FloatArray, *params: FloatArray) -> FloatArray:
-            value = outside_support(y)
-            value[y == 0] = 0.0
-            positive = (y > 0) & (y < np.inf)
-            if positive.any():
-                counts = positive_counts(torch.from_numpy(y[positive]))
-                rho = torch.from_numpy(self._predictors(*params)[1][positive])
-                value[positive] = self._family.shape(counts, rho).value.numpy()
-            return value
-
-        return self._map(saturated, k)
+        return self._map(lambda *at: -2 * self._mass(log_mass_ratio, *at), y)
 
     def pmf(self, k: ArrayLike) -> FloatArray:
         """Return the probability mass.
@@ -672,11 +664,13 @@ class ZINB(CountDistribution):
     @staticmethod
     def _predictors(*params: FloatArray) -> list[FloatArray]:
         *component, pi = params
-        # pi = 1 has no finite logit; see _logpmf.
+        # pi = 1 has no finite logit; see _mass.
         return [*count_predictors(*component), np.where(pi < 1, special.logit(pi), 0.0)]
 
-    def _logpmf(self, y: FloatArray, *params: FloatArray) -> FloatArray:
-        value = super()._logpmf(y, *params)
+    def _mass(
+        self, function: Callable[..., FloatArray], y: FloatArray, *params: FloatArray
+    ) -> FloatArray:
+        value = super()._mass(function, y, *params)
         certain = (params[-1] == 1) & (y >= 0)
         return np.where(certain, np.where(y == 0, 0.0, -np.inf), value)
 

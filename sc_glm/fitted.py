@@ -153,6 +153,16 @@ class FittedData:
         counts, weights, covariates = present(self.counts, weights, self.covariates)
         return counts, self.regressor._designs_of(self.regressor._layout, covariates, weights)
 
+    @property
+    def is_penalised(self) -> bool:
+        """Whether the fit had a penalty on the coefficients of any part."""
+        alpha = self.regressor.alpha
+        return bool(np.any([*alpha.values()] if isinstance(alpha, dict) else alpha))
+
+    def shaped(self, values: FloatArray) -> FloatArray:
+        """Return cells x genes as the fit had its counts: a vector if it had one."""
+        return self.regressor._shaped(values)
+
     def blocks(self) -> Iterator[Block]:
         """Yield the genes by blocks whose cells x genes are no large array."""
         step = max(1, _ENTRIES // len(self.counts))

@@ -21,7 +21,7 @@ from sc_glm.formula import linear_constraints
 from sc_glm.nesting import nesting_of
 from sc_glm.profile import profile_limits
 from sc_glm.status import Status
-from sc_glm.uncertainty import Combinations, how_of, log_likelihoods, uncertainty
+from sc_glm.uncertainty import Combinations, adjusted, how_of, log_likelihoods, uncertainty
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -244,8 +244,8 @@ def coefficient_table(
     table["p_value"] = p_value.ravel()
     table["p_adjusted"] = np.nan
     table.loc[found.reason.ravel() != "", list(table.columns[3:])] = np.nan
-    adjusted = [_adjusted(p) for p in table["p_value"].to_numpy().reshape(p_value.shape).T]
-    table["p_adjusted"] = np.column_stack(adjusted).ravel()
+    columns = [adjusted(p) for p in table["p_value"].to_numpy().reshape(p_value.shape).T]
+    table["p_adjusted"] = np.column_stack(columns).ravel()
     table["reason"] = found.reason.ravel()
     return table
 
@@ -462,7 +462,7 @@ def wald_test(
             "df": q,
             "df_denominator": np.where(known, df, np.nan),
             "p_value": p_value,
-            "p_adjusted": _adjusted(p_value),
+            "p_adjusted": adjusted(p_value),
             "reason": reason,
         },
         index=pd.Index(fitted.names),
@@ -550,7 +550,7 @@ def likelihood_ratio_test(
             "statistic": statistic,
             "df": nesting.df,
             "p_value": p_value,
-            "p_adjusted": _adjusted(p_value),
+            "p_adjusted": adjusted(p_value),
             "reason": reason,
         },
         index=pd.Index(larger.names),
@@ -695,18 +695,9 @@ def _named(fitted: FittedData) -> pd.DataFrame:
     )
 
 
-def _adjusted(p_value: FloatArray) -> FloatArray:
-    """Adjust the p-values that there are."""
-    result = np.full(len(p_value), np.nan)
-    known = ~np.isnan(p_value)
-    if known.any():
-        result[known] = stats.false_discovery_control(p_value[known])
-    return result
-
-
 def _check_unpenalised(fitted: FittedData, what: str) -> None:
-    alpha = fitted.regressor.alpha
-    if np.any([*alpha.values()] if isinstance(alpha, dict) else alpha):
+    if fitted.is_penalised:
+        alpha = fitted.regressor.alpha
         raise ValueError(f"{what} needs a fit without a penalty, not alpha={alpha!r}.")
 
 

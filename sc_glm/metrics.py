@@ -282,8 +282,7 @@ def _log_likelihood(y: FloatArray, dist: CountDistribution) -> FloatArray:
 
 
 def _deviance(y: FloatArray, dist: CountDistribution) -> FloatArray:
-    # Rounding takes a perfect prediction below zero.
-    return np.maximum(2 * (dist.saturated_logpmf(y) - dist.logpmf(y)), 0.0)
+    return dist.unit_deviance(y)
 
 
 def _squared_error_of_zeros(y: FloatArray, dist: CountDistribution) -> FloatArray:

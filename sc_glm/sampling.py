@@ -58,14 +58,14 @@ def sample_dense(
     ndarray of int64, of shape (n_draws, n_cells, n_genes)
     """
     n_draws, n_cells, n_genes = shape
-    seed = _seed(random_state)
+    seed = drawn_seed(random_state)
     counts = np.empty(shape, dtype=np.int64)
 
     def draw(blocks: dict[int, slice]) -> None:
         for block, cells in blocks.items():
             dist = dist_of(cells)
             for i in range(n_draws):
-                counts[i, cells] = dist.rvs(random_state=_stream(seed, i, block))
+                counts[i, cells] = dist.rvs(random_state=stream(seed, i, block))
 
     for _ in _in_threads(n_jobs, draw, _tasks(n_cells, n_genes)):
         pass
@@ -99,12 +99,12 @@ def sample_sparse(
     csr_array of int64, of shape (n_cells, n_genes)
     """
     n_cells, n_genes = shape
-    seed = _seed(random_state)
+    seed = drawn_seed(random_state)
 
     def draw(blocks: dict[int, slice]) -> list[NDArray[Any]]:
         pieces = []
         for block, cells in blocks.items():
-            counts = dist_of(cells).rvs(random_state=_stream(seed, 0, block))
+            counts = dist_of(cells).rvs(random_state=stream(seed, 0, block))
             where = np.flatnonzero(counts)
             columns = (where % n_genes).astype(np.int32)
             pieces.append((counts.ravel()[where], columns, np.count_nonzero(counts, axis=1)))
@@ -126,13 +126,14 @@ def sample_sparse(
     )
 
 
-def _seed(random_state: Seed) -> int:
+def drawn_seed(random_state: Seed) -> int:
+    """Return a seed of many streams, one number drawn from a source of random numbers."""
     return int.from_bytes(check_rng(random_state).bytes(16), "little")
 
 
-def _stream(seed: int, draw: int, block: int) -> np.random.Generator:
-    """Return the random numbers of one block in one draw."""
-    sequence = np.random.SeedSequence(seed, spawn_key=(draw, block))
+def stream(seed: int, *key: int) -> np.random.Generator:
+    """Return random numbers of one key, such as a draw and a block, and of no other."""
+    sequence = np.random.SeedSequence(seed, spawn_key=key)
     return np.random.Generator(np.random.SFC64(sequence))
 
 

@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from scipy import special
 
-from sc_glm.family import Family, NegBinFamily, positive_counts
+from sc_glm.family import Counts, Family, NegBinFamily, Shape, positive_counts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
+    from torch import Tensor
 
     FloatArray: TypeAlias = NDArray[np.float64]
 
@@ -40,6 +41,33 @@ def count_predictors(mu: FloatArray, r: FloatArray) -> list[FloatArray]:
 
 def log_mass(family: Family, y: FloatArray, predictors: Sequence[FloatArray]) -> FloatArray:
     """Return the log-mass as it is fitted, of arrays of one shape, in blocks."""
+
+    def prepared(y: Tensor, rho: Tensor) -> tuple[Counts, Shape]:
+        counts = positive_counts(y)
+        return counts, family.shape(counts, rho)
+
+    return _in_blocks(family, y, predictors, prepared)
+
+
+def log_mass_ratio(family: Family, y: FloatArray, predictors: Sequence[FloatArray]) -> FloatArray:
+    """Return the log-mass less the largest of that size, at ``mu = y`` without zero inflation.
+
+    What a positive count adds to both, through the size alone, is not computed.
+    """
+
+    def prepared(y: Tensor, _: Tensor) -> tuple[Counts, Shape]:
+        none = torch.zeros_like(y)
+        return Counts(y, y.log(), none), Shape(none, none, none)
+
+    return _in_blocks(family, y, predictors, prepared)
+
+
+def _in_blocks(
+    family: Family,
+    y: FloatArray,
+    predictors: Sequence[FloatArray],
+    prepared: Callable[[Tensor, Tensor], tuple[Counts, Shape]],
+) -> FloatArray:
     value = outside_support(np.ravel(y))
     flat = [value, np.ravel(y), *(np.ravel(p) for p in predictors)]
     for start in range(0, y.size, BLOCK):
@@ -48,10 +76,9 @@ def log_mass(family: Family, y: FloatArray, predictors: Sequence[FloatArray]) ->
         if zero.any():
             out[zero] = family.zeros([torch.from_numpy(p[zero]) for p in at]).value.numpy()
         if positive.any():
-            prepared = positive_counts(torch.from_numpy(counts[positive]))
             predictors_there = [torch.from_numpy(p[positive]) for p in at]
-            shape = family.shape(prepared, predictors_there[1])
-            out[positive] = family.positives(prepared, predictors_there, shape).value.numpy()
+            there = prepared(torch.from_numpy(counts[positive]), predictors_there[1])
+            out[positive] = family.positives(there[0], predictors_there, there[1]).value.numpy()
     return value.reshape(y.shape)
 
 

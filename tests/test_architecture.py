@@ -43,6 +43,7 @@ CORE = [
     "fitting",
     "information",
     "tails",
+    "expected",
     "variates",
     "distributions",
     "sampling",

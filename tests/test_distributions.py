@@ -193,7 +193,7 @@ def test_unusual_arguments_as_in_scipy(k):
     if k < 0 or np.isinf(k):
         assert dist.logpmf(k) == -np.inf
         assert dist.pmf(k) == 0
-        assert dist.saturated_logpmf(k) == -np.inf
+        assert dist.unit_deviance(k) == np.inf
 
 
 @pytest.mark.parametrize("q", [-0.1, 0, 1e-12, 1 - 1e-12, 1, 1.1, np.nan])
@@ -358,13 +358,23 @@ def test_crps_of_fractions():
     assert_allclose(dist.crps(y), expected, rtol=1e-8)
 
 
-def test_saturated_mass_is_the_largest():
-    y = np.array([0.0, 1, 5, 200])
+def test_unit_deviance_is_from_the_largest_mass_of_any_mean():
+    y = np.array([0.0, 1, 5, 200, 2.5])
     for r in (0.1, 3.0, 1e10, np.inf):
         means = np.maximum(y, 1e-300) * np.geomspace(0.5, 2, 101)[:, None]
         best = NB(means, r).logpmf(y).max(axis=0)
-        assert_allclose(NB(1.0, r).saturated_logpmf(y), best, rtol=1e-12, atol=1e-200)
-        assert_array_equal(ZINB(1.0, r, 0.5).saturated_logpmf(y), NB(1.0, r).saturated_logpmf(y))
+        for dist in (NB(2.0, r), ZINB(2.0, r, 0.4)):
+            expected = 2 * (best - dist.logpmf(y))
+            assert_allclose(dist.unit_deviance(y), expected, rtol=1e-12, atol=1e-14)
+
+
+def test_unit_deviance_near_the_mean_and_where_a_zero_is_certain():
+    mu, r, y = 1000.0, 3.0, 1001.0
+    with mpmath.workdps(40):
+        expected = float(2 * (exact_log_mass(y, y, r) - exact_log_mass(y, mu, r)))
+    assert_allclose(NB(mu, r).unit_deviance(y), expected, rtol=1e-6)
+    assert NB(y, r).unit_deviance(y) == 0
+    assert_array_equal(ZINB(mu, r, 1.0).unit_deviance([0, 3]), [0, np.inf])
 
 
 def test_indexing_selects_distributions():

@@ -1,0 +1,607 @@
+"""How well a fitted model describes counts, cell by cell and gene by gene.
+
+The functions take a model, covariates and counts as those of :mod:`sklearn.inspection` do, and work
+on blocks of genes: sparse counts are never made dense as a whole.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+import pandas as pd
+from scipy import special, stats
+
+from sc_glm.design import PartDesign
+from sc_glm.expected import Zeros, expected_information
+from sc_glm.fitted import FittedData
+from sc_glm.sampling import drawn_seed, stream
+from sc_glm.status import Status
+from sc_glm.uncertainty import adjusted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from sc_glm.distributions import CountDistribution
+    from sc_glm.fitted import Block
+    from sc_glm.variates import RandomSource
+
+    FloatArray: TypeAlias = NDArray[np.float64]
+    Kind: TypeAlias = Literal["quantile", "pearson", "deviance"]
+    Genes: TypeAlias = str | Sequence[str] | None
+    Seed: TypeAlias = int | RandomSource | None
+    OfBlock: TypeAlias = Callable[[Block], FloatArray]
+
+__all__ = [
+    "deviance_residuals",
+    "goodness_of_fit",
+    "pearson_residuals",
+    "quantile_residuals",
+    "residual_blocks",
+    "zero_test",
+]
+
+_LEAST_UNIFORM = 2.0**-54  # in place of zero, of which there is no logarithm
+_NEARLY_ONE = -1e-3  # logarithm of a probability
+_OUTLIER = 0.01  # probability that a gene of the model has any outlier
+
+# Information on a predictor (per unit, squared) under which the fit of a gene has not estimated it,
+# as for its status.
+_FLAT = 1e-4
+# Variance, in squared cells, under which the number of zeros is far from normal; and as a share of
+# what it would be without a fit, under which it is rounding's.
+_LEAST_VARIANCE = 1.0
+_ROUNDING = 1e-6
+
+
+def quantile_residuals(
+    model: Any, X: Any, y: Any = None, *, genes: Genes = None, random_state: Seed = None
+) -> FloatArray:
+    r"""Return randomised quantile residuals, which are standard normal if the model is true.
+
+    A count is put at random on its step of the fitted distribution function, and the normal
+    quantile taken (Dunn and Smyth 1996 [1]_):
+
+    .. math:: \Phi^{-1}(F(y - 1) + u \, P(y)), \qquad u \sim U(0, 1).
+
+    Unlike other residuals of counts they have one distribution, whatever the mean: plots of them
+    against anything should show no pattern, and a quantile-quantile plot a line.
+
+    Parameters
+    ----------
+    model : estimator
+        A fitted regressor, a pipeline that ends in one, a search over these, or an
+        :class:`~sc_glm.adata.AnnDataRegressor`.
+    X : array-like, DataFrame or AnnData
+        What the model predicts from.
+    y : array-like, DataFrame or sparse matrix of shape (n_cells, n_genes) or (n_cells,)
+        Counts of all genes of the fit; None where `X` is an AnnData that holds them.
+    genes : str or sequence of str, default=None
+        Names of the genes that are asked for, in this order; None is all.
+    random_state : int, RandomState, Generator or None, default=None
+        Seed; an integer gives the same residuals each time. None is NumPy's global state.
+
+    Returns
+    -------
+    ndarray of shape (n_cells, n_genes) or (n_cells,)
+        Without the last axis if the counts of the fit had one dimension.
+
+    Raises
+    ------
+    TypeError
+        If the model does not end in a regressor of this package.
+    ValueError
+        If data are not what they should be, or not of the model's genes.
+
+    See Also
+    --------
+    residual_blocks : The same by blocks of genes, where all are too many to be kept.
+
+    Notes
+    -----
+    The random numbers of an entry depend on the seed, the cell's row and the gene's place in the
+    fit alone: they are the same whichever genes are asked for.
+
+    Residuals are finite as far as the logarithm of a probability is; a count that the model has no
+    probability for, such as one of a structural zero for certain, is at infinity.
+
+    Between integers the distribution function has no steps. A count that is no integer, as
+    ambient-correction tools leave them, is taken for the nearest one.
+
+    References
+    ----------
+    .. [1] P. K. Dunn and G. K. Smyth (1996), "Randomized Quantile Residuals", Journal of
+       Computational and Graphical Statistics 5, 236-244.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sc_glm import NegBinRegressor
+    >>> from sc_glm.diagnostics import quantile_residuals
+    >>> rng = np.random.default_rng(0)
+    >>> X, y = rng.normal(size=(500, 1)), rng.negative_binomial(2, 0.3, size=(500, 3))
+    >>> residuals = quantile_residuals(NegBinRegressor().fit(X, y), X, y, random_state=0)
+    >>> residuals.shape
+    (500, 3)
+    >>> residuals.std(axis=0).round(1)
+    array([1., 1., 1.])
+    """
+    return _residuals(FittedData.of(model, X, y, genes=genes), "quantile", random_state)
+
+
+def pearson_residuals(model: Any, X: Any, y: Any = None, *, genes: Genes = None) -> FloatArray:
+    """Return Pearson residuals: how many standard deviations counts are from their mean.
+
+    Mean and variance are those of the fitted distribution, zero inflation included.
+
+    Parameters
+    ----------
+    model : estimator
+        A fitted regressor, a pipeline that ends in one, a search over these, or an
+        :class:`~sc_glm.adata.AnnDataRegressor`.
+    X : array-like, DataFrame or AnnData
+        What the model predicts from.
+    y : array-like, DataFrame or sparse matrix of shape (n_cells, n_genes) or (n_cells,)
+        Counts of all genes of the fit; None where `X` is an AnnData that holds them.
+    genes : str or sequence of str, default=None
+        Names of the genes that are asked for, in this order; None is all.
+
+    Returns
+    -------
+    ndarray of shape (n_cells, n_genes) or (n_cells,)
+        Without the last axis if the counts of the fit had one dimension.
+
+    Raises
+    ------
+    TypeError
+        If the model does not end in a regressor of this package.
+    ValueError
+        If data are not what they should be, or not of the model's genes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sc_glm import NegBinRegressor
+    >>> from sc_glm.diagnostics import pearson_residuals
+    >>> rng = np.random.default_rng(0)
+    >>> X, y = rng.normal(size=(500, 1)), rng.negative_binomial(2, 0.3, size=500)
+    >>> residuals = pearson_residuals(NegBinRegressor().fit(X, y), X, y)
+    >>> residuals.shape
+    (500,)
+    >>> float((residuals**2).mean().round(1))
+    1.0
+    """
+    return _residuals(FittedData.of(model, X, y, genes=genes), "pearson")
+
+
+def deviance_residuals(model: Any, X: Any, y: Any = None, *, genes: Genes = None) -> FloatArray:
+    """Return deviance residuals: a count's deviance as a distance from the mean, with its sign.
+
+    It is the square root of an entry's share of :func:`~sc_glm.metrics.mean_deviance`, negative
+    where the count is below the fitted mean.
+
+    Parameters
+    ----------
+    model : estimator
+        A fitted regressor, a pipeline that ends in one, a search over these, or an
+        :class:`~sc_glm.adata.AnnDataRegressor`.
+    X : array-like, DataFrame or AnnData
+        What the model predicts from.
+    y : array-like, DataFrame or sparse matrix of shape (n_cells, n_genes) or (n_cells,)
+        Counts of all genes of the fit; None where `X` is an AnnData that holds them.
+    genes : str or sequence of str, default=None
+        Names of the genes that are asked for, in this order; None is all.
+
+    Returns
+    -------
+    ndarray of shape (n_cells, n_genes) or (n_cells,)
+        Without the last axis if the counts of the fit had one dimension.
+
+    Raises
+    ------
+    TypeError
+        If the model does not end in a regressor of this package.
+    ValueError
+        If data are not what they should be, or not of the model's genes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sc_glm import NegBinRegressor
+    >>> from sc_glm.diagnostics import deviance_residuals
+    >>> from sc_glm.metrics import mean_deviance
+    >>> rng = np.random.default_rng(0)
+    >>> X, y = rng.normal(size=(500, 1)), rng.negative_binomial(2, 0.3, size=500)
+    >>> model = NegBinRegressor().fit(X, y)
+    >>> residuals = deviance_residuals(model, X, y)
+    >>> bool(np.isclose((residuals**2).mean(), mean_deviance(y, model.predict_dist(X))))
+    True
+    """
+    return _residuals(FittedData.of(model, X, y, genes=genes), "deviance")
+
+
+def residual_blocks(
+    model: Any,
+    X: Any,
+    y: Any = None,
+    *,
+    kind: Kind = "quantile",
+    genes: Genes = None,
+    random_state: Seed = None,
+) -> Iterator[tuple[slice, FloatArray]]:
+    """Return residuals by blocks of genes, of which one at a time is in memory.
+
+    Parameters
+    ----------
+    model : estimator
+        A fitted regressor, a pipeline that ends in one, a search over these, or an
+        :class:`~sc_glm.adata.AnnDataRegressor`.
+    X : array-like, DataFrame or AnnData
+        What the model predicts from.
+    y : array-like, DataFrame or sparse matrix of shape (n_cells, n_genes) or (n_cells,)
+        Counts of all genes of the fit; None where `X` is an AnnData that holds them.
+    kind : {"quantile", "pearson", "deviance"}, default="quantile"
+        Those of :func:`quantile_residuals`, :func:`pearson_residuals` or
+        :func:`deviance_residuals`.
+    genes : str or sequence of str, default=None
+        Names of the genes that are asked for, in this order; None is all.
+    random_state : int, RandomState, Generator or None, default=None
+        Seed of quantile residuals, which are those of :func:`quantile_residuals` for the same one.
+
+    Returns
+    -------
+    iterator of (slice, ndarray of shape (n_cells, n_genes_of_block))
+        Which of the genes asked for these are, and their residuals.
+
+    Raises
+    ------
+    TypeError
+        If the model does not end in a regressor of this package.
+    ValueError
+        If data are not what they should be, or not of the model's genes, or there is no such kind.
+        It is raised here, and not by the iterator.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sc_glm import NegBinRegressor
+    >>> from sc_glm.diagnostics import residual_blocks
+    >>> rng = np.random.default_rng(0)
+    >>> X, y = rng.normal(size=(500, 1)), rng.negative_binomial(2, 0.3, size=(500, 3))
+    >>> model = NegBinRegressor().fit(X, y)
+    >>> largest = np.empty(3)
+    >>> for genes, residuals in residual_blocks(model, X, y, kind="pearson"):
+    ...     largest[genes] = np.abs(residuals).max(axis=0)
+    >>> bool((largest > 2).all())
+    True
+    """
+    return _residual_blocks(FittedData.of(model, X, y, genes=genes), kind, random_state)
+
+
+def zero_test(model: Any, X: Any, y: Any = None) -> pd.DataFrame:
+    r"""Compare each gene's number of zeros with what the model expects, and test the difference.
+
+    The fit has seen the zeros, so that their number is closer to the expected one than it would be
+    to the true model's. With :math:`p` a cell's fitted probability of a zero, :math:`s` the score
+    of a zero in the coefficients and :math:`I` their expected information, the statistic is
+
+    .. math:: \frac{\sum 1\{y = 0\} - \sum p}{\sqrt V}, \qquad
+        V = \sum p (1 - p) - c^\top I^{-1} c, \qquad c = \sum p s,
+
+    and standard normal if the model is true. For a negative binomial fit it is the score test of a
+    zero inflation that is the same in all cells, by van den Broek (1995) [1]_ for the Poisson and
+    Deng and Paul (2005) [2]_ for the negative binomial distribution: too many zeros speak for a
+    :class:`~sc_glm.ZINBRegressor`, or for a covariate that is not there.
+
+    Parameters
+    ----------
+    model : estimator
+        A fitted regressor, a pipeline that ends in one, a search over these, or an
+        :class:`~sc_glm.adata.AnnDataRegressor`.
+    X : array-like, DataFrame or AnnData
+        What the model predicts from.
+    y : array-like, DataFrame or sparse matrix of shape (n_cells, n_genes) or (n_cells,)
+        Counts of all genes of the fit; None where `X` is an AnnData that holds them.
+
+    Returns
+    -------
+    DataFrame
+        One row per gene, with columns
+
+        observed, expected
+            Number of zeros in the counts and in the model.
+        ratio
+            Observed by expected zeros; above 1 there are too many.
+        statistic
+            The difference in standard deviations; positive for too many zeros.
+        p_value
+            Two-sided; NaN where there is a reason for it.
+        p_adjusted
+            P-values by Benjamini and Hochberg, over the genes that have one.
+        reason
+            Why there is no p-value; empty where there is one.
+
+    Raises
+    ------
+    TypeError
+        If the model does not end in a regressor of this package.
+    ValueError
+        If data are not what they should be, or not of the model's genes.
+
+    Notes
+    -----
+    `X` and `y` are the cells of the fit, each of weight one: other cells have zeros that the fit
+    has not seen, and a larger :math:`V`. Of a fit with a penalty (`alpha`) there is no p-value.
+
+    Nor is there one where :math:`V` is below one squared cell. Then either next to no cell could
+    be zero or not, as at high means, or the coefficients explain the zeros whatever
+    distribution they have, as at low means: one and zero are all there is.
+
+    A size at the Poisson boundary has not been estimated, and is no part of :math:`I`.
+
+    References
+    ----------
+    .. [1] J. van den Broek (1995), "A Score Test for Zero Inflation in a Poisson Distribution",
+       Biometrics 51, 738-743.
+    .. [2] D. Deng and S. R. Paul (2005), "Score Tests for Zero-Inflation and Over-Dispersion in
+       Generalized Linear Models", Statistica Sinica 15, 257-276.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sc_glm import NegBinRegressor
+    >>> from sc_glm.diagnostics import zero_test
+    >>> rng = np.random.default_rng(0)
+    >>> X, y = rng.normal(size=(500, 1)), rng.negative_binomial(5, 0.5, size=(500, 2))
+    >>> y[:, 1] *= rng.random(500) < 0.8
+    >>> zero_test(NegBinRegressor().fit(X, y), X, y)[["observed", "expected", "p_value"]].round(3)
+        observed  expected  p_value
+    y0        12    13.413    0.638
+    y1       118    83.957    0.000
+    """
+    data = FittedData.of(model, X, y)
+    bases = _bases(data)
+    table = pd.concat([_zeros(data, bases, block) for block in data.blocks()])
+    table["p_adjusted"] = adjusted(table["p_value"].to_numpy())
+    columns = ["observed", "expected", "ratio", "statistic", "p_value", "p_adjusted", "reason"]
+    return table[columns]
+
+
+def goodness_of_fit(
+    model: Any, X: Any, y: Any = None, *, random_state: Seed = None
+) -> pd.DataFrame:
+    r"""Summarise how well the model describes each gene's counts.
+
+    Parameters
+    ----------
+    model : estimator
+        A fitted regressor, a pipeline that ends in one, a search over these, or an
+        :class:`~sc_glm.adata.AnnDataRegressor`.
+    X : array-like, DataFrame or AnnData
+        What the model predicts from.
+    y : array-like, DataFrame or sparse matrix of shape (n_cells, n_genes) or (n_cells,)
+        Counts of all genes of the fit; None where `X` is an AnnData that holds them.
+    random_state : int, RandomState, Generator or None, default=None
+        Seed of the quantile residuals; an integer gives the same results each time. None is NumPy's
+        global state.
+
+    Returns
+    -------
+    DataFrame
+        One row per gene, with columns
+
+        status
+            How the fit ended, as in ``status_``.
+        pearson
+            Sum of squared Pearson residuals by degrees of freedom, which are the cells less the
+            coefficients that the counts determine. Near 1 if the model is true, though with heavy
+            tails where counts are few; NaN without degrees of freedom.
+        deviance
+            Mean unit deviance, as :func:`~sc_glm.metrics.mean_deviance`.
+        ks_statistic, ks_p_value
+            Kolmogorov-Smirnov test of the quantile residuals against the normal distribution. As
+            these come from a fit to the same counts, p-values are rather too large than too small.
+        n_outliers
+            Number of cells with a quantile residual so large, up or down, that a gene of the model
+            has any with probability 0.01.
+        observed_zeros, expected_zeros, zeros_p_value
+            As in :func:`zero_test`.
+
+    Raises
+    ------
+    TypeError
+        If the model does not end in a regressor of this package.
+    ValueError
+        If data are not what they should be, or not of the model's genes.
+
+    See Also
+    --------
+    zero_test : More about zeros, and why a p-value is missing.
+
+    Notes
+    -----
+    `X` and `y` are the cells of the fit. Of :math:`n` normal residuals the largest is beyond
+    :math:`\pm z` with probability :math:`1 - (1 - 2 \Phi(-z))^n`, which says where outliers begin:
+    at 4.9 for 10 000 cells.
+
+    P-values are not adjusted for the number of genes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sc_glm import NegBinRegressor
+    >>> from sc_glm.diagnostics import goodness_of_fit
+    >>> rng = np.random.default_rng(0)
+    >>> X, y = rng.normal(size=(500, 1)), rng.negative_binomial(5, 0.5, size=(500, 2))
+    >>> y[:3, 1] = 60
+    >>> table = goodness_of_fit(NegBinRegressor().fit(X, y), X, y, random_state=0)
+    >>> table[["status", "pearson", "n_outliers", "zeros_p_value"]].round(2)
+           status  pearson  n_outliers  zeros_p_value
+    y0  converged     1.03           0           0.64
+    y1  converged     1.85           3           0.05
+    """
+    data = FittedData.of(model, X, y)
+    bases, quantile = _bases(data), _quantile(data, random_state)
+    n_cells = len(data.counts)
+    outlying = stats.norm.isf(-np.expm1(np.log1p(-_OUTLIER) / n_cells) / 2)
+    tables = []
+    for block in data.blocks():
+        zeros, residuals = _zeros(data, bases, block), quantile(block)
+        tests = [stats.kstest(own, "norm") for own in residuals.T]
+        free = n_cells - zeros["n_estimated"].to_numpy()
+        table = {
+            "status": data.status[block.genes],
+            "pearson": np.square(_pearson(block)).sum(axis=0) / np.where(free > 0, free, np.nan),
+            "deviance": block.dist.unit_deviance(block.counts).mean(axis=0),
+            "ks_statistic": [test.statistic for test in tests],
+            "ks_p_value": [test.pvalue for test in tests],
+            "n_outliers": (np.abs(residuals) > outlying).sum(axis=0),
+            "observed_zeros": zeros["observed"],
+            "expected_zeros": zeros["expected"],
+            "zeros_p_value": zeros["p_value"],
+        }
+        tables.append(pd.DataFrame(table, index=zeros.index))
+    return pd.concat(tables)
+
+
+# Residuals
+
+
+def _residual_blocks(
+    data: FittedData, kind: Kind, random_state: Seed = None
+) -> Iterator[tuple[slice, FloatArray]]:
+    """Check the kind and draw the seed at once, and the rest as it is asked for."""
+    if kind not in {"quantile", *_OF_BLOCK}:
+        raise ValueError(f"kind must be one of {['quantile', *_OF_BLOCK]}, got {kind!r}.")
+    of_block = _quantile(data, random_state) if kind == "quantile" else _OF_BLOCK[kind]
+    return ((block.genes, of_block(block)) for block in data.blocks())
+
+
+def _residuals(data: FittedData, kind: Kind, random_state: Seed = None) -> FloatArray:
+    residuals = np.empty(data.counts.shape)
+    for genes, values in _residual_blocks(data, kind, random_state):
+        residuals[:, genes] = values
+    return data.shaped(residuals)
+
+
+def _pearson(block: Block) -> FloatArray:
+    error, scale = block.counts - block.dist.mean(), block.dist.std()
+    # Where the model has nothing but zeros, a zero is as it should be.
+    with np.errstate(divide="ignore"):
+        return np.divide(error, scale, out=np.zeros_like(error), where=(error != 0) | (scale > 0))
+
+
+def _deviance(block: Block) -> FloatArray:
+    sign = np.sign(block.counts - block.dist.mean())
+    return sign * np.sqrt(block.dist.unit_deviance(block.counts))
+
+
+_OF_BLOCK = {"pearson": _pearson, "deviance": _deviance}
+
+
+def _quantile(data: FittedData, random_state: Seed) -> OfBlock:
+    """Return the quantile residuals of a block as a function of it, and of one seed."""
+    seed = drawn_seed(random_state)
+
+    def of_block(block: Block) -> FloatArray:
+        uniform = np.empty(block.counts.shape[::-1])
+        for row, gene in zip(uniform, data.genes[block.genes], strict=True):
+            stream(seed, int(gene)).random(out=row)
+        return _normal_quantiles(block.counts, block.dist, np.maximum(uniform.T, _LEAST_UNIFORM))
+
+    return of_block
+
+
+def _normal_quantiles(
+    counts: FloatArray, dist: CountDistribution, uniform: FloatArray
+) -> FloatArray:
+    """Return the normal quantiles of ``P(below the count) + uniform * P(count)``."""
+    y = np.rint(counts)
+    log_mass = dist.logpmf(y)
+    log_lower = np.log(uniform) + log_mass
+    positive = y > 0
+    below = dist[positive].logcdf(y[positive] - 1)
+    log_lower[positive] = np.minimum(np.logaddexp(below, log_lower[positive]), 0.0)
+    residuals = special.ndtri_exp(log_lower)
+    # A probability near one has its digits in its complement.
+    upper = positive & (log_lower > _NEARLY_ONE)
+    above = dist[upper].logsf(y[upper])
+    log_upper = np.logaddexp(above, np.log1p(-uniform[upper]) + log_mass[upper])
+    residuals[upper] = -special.ndtri_exp(log_upper)
+    return residuals
+
+
+# Zeros
+
+
+def _bases(data: FittedData) -> list[FloatArray]:
+    """Return an orthonormal basis of each part's identified design."""
+    return [PartDesign.of(design).U for design in data.designs.values()]
+
+
+def _zeros(data: FittedData, bases: list[FloatArray], block: Block) -> pd.DataFrame:
+    """Return the columns of :func:`zero_test` that need no other gene, and ``n_estimated``.
+
+    The latter is the number of coefficients that the counts determine.
+    """
+    predictors = list(block.predictors.values())
+    zeros = Zeros.of(data.family, predictors)
+    p = np.exp(zeros.log_mass)
+    gradient = [(p * score).T @ basis for score, basis in zip(zeros.score, bases, strict=True)]
+    information = _contracted(expected_information(zeros, predictors), bases)
+    values, directions = np.linalg.eigh(information)
+    along = np.einsum("gi,gij->gj", np.hstack(gradient), directions)
+    estimated = values > _FLAT
+    explained = np.divide(along**2, values, out=np.zeros_like(values), where=estimated)
+
+    observed, expected = (block.counts == 0).sum(axis=0), p.sum(axis=0)
+    free = -(p * np.expm1(zeros.log_mass)).sum(axis=0)
+    variance = free - explained.sum(axis=1)
+    least = np.maximum(_LEAST_VARIANCE, _ROUNDING * free)
+    reasons = {
+        "the fit has a penalty": np.full(len(free), data.is_penalised),
+        "no maximum was reached": data.status[block.genes] == Status.ITERATION_LIMIT,
+        "zeros are next to certain or impossible": free < _LEAST_VARIANCE,
+        "the coefficients explain the zeros": variance < least,
+    }
+    reason = np.select(list(reasons.values()), list(reasons), default="")
+    spread = np.sqrt(np.where(reason == "", variance, np.nan))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = observed / expected
+    statistic = (observed - expected) / spread
+    return pd.DataFrame(
+        {
+            "observed": observed,
+            "expected": expected,
+            "ratio": ratio,
+            "statistic": statistic,
+            "p_value": 2 * stats.norm.sf(np.abs(statistic)),
+            "reason": reason,
+            "n_estimated": estimated.sum(axis=1),
+        },
+        index=pd.Index(data.names[block.genes]),
+    )
+
+
+def _contracted(
+    information: dict[tuple[int, int], FloatArray], bases: list[FloatArray]
+) -> FloatArray:
+    """Sum the information on predictors over cells to that on coordinates in the parts' bases.
+
+    Returns
+    -------
+    ndarray of shape (n_genes, n_params, n_params)
+    """
+    stops = np.cumsum([0, *(basis.shape[1] for basis in bases)])
+    own = [slice(*ends) for ends in pairwise(stops)]
+    n_genes = information[0, 0].shape[1]
+    whole = np.empty((n_genes, stops[-1], stops[-1]))
+    for (a, b), entries in information.items():
+        # A column at a time: all products of two columns are many more than the designs.
+        for i, column in enumerate(bases[a].T, stops[a]):
+            whole[:, i, own[b]] = entries.T @ (column[:, None] * bases[b])
+        whole[:, own[b], own[a]] = whole[:, own[a], own[b]].transpose(0, 2, 1)
+    return whole
