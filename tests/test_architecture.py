@@ -57,6 +57,13 @@ ON_TOP = [
     "datasets",
     "ondisk",
     "adata",
+    "plots_axes",
+    "plots_rootogram",
+    "plots_quantiles",
+    "plots_moments",
+    "plots_summaries",
+    "plots_covariate",
+    "plots_volcano",
     "plots",
 ]
 ORDER = [*FOUNDATION, *FORMULAS, *CORE, *ON_TOP, "__init__"]
@@ -65,7 +72,7 @@ ONLY_DOOR = {
     "formulaic": "formula",
     "h5py": "ondisk",
     "anndata": "adata",
-    "matplotlib": "plots",
+    "matplotlib": "plots_axes",
 }
 NO_TENSORS = {"validation", "state", "formula", "compression", "design", "counts", "status"}
 
