@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     import matplotlib.axes
-    import matplotlib.figure
     from numpy.typing import NDArray
 
+    from sc_glm.design import FloatArray
+
     Axes: TypeAlias = matplotlib.axes.Axes
-    Figure: TypeAlias = matplotlib.figure.Figure
 
 # Colours that people with any colour vision tell apart: M. A. Petroff (2021), arXiv:2107.02270.
 LEVELS = (
@@ -163,13 +163,36 @@ def log1p_counts(ax: Axes, largest: float) -> None:
         Largest count to show.
     """
     ax.set_yscale("function", functions=(np.log1p, np.expm1))
-    decades = 10.0 ** np.arange(np.ceil(np.log10(max(largest, 1.0))) + 1)
-    steps = np.array([1.0]) if largest > 300 else np.array([1.0, 3.0]) if largest > 10 else None
-    ticks = np.arange(11.0) if steps is None else np.append(0.0, np.outer(decades, steps))
-    ticks = np.sort(ticks[ticks <= largest * 1.1 + 1])
+    steps = [1.0] if largest > 300 else [1.0, 3.0] if largest > 10 else [1.0, 2.0, 3.0, 5.0]
+    decades = 10.0 ** np.arange(17)  # beyond the largest count
+    ticks = np.append(0.0, np.outer(decades, steps))
+    ticks = ticks[ticks <= max(largest, 1.0)]
     labels = [f"{x:g}" if x < 1e4 else f"$10^{{{np.log10(x):.0f}}}$" for x in ticks]
     ax.set_yticks(ticks, labels)
-    ax.set_ylim(-0.15, np.expm1(1.04 * np.log1p(max(largest, 1.0))))
+    top = np.log1p(max(largest, 1.0))
+    ax.set_ylim(*np.expm1([-0.04 * top, 1.04 * top]))
+
+
+def log_log(ax: Axes, x: FloatArray, y: FloatArray) -> None:
+    """Give both axes logarithmic scales with room for points, and for a decade at least.
+
+    Parameters
+    ----------
+    ax : Axes
+    x, y : ndarray
+        Coordinates of the points, positive.
+    """
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter  # noqa: PLC0415
+
+    ax.set(xscale="log", yscale="log")
+    for axis, set_limits, values in ((ax.xaxis, ax.set_xlim, x), (ax.yaxis, ax.set_ylim, y)):
+        low, high = np.log10(values.min()), np.log10(values.max())
+        margin = max(0.05 * (high - low), (1.0 - high + low) / 2)
+        set_limits(10 ** (low - margin), 10 ** (high + margin))
+        if high - low < 1.5:
+            axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axis.set_minor_formatter(NullFormatter())
 
 
 def identity(ax: Axes, low: float, high: float) -> None:
@@ -182,6 +205,17 @@ def identity(ax: Axes, low: float, high: float) -> None:
         Its ends.
     """
     ax.plot([low, high], [low, high], color=MUTED, linewidth=0.8, zorder=1)
+
+
+def nothing(ax: Axes) -> None:
+    """Say that there is nothing to show, where logarithmic axes would have no limits.
+
+    Parameters
+    ----------
+    ax : Axes
+    """
+    ax.text(0.5, 0.5, "nothing to show", ha="center", transform=ax.transAxes, color=MUTED)
+    ax.set(xticks=[], yticks=[])
 
 
 def title(ax: Axes, text: str | None, note: str | None = None) -> None:
@@ -207,9 +241,4 @@ def legend(ax: Axes, **options: Any) -> None:
     **options : object
         Of :meth:`matplotlib.axes.Axes.legend`.
     """
-    ax.legend(
-        **(
-            {"frameon": False, "fontsize": "small", "handlelength": 1.5, "markerscale": 1.5}
-            | options
-        )
-    )
+    ax.legend(**({"frameon": False, "fontsize": "small", "handlelength": 1.5} | options))

@@ -250,7 +250,7 @@ class CovariateDisplay:
             self.points_ += axes.plot(x, cells["count"], **style)
             label = None if self.by else f"{100 * low:g} % to {100 * high:g} %"
             if categorical:
-                mean = {"linestyle": "none", "marker": "D", "markersize": 5.0}
+                mean = {"linestyle": "none", "marker": "D", "markersize": 4.0}
                 band: Any = axes.vlines(
                     at, curve["lower"], curve["upper"], color=color, linewidth=1.5, label=label
                 )
@@ -261,9 +261,9 @@ class CovariateDisplay:
                     curve["lower"],
                     curve["upper"],
                     step="mid",
-                    color=color,
-                    alpha=0.18,
-                    linewidth=0,
+                    facecolor=(color, 0.1 if self.by else 0.18),
+                    edgecolor=(color, 0.5 if self.by else 0.0),
+                    linewidth=0.6,
                     label=label,
                 )
             label = str(level) if self.by else "fitted mean"
@@ -275,7 +275,8 @@ class CovariateDisplay:
             axes.set_xticks(range(len(names)), [str(name) for name in names])
         axes.set(xlabel=self.covariate, ylabel="count")
         title(axes, self.gene)
-        legend(axes, title=self.by, title_fontsize="small")
+        scale = 1.0 if self.by else 2.0  # a cell's point is small
+        legend(axes, title=self.by, title_fontsize="small", alignment="left", markerscale=scale)
         self.ax_, self.figure_ = axes, axes.figure
         return self
 

@@ -13,6 +13,8 @@ from sc_glm.plots_axes import (
     MUTED,
     legend,
     line_style,
+    log_log,
+    nothing,
     panels,
     point_style,
     require_matplotlib,
@@ -163,22 +165,27 @@ class MeanVarianceDisplay:
         shown = (self.mean > 0) & (self.variance > 0)
         mean, fitted_mean = self.mean[shown], self.fitted_mean[shown]
         fitted = self.fitted_variance[shown]
-        style = point_style(line_kwargs, len(mean), color=DATA, label="observed")
+        style = point_style(line_kwargs, len(mean), color=DATA, label="observed", zorder=3)
         self.observed_ = axes.plot(mean, self.variance[shown], **style)[0]
         style = point_style(
             None,
             len(mean),
             color=MODEL,
             markerfacecolor="none",
+            markersize=5.0,
             markeredgewidth=0.8,
             label="fitted",
         )
         self.fitted_ = axes.plot(fitted_mean, fitted, **style)[0]
         self.trend_ = None
-        axes.set(xscale="log", yscale="log", xlabel="mean count", ylabel="variance of counts")
-        if shown.any():
+        axes.set(xlabel="mean count", ylabel="variance of counts")
+        if not shown.any():
+            nothing(axes)
+        else:
             ends = np.concatenate([mean, fitted_mean])
-            grid = np.geomspace(ends.min() / 1.3, ends.max() * 1.3, 100)
+            log_log(axes, ends, np.concatenate([ends, self.variance[shown], fitted]))
+            low, high = axes.get_xlim()
+            grid = np.geomspace(low, high, 100)
             axes.plot(grid, grid, **line_style(None, color=MUTED, linewidth=0.8, label="Poisson"))
             phi = float(np.median((fitted - fitted_mean) / fitted_mean**2))
             if phi > 0:
@@ -188,10 +195,10 @@ class MeanVarianceDisplay:
                     color="black",
                     linewidth=0.9,
                     linestyle="--",
-                    label=f"mean + {phi:.2g} mean²",
+                    label=f"mean + {phi:.2g} mean$^2$",
                 )[0]
+            legend(axes)
         hidden = int((~shown).sum())
         title(axes, None, f"{hidden} constant gene(s) not shown" if hidden else None)
-        legend(axes)
         self.ax_, self.figure_ = axes, axes.figure
         return self

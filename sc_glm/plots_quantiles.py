@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _N_POINTS = 500  # of a gene's residuals; they are dense where they are left out
 _NAMED = 6
+_VECTORS = 50  # curves that are not pixels in a vector graphic
 
 
 class QuantileQuantileDisplay:
@@ -247,8 +248,13 @@ class QuantileQuantileDisplay:
                 style = point_style(line_kwargs, 0, color=DATA, markersize=2.5)
             else:
                 color = LEVELS[i] if n_genes <= _NAMED else DATA
-                alpha = 0.9 if n_genes <= _NAMED else max(0.15, 0.9 / np.sqrt(n_genes))
-                style = line_style(line_kwargs, color=color, linewidth=1.0, alpha=alpha)
+                style = line_style(
+                    line_kwargs,
+                    color=color,
+                    linewidth=1.0,
+                    alpha=0.9 if n_genes <= _NAMED else max(0.03, 0.9 / np.sqrt(n_genes)),
+                    rasterized=n_genes > _VECTORS,
+                )
             self.lines_ += axes.plot(self.theoretical, values, label=self.genes[i], **style)
         for end in (self.lower, self.upper):  # over the curves, which may hide the envelope
             axes.plot(self.theoretical, end, color="black", linewidth=0.6, linestyle=":")

@@ -218,18 +218,18 @@ class RootogramDisplay:
             at, tops, color=MODEL, linewidth=1.2, marker="o", markersize=2.5, label="expected"
         )[0]
         step = -(-len(at) // _TICKS)
-        axes.set_xticks(at[::step], [self._label(i) for i in at[::step]])
-        axes.set(xlabel="count", ylabel="√ frequency", xlim=(-0.8, len(at) - 0.2))
+        labelled = [*range(0, len(at) - step, step), len(at) - 1]
+        axes.set_xticks(labelled, [self._label(i) for i in labelled])
+        widest = np.diff(self.edges[:-1]).max(initial=1.0)
+        label = "count" if widest == 1 else "smallest count of the bin"
+        axes.set(xlabel=label, ylabel=r"$\sqrt{\mathrm{frequency}}$", xlim=(-0.8, len(at) - 0.2))
         title(axes, self.name)
         legend(axes)
         self.ax_, self.figure_ = axes, axes.figure
         return self
 
     def _label(self, i: int) -> str:
-        first, last = self.edges[i], self.edges[i + 1] - 1
-        if np.isinf(last):
-            return f"≥ {first:.0f}"
-        return f"{first:.0f}" if first == last else f"{first:.0f}–{last:.0f}"  # noqa: RUF001
+        return f"{'≥ ' if np.isinf(self.edges[i + 1]) else ''}{self.edges[i]:.0f}"
 
 
 def _edges(values: FloatArray, frequencies: NDArray[np.int64]) -> FloatArray:

@@ -13,6 +13,8 @@ from sc_glm.pipeline import last_step
 from sc_glm.plots_axes import (
     DATA,
     identity,
+    log_log,
+    nothing,
     panels,
     point_style,
     require_matplotlib,
@@ -165,8 +167,6 @@ class SimulatedSummariesDisplay:
             shown = (x > 0) & (y > 0) if logarithmic else np.isfinite(x) & np.isfinite(y)
             style = point_style(line_kwargs, len(x), color=DATA, zorder=2)
             self.lines_ += panel.plot(x[shown], y[shown], **style)
-            if logarithmic:
-                panel.set(xscale="log", yscale="log")
             panel.set(xlabel="observed", ylabel="simulated")
             hidden = int((~shown).sum())
             title(panel, name, f"{hidden} zero not shown" if hidden else None)
@@ -192,15 +192,14 @@ def _summaries(counts: sparse.csr_array, correlated: NDArray[np.intp]) -> dict[s
 def _square(panel: Axes, values: FloatArray, *, logarithmic: bool) -> None:
     """Give both axes one range, and draw where they are equal."""
     if not len(values):
-        panel.text(0.5, 0.5, "none", ha="center", va="center", transform=panel.transAxes)
+        nothing(panel)
         return
-    low, high = values.min(), values.max()
     if logarithmic:
-        low, high = low / 1.5, high * 1.5
+        log_log(panel, values, values)
     else:
-        margin = 0.05 * (high - low) or 0.05
-        low, high = low - margin, high + margin
+        margin = max(0.05 * np.ptp(values), 0.02)
+        ends = values.min() - margin, values.max() + margin
+        panel.set(xlim=ends, ylim=ends)
         panel.locator_params(nbins=5)
-    identity(panel, low, high)
-    panel.set(xlim=(low, high), ylim=(low, high))
+    identity(panel, *panel.get_xlim())
     panel.set_aspect("equal", adjustable="box")

@@ -12,6 +12,7 @@ from sc_glm.plots_axes import (
     DATA,
     MODEL,
     MUTED,
+    nothing,
     panels,
     point_style,
     require_matplotlib,
@@ -252,9 +253,12 @@ class VolcanoDisplay:
         for name, (chosen, color, marker) in groups.items():
             style = point_style(line_kwargs, len(x), color=color, marker=marker, zorder=2)
             self.points_[name] = axes.plot(x[chosen], height[chosen], **style)[0]
-        axes.axvline(0.0, color=MUTED, linewidth=0.6, zorder=0)
-        axes.set(xlabel="log₂ fold change", ylabel="$-$log₁₀ p-value")
+        axes.set(xlabel=r"$\log_2$ fold change", ylabel=r"$-\log_{10}$ p-value")
         axes.set_ylim(bottom=0.0)
+        if shown.any():
+            axes.axvline(0.0, color=MUTED, linewidth=0.6, zorder=0)
+        else:
+            nothing(axes)
         n_down, n_up = int((found & (x < 0)).sum()), int((found & (x >= 0)).sum())
         special = [(clipped, "at p = 0"), (~shown, "untested")]
         notes = [f"{int(which.sum())} {words}" for which, words in special if which.any()]
