@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import pandas as pd
 
-from sc_glm.covariates import Columns, check_cells
+from sc_glm.covariates import check_cells
 from sc_glm.fitted import FittedData, distributions
 from sc_glm.plots_axes import (
     DATA,
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from sc_glm.plots_axes import Axes
 
+_INSIDE = 4  # levels in a legend that is not beside the axes
+_WIDE = 45  # letters that stand side by side below the axes
 _GOLDEN = 0.618034  # steps of this part of a circle fill it evenly
 _DODGED = 0.8  # width that the levels of `by` share, of the distance between categories
 
@@ -170,6 +172,9 @@ class CovariateDisplay:
         ``display.held`` tells the values.
         """
         require_matplotlib(f"{cls.__name__}.from_estimator")
+        low, high = quantiles
+        if not 0 < low < high < 1:
+            raise ValueError(f"quantiles must be 0 < low < high < 1, not {quantiles}.")
         fitted = FittedData.of(model, X, y, genes=gene)
         inner, obs = _frame_of(model, X)
         at = dict(at or {})
@@ -197,7 +202,6 @@ class CovariateDisplay:
         if by is not None:
             frame[by] = grid["level"].to_numpy()
         dist = distributions(inner, frame[list(obs.columns)], gene)[:, 0]
-        low, high = quantiles
         curves = grid.assign(mean=dist.mean(), lower=dist.ppf(low), upper=dist.ppf(high))
         display = cls(
             cells=cells,
@@ -273,10 +277,18 @@ class CovariateDisplay:
         if categorical:
             names = self.cells["covariate"].cat.categories
             axes.set_xticks(range(len(names)), [str(name) for name in names])
+            if sum(len(str(name)) for name in names) > _WIDE:
+                axes.tick_params(axis="x", rotation=30)
+                for label in axes.get_xticklabels():
+                    label.set(ha="right", rotation_mode="anchor")
         axes.set(xlabel=self.covariate, ylabel="count")
         title(axes, self.gene)
-        scale = 1.0 if self.by else 2.0  # a cell's point is small
-        legend(axes, title=self.by, title_fontsize="small", alignment="left", markerscale=scale)
+        options: dict[str, Any] = {"markerscale": 2.0}  # a cell's point is small
+        if self.by:
+            options = {"title": self.by, "title_fontsize": "small", "alignment": "left"}
+        if len(levels) > _INSIDE:
+            options |= {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
+        legend(axes, **options)
         self.ax_, self.figure_ = axes, axes.figure
         return self
 
@@ -304,8 +316,7 @@ def _check_columns(obs: pd.DataFrame, chosen: list[str], at: dict[str, Any]) -> 
 
 
 def _has_levels(column: pd.Series) -> bool:
-    is_text = Columns(column.to_frame()).is_text(str(column.name))
-    return is_text or not pd.api.types.is_numeric_dtype(column) or column.dtype == bool
+    return pd.api.types.is_bool_dtype(column) or not pd.api.types.is_numeric_dtype(column)
 
 
 def _levels(column: pd.Series) -> pd.Categorical:

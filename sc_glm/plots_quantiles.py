@@ -245,7 +245,7 @@ class QuantileQuantileDisplay:
         self.lines_ = []
         for i, values in enumerate(self.ordered.T):
             if n_genes == 1:
-                style = point_style(line_kwargs, 0, color=DATA, markersize=2.5)
+                style = point_style(line_kwargs, len(values), color=DATA, markersize=2.5)
             else:
                 color = LEVELS[i] if n_genes <= _NAMED else DATA
                 style = line_style(

@@ -169,7 +169,7 @@ class SimulatedSummariesDisplay:
             self.lines_ += panel.plot(x[shown], y[shown], **style)
             panel.set(xlabel="observed", ylabel="simulated")
             hidden = int((~shown).sum())
-            title(panel, name, f"{hidden} zero not shown" if hidden else None)
+            title(panel, name, f"{hidden} gene(s) at 0" if hidden else None)
             _square(panel, np.concatenate([x[shown], y[shown]]), logarithmic=logarithmic)
         self.ax_, self.figure_ = axes, axes[0].figure
         return self

@@ -96,7 +96,7 @@ class VolcanoDisplay:
         self.log2_fold_change = np.asarray(log2_fold_change, dtype=np.float64)
         self.p_value = np.asarray(p_value, dtype=np.float64)
         self.p_adjusted = np.asarray(p_adjusted, dtype=np.float64)
-        self.genes = np.asarray(genes, dtype=object)
+        self.genes = list(genes)
         self.alpha = alpha
 
     @classmethod
@@ -280,17 +280,17 @@ class VolcanoDisplay:
 
 
 def _labels(
-    axes: Axes, points: FloatArray, names: NDArray[np.object_], chosen: NDArray[np.intp]
+    axes: Axes, points: FloatArray, names: list[str], chosen: NDArray[np.intp]
 ) -> list[Any]:
     """Name some of the points, where that covers neither another name nor a point."""
-    figure: Any = axes.figure
-    figure.draw_without_rendering()  # so that the axes are where they will be
+    # So that the axes are where they will be; theirs may be a part of a figure.
+    axes.figure.canvas.figure.draw_without_rendering()
     pixels = axes.transData.transform(points)
     taken: list[Any] = []
     labels = []
     for gene in chosen:
         label = axes.annotate(
-            str(names[gene]),
+            names[gene],
             points[gene],
             xytext=(0, 0),
             textcoords="offset points",

@@ -127,6 +127,18 @@ def test_levels_of_a_covariate_stand_beside_each_other(model, data):
     assert_allclose(centres[1] - centres[0], 0.4)
 
 
+def test_levels_without_cells_have_no_place(model, data):
+    obs = data.obs[data.obs["cell_type"] != "b"]
+    counts = data.counts.loc[obs.index]
+    options = {"gene": "gene_0", "by": "cell_type"}
+    by = CovariateDisplay.from_estimator(model, obs, counts, covariate="pseudotime", **options)
+    assert [line.get_label() for line in by.lines_] == ["a", "c"]
+    options = {"gene": "gene_0", "covariate": "cell_type"}
+    along = CovariateDisplay.from_estimator(model, obs, counts, **options)
+    assert [text.get_text() for text in along.ax_.get_xticklabels()] == ["a", "c"]
+    assert list(data.obs["cell_type"].cat.categories) == ["a", "b", "c"]
+
+
 def test_every_form_of_a_model_is_the_same(model, data):
     options = {"gene": "gene_1", "covariate": "pseudotime", "by": "batch"}
     expected = CovariateDisplay.from_estimator(model, data.obs, data.counts, **options).curves
@@ -179,6 +191,9 @@ def test_what_is_refused(model, data):
         draw(by="batch", at={"batch": "x"})
     with pytest.raises(ValueError, match="same column, 'pseudotime'"):
         draw(by="pseudotime")
+    for quantiles in ((0.0, 0.5), (0.6, 0.4), (0.5, 95)):
+        with pytest.raises(ValueError, match="quantiles must be 0 < low < high < 1"):
+            draw(quantiles=quantiles)
     with pytest.raises(ValueError, match="unknown level 'z'"):
         draw(at={"batch": "z"})
     with pytest.raises(ValueError, match=r"not of the fit: \['gene_7'\]"):

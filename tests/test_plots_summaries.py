@@ -43,6 +43,9 @@ def test_panels_hold_them_beside_each_other(model, data):
         pairs = np.c_[display.observed[field], display.simulated[field]]
         assert_array_equal(line.get_xydata(), pairs)
         assert line in ax.lines
+        diagonal = next(other for other in ax.lines if other is not line)
+        assert_array_equal(diagonal.get_xdata(), diagonal.get_ydata())
+        assert_allclose(diagonal.get_xdata(), ax.get_xlim())
         assert_allclose(ax.get_xlim(), ax.get_ylim())
         assert ax.get_xlim()[0] < pairs.min() <= pairs.max() < ax.get_xlim()[1]
 
@@ -68,7 +71,7 @@ def test_genes_without_variation_have_no_correlation(model, data):
     display = SimulatedSummariesDisplay.from_estimator(model, data.obs, counts, random_state=5)
     check(display.observed, counts.to_numpy(), [1, 2, 4, 5])
     notes = [ax.get_title(loc="right") for ax in display.ax_]
-    assert notes == ["1 zero not shown", "2 zero not shown", "", ""]
+    assert notes == ["1 gene(s) at 0", "2 gene(s) at 0", "", ""]
 
 
 def test_a_single_gene_has_no_pair(model, data):

@@ -69,8 +69,12 @@ def test_the_surest_genes_are_named_where_there_is_room(table):
     assert VolcanoDisplay.from_table(table, n_labels=0).labels_ == []
 
 
-def test_names_cover_neither_each_other_nor_points():
-    display = VolcanoDisplay.from_table(many(), n_labels=60)
+@pytest.mark.parametrize("shape", [(1, 1), (2, 3)])
+def test_names_cover_neither_each_other_nor_points(shape, pyplot):
+    size = 5 * shape[1], 4 * shape[0]
+    figure, axes = pyplot.subplots(*shape, figsize=size, squeeze=False, layout="constrained")
+    figure.suptitle("one\nthree\nthat take room\nonly as it is drawn", fontsize=30)
+    display = VolcanoDisplay.from_table(many(), n_labels=60, ax=axes[-1, -1])
     display.figure_.draw_without_rendering()
     boxes = [label.get_window_extent() for label in display.labels_]
     assert 5 < len(boxes) < 60
@@ -81,6 +85,13 @@ def test_names_cover_neither_each_other_nor_points():
     for box in boxes:
         assert not ((pixels > box.min) & (pixels < box.max)).all(axis=1).any()
     assert len(display.ax_.texts) == len(boxes)  # those without a place are gone
+
+
+def test_axes_in_a_part_of_a_figure(table, pyplot):
+    part = pyplot.figure().subfigures(1, 2)[1]
+    display = VolcanoDisplay.from_table(table, ax=part.subplots())
+    assert display.figure_ is part
+    assert len(display.labels_) == 3
 
 
 def test_a_table_of_untested_genes(table):
