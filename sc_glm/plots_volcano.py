@@ -104,10 +104,9 @@ class VolcanoDisplay:
         cls,
         model: Any,
         X: Any,
-        y: Any,
-        constraint: str,
+        y: Any = None,
+        constraint: str | None = None,
         *,
-        part: str = "mean",
         kind: str = "observed",
         groups: ArrayLike | None = None,
         alpha: float = 0.05,
@@ -127,11 +126,10 @@ class VolcanoDisplay:
         y : array-like, DataFrame or sparse matrix of shape (n_cells, n_genes) or (n_cells,)
             Counts of all genes of the fit; None where `X` is an AnnData that holds them.
         constraint : str
-            What is tested, one equation as in :func:`~sc_glm.inference.wald_test`.
-        part : str, default="mean"
-            Part of the model.
+            What is tested of the mean's coefficients: one equation, as in
+            :func:`~sc_glm.inference.wald_test`.
         kind : {"observed", "robust", "cluster"}, default="observed"
-            The standard errors' kind.
+            Kind of the standard errors.
         groups : array-like of shape (n_cells,), default=None
             Clusters of cells, such as donors.
         alpha : float, default=0.05
@@ -151,15 +149,16 @@ class VolcanoDisplay:
         ------
         ImportError
             If matplotlib is not installed.
-        ValueError
-            As :func:`~sc_glm.inference.wald_test`.
+        TypeError, ValueError
+            As :func:`~sc_glm.inference.wald_test`; if several constraints are tested together,
+            which have no fold change.
 
         See Also
         --------
         sc_glm.inference.wald_test : The tests.
         """
         require_matplotlib(f"{cls.__name__}.from_estimator")
-        table = wald_test(model, X, y, constraint, part=part, kind=kind, groups=groups)
+        table = wald_test(model, X, y, constraint, kind=kind, groups=groups)
         return cls.from_table(table, alpha=alpha, n_labels=n_labels, ax=ax, line_kwargs=line_kwargs)
 
     @classmethod
@@ -199,7 +198,7 @@ class VolcanoDisplay:
         ImportError
             If matplotlib is not installed.
         ValueError
-            If a column is missing, or a gene has several rows.
+            If a column is missing, a gene has several rows, or tests have no fold changes.
         """
         missing = [column for column in _COLUMNS if column not in table.columns]
         if missing:
@@ -209,6 +208,11 @@ class VolcanoDisplay:
             raise ValueError(
                 f"table has several rows of {genes[genes.duplicated()][0]!r}: choose those of one "
                 "part and feature."
+            )
+        tested = table["p_value"].notna()
+        if tested.any() and table.loc[tested, "log2_fold_change"].isna().all():
+            raise ValueError(
+                "table has tests without fold changes: only one constraint, on the mean, has them."
             )
         columns = {name: table[name].to_numpy() for name in _COLUMNS}
         display = cls(**columns, genes=[str(gene) for gene in genes], alpha=alpha)

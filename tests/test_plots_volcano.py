@@ -111,6 +111,8 @@ def test_a_table_of_coefficients_is_that_of_one(table):
         VolcanoDisplay.from_table(both)
     with pytest.raises(ValueError, match=r"table has no column\(s\) \['p_adjusted'\]"):
         VolcanoDisplay.from_table(table.drop(columns="p_adjusted"))
+    with pytest.raises(ValueError, match="table has tests without fold changes"):
+        VolcanoDisplay.from_table(table.assign(log2_fold_change=np.nan))
 
 
 def test_the_tests_are_those_of_inference():
@@ -122,3 +124,17 @@ def test_the_tests_are_those_of_inference():
     for column in ("log2_fold_change", "p_value", "p_adjusted"):
         assert_array_equal(getattr(display, column), expected[column])
     assert_array_equal(display.genes, expected.index)
+    clustered = VolcanoDisplay.from_estimator(
+        model,
+        data.obs,
+        data.counts,
+        "cell_type[T.b] = cell_type[T.c]",
+        kind="cluster",
+        groups=np.arange(150) % 30,
+    )
+    assert np.all(clustered.p_value != display.p_value)
+    with pytest.raises(ValueError, match="tests without fold changes"):
+        both = "pseudotime, cell_type[T.b]"
+        VolcanoDisplay.from_estimator(model, data.obs, data.counts, both)
+    with pytest.raises(TypeError, match="constraint"):
+        VolcanoDisplay.from_estimator(model, data.obs, data.counts)
