@@ -134,7 +134,6 @@ def test_the_tests_are_those_of_inference():
     )
     assert np.all(clustered.p_value != display.p_value)
     with pytest.raises(ValueError, match="tests without fold changes"):
-        both = "pseudotime, cell_type[T.b]"
-        VolcanoDisplay.from_estimator(model, data.obs, data.counts, both)
+        VolcanoDisplay.from_estimator(model, data.obs, data.counts, "pseudotime, cell_type[T.b]")
     with pytest.raises(TypeError, match="constraint"):
         VolcanoDisplay.from_estimator(model, data.obs, data.counts)
