@@ -283,7 +283,7 @@ class CovariateDisplay:
                     label.set(ha="right", rotation_mode="anchor")
         axes.set(xlabel=self.covariate, ylabel="count")
         title(axes, self.gene)
-        options: dict[str, Any] = {"markerscale": 2.0}  # a cell's point is small
+        options: dict[str, Any] = {"markerscale": 1.5}  # a cell's point is small
         if self.by:
             options = {"title": self.by, "title_fontsize": "small", "alignment": "left"}
         if len(levels) > _INSIDE:

@@ -266,7 +266,7 @@ class VolcanoDisplay:
         n_down, n_up = int((found & (x < 0)).sum()), int((found & (x >= 0)).sum())
         special = [(clipped, "at p = 0"), (~shown, "untested")]
         notes = [f"{int(which.sum())} {words}" for which, words in special if which.any()]
-        title(axes, f"{n_down} down, {n_up} up", ", ".join(notes))
+        title(axes, f"{n_down} down, {n_up} up, FDR {100 * self.alpha:g} %", ", ".join(notes))
         order = np.lexsort([-np.abs(x), self.p_value])
         top = order[found[order]][:n_labels]
         self.labels_ = _labels(axes, np.column_stack([x, height]), self.genes, top)

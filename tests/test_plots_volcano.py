@@ -54,10 +54,10 @@ def test_a_p_value_of_zero_is_at_the_top_and_marked(table):
 
 def test_the_numbers_of_genes_are_stated(table):
     display = VolcanoDisplay.from_table(table)
-    assert display.ax_.get_title(loc="left") == "2 down, 1 up"
+    assert display.ax_.get_title(loc="left") == "2 down, 1 up, FDR 5 %"
     assert display.ax_.get_title(loc="right") == "1 at p = 0, 1 untested"
     strict = VolcanoDisplay.from_table(table.drop(index=["untested", "surest"]), alpha=1e-30)
-    assert strict.ax_.get_title(loc="left") == "1 down, 0 up"
+    assert strict.ax_.get_title(loc="left") == "1 down, 0 up, FDR 1e-28 %"
     assert strict.ax_.get_title(loc="right") == ""
 
 
