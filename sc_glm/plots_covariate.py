@@ -231,56 +231,12 @@ class CovariateDisplay:
         """
         (axes,) = panels(ax, f"{type(self).__name__}.plot")
         levels = list(self.cells["level"].cat.categories)
-        categorical = isinstance(self.cells["covariate"].dtype, pd.CategoricalDtype)
         self.points_, self.lines_, self.bands_ = [], [], []
-        low, high = self.quantiles
         for i, level in enumerate(levels):
-            color = LEVELS[i] if self.by else MODEL
-            cells = self.cells[self.cells["level"] == level]
-            curve = self.curves[self.curves["level"] == level]
-            x, at = cells["covariate"], curve["covariate"]
-            if categorical:
-                width = _DODGED / len(levels)
-                shift = (i + 0.5) * width - _DODGED / 2
-                jitter = (np.arange(len(x)) * _GOLDEN % 1 - 0.5) * 0.7 * width
-                x, at = x.cat.codes + shift + jitter, at.cat.codes + shift
-            style = point_style(
-                line_kwargs,
-                len(self.cells),
-                color=color if self.by else DATA,
-                zorder=1,
-                label=None if self.by else "cells",
-            )
-            self.points_ += axes.plot(x, cells["count"], **style)
-            label = None if self.by else f"{100 * low:g} % to {100 * high:g} %"
-            if categorical:
-                mean = {"linestyle": "none", "marker": "D", "markersize": 4.0}
-                band: Any = axes.vlines(
-                    at, curve["lower"], curve["upper"], color=color, linewidth=1.5, label=label
-                )
-            else:
-                mean = {"linewidth": 1.6}
-                band = axes.fill_between(
-                    at,
-                    curve["lower"],
-                    curve["upper"],
-                    step="mid",
-                    facecolor=(color, 0.1 if self.by else 0.18),
-                    edgecolor=(color, 0.5 if self.by else 0.0),
-                    linewidth=0.6,
-                    label=label,
-                )
-            label = str(level) if self.by else "fitted mean"
-            self.lines_ += axes.plot(at, curve["mean"], color=color, label=label, **mean)
-            self.bands_.append(band)
+            self._draw_level(axes, level, i, _DODGED / len(levels), line_kwargs)
         log1p_counts(axes, max(self.cells["count"].max(), self.curves["upper"].max()))
-        if categorical:
-            names = self.cells["covariate"].cat.categories
-            axes.set_xticks(range(len(names)), [str(name) for name in names])
-            if sum(len(str(name)) for name in names) > _WIDE:
-                axes.tick_params(axis="x", rotation=30)
-                for label in axes.get_xticklabels():
-                    label.set(ha="right", rotation_mode="anchor")
+        if self._is_categorical:
+            _name_categories(axes, self.cells["covariate"].cat.categories)
         axes.set(xlabel=self.covariate, ylabel="count")
         title(axes, self.gene)
         options: dict[str, Any] = {"markerscale": 1.5}  # a cell's point is small
@@ -291,6 +247,56 @@ class CovariateDisplay:
         legend(axes, **options)
         self.ax_, self.figure_ = axes, axes.figure
         return self
+
+    @property
+    def _is_categorical(self) -> bool:
+        return isinstance(self.cells["covariate"].dtype, pd.CategoricalDtype)
+
+    def _draw_level(
+        self, axes: Axes, level: Any, i: int, width: float, line_kwargs: dict[str, Any] | None
+    ) -> None:
+        """Draw the cells and the curve of the i-th level, whose share of a category is `width`."""
+        cells = self.cells[self.cells["level"] == level]
+        curve = self.curves[self.curves["level"] == level]
+        x, at = cells["covariate"], curve["covariate"]
+        if self._is_categorical:
+            shift = (i + 0.5) * width - _DODGED / 2
+            jitter = (np.arange(len(x)) * _GOLDEN % 1 - 0.5) * 0.7 * width
+            x, at = x.cat.codes + shift + jitter, at.cat.codes + shift
+        data, model, names = DATA, MODEL, ("cells", self._band_name, "fitted mean")
+        if self.by:
+            data, model, names = LEVELS[i], LEVELS[i], (None, None, str(level))
+        style = point_style(line_kwargs, len(self.cells), color=data, zorder=1, label=names[0])
+        self.points_ += axes.plot(x, cells["count"], **style)
+        ends = at, curve["lower"], curve["upper"]
+        if self._is_categorical:
+            mean = {"linestyle": "none", "marker": "D", "markersize": 4.0}
+            band: Any = axes.vlines(*ends, color=model, linewidth=1.5, label=names[1])
+        else:
+            mean = {"linewidth": 1.6}
+            band = axes.fill_between(
+                *ends,
+                step="mid",
+                facecolor=(model, 0.1 if self.by else 0.18),
+                edgecolor=(model, 0.5 if self.by else 0.0),
+                linewidth=0.6,
+                label=names[1],
+            )
+        self.lines_ += axes.plot(at, curve["mean"], color=model, label=names[2], **mean)
+        self.bands_.append(band)
+
+    @property
+    def _band_name(self) -> str:
+        low, high = self.quantiles
+        return f"{100 * low:g} % to {100 * high:g} %"
+
+
+def _name_categories(axes: Axes, names: pd.Index) -> None:
+    axes.set_xticks(range(len(names)), [str(name) for name in names])
+    if sum(len(str(name)) for name in names) > _WIDE:
+        axes.tick_params(axis="x", rotation=30)
+        for label in axes.get_xticklabels():
+            label.set(ha="right", rotation_mode="anchor")
 
 
 def _frame_of(model: Any, X: Any) -> tuple[Any, pd.DataFrame]:

@@ -12,7 +12,7 @@ from sc_glm.fitted import FittedData
 from sc_glm.plots_axes import BAND, DATA, MODEL, legend, panels, require_matplotlib, title
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -250,18 +250,19 @@ def _widening(top: float, growth: float) -> list[float]:
     return edges
 
 
-def _probabilities(dist: NB | ZINB, edges: FloatArray) -> list[FloatArray]:
-    """Return the probability of each bin for each distribution."""
-    result: list[FloatArray] = []
+def _probabilities(dist: NB | ZINB, edges: FloatArray) -> Iterator[FloatArray]:
+    """Yield the probability of each bin for each distribution."""
     below: FloatArray = np.zeros(dist.shape)
     for first, stop in pairwise(edges[:-1]):
         if stop - first <= _SUMMED:
-            inside = np.sum([dist.pmf(count) for count in np.arange(first, stop)], axis=0)
+            inside = np.zeros(dist.shape)
+            for count in np.arange(first, stop):
+                inside += dist.pmf(count)
         else:
             inside = np.maximum(dist.cdf(stop - 1) - below, 0.0)
-        below = below + inside
-        result.append(inside)
-    return [*result, np.maximum(1.0 - below, 0.0)]
+        below += inside
+        yield inside
+    yield np.maximum(1.0 - below, 0.0)
 
 
 def _band(expected: FloatArray, squares: FloatArray) -> tuple[FloatArray, FloatArray]:
