@@ -231,7 +231,9 @@ class CovariateDisplay:
         """
         (axes,) = panels(ax, f"{type(self).__name__}.plot")
         levels = list(self.cells["level"].cat.categories)
-        self.points_, self.lines_, self.bands_ = [], [], []
+        self.points_: list[Any] = []
+        self.lines_: list[Any] = []
+        self.bands_: list[Any] = []
         for i, level in enumerate(levels):
             self._draw_level(axes, level, i, _DODGED / len(levels), line_kwargs)
         log1p_counts(axes, max(self.cells["count"].max(), self.curves["upper"].max()))
@@ -263,14 +265,13 @@ class CovariateDisplay:
             shift = (i + 0.5) * width - _DODGED / 2
             jitter = (np.arange(len(x)) * _GOLDEN % 1 - 0.5) * 0.7 * width
             x, at = x.cat.codes + shift + jitter, at.cat.codes + shift
-        data, model, names = DATA, MODEL, ("cells", self._band_name, "fitted mean")
-        if self.by:
-            data, model, names = LEVELS[i], LEVELS[i], (None, None, str(level))
+        data, model = (LEVELS[i], LEVELS[i]) if self.by else (DATA, MODEL)
+        names = (None, None, str(level)) if self.by else ("cells", self._band_name, "fitted mean")
         style = point_style(line_kwargs, len(self.cells), color=data, zorder=1, label=names[0])
         self.points_ += axes.plot(x, cells["count"], **style)
         ends = at, curve["lower"], curve["upper"]
         if self._is_categorical:
-            mean = {"linestyle": "none", "marker": "D", "markersize": 4.0}
+            mean: dict[str, Any] = {"linestyle": "none", "marker": "D", "markersize": 4.0}
             band: Any = axes.vlines(*ends, color=model, linewidth=1.5, label=names[1])
         else:
             mean = {"linewidth": 1.6}
