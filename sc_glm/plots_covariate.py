@@ -266,7 +266,8 @@ class CovariateDisplay:
             jitter = (np.arange(len(x)) * _GOLDEN % 1 - 0.5) * 0.7 * width
             x, at = x.cat.codes + shift + jitter, at.cat.codes + shift
         data, model = (LEVELS[i], LEVELS[i]) if self.by else (DATA, MODEL)
-        names = (None, None, str(level)) if self.by else ("cells", self._band_name, "fitted mean")
+        # matplotlib leaves names with an underscore out of the legend.
+        names = ("_", "_", str(level)) if self.by else ("cells", self._band_name, "fitted mean")
         style = point_style(line_kwargs, len(self.cells), color=data, zorder=1, label=names[0])
         self.points_ += axes.plot(x, cells["count"], **style)
         ends = at, curve["lower"], curve["upper"]

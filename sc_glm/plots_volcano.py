@@ -58,6 +58,8 @@ class VolcanoDisplay:
         Names.
     alpha : float, default=0.05
         Genes whose adjusted p-value is at most so much are in colour.
+    reason : sequence of str of length n_genes, default=None
+        Why genes were not tested.
 
     Attributes
     ----------
@@ -92,12 +94,14 @@ class VolcanoDisplay:
         p_adjusted: ArrayLike,
         genes: Sequence[str],
         alpha: float = 0.05,
+        reason: Sequence[str] | None = None,
     ) -> None:
         self.log2_fold_change = np.asarray(log2_fold_change, dtype=np.float64)
         self.p_value = np.asarray(p_value, dtype=np.float64)
         self.p_adjusted = np.asarray(p_adjusted, dtype=np.float64)
         self.genes = list(genes)
         self.alpha = alpha
+        self.reason = None if reason is None else list(reason)
 
     @classmethod
     def from_estimator(
@@ -179,7 +183,7 @@ class VolcanoDisplay:
             With columns ``log2_fold_change``, ``p_value`` and ``p_adjusted``, as
             :func:`~sc_glm.inference.wald_test` returns it, or the rows of one coefficient of
             :func:`~sc_glm.inference.coefficient_table`. The index, or a column ``target``, names
-            the genes.
+            the genes; a column ``reason``, if there is one, tells why some have no p-value.
         alpha : float, default=0.05
             Genes whose adjusted p-value is at most so much are in colour.
         n_labels : int, default=10
@@ -215,7 +219,9 @@ class VolcanoDisplay:
                 "table has tests without fold changes: only one constraint, on the mean, has them."
             )
         columns = {name: table[name].to_numpy() for name in _COLUMNS}
-        display = cls(**columns, genes=[str(gene) for gene in genes], alpha=alpha)
+        reason = list(table["reason"]) if "reason" in table.columns else None
+        names = [str(gene) for gene in genes]
+        display = cls(**columns, genes=names, alpha=alpha, reason=reason)
         return display.plot(ax, n_labels=n_labels, line_kwargs=line_kwargs)
 
     def plot(
@@ -264,7 +270,7 @@ class VolcanoDisplay:
         else:
             nothing(axes)
         n_down, n_up = int((found & (x < 0)).sum()), int((found & (x >= 0)).sum())
-        special = [(clipped, "at p = 0"), (~shown, "untested")]
+        special = [(clipped, "at p = 0"), (~shown, f"untested{self._one_reason(~shown)}")]
         notes = [f"{int(which.sum())} {words}" for which, words in special if which.any()]
         title(axes, f"{n_down} down, {n_up} up, FDR {100 * self.alpha:g} %", ", ".join(notes))
         order = np.lexsort([-np.abs(x), self.p_value])
@@ -272,6 +278,11 @@ class VolcanoDisplay:
         self.labels_ = _labels(axes, np.column_stack([x, height]), self.genes, top)
         self.ax_, self.figure_ = axes, axes.figure
         return self
+
+    def _one_reason(self, genes: NDArray[np.bool_]) -> str:
+        """Return the reason that all these genes share, in brackets."""
+        reasons = {self.reason[i] for i in np.flatnonzero(genes)} if self.reason else set()
+        return f" ({reasons.pop()})" if len(reasons) == 1 else ""
 
     def _heights(self) -> FloatArray:
         """Return -log10 of the p-values; zeros stand a little above the others."""

@@ -61,6 +61,16 @@ def test_the_numbers_of_genes_are_stated(table):
     assert strict.ax_.get_title(loc="right") == ""
 
 
+def test_a_reason_that_all_untested_genes_share_is_named(table):
+    reason = ["", "", "", "", "aliased", ""]
+    display = VolcanoDisplay.from_table(table.assign(reason=reason))
+    assert display.ax_.get_title(loc="right") == "1 at p = 0, 1 untested (aliased)"
+    two = pd.concat([table.assign(reason=reason), table[-2:-1].set_axis(["b"])])
+    two = two.fillna({"reason": "separated"})
+    display = VolcanoDisplay.from_table(two)
+    assert display.ax_.get_title(loc="right") == "1 at p = 0, 2 untested"
+
+
 def test_the_surest_genes_are_named_where_there_is_room(table):
     display = VolcanoDisplay.from_table(table)
     assert [label.get_text() for label in display.labels_] == ["surest", "down", "up"]
