@@ -192,3 +192,25 @@ def _positions(names: NDArray[np.object_], genes: str | Sequence[str]) -> NDArra
     if not asked:
         raise ValueError("genes is empty: at least one is needed, and None is all.")
     return where
+
+
+def distributions(model: Any, X: Any, genes: str | Sequence[str]) -> NB | ZINB:
+    """Return the distributions of some genes' counts in cells that need not have any.
+
+    Parameters
+    ----------
+    model : estimator
+        As in :meth:`FittedData.of`.
+    X : array-like, DataFrame or AnnData
+        What the model predicts from.
+    genes : str or sequence of str
+        Names of the genes.
+
+    Returns
+    -------
+    NB or ZINB of shape (n_cells, n_genes)
+    """
+    regressor, design = last_step(model, X)
+    designs, offset = regressor._designs(design)
+    chosen = _positions(regressor.target_names_, genes)
+    return distribution_of(regressor._predictors_of(designs, offset, chosen))

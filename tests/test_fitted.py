@@ -13,7 +13,7 @@ from sklearn.pipeline import make_pipeline as stock_make_pipeline
 from sc_glm import FormulaTransformer, NegBinRegressor, ZINBRegressor, make_pipeline
 from sc_glm.adata import AnnDataRegressor
 from sc_glm.datasets import make_counts
-from sc_glm.fitted import FittedData
+from sc_glm.fitted import FittedData, distributions
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +81,16 @@ def test_every_form_of_a_model_is_the_same(model, data):
     for form in forms:
         for found, one in zip(joined(FittedData.of(*form)), expected, strict=True):
             assert_allclose(found, one, rtol=1e-9)
+
+
+def test_distributions_of_cells_without_counts(model, data):
+    cells = data.obs.head(7)
+    dist, expected = distributions(model, cells, ["gene_3", "gene_1"]), model.predict_params(cells)
+    assert_allclose(dist.mu, expected["mean"][:, [3, 1]], rtol=1e-12)
+    assert_allclose(dist.r, expected["dispersion"][:, [3, 1]], rtol=1e-12)
+    assert_allclose(dist.pi, expected["zero_inflation"][:, [3, 1]], rtol=1e-12)
+    with pytest.raises(ValueError, match=r"not of the fit: \['gene_9'\]"):
+        distributions(model, cells, "gene_9")
 
 
 def test_what_is_refused(model, data):

@@ -1,0 +1,165 @@
+"""What all displays share: whose axes they draw on, and what they leave alone."""
+
+import sys
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+from numpy.testing import assert_array_equal
+from pandas.testing import assert_frame_equal
+
+from sc_glm import FormulaTransformer, NegBinRegressor, make_pipeline, plots
+from sc_glm.datasets import make_counts
+from sc_glm.plots import (
+    CovariateDisplay,
+    MeanVarianceDisplay,
+    QuantileQuantileDisplay,
+    RootogramDisplay,
+    SimulatedSummariesDisplay,
+    VolcanoDisplay,
+)
+
+OPTIONS = {
+    CovariateDisplay: {"gene": "gene_1", "covariate": "pseudotime"},
+    MeanVarianceDisplay: {},
+    QuantileQuantileDisplay: {"random_state": 0},
+    RootogramDisplay: {"genes": ["gene_1", "gene_2"]},
+    SimulatedSummariesDisplay: {"random_state": 0},
+    VolcanoDisplay: {"constraint": "pseudotime"},
+}
+STYLES = dict.fromkeys(OPTIONS, "line_kwargs") | {RootogramDisplay: "bar_kwargs"}
+
+every_display = pytest.mark.parametrize("display", OPTIONS, ids=lambda display: display.__name__)
+# The others read counts themselves; this one leaves them to the test.
+of_counts = pytest.mark.parametrize(
+    "display",
+    [display for display in OPTIONS if display is not VolcanoDisplay],
+    ids=lambda display: display.__name__,
+)
+pytestmark = pytest.mark.usefixtures("pyplot")
+
+
+@pytest.fixture(scope="module")
+def data():
+    return make_counts(200, 5, random_state=0)
+
+
+@pytest.fixture(scope="module")
+def model(data):
+    steps = FormulaTransformer(**data.formulas), NegBinRegressor()
+    return make_pipeline(*steps).fit(data.obs, data.counts)
+
+
+def arrays(display):
+    """All that a display was computed to hold, as arrays."""
+    found = {}
+    for name, value in vars(display).items():
+        if name.endswith("_"):
+            continue
+        if isinstance(value, dict):
+            found |= {f"{name}.{key}": np.asarray(part) for key, part in value.items()}
+        else:
+            found[name] = np.asarray(value)
+    return found
+
+
+def test_public_names():
+    assert set(plots.__all__) == {display.__name__ for display in OPTIONS}
+
+
+@every_display
+def test_a_new_figure_is_one(display, model, data, pyplot):
+    drawn = display.from_estimator(model, data.obs, data.counts, **OPTIONS[display])
+    assert pyplot.get_fignums() == [drawn.figure_.number]
+    for ax in np.ravel(drawn.ax_):
+        assert ax.figure is drawn.figure_
+        assert ax.get_xlabel()
+        assert ax.get_ylabel()
+        assert ax.has_data()
+
+
+@every_display
+def test_the_given_axes_are_drawn_on_and_nothing_else(display, model, data, pyplot):
+    n_panels = 4 if display is SimulatedSummariesDisplay else 1
+    figure, axes = pyplot.subplots(1, n_panels + 1)
+    given = axes[:n_panels] if n_panels > 1 else axes[0]
+    drawn = display.from_estimator(model, data.obs, data.counts, ax=given, **OPTIONS[display])
+    assert pyplot.get_fignums() == [figure.number]
+    assert figure.axes == list(axes)
+    assert drawn.figure_ is figure
+    assert list(np.ravel(drawn.ax_)) == list(np.ravel(given))
+    assert not axes[-1].has_data()
+
+
+@every_display
+def test_an_object_draws_what_it_holds_once_more(display, model, data, pyplot):
+    first = display.from_estimator(model, data.obs, data.counts, **OPTIONS[display])
+    held, axes = arrays(first), first.ax_
+    second = first.plot()
+    assert second is first
+    assert len(pyplot.get_fignums()) == 2
+    assert list(np.ravel(second.ax_)) != list(np.ravel(axes))
+    assert arrays(second).keys() == held.keys()
+    for name, value in arrays(second).items():
+        assert_array_equal(value, held[name], err_msg=name)
+
+
+@every_display
+def test_nothing_of_the_user_is_changed(display, model, data):
+    rc, obs, counts = dict(mpl.rcParams), data.obs.copy(), data.counts.copy()
+    style = {"alpha": 0.3}
+    options = OPTIONS[display] | {STYLES[display]: style}
+    display.from_estimator(model, data.obs, data.counts, **options)
+    assert dict(mpl.rcParams) == rc
+    assert_frame_equal(data.obs, obs)
+    assert_frame_equal(data.counts, counts)
+    assert style == {"alpha": 0.3}
+
+
+@of_counts
+def test_sparse_counts_show_the_same(display, model, data):
+    dense = display.from_estimator(model, data.obs, data.counts, **OPTIONS[display])
+    matrix = sp.csr_array(data.counts.to_numpy())
+    sparse = display.from_estimator(model, data.obs, matrix, **OPTIONS[display])
+    for name, value in arrays(sparse).items():
+        if value.dtype.kind == "f":
+            np.testing.assert_allclose(value, arrays(dense)[name], rtol=1e-9, err_msg=name)
+        else:
+            assert_array_equal(value, arrays(dense)[name], err_msg=name)
+
+
+@every_display
+def test_the_style_is_the_users(display, model, data):
+    options = OPTIONS[display] | {STYLES[display]: {"color": "#123456", "alpha": 0.25}}
+    drawn = display.from_estimator(model, data.obs, data.counts, **options)
+    artists = [artist for ax in np.ravel(drawn.ax_) for artist in (*ax.lines, *ax.patches)]
+    colors = [
+        getattr(artist, "get_color", getattr(artist, "get_facecolor", None))() for artist in artists
+    ]
+    mine = [
+        artist
+        for artist, color in zip(artists, colors, strict=True)
+        if mpl.colors.to_hex(color) == "#123456"
+    ]
+    assert mine
+    assert {artist.get_alpha() for artist in mine} == {0.25}
+
+
+@every_display
+def test_without_matplotlib_it_says_what_to_install(display, model, data, monkeypatch):
+    for name in list(sys.modules):
+        if name.split(".")[0] == "matplotlib":
+            monkeypatch.setitem(sys.modules, name, None)
+    message = rf"{display.__name__}.from_estimator needs matplotlib.*'sc_glm\[plots\]'"
+    with pytest.raises(ImportError, match=message):
+        display.from_estimator(model, data.obs, data.counts, **OPTIONS[display])
+
+
+@of_counts
+def test_all_genes_without_counts(display, data, model):
+    """Nothing of them has a place on a logarithmic axis; the picture is drawn all the same."""
+    counts = pd.DataFrame(0, index=data.counts.index, columns=data.counts.columns)
+    drawn = display.from_estimator(model, data.obs, counts, **OPTIONS[display])
+    drawn.figure_.draw_without_rendering()

@@ -1,0 +1,63 @@
+import matplotlib as mpl
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from sc_glm.plots_axes import LEVELS, line_style, log1p_counts, log_log, panels, point_style
+
+pytestmark = pytest.mark.usefixtures("pyplot")
+
+
+def test_the_number_of_axes_is_that_of_the_panels(pyplot):
+    figure, axes = pyplot.subplots(2, 2)
+    assert list(panels(axes, "A.plot", (2, 2))) == list(axes.ravel())
+    assert list(panels(axes[0, 0], "A.plot")) == [axes[0, 0]]
+    with pytest.raises(ValueError, match=r"A.plot draws 4 panel\(s\), but ax holds 1 axes"):
+        panels(axes[0, 0], "A.plot", (2, 2))
+    with pytest.raises(ValueError, match=r"draws 1 panel\(s\), but ax holds 4 axes"):
+        panels(axes, "A.plot")
+    assert pyplot.get_fignums() == [figure.number]
+
+
+def test_short_names_of_properties_stand_for_the_long_ones():
+    style = line_style({"c": "red", "ls": "--"}, color="blue", linewidth=2.0)
+    assert style == {"color": "red", "linestyle": "--", "linewidth": 2.0}
+    assert point_style({"ms": 9}, 10)["markersize"] == 9
+
+
+def test_many_points_are_pixels_in_a_vector_graphic():
+    assert not point_style(None, 100)["rasterized"]
+    assert point_style(None, 100_000)["rasterized"]
+
+
+@pytest.mark.parametrize("largest", [0, 1, 4, 10, 11, 300, 1e4, 1e6, 2.0**53])
+def test_an_axis_of_counts_shows_zero_and_the_largest(largest, pyplot):
+    ax = pyplot.subplots()[1]
+    log1p_counts(ax, largest)
+    low, high = ax.get_ylim()
+    ticks = ax.get_yticks()
+    assert low < 0 <= largest < high
+    assert ticks[0] == 0
+    assert 2 <= len(ticks) <= 17
+    assert np.all(np.diff(ticks) > 0)
+    assert np.all(ticks < high)
+    assert len({label.get_text() for label in ax.get_yticklabels()}) == len(ticks)
+
+
+@pytest.mark.parametrize("values", [[0.3], [2.0, 3.0], [1e-3, 1e5]])
+def test_logarithmic_axes_have_room_and_several_numbers(values, pyplot):
+    ax = pyplot.subplots()[1]
+    log_log(ax, np.array(values), np.array(values))
+    ax.figure.draw_without_rendering()
+    for low, high, axis in ((*ax.get_xlim(), ax.xaxis), (*ax.get_ylim(), ax.yaxis)):
+        assert low < min(values) <= max(values) < high
+        assert high / low >= 9.99
+        ticks = axis.get_majorticklocs()
+        assert np.sum((ticks >= low) & (ticks <= high)) >= 2
+
+
+def test_colours_of_levels_are_told_apart():
+    rgb = np.array([mpl.colors.to_rgb(color) for color in LEVELS])
+    apart = np.abs(rgb[:, None] - rgb).sum(axis=2)[np.triu_indices(len(rgb), 1)]
+    assert apart.min() > 0.2
+    assert_allclose(rgb.shape, (10, 3))
