@@ -27,10 +27,10 @@ def example():
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_the_readmes_code_runs():
     data = make_counts(200, 5, random_state=0)
-    obs = data.obs.rename(columns={"cell_type": "clusters"})
+    obs = data.obs.rename(columns={"cell_type": "clusters"}).assign(donor=np.arange(200) % 8)
     adata = AnnData(csr_matrix(data.counts), obs=obs, layers={"counts": csr_matrix(data.counts)})
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     names = {"adata": adata}
     for block in blocks:
         exec(block, names)  # noqa: S102
