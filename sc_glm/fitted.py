@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-    from sc_glm.block import Designs
+    from sc_glm.block import Designs, GeneFits
     from sc_glm.counts import CountMatrix
     from sc_glm.design import FloatArray
     from sc_glm.distributions import NB, ZINB
@@ -147,6 +147,16 @@ class FittedData:
         """Return the counts and the designs of the cells that have a weight, as a fit has them."""
         counts, weights, covariates = present(self.counts, weights, self.covariates)
         return counts, self.regressor._designs_of(self.regressor._layout, covariates, weights)
+
+    def set_results(self, designs: Designs, fits: GeneFits) -> None:
+        """Give the regressor other results for the genes of its fit, which are those here."""
+        regressor = self.regressor
+        counts = replace(
+            self.counts,
+            names=regressor.target_names_,
+            one_dimensional=regressor._one_dimensional,
+        )
+        regressor._set_fitted(regressor._layout, counts, designs, fits)
 
     def blocks(self) -> Iterator[Block]:
         """Yield the genes by blocks whose cells x genes are no large array."""

@@ -1,0 +1,146 @@
+r"""How genes' log sizes depend on their means, from likelihoods that know them more or less well.
+
+Each gene's log size is drawn from a t distribution around a trend in the mean. Trend and spread are
+those of the largest marginal likelihood: the product over genes of the integral of likelihood times
+distribution. So a gene counts for as much as its counts tell, down to nothing, and no estimate of a
+single gene is needed. The tails of the distribution leave genes that are far from the trend about
+where they are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from scipy import optimize
+from scipy.interpolate import CubicSpline
+from scipy.special import gammaln, logsumexp
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from sc_glm.design import FloatArray
+    from sc_glm.size_profile import SizeLikelihood
+
+DF = 5.0  # degrees of freedom of the genes' distribution around the trend
+
+_TOLD = 2.0  # log-likelihood between sizes, from which on counts tell something
+_GENES_PER_KNOT = 10
+_MOST_KNOTS = 5
+_LEAST_SPREAD, _LARGEST_SPREAD = 0.1, 3.0
+_BOUND = 10.0  # of the trend's log size
+
+
+@dataclass(frozen=True)
+class DispersionTrend:
+    """A natural spline of the log size in the log mean, and how far genes are from it.
+
+    It has a knot for ten genes that tell of it, five at most; with one it is constant. Beyond the
+    first and last knot, which leave out two genes in a hundred, it is constant, too.
+
+    Attributes
+    ----------
+    log_mean : ndarray of shape (n_knots,)
+        Knots: natural logarithms of an average count.
+    log_size : ndarray of shape (n_knots,)
+        Values there: natural logarithms of ``r``.
+    spread : float
+        Scale of the t distribution, with five degrees of freedom, of genes' log sizes around the
+        trend. It is at least 0.1.
+    """
+
+    log_mean: FloatArray
+    log_size: FloatArray
+    spread: float
+
+    def overdispersion(self, mean: ArrayLike) -> FloatArray:
+        """Return ``1 / r`` of a typical gene.
+
+        Parameters
+        ----------
+        mean : array-like of shape (n,)
+            Average counts.
+
+        Returns
+        -------
+        ndarray of shape (n,)
+        """
+        return np.exp(-self.at(np.asarray(mean, dtype=np.float64)))
+
+    def at(self, mean: FloatArray) -> FloatArray:
+        """Return the log size of a typical gene, (n,), by average counts, (n,)."""
+        return _basis(self.log_mean, mean) @ self.log_size
+
+
+class Posterior(NamedTuple):
+    """Mean and standard deviation of genes' log sizes, (n_genes,)."""
+
+    mean: FloatArray
+    spread: FloatArray
+
+
+def fit_trend(genes: SizeLikelihood) -> DispersionTrend:
+    """Estimate trend and spread by maximum marginal likelihood.
+
+    Raises
+    ------
+    ValueError
+        If too few genes tell of them.
+    """
+    telling = genes.value.min(axis=1) < -_TOLD
+    if telling.sum() < _GENES_PER_KNOT:
+        raise ValueError(
+            f"A trend of the dispersion needs at least {_GENES_PER_KNOT} genes whose counts tell "
+            f"something of theirs; of these {len(telling)}, {telling.sum()} do."
+        )
+    knots = _knots(genes.mean[telling])
+    basis = _basis(knots, genes.mean)
+    likelihood = genes.value + np.log(np.diff(genes.log_size[:, :2]))
+    likelihood[:, [0, -1]] -= np.log(2)  # the trapezoidal rule
+
+    def loss(params: FloatArray) -> tuple[float, FloatArray]:
+        spread = np.exp(params[-1])
+        z = (genes.log_size - (basis @ params[:-1])[:, None]) / spread
+        joint = likelihood + _log_density(z) - params[-1]
+        marginal = logsumexp(joint, axis=1, keepdims=True)
+        slope = (DF + 1) * z / (DF + z**2) * np.exp(joint - marginal)
+        by_trend = slope.sum(axis=1) / spread
+        by_spread = (slope * z).sum() - len(z)
+        return -marginal.sum(), -np.append(by_trend @ basis, by_spread)
+
+    start = np.append(np.zeros(len(knots)), 0.0)
+    bounds = [(-_BOUND, _BOUND)] * len(knots)
+    bounds.append((np.log(_LEAST_SPREAD), np.log(_LARGEST_SPREAD)))
+    found = optimize.minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds)
+    return DispersionTrend(knots, found.x[:-1], float(np.exp(found.x[-1])))
+
+
+def posterior(genes: SizeLikelihood, trend: DispersionTrend) -> Posterior:
+    """Combine each gene's likelihood with the distribution around the trend."""
+    z = (genes.log_size - trend.at(genes.mean)[:, None]) / trend.spread
+    weight = genes.value + _log_density(z)
+    weight = np.exp(weight - logsumexp(weight, axis=1, keepdims=True))
+    mean = (weight * genes.log_size).sum(axis=1)
+    variance = (weight * (genes.log_size - mean[:, None]) ** 2).sum(axis=1)
+    return Posterior(mean, np.sqrt(variance))
+
+
+def _log_density(z: FloatArray) -> FloatArray:
+    constant = gammaln((DF + 1) / 2) - gammaln(DF / 2) - 0.5 * np.log(DF * np.pi)
+    return constant - (DF + 1) / 2 * np.log1p(z**2 / DF)
+
+
+def _knots(mean: FloatArray) -> FloatArray:
+    number = min(_MOST_KNOTS, len(mean) // _GENES_PER_KNOT)
+    shares = np.linspace(0, 1, number + 2)[1:-1] if number == 1 else np.linspace(0.02, 0.98, number)
+    return np.unique(np.quantile(np.log(mean), shares))
+
+
+def _basis(knots: FloatArray, mean: FloatArray) -> FloatArray:
+    """Return the splines that are one at a knot and zero at the others."""
+    if len(knots) == 1:
+        return np.ones((len(mean), 1))
+    with np.errstate(divide="ignore"):
+        x = np.log(mean).clip(knots[0], knots[-1])
+    return CubicSpline(knots, np.eye(len(knots)), bc_type="natural")(x)
