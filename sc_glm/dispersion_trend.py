@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 DF = 5.0  # degrees of freedom of the genes' distribution around the trend
 
 _TOLD = 2.0  # log-likelihood between sizes, from which on counts tell something
-_GENES_PER_KNOT = 10
+_LEAST_GENES = 10
+_GENES_PER_KNOT = 5
 _MOST_KNOTS = 5
+_BEND = 0.5  # standard deviation of the change of slope at a knot, before the genes are seen
 _LEAST_SPREAD, _LARGEST_SPREAD = 0.1, 3.0
 _BOUND = 10.0  # of the trend's log size
 
@@ -36,8 +38,9 @@ _BOUND = 10.0  # of the trend's log size
 class DispersionTrend:
     """A natural spline of the log size in the log mean, and how far genes are from it.
 
-    It has a knot for ten genes that tell of it, five at most; with one it is constant. Beyond the
-    first and last knot, which leave out two genes in a hundred, it is constant, too.
+    It has a knot for five genes that tell of it, five at most, between which it bends little unless
+    genes tell. Beyond the first and last knot, which leave out two genes in a hundred each, it is
+    constant.
 
     Attributes
     ----------
@@ -89,13 +92,15 @@ def fit_trend(genes: SizeLikelihood) -> DispersionTrend:
         If too few genes tell of them.
     """
     telling = genes.value.min(axis=1) < -_TOLD
-    if telling.sum() < _GENES_PER_KNOT:
+    if telling.sum() < _LEAST_GENES:
         raise ValueError(
-            f"A trend of the dispersion needs at least {_GENES_PER_KNOT} genes whose counts tell "
+            f"A trend of the dispersion needs at least {_LEAST_GENES} genes whose counts tell "
             f"something of theirs; of these {len(telling)}, {telling.sum()} do."
         )
     knots = _knots(genes.mean[telling])
     basis = _basis(knots, genes.mean)
+    slopes = np.diff(np.eye(len(knots)), axis=0) / np.diff(knots)[:, None]
+    bends = np.diff(slopes, axis=0) / _BEND
     likelihood = genes.value + np.log(np.diff(genes.log_size[:, :2]))
     likelihood[:, [0, -1]] -= np.log(2)  # the trapezoidal rule
 
@@ -107,7 +112,9 @@ def fit_trend(genes: SizeLikelihood) -> DispersionTrend:
         slope = (DF + 1) * z / (DF + z**2) * np.exp(joint - marginal)
         by_trend = slope.sum(axis=1) / spread
         by_spread = (slope * z).sum() - len(z)
-        return -marginal.sum(), -np.append(by_trend @ basis, by_spread)
+        bent = bends @ params[:-1]
+        gradient = np.append(bent @ bends - by_trend @ basis, -by_spread)
+        return 0.5 * bent @ bent - marginal.sum(), gradient
 
     start = np.append(np.zeros(len(knots)), 0.0)
     bounds = [(-_BOUND, _BOUND)] * len(knots)
@@ -133,8 +140,7 @@ def _log_density(z: FloatArray) -> FloatArray:
 
 def _knots(mean: FloatArray) -> FloatArray:
     number = min(_MOST_KNOTS, len(mean) // _GENES_PER_KNOT)
-    shares = np.linspace(0, 1, number + 2)[1:-1] if number == 1 else np.linspace(0.02, 0.98, number)
-    return np.unique(np.quantile(np.log(mean), shares))
+    return np.unique(np.quantile(np.log(mean), np.linspace(0.02, 0.98, number)))
 
 
 def _basis(knots: FloatArray, mean: FloatArray) -> FloatArray:

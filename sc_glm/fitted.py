@@ -125,6 +125,11 @@ class FittedData:
         return self.regressor.status_[self.genes]
 
     @property
+    def held(self) -> tuple[str, ...]:
+        """Parts that are not where the likelihood has its maximum, as they were moderated."""
+        return self.regressor._held
+
+    @property
     def designs(self) -> dict[str, FloatArray]:
         """Each part's design matrix, a row for each cell."""
         return self.regressor._layout.designs(self.covariates)
@@ -148,15 +153,15 @@ class FittedData:
         counts, weights, covariates = present(self.counts, weights, self.covariates)
         return counts, self.regressor._designs_of(self.regressor._layout, covariates, weights)
 
-    def set_results(self, designs: Designs, fits: GeneFits) -> None:
-        """Give the regressor other results for the genes of its fit, which are those here."""
+    def set_results(self, designs: Designs, fits: GeneFits, held: tuple[str, ...]) -> None:
+        """Give the regressor other results, found with some parts held, for all genes."""
         regressor = self.regressor
         counts = replace(
             self.counts,
             names=regressor.target_names_,
             one_dimensional=regressor._one_dimensional,
         )
-        regressor._set_fitted(regressor._layout, counts, designs, fits)
+        regressor._set_fitted(regressor._layout, counts, designs, fits, held)
 
     def blocks(self) -> Iterator[Block]:
         """Yield the genes by blocks whose cells x genes are no large array."""
