@@ -29,6 +29,8 @@ _TOLD = 2.0  # log-likelihood between sizes, from which on counts tell something
 _LEAST_GENES = 10
 _GENES_PER_KNOT = 5
 _MOST_KNOTS = 5
+_NARROWEST = 0.5  # log mean from knot to knot
+_BELOW = 0.02  # share of the genes, those of the smallest means, for which the trend is constant
 _BEND = 0.5  # standard deviation of the change of slope at a knot, before the genes are seen
 _LEAST_SPREAD, _LARGEST_SPREAD = 0.1, 3.0
 _BOUND = 10.0  # of the trend's log size
@@ -39,8 +41,8 @@ class DispersionTrend:
     """A natural spline of the log size in the log mean, and how far genes are from it.
 
     It has a knot for five genes that tell of it, five at most, between which it bends little unless
-    genes tell. Beyond the first and last knot, which leave out two genes in a hundred each, it is
-    constant.
+    genes tell. Beyond the first knot, which leaves out two genes in a hundred, and beyond the last
+    it is constant.
 
     Attributes
     ----------
@@ -139,8 +141,10 @@ def _log_density(z: FloatArray) -> FloatArray:
 
 
 def _knots(mean: FloatArray) -> FloatArray:
-    number = min(_MOST_KNOTS, len(mean) // _GENES_PER_KNOT)
-    return np.unique(np.quantile(np.log(mean), np.linspace(0.02, 0.98, number)))
+    log_mean = np.log(mean)
+    low, high = np.quantile(log_mean, _BELOW), log_mean.max()
+    number = min(_MOST_KNOTS, len(mean) // _GENES_PER_KNOT, 1 + int((high - low) / _NARROWEST))
+    return np.linspace(low, high, number)
 
 
 def _basis(knots: FloatArray, mean: FloatArray) -> FloatArray:

@@ -135,6 +135,11 @@ def moderate_dispersion(
     >>> model = NegBinRegressor().fit(X, data.counts)
     >>> result = moderate_dispersion(model, X, data.counts)
     >>> result.table.iloc[2:6].round(2)
+            mean  overdispersion  trend  moderated  spread
+    gene_2  0.38            1.11   0.71       0.79    0.35
+    gene_3  0.32            0.06   0.70       0.62    0.38
+    gene_4  4.86            0.36   0.35       0.36    0.19
+    gene_5  0.14            0.00   0.63       0.59    0.40
 
     How far both are from the truth, on a scale on which an infinite size is zero:
 
