@@ -103,13 +103,11 @@ def fit_trend(genes: SizeLikelihood) -> DispersionTrend:
     basis = _basis(knots, genes.mean)
     slopes = np.diff(np.eye(len(knots)), axis=0) / np.diff(knots)[:, None]
     bends = np.diff(slopes, axis=0) / _BEND
-    likelihood = genes.value + np.log(np.diff(genes.log_size[:, :2]))
-    likelihood[:, [0, -1]] -= np.log(2)  # the trapezoidal rule
 
     def loss(params: FloatArray) -> tuple[float, FloatArray]:
         spread = np.exp(params[-1])
         z = (genes.log_size - (basis @ params[:-1])[:, None]) / spread
-        joint = likelihood + _log_density(z) - params[-1]
+        joint = genes.value + _log_density(z) - params[-1]
         marginal = logsumexp(joint, axis=1, keepdims=True)
         slope = (DF + 1) * z / (DF + z**2) * np.exp(joint - marginal)
         by_trend = slope.sum(axis=1) / spread
