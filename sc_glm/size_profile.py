@@ -49,11 +49,10 @@ _FARTHEST = 1.0  # log size from one point to the next
 _FLAT = 0.02  # slope of the log-likelihood towards the Poisson limit that is none
 _BEYOND = 3.0  # log size, over that at which a mean's excess variance is seen, of a Poisson gene
 _SETTLED = 1e-2  # log-likelihood that the other parameters may still gain by one Newton step
-_TOL = 1e-6
+_TOL = 1e-6  # so small that a way from next to flat is seen as one
 _MAX_ITER = 100
 _FIRM = 1e-4  # curvature from which on a direction has a Newton step
 _ROUNDING = 1e-12  # of the largest curvature
-_FAR = 10.0  # units of a predictor
 _LARGEST_CHANGE = 5.0  # of another coordinate, for one unit of log size
 
 
@@ -239,7 +238,7 @@ class _Walk:
                 done = level
             else:
                 done = here <= _LOWEST
-            done = done | (best[active] - new.value >= _DEPTH)
+            done = done | ~(best[active] - new.value < _DEPTH)
             last.value.add_(side * _FARTHEST * last.slope)
             last.theta[:, self.size] += side * _FARTHEST
             last.put(active, new)
@@ -254,25 +253,22 @@ class _Walk:
     def _at(self, theta: Tensor, genes: Tensor) -> _Point:
         """Maximise over all but the size, from points that are about there."""
         self.restricted.values[genes] = theta[:, self.size]
-        point, settled, ascent = self._newton(theta, genes)
+        point, settled = self._newton(theta, genes)
         if not settled.all():
             rest = torch.nonzero(~settled)[:, 0]
-            start = self.restricted.inside(theta[rest]) + _FAR * ascent[rest]
+            start = self.restricted.inside(theta[rest])
             solution = maximize(
                 self.restricted, start, max_iter=_MAX_ITER, tol=_TOL, genes=genes[rest]
             )
             there = self.restricted.outside(solution.theta, genes[rest])
-            other, *_ = self._newton(there, genes[rest])
-            better = ~ascent[rest].any(1) | (other.value > point.value[rest])
-            point.put(rest[better], other.rows(better))
+            point.put(rest, self._newton(there, genes[rest])[0])
         return point
 
-    def _newton(self, theta: Tensor, genes: Tensor) -> tuple[_Point, Tensor, Tensor]:
-        """Take a Newton step at given sizes.
+    def _newton(self, theta: Tensor, genes: Tensor) -> tuple[_Point, Tensor]:
+        """Take a Newton step at given sizes; also return whether it is a small one to a maximum.
 
-        Also returned is whether it is a small one to a maximum, and a way up where the likelihood
-        is convex and yet next to flat, else zero. So is that of a zero inflation which was of no
-        use at another size, and is all but infinite.
+        It is none where the likelihood is convex, be it next to flat. A zero inflation that was of
+        no use at another size, and is all but infinite, shows by that alone that it is of some now.
         """
         restricted = self.restricted
         at = self.objective.evaluate(theta, genes)
@@ -298,11 +294,8 @@ class _Walk:
             -0.5 * values.clamp_min(0.0).log1p().sum(1),
             whole,
         )
-        lowest = vectors[:, :, 0]
-        up = (lowest * gradient).sum(1, keepdim=True).sign() * lowest
         convex = values[:, 0] < -_ROUNDING * values[:, -1].clamp_min(1.0)
-        ascent = torch.where(convex[:, None] & (values[:, :1] > -_FIRM), up, 0.0)
-        return point, (gain <= _SETTLED) & ~convex, ascent
+        return point, (gain <= _SETTLED) & ~convex
 
 
 def _step(point: _Point) -> Tensor:

@@ -1,4 +1,4 @@
-"""Moderated dispersion: nearer to the truth than each gene's own estimate, and a model like others."""
+"""Moderated dispersion: nearer to the truth than maximum likelihood, and a model like others."""
 
 import copy
 import pickle
@@ -259,7 +259,7 @@ def test_what_else_is_refused(case):
 
 
 def test_inference_takes_the_size_as_known(case):
-    X, y, _, model, result = case
+    X, y, _, _, result = case
     table = coefficient_table(result.model, X, y)
     of_size = table["part"] == "dispersion"
     assert (table.loc[of_size, "reason"] == "moderated").all()

@@ -6,9 +6,9 @@ import torch
 from numpy.testing import assert_allclose
 
 from sc_glm import NegBinRegressor, ZINBRegressor
+from sc_glm.block import problem_of
 from sc_glm.fitted import FittedData
 from sc_glm.information import SETTINGS
-from sc_glm.block import problem_of
 from sc_glm.profile import Restricted
 from sc_glm.size_profile import N_POINTS, size_likelihood
 from sc_glm.solver import maximize
