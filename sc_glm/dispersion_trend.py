@@ -5,6 +5,10 @@ those of the largest marginal likelihood: the product over genes of the integral
 distribution. So a gene counts for as much as its counts tell, down to nothing, and no estimate of a
 single gene is needed. The tails of the distribution leave genes that are far from the trend about
 where they are.
+
+Few genes may have their largest likelihood without any spread, which they then take for certain. A
+logarithm of the spread is added, which keeps it off zero and is lost in the likelihood of many
+(Chung et al. 2013, Psychometrika 78: 685).
 """
 
 from __future__ import annotations
@@ -113,8 +117,8 @@ def fit_trend(genes: SizeLikelihood) -> DispersionTrend:
         by_trend = slope.sum(axis=1) / spread
         by_spread = (slope * z).sum() - len(z)
         bent = bends @ params[:-1]
-        gradient = np.append(bent @ bends - by_trend @ basis, -by_spread)
-        return 0.5 * bent @ bent - marginal.sum(), gradient
+        gradient = np.append(bent @ bends - by_trend @ basis, -by_spread - 1.0)
+        return 0.5 * bent @ bent - marginal.sum() - params[-1], gradient
 
     start = np.append(np.zeros(len(knots)), 0.0)
     bounds = [(-_BOUND, _BOUND)] * len(knots)

@@ -102,7 +102,8 @@ def moderate_dispersion(
     -----
     A gene's log size :math:`\rho = \log r` is taken to be drawn from a t distribution with five
     degrees of freedom around a natural spline in the logarithm of its mean count. Spline and spread
-    are those of the largest marginal likelihood of all genes. The estimate is the mean of
+    are those of the largest marginal likelihood of all genes, but for a little that keeps the
+    spread of few genes off zero. The estimate is the mean of
     :math:`\rho` given the gene's counts, trend and spread, by numerical integration; no estimate
     of a single gene comes in, so that genes at the Poisson boundary count for what they are. The
     t distribution leaves genes that are far from the trend about where their counts are, as DESeq2
@@ -136,10 +137,10 @@ def moderate_dispersion(
     >>> result = moderate_dispersion(model, X, data.counts)
     >>> result.table.iloc[2:6].round(2)
             mean  overdispersion  trend  moderated  spread
-    gene_2  0.38            1.11   0.71       0.79    0.35
-    gene_3  0.32            0.06   0.70       0.62    0.38
-    gene_4  4.86            0.36   0.35       0.36    0.19
-    gene_5  0.14            0.00   0.63       0.59    0.40
+    gene_2  0.38            1.11   0.71       0.79    0.36
+    gene_3  0.32            0.06   0.69       0.61    0.39
+    gene_4  4.86            0.36   0.36       0.36    0.20
+    gene_5  0.14            0.00   0.63       0.58    0.41
 
     How far both are from the truth, on a scale on which an infinite size is zero:
 

@@ -77,3 +77,10 @@ def test_genes_of_one_mean_have_a_constant_trend():
     trend = fit_trend(genes)
     assert len(trend.log_mean) == 1
     assert_allclose(trend.overdispersion([1e-3, 1.0, 1e3]), np.exp(-1), rtol=0.2)
+
+
+def test_few_genes_without_a_spread_are_not_taken_for_certain():
+    log_mean = np.linspace(-2, 2, 12)
+    spreads = [fit_trend(likelihoods(log_mean, 0.5, error)).spread for error in (0.5, 1.0)]
+    assert min(spreads) > 0.11
+    assert spreads[1] > spreads[0]
