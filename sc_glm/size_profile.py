@@ -215,8 +215,8 @@ class _Walk:
     def _side(self, first: _Point, side: float) -> tuple[list[Tensor], Tensor, Tensor]:
         """Walk to one side.
 
-        Returns the log size, value and slope at each step; where genes ended; and whether they did
-        as nothing changes any more. A gene that has ended goes on along a straight line.
+        Returns the node of each step; the log size at which genes ended; and whether they did as
+        nothing changes any more. A gene that has ended goes on along a straight line.
         """
         last = _Point(*(x.clone() for x in first))
         best = first.value.clone()
