@@ -53,6 +53,7 @@ class CountRegressor(StateMixin, RegressorMixin, BaseEstimator):  # type: ignore
     _family: ClassVar[Family]
     _fitted_state = (
         "_ceiling",
+        "_held",
         "_layout",
         "_one_dimensional",
         "n_features_in_",
@@ -235,9 +236,16 @@ class CountRegressor(StateMixin, RegressorMixin, BaseEstimator):  # type: ignore
         return {part: table.to_numpy() for part, table in self.params_.items()}
 
     def _set_fitted(
-        self, layout: Layout, counts: CountMatrix, designs: Designs, fits: GeneFits
+        self,
+        layout: Layout,
+        counts: CountMatrix,
+        designs: Designs,
+        fits: GeneFits,
+        held: tuple[str, ...] = (),
     ) -> None:
+        """Set the results; the parts ``held`` are not where the likelihood is largest."""
         self._layout = layout
+        self._held = held
         self._one_dimensional = counts.one_dimensional
         self._ceiling = fits.ceiling
         self.target_names_ = counts.names

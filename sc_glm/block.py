@@ -168,23 +168,30 @@ def fit_block(
                 max_iter=settings.max_iter,
                 tol=settings.tol,
             )
-        theta = torch.split(solution.theta, objective.ranks, dim=1)
-        coef = {
-            part: rowwise.product(own.double().cpu(), torch.from_numpy(design.to_coef.T)).T.numpy()
-            for (part, design), own in zip(designs.parts.items(), theta, strict=True)
-        }
-        at = _endpoints(problem, objective, solution)
-        return GeneFits(
-            coef,
-            _numpy(solution.value + objective.penalty_of(solution.theta)),
-            solution.n_iter.cpu().numpy(),
-            judge(at),
-            {
-                part: undetermined(at.flat[:, own], designs.parts[part].to_coef)
-                for part, own in at.slices().items()
-            },
-            _numpy(_ceiling(problem, objective, theta[0])),
-        )
+        return fits_at(problem, objective, designs, solution)
+
+
+def fits_at(
+    problem: Problem, objective: Objective, designs: Designs, solution: Solution
+) -> GeneFits:
+    """Return the results of genes whose maximisation ended at ``solution``."""
+    theta = torch.split(solution.theta, objective.ranks, dim=1)
+    coef = {
+        part: rowwise.product(own.double().cpu(), torch.from_numpy(design.to_coef.T)).T.numpy()
+        for (part, design), own in zip(designs.parts.items(), theta, strict=True)
+    }
+    at = _endpoints(problem, objective, solution)
+    return GeneFits(
+        coef,
+        _numpy(solution.value + objective.penalty_of(solution.theta)),
+        solution.n_iter.cpu().numpy(),
+        judge(at),
+        {
+            part: undetermined(at.flat[:, own], designs.parts[part].to_coef)
+            for part, own in at.slices().items()
+        },
+        _numpy(_ceiling(problem, objective, theta[0])),
+    )
 
 
 def _numpy(x: Tensor) -> FloatArray:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-    from sc_glm.block import Designs
+    from sc_glm.block import Designs, GeneFits
     from sc_glm.counts import CountMatrix
     from sc_glm.design import FloatArray
     from sc_glm.distributions import NB, ZINB
@@ -130,6 +130,11 @@ class FittedData:
         return self.regressor.status_[self.genes]
 
     @property
+    def held(self) -> tuple[str, ...]:
+        """Parts that are not where the likelihood has its maximum, as they were moderated."""
+        return self.regressor._held
+
+    @property
     def designs(self) -> dict[str, FloatArray]:
         """Each part's design matrix, a row for each cell."""
         return self.regressor._layout.designs(self.covariates)
@@ -162,6 +167,16 @@ class FittedData:
     def shaped(self, values: FloatArray) -> FloatArray:
         """Return cells x genes as the fit had its counts: a vector if it had one."""
         return self.regressor._shaped(values)
+
+    def set_results(self, designs: Designs, fits: GeneFits, held: tuple[str, ...]) -> None:
+        """Give the regressor other results, found with some parts held, for all genes."""
+        regressor = self.regressor
+        counts = replace(
+            self.counts,
+            names=regressor.target_names_,
+            one_dimensional=regressor._one_dimensional,
+        )
+        regressor._set_fitted(regressor._layout, counts, designs, fits, held)
 
     def blocks(self) -> Iterator[Block]:
         """Yield the genes by blocks whose cells x genes are no large array."""

@@ -206,7 +206,8 @@ def coefficient_table(
         reason
             Why there are no numbers, else empty: ``aliased`` (it depends on other columns, or is
             zero); ``one group decides`` (one of the `groups` holds nearly all that is known of it)
-            and ``too few groups``; ``not at a maximum``; or the gene's status, such as
+            and ``too few groups``; ``moderated`` (see :mod:`sc_glm.moderation`); ``not at a
+            maximum``; or the gene's status, such as
             ``separated`` (the coefficient is infinite) or ``Poisson boundary`` (the size is).
 
     Raises
@@ -322,7 +323,7 @@ def confidence_intervals(
                 f"kind={kind!r} has no profile likelihood: that stands on the model's own, so "
                 "method='profile' goes with kind='observed'."
             )
-        _check_unpenalised(fitted, "A profile likelihood")
+        _check_maximal(fitted, "A profile likelihood")
     found = _coefficients(fitted, kind, groups, sample_weight)
     table = _named(fitted)
     estimate, reason = found.estimate[..., 0], found.reason
@@ -528,7 +529,7 @@ def likelihood_ratio_test(
     """
     fits = [FittedData.of(model, X, y) for model in (reduced, full)]
     for fitted, name in zip(fits, ("reduced", "full"), strict=True):
-        _check_unpenalised(fitted, f"The likelihood ratio of the {name} model")
+        _check_maximal(fitted, f"The likelihood ratio of the {name} model")
     smaller, larger = fits
     nesting = nesting_of(smaller, larger, sample_weight)
     low, high = (log_likelihoods(fitted, sample_weight) for fitted in fits)
@@ -676,6 +677,7 @@ def _found(
     reason[~known.at_maximum] = "not at a maximum"
     limit = status == Status.ITERATION_LIMIT
     reason[limit] = status[limit]
+    reason[:, (combinations.of_theta[..., how.held] != 0).any(axis=(1, 2))] = "moderated"
     reason[:, ~combinations.estimable] = "aliased"
     estimate = np.moveaxis(of_coef @ coef, 2, 0)
     return _Found(combinations, estimate, known.covariance, known.df, reason)
@@ -695,17 +697,21 @@ def _named(fitted: FittedData) -> pd.DataFrame:
     )
 
 
-def _check_unpenalised(fitted: FittedData, what: str) -> None:
+def _check_maximal(fitted: FittedData, what: str) -> None:
     if fitted.is_penalised:
         alpha = fitted.regressor.alpha
         raise ValueError(f"{what} needs a fit without a penalty, not alpha={alpha!r}.")
+    if fitted.held:
+        raise ValueError(
+            f"{what} needs the model as it was fitted, not a moderated {fitted.held[0]}."
+        )
 
 
 def _criterion(
     model: Any, X: Any, y: Any, sample_weight: ArrayLike | None, price: Any
 ) -> pd.Series:
     fitted = FittedData.of(model, X, y)
-    _check_unpenalised(fitted, "An information criterion")
+    _check_maximal(fitted, "An information criterion")
     weights = fitted.weights(sample_weight)
     _, designs = fitted.weighted(weights)
     rank = sum(part.to_coef.shape[1] for part in designs.parts.values())

@@ -34,6 +34,12 @@ class Curvature(NamedTuple):
     gradient: FloatArray
     information: FloatArray
 
+    def holding(self, held: NDArray[np.bool_]) -> Curvature:
+        """Return that of the others alone; of parameters ``held``, (n_params,), it is one."""
+        free = np.where(held, 0.0, 1.0)
+        information = self.information * free[:, None] * free + np.diag(1.0 - free)
+        return self._replace(gradient=self.gradient * free, information=information)
+
 
 class Clusters(NamedTuple):
     """Groups of cells: the cells in the order of their groups, where each begins, its designs."""

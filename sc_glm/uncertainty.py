@@ -140,11 +140,14 @@ class How:
     designs : Designs
     clusters : Clusters or None
         Given for ``"cluster"`` alone.
+    held : ndarray of bool of shape (n_params,)
+        Coordinates that are taken as known.
     """
 
     kind: str
     designs: Designs
     clusters: Clusters | None
+    held: NDArray[np.bool_]
 
 
 def how_of(
@@ -164,14 +167,20 @@ def how_of(
         raise ValueError(f"kind={kind!r} {what}: these go with kind='cluster'.")
     weights = fitted.weights(sample_weight)
     counts, designs = fitted.weighted(weights)
+    held = np.concatenate(
+        [
+            np.full(design.to_coef.shape[1], part in fitted.held)
+            for part, design in designs.parts.items()
+        ]
+    )
     if groups is None:
-        return How(kind, designs, None), counts
+        return How(kind, designs, None, held), counts
     _, codes = np.unique(
         group_codes(groups, fitted.X, len(weights))[weights > 0], return_inverse=True
     )
     if codes.max() < 1:
         raise ValueError("groups are all the same: at least two are needed.")
-    return How(kind, designs, Clusters.of(codes, designs)), counts
+    return How(kind, designs, Clusters.of(codes, designs), held), counts
 
 
 def uncertainty(
@@ -335,12 +344,15 @@ def _of_block(
     counts: Any, theta: FloatArray, family: Family, how: How, tests: FloatArray
 ) -> Uncertainty:
     designs, clusters = how.designs, how.clusters
-    at = curvature(family, counts, designs, theta)
+
+    def evaluate(genes: Any, point: FloatArray) -> Curvature:
+        return curvature(family, counts[genes], designs, point).holding(how.held)
+
+    at = evaluate(slice(None), theta)
     flat = flat_directions(at.information, theta)
-    theta, information = _further(
-        at, flat, theta, lambda genes, point: curvature(family, counts[genes], designs, point)
-    )
-    values, vectors = np.linalg.eigh(information)
+    theta, information = _further(at, flat, theta, evaluate)
+    known = np.isfinite(information).all(axis=(1, 2))
+    values, vectors = np.linalg.eigh(np.where(known[:, None, None], information, 0.0))
     firm = values > _ROUNDING * values[:, -1:]
     # A root of the inverse
     root = vectors * np.where(firm, 1 / np.sqrt(np.where(firm, values, 1.0)), 0.0)[:, None]
@@ -352,7 +364,8 @@ def _of_block(
         products = products_of_scores(family, counts, designs, theta)
         covariance = inverse @ products @ inverse
     if clusters is not None:
-        groups = _Groups.of(by_cluster(family, counts, clusters, theta), root)
+        by_group = by_cluster(family, counts, clusters, theta)
+        groups = _Groups.of([group.holding(how.held) for group in by_group], root)
         combined = np.einsum("gkl,gcl->gck", root, groups.scores)
         covariance = _transposed(combined) @ combined
         for number, test in enumerate(tests):
@@ -362,7 +375,7 @@ def _of_block(
     return Uncertainty(
         at.value,
         covariance,
-        np.asarray((values > -FLAT).all(axis=1)),
+        known & (values > -FLAT).all(axis=1),
         (along > COEFFICIENT_SHARE * size).any(axis=2),
         told,
         df,

@@ -1,5 +1,7 @@
 """Covariances and degrees of freedom, against their definitions written out for each gene."""
 
+import copy
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -191,3 +193,15 @@ def test_the_block_size_and_jobs_do_not_matter(fitted, monkeypatch):
         assert_allclose(of_coefficients(fitted, "cluster", DONOR), expected, rtol=1e-12)
     finally:
         fitted.regressor.n_jobs = None
+
+
+def test_a_gene_without_numbers_harms_no_other(fitted):
+    model = copy.deepcopy(fitted.regressor)
+    model.params_["mean"]["y1"] = np.nan
+    for kind, groups in (("observed", None), ("robust", None), ("cluster", DONOR)):
+        how, counts = how_of(kind, fitted, groups, None)
+        combinations = Combinations.of(np.eye(5)[:, None], how.designs)
+        broken = uncertainty(FittedData.of(model, X, Y), counts, how, combinations)
+        assert_array_equal(broken.at_maximum, [True, False, True])
+        expected = uncertainty(fitted, counts, how, combinations)
+        assert_allclose(broken.covariance[::2], expected.covariance[::2])
