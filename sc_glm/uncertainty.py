@@ -344,6 +344,8 @@ def _of_block(
     counts: Any, theta: FloatArray, family: Family, how: How, tests: FloatArray
 ) -> Uncertainty:
     designs, clusters = how.designs, how.clusters
+    known = np.asarray(np.isfinite(theta).all(axis=1))
+    theta = np.where(known[:, None], theta, 0.0)
 
     def evaluate(genes: Any, point: FloatArray) -> Curvature:
         return curvature(family, counts[genes], designs, point).holding(how.held)
@@ -351,8 +353,7 @@ def _of_block(
     at = evaluate(slice(None), theta)
     flat = flat_directions(at.information, theta)
     theta, information = _further(at, flat, theta, evaluate)
-    known = np.isfinite(information).all(axis=(1, 2))
-    values, vectors = np.linalg.eigh(np.where(known[:, None, None], information, 0.0))
+    values, vectors = np.linalg.eigh(information)
     firm = values > _ROUNDING * values[:, -1:]
     # A root of the inverse
     root = vectors * np.where(firm, 1 / np.sqrt(np.where(firm, values, 1.0)), 0.0)[:, None]
@@ -373,9 +374,9 @@ def _of_block(
     along = np.linalg.norm(np.einsum("tqk,gkf->gtqf", tests, flat), axis=3)
     size = np.linalg.norm(tests, axis=2)
     return Uncertainty(
-        at.value,
+        np.where(known, at.value, np.nan),
         covariance,
-        known & (values > -FLAT).all(axis=1),
+        known & np.asarray((values > -FLAT).all(axis=1)),
         (along > COEFFICIENT_SHARE * size).any(axis=2),
         told,
         df,
