@@ -55,14 +55,14 @@ def cells(rng, n, *, share=0.5):
 def donors(rng, n_cells, treated):
     """Return covariates of the cells of donors, whose numbers of cells are given.
 
-    ``condition`` is the donors' (of ``treated``), ``x`` a continuous covariate of theirs, and
-    ``cell_type`` that of half of a donor's cells, or one more or less.
+    ``condition`` is the donors' (of ``treated``), ``age`` a continuous covariate of theirs, and
+    ``cell_type`` that of half of a donor's cells, or one less.
     """
     obs = cells(rng, sum(n_cells))
     donor = np.repeat(np.arange(len(n_cells)), n_cells)
     obs["donor"] = donor
     obs["condition"] = np.isin(donor, treated).astype(float)
-    obs["x"] = rng.normal(size=len(n_cells))[donor]
+    obs["age"] = rng.normal(size=len(n_cells))[donor]
     obs["cell_type"] = np.concatenate([rng.permutation(n) % 2 for n in n_cells]).astype(float)
     return obs
 
@@ -108,9 +108,9 @@ def donor_effects(rng, obs, n_genes, scale):
 
 
 def pseudobulk(data):
-    """Add up the cells of each donor; depth adds up, and covariates are the donors' own."""
+    """Add up the cells of each donor; depth adds up, and the condition is theirs."""
     donor = data.obs["donor"].to_numpy()
     member = sp.csr_array((np.ones(len(donor)), (donor, np.arange(len(donor)))))
-    obs = data.obs.groupby("donor")[["condition", "x"]].first()
+    obs = data.obs.groupby("donor")[["condition"]].first()
     obs["log_depth"] = np.log(member @ np.exp(data.obs["log_depth"].to_numpy()))
     return data._replace(obs=obs.reset_index(), counts=sp.csc_array(member @ data.counts))

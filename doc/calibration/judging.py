@@ -14,13 +14,14 @@ from sc_glm.inference import wald_test
 LEVELS = (0.05, 0.01, 0.001)
 
 
-def fit(data, mean, *, regressor=NegBinRegressor, **parts):
+def fit(data, mean, *, regressor=NegBinRegressor, sample_weight=None, **parts):
     """Fit genes by formulas; the logarithm of the depth is the offset."""
-    formula = FormulaTransformer(mean, offset="log_depth", **parts)
+    model = make_pipeline(FormulaTransformer(mean, offset="log_depth", **parts), regressor())
+    weights = {f"{model.steps[-1][0]}__sample_weight": sample_weight}
     with warnings.catch_warnings():
         # Reasons tell of the same genes.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        return make_pipeline(formula, regressor()).fit(data.obs, data.counts)
+        return model.fit(data.obs, data.counts, **weights)
 
 
 def wald(model, data, constraint, kind="observed", **options):

@@ -10,11 +10,10 @@ from sc_glm.inference import likelihood_ratio_test
 NOTHING = 1e-9  # a likelihood ratio that is zero but for rounding
 
 
-def compare(data, tested, part="mean", *, among="~ 1", regressor=NegBinRegressor):
+def compare(data, tested, part="mean", *, regressor=NegBinRegressor):
     """Test a covariate of one part, by Wald's statistic of both kinds and the likelihood ratio."""
-    constant = {"mean": "~ 1", part: among}
-    full = fit(data, **{**constant, part: f"{among} + {tested}"}, regressor=regressor)
-    reduced = fit(data, **constant, regressor=regressor)
+    reduced = fit(data, "~ 1", regressor=regressor)
+    full = fit(data, **({"mean": "~ 1"} | {part: f"~ {tested}"}), regressor=regressor)
     return {
         "Wald, observed": wald(full, data, tested, part=part),
         "Wald, robust": wald(full, data, tested, "robust", part=part),

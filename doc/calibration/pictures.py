@@ -17,6 +17,7 @@ COLORS = {
     "robust": "#dd8452",
     "pseudobulk": "#8c8c8c",
     "cluster": "#c44e52",
+    "weighted": "#55a868",
 }
 
 
@@ -57,12 +58,12 @@ def nulls(results, path):
 
 def donors(results, path):
     """Draw the rejections of a condition of donors, for each design and kind."""
-    kinds = [kind for tested, kind in next(iter(results.values())) if tested == "condition"]
-    figure, axis = plt.subplots(figsize=(7, 3.8), layout="constrained")
+    kinds = ("observed", "robust", "pseudobulk", "cluster", "weighted")
+    figure, axis = plt.subplots(figsize=(8, 3.8), layout="constrained")
     for number, kind in enumerate(kinds):
         rates, errors = np.transpose([rejected(own["condition", kind]) for own in results.values()])
-        at = np.arange(len(results)) + 0.2 * (number - (len(kinds) - 1) / 2)
-        axis.bar(at, rates, 0.2, yerr=errors, color=COLORS[kind], label=kind)
+        at = np.arange(len(results)) + 0.16 * (number - (len(kinds) - 1) / 2)
+        axis.bar(at, rates, 0.16, yerr=errors, color=COLORS[kind], label=kind)
     axis.set_xticks(range(len(results)), list(results), rotation=35, ha="right", fontsize=8)
     axis.set_ylabel("rejected at 5 %, % of p-values")
     axis.legend(frameon=False, fontsize=8, ncols=len(kinds))
