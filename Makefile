@@ -9,7 +9,7 @@ OUTPUT ?= output
 RUN := "$(VENV)/bin/python"
 export MPLBACKEND := Agg
 
-.PHONY: help demo test lint types docs benchmark clean
+.PHONY: help demo test lint types docs benchmark calibration clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -35,6 +35,9 @@ docs: $(VENV)/installed-dev  ## build the documentation in doc/_build/html
 
 benchmark: $(VENV)/installed-benchmark  ## time sc_glm against other packages, those in R too if R has them
 	$(RUN) doc/benchmarks/suite
+
+calibration: $(VENV)/installed-plots  ## test and cover true values of simulated genes, as doc/calibration.rst shows
+	OMP_NUM_THREADS=1 $(RUN) doc/calibration
 
 clean:  ## remove the virtual environment and everything built
 	rm -rf "$(VENV)" output build dist doc/_build doc/api/generated

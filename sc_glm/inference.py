@@ -14,6 +14,7 @@ import pandas as pd
 from scipy import stats
 from sklearn.utils import check_scalar
 
+from sc_glm.base import CountRegressor
 from sc_glm.design import INTERCEPT
 from sc_glm.family import MEAN
 from sc_glm.fitted import FittedData
@@ -94,7 +95,8 @@ def covariance(
 
     The plain sandwich of few groups is too small, for two reasons: a fit follows each group's
     scores, and few groups estimate a variance badly. CR2 (Bell and McCaffrey 2002) mends the first;
-    tests and intervals mend the second by Satterthwaite's degrees of freedom.
+    tests and intervals mend the second by Satterthwaite's degrees of freedom. Groups of very
+    different numbers of cells need weights for that to hold: see :doc:`/calibration`.
 
     Examples
     --------
@@ -482,7 +484,8 @@ def likelihood_ratio_test(
         of the same part of the full one; a negative binomial model is a special case of a
         zero-inflated one.
     X, y, sample_weight
-        The data of both fits.
+        The data of both fits. A regressor that is in no pipeline takes from a DataFrame the columns
+        of its own fit.
 
     Returns
     -------
@@ -511,6 +514,11 @@ def likelihood_ratio_test(
         altogether: their coefficients then mean nothing in the reduced model, and the statistic
         has no known distribution. Test one step after the other.
 
+    Notes
+    -----
+    Of covariates of the dispersion, the chi-squared distribution takes some two hundred positive
+    counts of a gene: with fewer, true hypotheses are rejected too often (see :doc:`/calibration`).
+
     Examples
     --------
     >>> from sc_glm import FormulaTransformer, NegBinRegressor, make_pipeline
@@ -527,7 +535,7 @@ def likelihood_ratio_test(
     gene_1      35.06   1
     gene_2      17.30   1
     """
-    fits = [FittedData.of(model, X, y) for model in (reduced, full)]
+    fits = [FittedData.of(model, _own_columns(model, X), y) for model in (reduced, full)]
     for fitted, name in zip(fits, ("reduced", "full"), strict=True):
         _check_maximal(fitted, f"The likelihood ratio of the {name} model")
     smaller, larger = fits
@@ -695,6 +703,14 @@ def _named(fitted: FittedData) -> pd.DataFrame:
             "feature": np.tile(np.array(features, dtype=object), n_genes),
         }
     )
+
+
+def _own_columns(model: Any, X: Any) -> Any:
+    """Return the columns that a regressor was fitted on, of a frame that has others too."""
+    names = list(getattr(model, "feature_names_in_", []))
+    if not isinstance(model, CountRegressor) or not isinstance(X, pd.DataFrame):
+        return X
+    return X[names] if names and set(names) <= {*X.columns} else X
 
 
 def _check_maximal(fitted: FittedData, what: str) -> None:

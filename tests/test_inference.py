@@ -346,6 +346,16 @@ def test_likelihood_ratios(mean):
         assert_allclose(np.log10(wald["p_value"]), np.log10(test["p_value"]), rtol=0.25, atol=0.3)
 
 
+def test_regressors_of_some_columns_of_a_frame_are_compared():
+    X = OBS[["pseudotime", "size_factor"]]
+    reduced = NegBinRegressor().fit(X[["size_factor"]], COUNTS)
+    full = NegBinRegressor().fit(X, COUNTS)
+    test = inference.likelihood_ratio_test(reduced, full, X, COUNTS)
+    assert_allclose(test["statistic"], 2 * (full.log_likelihood_ - reduced.log_likelihood_))
+    with pytest.raises(ValueError, match="pseudotime"):
+        inference.likelihood_ratio_test(reduced, full, X[["size_factor"]], COUNTS)
+
+
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_zero_inflation_is_tested_by_a_mixture():
     """Half of the chi-squared distribution where the null is at the end of the range."""
