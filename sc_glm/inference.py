@@ -194,6 +194,7 @@ def coefficient_table(
         estimate
             Natural logarithm, or logit for the zero inflation.
         standard_error
+            By the kind asked for.
         log2_fold_change
             ``estimate / log(2)``, of coefficients of the mean but the intercept; else NaN.
         statistic
@@ -268,7 +269,7 @@ def confidence_intervals(
 
     Parameters
     ----------
-    model, X, y, kind, groups, sample_weight
+    model, X, y
         As for :func:`covariance`.
     level : float, default=0.95
         Probability with which an interval holds the true coefficient.
@@ -279,6 +280,8 @@ def confidence_intervals(
         Poisson limit, and knows intervals with one infinite end; it takes some thirty passes over
         the counts for each coefficient. It stands on the model's likelihood: `kind` is then
         ``"observed"``.
+    kind, groups, sample_weight
+        As for :func:`covariance`.
 
     Returns
     -------
@@ -360,7 +363,7 @@ def wald_test(
 
     Parameters
     ----------
-    model, X, y, kind, groups, sample_weight
+    model, X, y
         As for :func:`covariance`.
     constraint : str or list of str
         The hypothesis, in formulaic's language: ``"clusters[T.Beta] - clusters[T.Alpha] = 0"``.
@@ -369,6 +372,8 @@ def wald_test(
         backquotes unless they are all of it: ```a:b` - c``.
     part : str, default="mean"
         The part whose coefficients are meant.
+    kind, groups, sample_weight
+        As for :func:`covariance`.
 
     Returns
     -------
@@ -378,7 +383,7 @@ def wald_test(
         estimate
             The left-hand side less the right-hand side; NaN where several are tested together.
         standard_error
-            Likewise.
+            That of the estimate.
         log2_fold_change
             ``estimate / log(2)``, for the mean; else NaN.
         statistic
@@ -390,6 +395,7 @@ def wald_test(
             Infinite, but for ``kind="cluster"``, where the statistic is referred to an F
             distribution (see :mod:`sc_glm.uncertainty`).
         p_value
+            Of the statistic's distribution.
         p_adjusted
             By Benjamini and Hochberg (1995), over the genes.
         reason

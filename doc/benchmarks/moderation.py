@@ -124,21 +124,26 @@ def draw(path):
         FormulaTransformer("~ 1", offset="np.log(total_counts)"), NegBinRegressor()
     )
     cases = {
-        "pancreas": (model, pancreas.obs, pancreas.layers["counts"]),
         "pancreas, 200 cells": (model, pancreas.obs.iloc[some], pancreas.layers["counts"][some]),
         "PBMC": (by_depth, blood.obs, blood.X),
     }
-    _, axes = plt.subplots(1, len(cases), figsize=(15, 4.5), layout="constrained")
+    _, axes = plt.subplots(1, len(cases), figsize=(9, 4), layout="constrained")
     for ax, (title, (case, X, y)) in zip(axes, cases.items(), strict=True):
         result = moderate_dispersion(case.fit(X, y), X, y)
         table = result.table.sort_values("mean")
-        for name, color in (("overdispersion", "0.7"), ("moderated", "C0")):
-            ax.plot(table["mean"], table[name].clip(1e-3), ".", ms=3, c=color, label=name)
-        ax.plot(table["mean"], table["trend"], c="C3", label="trend")
+        few = len(table) < 1000
+        size = 4 if few else 1.5
+        fitted, moderated = (table[x].clip(1e-3) for x in ("overdispersion", "moderated"))
+        if few:
+            ax.vlines(table["mean"], fitted, moderated, color="0.8", linewidth=0.6, zorder=0)
+        ax.plot(table["mean"], fitted, "o", ms=size, mec="0.5", mfc="none", mew=0.5, label="fitted")
+        ax.plot(table["mean"], moderated, "o", ms=size, c="#3f90da", mew=0, label="moderated")
+        ax.plot(table["mean"], table["trend"], c="#bd1f01", label="trend")
         ax.set(title=title, xlabel="mean count", xscale="log", yscale="log")
-    axes[0].set_ylabel("1 / r; at most 0.001 at the bottom")
-    axes[0].legend()
-    plt.savefig(path)
+        ax.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylabel("overdispersion 1 / r (up to 0.001 at the bottom)")
+    axes[1].legend(frameon=False)
+    plt.savefig(path, dpi=110)
 
 
 if __name__ == "__main__":
