@@ -113,6 +113,7 @@ class VolcanoDisplay:
         *,
         kind: str = "observed",
         groups: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
         alpha: float = 0.05,
         n_labels: int = 10,
         ax: Axes | None = None,
@@ -136,6 +137,8 @@ class VolcanoDisplay:
             Kind of the standard errors.
         groups : array-like of shape (n_cells,), default=None
             Clusters of cells, such as donors.
+        sample_weight : array-like of shape (n_cells,), default=None
+            The weights of the fit.
         alpha : float, default=0.05
             Genes whose adjusted p-value is at most so much are in colour.
         n_labels : int, default=10
@@ -162,7 +165,9 @@ class VolcanoDisplay:
         sc_glm.inference.wald_test : The tests.
         """
         require_matplotlib(f"{cls.__name__}.from_estimator")
-        table = wald_test(model, X, y, constraint, kind=kind, groups=groups)
+        table = wald_test(
+            model, X, y, constraint, kind=kind, groups=groups, sample_weight=sample_weight
+        )
         return cls.from_table(table, alpha=alpha, n_labels=n_labels, ax=ax, line_kwargs=line_kwargs)
 
     @classmethod
