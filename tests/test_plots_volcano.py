@@ -143,13 +143,13 @@ def test_the_tests_are_those_of_inference():
         groups=np.arange(150) % 30,
     )
     assert np.all(clustered.p_value != display.p_value)
+    with pytest.raises(ValueError, match="tests without fold changes"):
+        VolcanoDisplay.from_estimator(model, data.obs, data.counts, "pseudotime, cell_type[T.b]")
+    with pytest.raises(TypeError, match="constraint"):
+        VolcanoDisplay.from_estimator(model, data.obs, data.counts)
     weight = np.random.default_rng(0).uniform(0.5, 2, 150)
     model.fit(data.obs, data.counts, negbinregressor__sample_weight=weight)
     weighted = VolcanoDisplay.from_estimator(
         model, data.obs, data.counts, "pseudotime", sample_weight=weight
     )
     assert np.all(weighted.p_value != display.p_value)
-    with pytest.raises(ValueError, match="tests without fold changes"):
-        VolcanoDisplay.from_estimator(model, data.obs, data.counts, "pseudotime, cell_type[T.b]")
-    with pytest.raises(TypeError, match="constraint"):
-        VolcanoDisplay.from_estimator(model, data.obs, data.counts)
