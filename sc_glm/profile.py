@@ -15,10 +15,9 @@ from sc_glm.fitting import gene_blocks
 from sc_glm.information import SETTINGS
 from sc_glm.objective import Evaluation, Objective
 from sc_glm.solver import maximize
+from sc_glm.status import FLAT
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import ArrayLike
     from torch import Tensor
 
@@ -108,8 +107,7 @@ def profile_limits(
     """
     counts, designs = fitted.weighted(fitted.weights(sample_weight))
     theta = designs.coordinates({part: x.to_numpy() for part, x in fitted.params.items()})
-    tests = np.stack([combinations.of_theta[:, 0], combinations.ways[:, 0]], 1)
-    tests[~combinations.estimable] = 0.0
+    tests = np.where(combinations.estimable[:, None], combinations.of_theta[:, 0], 0.0)
     root = float(np.sqrt(stats.chi2.ppf(level, 1)))
     blocks = gene_blocks(counts, designs, "auto", counts.n_genes)
     found = joblib.Parallel(n_jobs=fitted.regressor.n_jobs)(
@@ -141,7 +139,7 @@ def _of_block(
         objective = problem.objective(problem.block(), family, problem.bases)
         point = torch.from_numpy(theta)
         ends = [
-            _ends(objective, point, torch.from_numpy(test).unbind(), torch.from_numpy(own), root)
+            _ends(objective, point, torch.from_numpy(test), torch.from_numpy(own), root)
             for test, own in zip(tests, steps.T, strict=True)
         ]
         lower, upper = (torch.stack(end, 1).numpy() for end in zip(*ends, strict=True))
@@ -149,22 +147,32 @@ def _of_block(
 
 
 def _ends(
-    objective: Objective, theta: Tensor, along: Sequence[Tensor], steps: Tensor, root: float
+    objective: Objective, theta: Tensor, test: Tensor, steps: Tensor, root: float
 ) -> tuple[Tensor, Tensor]:
     """Return both ends of the intervals of one combination."""
-    test, way = along
     estimate = theta @ test
     if not test.any():  # of columns that are zero
         nothing = torch.full_like(estimate, torch.nan)
         return nothing, nothing
-    value = objective.evaluate(theta, torch.arange(len(theta))).value
+    at = objective.evaluate(theta, torch.arange(len(theta)))
     unit = torch.linalg.vector_norm(test)
     first = torch.where(steps.isfinite(), steps * root, unit)
-    search = _Search(objective, theta, test, way, value, root)
+    search = _Search(objective, theta, test, _way(at.hessian, test), at.value, root)
     return tuple(  # type: ignore[return-value]
         estimate + side * search.distance(side, first, float(_FARTHEST * unit))
         for side in (-1.0, 1.0)
     )
+
+
+def _way(hessian: Tensor, test: Tensor) -> Tensor:
+    """Return by which change of the coordinates a combination is one more at the least loss.
+
+    A group without counts is the way to a difference from it: another group's own mean stays.
+    """
+    values, vectors = rowwise.eigh(-hessian)
+    along = rowwise.apply(vectors.mT, test[None])
+    way = rowwise.apply(vectors, along / values.clamp_min(FLAT))
+    return way / (way * test).sum(1, keepdim=True)
 
 
 class _Search(NamedTuple):
@@ -186,7 +194,7 @@ class _Search(NamedTuple):
         narrowest = _NARROWEST * farthest
         restricted = Restricted(self.objective, self.test, torch.zeros_like(self.value))
         estimate = self.theta @ self.test
-        free, way = restricted.inside(self.theta), restricted.inside(self.way[None])
+        free, way = restricted.inside(self.theta), restricted.inside(self.way)
         near = torch.zeros_like(first), torch.zeros_like(first)
         far = torch.full_like(first, torch.inf), torch.full_like(first, torch.inf)
         last, at = torch.zeros_like(first), first.clone()
@@ -194,7 +202,7 @@ class _Search(NamedTuple):
         active = torch.arange(len(first))
         for number in range(_MAX_STEPS):
             restricted.values = (estimate + side * at).clone()
-            start = free[active] + side * (at - last)[active, None] * way
+            start = free[active] + side * (at - last)[active, None] * way[active]
             solution = maximize(restricted, start, max_iter=_MAX_ITER, tol=_TOL, genes=active)
             free[active], last[active] = solution.theta, at[active]
             loss = self.value[active] - solution.value

@@ -66,15 +66,12 @@ class Combinations:
         Of the coefficients of all parts, one part after the other.
     of_theta : ndarray of shape (n_tests, n_together, n_params)
         The same of the coordinates.
-    ways : ndarray of shape (n_tests, n_together, n_params)
-        A change of the coordinates by which each combination is one more.
     estimable : ndarray of bool of shape (n_tests,)
         Whether they follow from the model's predictors, whatever aliased coefficients are.
     """
 
     of_coef: FloatArray
     of_theta: FloatArray
-    ways: FloatArray
     estimable: NDArray[np.bool_]
 
     @classmethod
@@ -88,8 +85,7 @@ class Combinations:
         of_theta = of_coef @ to_coef
         outside = np.linalg.norm((of_coef - of_theta @ from_coef) / size, axis=2)
         estimable = outside <= _ESTIMABLE * np.linalg.norm(of_coef / size, axis=2)
-        ways = of_coef @ from_coef.T / (of_coef**2).sum(axis=2, keepdims=True)
-        return cls(of_coef, of_theta, ways, estimable.all(axis=1))
+        return cls(of_coef, of_theta, estimable.all(axis=1))
 
 
 @dataclass(frozen=True)

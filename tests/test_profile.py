@@ -10,6 +10,7 @@ from numpy.testing import assert_allclose
 from sc_glm import NegBinRegressor, ZINBRegressor
 from sc_glm.family import NegBinFamily
 from sc_glm.fitted import FittedData
+from sc_glm.inference import confidence_intervals
 from sc_glm.information import curvature
 from sc_glm.profile import Restricted, profile_limits
 from sc_glm.uncertainty import Combinations
@@ -83,6 +84,23 @@ def test_an_infinite_estimate_has_one_finite_end():
     # The other group's own interval, of a Poisson mean
     half = ROOT / np.sqrt(y.sum())
     assert_allclose([lower[0, 0], upper[0, 0]], np.log(mean) + half * np.r_[-1, 1], atol=0.01)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_differences_from_a_silent_reference_have_their_lower_ends():
+    """Of two Poisson groups, the profile of the log ratio is that of a binomial share."""
+    group = np.arange(N) % 4
+    y = np.where(group == 0, 0, np.random.default_rng(2).poisson(3.0, N))
+    design = (group[:, None] == [1, 2, 3]).astype(float)
+    model = NegBinRegressor().fit(design, y)
+    assert model.status_[0] == "separated"
+    table = confidence_intervals(model, design, y, method="profile").iloc[1:4]
+    assert (table["upper"] == np.inf).all()
+    assert (table["reason"] == "").all()
+    # The log-likelihood of a group is its sum of counts times the logarithm of that share.
+    share = np.exp(-(ROOT**2) / 2 / (design.T @ y))
+    ratio = (group == 0).sum() / design.sum(axis=0)
+    assert_allclose(table["lower"], np.log(ratio * share / (1 - share)), atol=0.01)
 
 
 def test_integer_weights_are_repeated_rows():
