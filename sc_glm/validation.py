@@ -138,7 +138,8 @@ def group_codes(groups: Any, X: Any, n_cells: int) -> NDArray[np.intp]:
         If there is not one for each cell, or their order contradicts that of `X`.
     """
     check_same_order(X, groups, "groups")
-    values = np.asarray(groups)
+    # NumPy would make a text of a NaN among texts.
+    values = np.asarray(groups, dtype=object if isinstance(groups, list | tuple) else None)
     if values.shape != (n_cells,):
         raise ValueError(f"groups has the shape {values.shape}, expected ({n_cells},).")
     codes, _ = pd.factorize(values)

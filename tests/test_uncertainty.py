@@ -169,6 +169,7 @@ def test_the_data_must_be_those_of_the_fit(fitted):
         ("cluster", DONOR[1:], rf"groups has the shape \({N - 1},\), expected \({N},\)"),
         ("cluster", np.zeros(N), "groups are all the same"),
         ("cluster", np.where(DONOR == 4, np.nan, DONOR), "groups has no value in row"),
+        ("cluster", [np.nan, *map(str, DONOR[1:])], "groups has no value in row 0"),
     ],
 )
 def test_what_is_refused(fitted, kind, groups, message):
