@@ -90,9 +90,9 @@ def moderate_dispersion(
     Raises
     ------
     ValueError
-        If the model's dispersion is not ``~ 1``, the data are not those of its fit, or fewer than
-        ten genes have counts that tell something of their dispersion: no trend can be told from
-        these.
+        If the model's dispersion is not ``~ 1`` or is moderated already, the data are not those of
+        its fit, or fewer than ten genes have counts that tell something of their dispersion: no
+        trend can be told from these.
 
     See Also
     --------
@@ -154,6 +154,8 @@ def moderate_dispersion(
     """
     moderated = copy.deepcopy(model)
     fitted = FittedData.of(moderated, X, y)
+    if fitted.held:
+        raise ValueError("Moderation needs the model as it was fitted, not a moderated one.")
     design = fitted.designs[DISPERSION]
     if design.shape[1] != 1 or np.ptp(design) > 0 or not design.any():
         columns = list(fitted.params[DISPERSION].index)

@@ -247,7 +247,9 @@ def test_too_few_genes_are_refused():
 
 
 def test_what_else_is_refused(case):
-    X, y, _, model, _ = case
+    X, y, _, model, result = case
+    with pytest.raises(ValueError, match="not a moderated one"):
+        moderate_dispersion(result.model, X, y)
     several = make_pipeline(FormulaTransformer("~ x", "~ x"), NegBinRegressor())
     several.fit(X, y.iloc[:, -20:])
     with pytest.raises(ValueError, match=r"dispersion='~ 1'.*\['Intercept', 'x'\]"):
