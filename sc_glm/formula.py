@@ -36,7 +36,7 @@ from sc_glm.splines import with_margin
 from sc_glm.state import StateMixin, kept_if_failed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import ArrayLike, NDArray
     from sklearn.utils import Tags
@@ -595,9 +595,12 @@ def linear_constraints(
     where = f"constraint {', '.join(lines)!r}"
     if len(where) > MAX_LENGTH:
         raise ValueError(f"{where[:50]}... is longer than {MAX_LENGTH} characters.")
-    # formulaic takes an equals sign and a minus for one operator.
-    plain_lines = [re.sub(r"=\s*-(?=\s*[\d.]+\s*(,|$))", "= 0 -", line) for line in lines]
+    plain_lines = [_plain(line) for line in lines]
     try:
+        for line in plain_lines:
+            signs = [token.token for token in tokenize(line)]
+            if "==" in "".join(sign for sign in signs if sign in ("=", ",")):
+                raise ValueError("A constraint has one equals sign.")  # noqa: TRY301
         parsed = LinearConstraints.from_spec(plain_lines, list(names))
     except KeyError as error:
         name = str(error.args[0])
@@ -620,6 +623,28 @@ def linear_constraints(
     if not rank or rank < len(matrix):
         raise ValueError(f"{where}: each constraint must say something that the others do not.")
     return matrix, np.asarray(parsed.constraint_values, dtype=np.float64)
+
+
+# What names have around signs of their own: backquotes and brackets, which may be nested
+_IN_NAMES = r"(`[^`]*`|\[[^\]]*\]|\((?:[^()]|\((?:[^()]|\([^()]*\))*\))*\))"
+
+
+def _plain(line: str) -> str:
+    """Spell numbers of a constraint as formulaic reads them.
+
+    It knows no exponents, and takes an equals sign and a minus for one operator.
+    """
+    line = _outside_names(
+        r"(?<![\w.])(\d+\.?\d*|\.\d+)[eE][+-]?\d+(?![\w.])",
+        lambda number: np.format_float_positional(float(number), trim="-"),
+        line,
+    )
+    return _outside_names(r"=\s*-(?=\s*[\d.]+\s*(,|$))", lambda _: "= 0 -", line)
+
+
+def _outside_names(pattern: str, replace: Callable[[str], str], line: str) -> str:
+    """Replace what a pattern matches, but within backquotes and brackets, which names have."""
+    return re.sub(f"{_IN_NAMES}|{pattern}", lambda found: found[1] or replace(found[0]), line)
 
 
 # Beside formulaic's transforms, all that a formula can see.

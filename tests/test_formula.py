@@ -655,12 +655,29 @@ NAMES = ["Intercept", "a[T.x y]", "a[T.z]", "a[T.z]:b", "bs(t, df=5)[1]", "Pre-b
         ("bs(t, df=5)[1] = -0.25", [0, 0, 0, 0, 1, 0], -0.25),
         ("Pre-b[T.1]", [0, 0, 0, 0, 0, 1], 0),
         ("`Pre-b[T.1]` + 1 = 3", [0, 0, 0, 0, 0, 1], 2),
+        ("a[T.z] = 1e-05", [0, 0, 1, 0, 0, 0], 1e-5),
+        ("a[T.z] = -2.5E3", [0, 0, 1, 0, 0, 0], -2500),
     ],
 )
 def test_constraints_in_formulaics_language(text, row, value):
     matrix, values = linear_constraints(text, NAMES)
     assert_array_equal(matrix, [row])
     assert_array_equal(values, [value])
+
+
+@pytest.mark.parametrize(
+    "name", ["bs(t, lower_bound=-1, df=4)[1]", "np.log(np.exp(t) + 1e-3)", "g[T.k=-1]", "g[1e-05]"]
+)
+def test_names_with_numbers_and_signs_stay(name):
+    for text in (f"`{name}` = 2", f"{name} = 2"):
+        matrix, values = linear_constraints(text, ["t", name])
+        assert_array_equal(matrix, [[0, 1]])
+        assert_array_equal(values, [2])
+
+
+def test_a_constraint_has_one_equals_sign():
+    with pytest.raises(ValueError, match="one equals sign"):
+        linear_constraints("a[T.z] = 1 = Intercept", NAMES)
 
 
 def test_several_constraints():
