@@ -288,8 +288,9 @@ def confidence_intervals(
     DataFrame
         One row per gene and coefficient, with columns target, part, feature, estimate, lower, upper
         and reason: why there are no numbers, else empty, as in :func:`coefficient_table`. A profile
-        interval of an infinite estimate, which is NaN here, has one infinite end, and ``no end
-        found`` where the search met a likelihood that is higher than the fit's.
+        interval of an infinite estimate, which is NaN here, has one infinite end, or two where the
+        counts say nothing. ``no end found`` is the reason where the search met a likelihood that is
+        higher than the fit's, or did not come to its maximum.
 
     Raises
     ------
@@ -428,11 +429,11 @@ def wald_test(
     >>> wald_test(model, data.obs, data.counts, "cell_type[T.b], cell_type[T.c]")["df"].unique()
     array([2])
     """
+    if constraint is None:
+        raise TypeError("wald_test needs a constraint by its name or after y: constraint='x = 0'.")
     fitted = FittedData.of(model, X, y)
     if part not in fitted.params:
         raise ValueError(f"This model has no part {part!r}: its parts are {list(fitted.params)}.")
-    if constraint is None:
-        raise TypeError("wald_test needs a constraint, such as 'x = 0'.")
     names = list(fitted.params[part].index)
     matrix, values = linear_constraints(constraint, names)
     stop = 0

@@ -436,6 +436,11 @@ def test_a_constraint_is_text(model, constraint):
         inference.wald_test(model, OBS, COUNTS, constraint)
 
 
+def test_a_constraint_in_the_place_of_counts(model):
+    with pytest.raises(TypeError, match="needs a constraint by its name"):
+        inference.wald_test(model, OBS, "pseudotime = 0")
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
