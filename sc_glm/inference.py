@@ -68,9 +68,11 @@ def covariance(
     kind : {"observed", "robust", "cluster"}, default="observed"
         ``"observed"`` inverts the observed information, and is right if the model is and cells are
         independent. ``"robust"`` is the sandwich HC0: right for independent cells whose
-        distribution is another one, as long as the fitted parts are. ``"cluster"`` is for cells
-        that are alike within groups, such as donors: the groups are taken to be independent, and
-        the sandwich is enlarged for their small number (CR2, see Notes).
+        distribution is another one, as long as the fitted parts are, and many tell of each
+        coefficient: that of a level with a handful of cells comes out far too certain.
+        ``"cluster"`` is for cells that are alike within groups, such as donors: the groups are
+        taken to be independent, and the sandwich is enlarged for their small number (CR2, see
+        Notes).
     groups : array-like of shape (n_cells,), default=None
         Each cell's group, for ``kind="cluster"``.
     sample_weight : array-like of shape (n_cells,), default=None
