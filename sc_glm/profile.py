@@ -169,7 +169,8 @@ def _way(hessian: Tensor, test: Tensor) -> Tensor:
 
     A group without counts is the way to a difference from it: another group's own mean stays.
     """
-    values, vectors = rowwise.eigh(-hessian)
+    # A gene without finite numbers must not stop the others.
+    values, vectors = rowwise.eigh(torch.nan_to_num(-hessian, 0.0, 0.0, 0.0))
     along = rowwise.apply(vectors.mT, test[None])
     way = rowwise.apply(vectors, along / values.clamp_min(FLAT))
     return way / (way * test).sum(1, keepdim=True)

@@ -5,7 +5,7 @@ import pytest
 import scipy.optimize
 import scipy.stats
 import torch
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 
 from sc_glm import NegBinRegressor, ZINBRegressor
 from sc_glm.family import NegBinFamily
@@ -97,10 +97,21 @@ def test_differences_from_a_silent_reference_have_their_lower_ends():
     table = confidence_intervals(model, design, y, method="profile").iloc[1:4]
     assert (table["upper"] == np.inf).all()
     assert (table["reason"] == "").all()
-    # The log-likelihood of a group is its sum of counts times the logarithm of that share.
+    # A group's sum of counts times the logarithm of its share is the profile of its ratio.
     share = np.exp(-(ROOT**2) / 2 / (design.T @ y))
     ratio = (group == 0).sum() / design.sum(axis=0)
     assert_allclose(table["lower"], np.log(ratio * share / (1 - share)), atol=0.01)
+
+
+def test_a_gene_without_numbers_harms_no_other():
+    y = RNG.negative_binomial(2, 2 / (2 + MU), (N, 2))
+    model = NegBinRegressor().fit(X, y)
+    expected = limits(model, y)
+    model.params_["mean"].iloc[:, 0] = np.nan
+    found = limits(model, y)
+    assert np.isnan(found.lower[0]).all()
+    assert_array_equal(found.lower[1], expected.lower[1])
+    assert_array_equal(found.upper[1], expected.upper[1])
 
 
 def test_integer_weights_are_repeated_rows():
