@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from sc_glm.block import Designs, Settings, one_thread, problem_of
-from sc_glm.scores import score_products
+from sc_glm.scores import information_squares, score_products
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,17 +80,34 @@ def curvature(
         return Curvature(value.numpy(), at.gradient.numpy(), -at.hessian.numpy())
 
 
-def products_of_scores(
-    family: Family, counts: sp.csr_array, designs: Designs, theta: FloatArray
-) -> FloatArray:
-    """Sum each gene's outer products of the cells' weighted scores, (n_genes, K, K).
+class ByCell(NamedTuple):
+    """Sums over cells of what each has by itself.
 
-    Parameters are those of :func:`curvature`.
+    ``products`` (n_genes, n_params, n_params) are outer products of weighted scores; ``squares``
+    (n_genes, n_tests) are those of :func:`~sc_glm.scores.information_squares`.
+    """
+
+    products: FloatArray
+    squares: FloatArray
+
+
+def by_cell(
+    family: Family,
+    counts: sp.csr_array,
+    designs: Designs,
+    theta: FloatArray,
+    directions: FloatArray,
+) -> ByCell:
+    """Sum over cells; parameters are those of :func:`curvature`, and of several tests directions.
+
+    ``directions`` has the shape (n_genes, n_tests, n_together, n_params).
     """
     with one_thread(), torch.inference_mode():
         problem = problem_of(family, counts, designs.squared(), SETTINGS)
         objective = problem.objective(problem.block(), family, problem.bases)
-        return score_products(objective, torch.from_numpy(theta)).numpy()
+        point = torch.from_numpy(theta)
+        squares = information_squares(objective, point, torch.from_numpy(directions))
+        return ByCell(score_products(objective, point).numpy(), squares.numpy())
 
 
 def by_cluster(

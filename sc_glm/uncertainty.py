@@ -10,10 +10,11 @@ With the observed information :math:`I` and its inverse :math:`B`, the covarianc
   bias-reduced estimate CR2 (Bell and McCaffrey 2002, Survey Methodology 28: 169), here in terms of
   a group's information :math:`I_g`. The plain sum of products is too small if groups are few.
 
-Few groups estimate a variance badly, too. Tests and intervals refer to an F or t distribution whose
-degrees of freedom are those that the estimated covariance of the tested combinations has if the
-model is right (Satterthwaite's for one, and for several together those of Pustejovsky and Tipton
-2018, Journal of Business & Economic Statistics 36: 672, "AHZ").
+Few groups, or cells, estimate a variance badly, too. Tests and intervals refer to an F or t
+distribution whose degrees of freedom are those that the estimated covariance of the tested
+combinations has if the model is right (Satterthwaite's for one, and for several together those of
+Pustejovsky and Tipton 2018, Journal of Business & Economic Statistics 36: 672, "AHZ"). For single
+cells that is the number that share the information, if each had as much.
 
 Combinations along which a gene's likelihood is flat have no variance. The others have the one that
 they have whatever these are, which is that of a fit without them.
@@ -30,7 +31,7 @@ from scipy.linalg import block_diag
 from scipy.stats import false_discovery_control
 
 from sc_glm.fitting import gene_blocks
-from sc_glm.information import Clusters, Curvature, by_cluster, curvature, products_of_scores
+from sc_glm.information import Clusters, Curvature, by_cell, by_cluster, curvature
 from sc_glm.status import COEFFICIENT_SHARE, FLAT, flat_directions
 from sc_glm.validation import group_codes
 
@@ -53,6 +54,7 @@ _ESTIMABLE = 1e-7  # share of a combination outside of the design, up to which i
 _ONE_GROUP = 0.99  # of a variance that groups tell when each is enlarged; less, if one tells alone
 _ALONE = 1e-6  # share of a direction's information outside of one group, below which that is alone
 _SAME_FIT = {"float64": 1e-6, "float32": 1e-3}  # of a log-likelihood, as it may differ by rounding
+_LEAST_CELLS = 2.0  # that tell of a combination
 _CLUSTER_ENTRIES = 20_000_000  # of groups' informations at a time
 
 
@@ -294,11 +296,8 @@ class _Groups(NamedTuple):
         expected = (D - R @ _transposed(R)).sum(1)
         own, whole = (np.einsum("gqq->gq", x) for x in (expected, test @ _transposed(test)))
         told = own > _ONE_GROUP * whole
-        values, vectors = np.linalg.eigh(expected)
-        firm = values > _ALONE * values[:, -1:]
-        told = told.all(axis=1) & firm.all(axis=1)
-        scale = np.where(firm, 1 / np.sqrt(np.where(firm, values, 1.0)), 0.0)
-        white = (vectors * scale[:, None] @ _transposed(vectors))[:, None]
+        white, firm = _inverse_root(expected)
+        told, white = told.all(axis=1) & firm, white[:, None]
         R, D = white @ R, white @ D @ white
         flat = R.reshape(*R.shape[:2], -1)
         T = (_transposed(flat) @ flat).reshape(-1, *2 * R.shape[2:])
@@ -332,6 +331,15 @@ def _further(
     return theta, information
 
 
+def _inverse_root(matrices: FloatArray) -> tuple[FloatArray, NDArray[np.bool_]]:
+    """Return the roots of the inverses, and which matrices are of full rank."""
+    values, vectors = np.linalg.eigh(matrices)
+    firm = values > _ALONE * values[..., -1:]
+    scale = np.where(firm, 1 / np.sqrt(np.where(firm, values, 1.0)), 0.0)
+    root = vectors * scale[..., None, :] @ _transposed(vectors)
+    return root, np.asarray(firm.all(axis=-1))
+
+
 def _transposed(matrices: FloatArray) -> FloatArray:
     return np.swapaxes(matrices, -1, -2)
 
@@ -358,8 +366,13 @@ def _of_block(
     told, df = np.ones(shape, dtype=bool), np.full(shape, np.inf)
     covariance = inverse
     if how.kind == "robust":
-        products = products_of_scores(family, counts, designs, theta)
-        covariance = inverse @ products @ inverse
+        directions = tests @ inverse[:, None]
+        directions = _inverse_root(directions @ _transposed(tests))[0] @ directions
+        cells = by_cell(family, counts, designs, theta, directions)
+        covariance = inverse @ cells.products @ inverse
+        q = tests.shape[1]
+        df = q * (q + 1) / np.maximum(cells.squares, np.finfo(float).tiny)
+        told = df >= _LEAST_CELLS
     if clusters is not None:
         by_group = by_cluster(family, counts, clusters, theta)
         groups = _Groups.of([group.holding(how.held) for group in by_group], root)
