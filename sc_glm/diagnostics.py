@@ -520,9 +520,11 @@ def _normal_quantiles(
 ) -> FloatArray:
     """Return the normal quantiles of ``P(below the count) + uniform * P(count)``."""
     y = np.rint(counts)
-    log_mass = dist.logpmf(y)
-    log_lower = np.log(uniform) + log_mass
     positive = y > 0
+    log_mass = np.empty(y.shape)  # zeros and others apart: in blocks of both, it takes much longer
+    log_mass[~positive] = dist[~positive].logpmf(0.0)
+    log_mass[positive] = dist[positive].logpmf(y[positive])
+    log_lower = np.log(uniform) + log_mass
     below = dist[positive].logcdf(y[positive] - 1)
     log_lower[positive] = np.minimum(np.logaddexp(below, log_lower[positive]), 0.0)
     residuals = special.ndtri_exp(log_lower)
