@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import TypeAlias
 
     import matplotlib.axes
@@ -225,11 +226,12 @@ def title(ax: Axes, text: str | None, note: str | None = None) -> None:
     ----------
     ax : Axes
     text, note : str or None
+        As they are: a dollar sign begins no formula.
     """
     if text:
-        ax.set_title(text, loc="left", fontsize="medium")
+        ax.set_title(text, loc="left", fontsize="medium", parse_math=False)
     if note:
-        ax.set_title(note, loc="right", fontsize="x-small", color=MUTED)
+        ax.set_title(note, loc="right", fontsize="x-small", color=MUTED, parse_math=False)
 
 
 def legend(ax: Axes, **options: Any) -> None:
@@ -242,3 +244,23 @@ def legend(ax: Axes, **options: Any) -> None:
         Of :meth:`matplotlib.axes.Axes.legend`.
     """
     ax.legend(**({"frameon": False, "fontsize": "small", "handlelength": 1.5} | options))
+
+
+def legend_of_names(ax: Axes, lines: Sequence[Any], names: Sequence[str], **options: Any) -> None:
+    """Write a legend of the user's names as they are, whatever signs they have.
+
+    Parameters
+    ----------
+    ax : Axes
+    lines : sequence of matplotlib artists
+    names : sequence of str
+        A name for each.
+    **options : object
+        As for :func:`legend`.
+    """
+    # matplotlib would leave out names that begin with an underscore, and set formulas.
+    legend(ax, handles=lines, labels=["name"] * len(lines), **options)
+    box = ax.get_legend()
+    box.get_title().set_parse_math(False)
+    for text, name in zip(box.get_texts(), names, strict=True):
+        text.set(text=name, parse_math=False)

@@ -14,6 +14,7 @@ from sc_glm.plots_axes import (
     LEVELS,
     MODEL,
     legend,
+    legend_of_names,
     log1p_counts,
     panels,
     point_style,
@@ -239,16 +240,25 @@ class CovariateDisplay:
         log1p_counts(axes, max(self.cells["count"].max(), self.curves["upper"].max()))
         if self._is_categorical:
             _name_categories(axes, self.cells["covariate"].cat.categories)
-        axes.set(xlabel=self.covariate, ylabel="count")
+        axes.set_xlabel(self.covariate, parse_math=False)
+        axes.set_ylabel("count")
         title(axes, self.gene)
-        options: dict[str, Any] = {"markerscale": 1.5}  # a cell's point is small
         if self.by:
-            options = {"title": self.by, "title_fontsize": "small", "alignment": "left"}
-        if len(levels) > _INSIDE:
-            options |= {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
-        legend(axes, **options)
+            self._name_levels(axes, [str(level) for level in levels])
+        else:
+            legend(axes, markerscale=1.5)  # a cell's point is small
         self.ax_, self.figure_ = axes, axes.figure
         return self
+
+    def _name_levels(self, axes: Axes, levels: list[str]) -> None:
+        options: dict[str, Any] = {
+            "title": self.by,
+            "title_fontsize": "small",
+            "alignment": "left",
+        }
+        if len(levels) > _INSIDE:
+            options |= {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
+        legend_of_names(axes, self.lines_, levels, **options)
 
     @property
     def _is_categorical(self) -> bool:
@@ -266,14 +276,12 @@ class CovariateDisplay:
             jitter = (np.arange(len(x)) * _GOLDEN % 1 - 0.5) * 0.7 * width
             x, at = x.cat.codes + shift + jitter, at.cat.codes + shift
         data, model = (LEVELS[i], LEVELS[i]) if self.by else (DATA, MODEL)
-        # matplotlib leaves names with an underscore out of the legend.
-        names = ("_", "_", str(level)) if self.by else ("cells", self._band_name, "fitted mean")
-        style = point_style(line_kwargs, len(self.cells), color=data, zorder=1, label=names[0])
+        style = point_style(line_kwargs, len(self.cells), color=data, zorder=1, label="cells")
         self.points_ += axes.plot(x, cells["count"], **style)
         ends = at, curve["lower"], curve["upper"]
         if self._is_categorical:
             mean: dict[str, Any] = {"linestyle": "none", "marker": "D", "markersize": 4.0}
-            band: Any = axes.vlines(*ends, color=model, linewidth=1.5, label=names[1])
+            band: Any = axes.vlines(*ends, color=model, linewidth=1.5, label=self._band_name)
         else:
             mean = {"linewidth": 1.6}
             band = axes.fill_between(
@@ -282,9 +290,10 @@ class CovariateDisplay:
                 facecolor=(model, 0.1 if self.by else 0.18),
                 edgecolor=(model, 0.5 if self.by else 0.0),
                 linewidth=0.6,
-                label=names[1],
+                label=self._band_name,
             )
-        self.lines_ += axes.plot(at, curve["mean"], color=model, label=names[2], **mean)
+        name = str(level) if self.by else "fitted mean"
+        self.lines_ += axes.plot(at, curve["mean"], color=model, label=name, **mean)
         self.bands_.append(band)
 
     @property
@@ -294,7 +303,7 @@ class CovariateDisplay:
 
 
 def _name_categories(axes: Axes, names: pd.Index) -> None:
-    axes.set_xticks(range(len(names)), [str(name) for name in names])
+    axes.set_xticks(range(len(names)), [str(name) for name in names], parse_math=False)
     if sum(len(str(name)) for name in names) > _WIDE:
         axes.tick_params(axis="x", rotation=30)
         for label in axes.get_xticklabels():

@@ -14,7 +14,7 @@ from sc_glm.plots_axes import (
     DATA,
     LEVELS,
     identity,
-    legend,
+    legend_of_names,
     line_style,
     panels,
     point_style,
@@ -265,7 +265,7 @@ class QuantileQuantileDisplay:
             f"{infinite} infinite not shown" if infinite else None,
         )
         if 1 < n_genes <= _NAMED:
-            legend(axes, handles=self.lines_)
+            legend_of_names(axes, self.lines_, self.genes)
         axes.set(xlabel="normal quantile", ylabel="quantile residual")
         self.ax_, self.figure_ = axes, axes.figure
         return self

@@ -316,6 +316,7 @@ def _labels(
             textcoords="offset points",
             fontsize="x-small",
             zorder=3,
+            parse_math=False,
         )
         for offset, horizontal, vertical in _PLACES:
             label.set(position=offset, ha=horizontal, va=vertical)

@@ -3,7 +3,16 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from sc_glm.plots_axes import LEVELS, line_style, log1p_counts, log_log, panels, point_style
+from sc_glm.plots_axes import (
+    LEVELS,
+    legend_of_names,
+    line_style,
+    log1p_counts,
+    log_log,
+    panels,
+    point_style,
+    title,
+)
 
 pytestmark = pytest.mark.usefixtures("pyplot")
 
@@ -61,3 +70,16 @@ def test_colours_of_levels_are_told_apart():
     apart = np.abs(rgb[:, None] - rgb).sum(axis=2)[np.triu_indices(len(rgb), 1)]
     assert apart.min() > 0.2
     assert_allclose(rgb.shape, (10, 3))
+
+
+def test_names_are_written_as_they_are(pyplot):
+    """A pair of dollar signs would begin a formula, and an underscore hide a name."""
+    names = ["_Rik", "$\\frac{$", "100 %"]
+    ax = pyplot.subplots()[1]
+    lines = [ax.plot([0, 1], [0, i])[0] for i in range(3)]
+    legend_of_names(ax, lines, names, title="$a_$")
+    title(ax, names[1], names[1])
+    ax.figure.draw_without_rendering()
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == names
+    colours = [line.get_color() for line in ax.get_legend().get_lines()]
+    assert colours == [line.get_color() for line in lines]
