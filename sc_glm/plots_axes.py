@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     import matplotlib.axes
+    import matplotlib.legend
     from numpy.typing import NDArray
 
     from sc_glm.design import FloatArray
@@ -234,7 +235,7 @@ def title(ax: Axes, text: str | None, note: str | None = None) -> None:
         ax.set_title(note, loc="right", fontsize="x-small", color=MUTED, parse_math=False)
 
 
-def legend(ax: Axes, **options: Any) -> None:
+def legend(ax: Axes, **options: Any) -> matplotlib.legend.Legend:
     """Write a legend without a frame, in small letters.
 
     Parameters
@@ -242,8 +243,12 @@ def legend(ax: Axes, **options: Any) -> None:
     ax : Axes
     **options : object
         Of :meth:`matplotlib.axes.Axes.legend`.
+
+    Returns
+    -------
+    Legend
     """
-    ax.legend(**({"frameon": False, "fontsize": "small", "handlelength": 1.5} | options))
+    return ax.legend(**({"frameon": False, "fontsize": "small", "handlelength": 1.5} | options))
 
 
 def legend_of_names(ax: Axes, lines: Sequence[Any], names: Sequence[str], **options: Any) -> None:
@@ -259,8 +264,7 @@ def legend_of_names(ax: Axes, lines: Sequence[Any], names: Sequence[str], **opti
         As for :func:`legend`.
     """
     # matplotlib would leave out names that begin with an underscore, and set formulas.
-    legend(ax, handles=lines, labels=["name"] * len(lines), **options)
-    box = ax.get_legend()
+    box = legend(ax, handles=lines, labels=["name"] * len(lines), **options)
     box.get_title().set_parse_math(False)
     for text, name in zip(box.get_texts(), names, strict=True):
         text.set(text=name, parse_math=False)
