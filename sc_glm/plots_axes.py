@@ -220,8 +220,24 @@ def nothing(ax: Axes) -> None:
     ax.set(xticks=[], yticks=[])
 
 
+def ink(ax: Axes) -> Any:
+    """Return the colour of what is written at the axes: dark, or light in a dark style.
+
+    Parameters
+    ----------
+    ax : Axes
+
+    Returns
+    -------
+    colour
+    """
+    return ax.xaxis.label.get_color()
+
+
 def title(ax: Axes, text: str | None, note: str | None = None) -> None:
     """Write what is shown on the left above the axes, and on the right what is left out.
+
+    Where there is no room for both, one stands above the other.
 
     Parameters
     ----------
@@ -229,10 +245,11 @@ def title(ax: Axes, text: str | None, note: str | None = None) -> None:
     text, note : str or None
         As they are: a dollar sign begins no formula.
     """
-    if text:
-        ax.set_title(text, loc="left", fontsize="medium", parse_math=False)
-    if note:
-        ax.set_title(note, loc="right", fontsize="x-small", color=MUTED, parse_math=False)
+    right = ax.set_title(note or "", loc="right", fontsize="x-small", color=MUTED, parse_math=False)
+    left = ax.set_title(text or "", loc="left", fontsize="medium", parse_math=False)
+    width = ax.get_window_extent().width
+    if sum(part.get_window_extent().width for part in (left, right)) > 0.95 * width:
+        left.set_text(f"{text}\n")  # a line higher
 
 
 def legend(ax: Axes, **options: Any) -> matplotlib.legend.Legend:

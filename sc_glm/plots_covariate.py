@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from sc_glm.plots_axes import Axes
 
 _INSIDE = 4  # levels in a legend that is not beside the axes
-_WIDE = 45  # letters that stand side by side below the axes
+_APART = 3  # pixels between names that stand side by side
 _GOLDEN = 0.618034  # steps of this part of a circle fill it evenly
 _DODGED = 0.8  # width that the levels of `by` share, of the distance between categories
 
@@ -304,7 +305,9 @@ class CovariateDisplay:
 
 def _name_categories(axes: Axes, names: pd.Index) -> None:
     axes.set_xticks(range(len(names)), [str(name) for name in names], parse_math=False)
-    if sum(len(str(name)) for name in names) > _WIDE:
+    axes.figure.canvas.figure.draw_without_rendering()  # the axes may be a part of a figure
+    boxes = [label.get_window_extent() for label in axes.get_xticklabels()]
+    if any(left.x1 + _APART > right.x0 for left, right in pairwise(boxes)):
         axes.tick_params(axis="x", rotation=30)
         for label in axes.get_xticklabels():
             label.set(ha="right", rotation_mode="anchor")

@@ -14,6 +14,7 @@ from sc_glm.plots_axes import (
     DATA,
     LEVELS,
     identity,
+    ink,
     legend_of_names,
     line_style,
     panels,
@@ -257,7 +258,7 @@ class QuantileQuantileDisplay:
                 )
             self.lines_ += axes.plot(self.theoretical, values, label=self.genes[i], **style)
         for end in (self.lower, self.upper):  # over the curves, which may hide the envelope
-            axes.plot(self.theoretical, end, color="black", linewidth=0.6, linestyle=":")
+            axes.plot(self.theoretical, end, color=ink(axes), linewidth=0.6, linestyle=":")
         infinite = int((~np.isfinite(self.ordered)).sum())
         title(
             axes,

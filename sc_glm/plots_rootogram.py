@@ -9,7 +9,7 @@ import numpy as np
 from scipy import stats
 
 from sc_glm.fitted import FittedData
-from sc_glm.plots_axes import BAND, DATA, MODEL, legend, panels, require_matplotlib, title
+from sc_glm.plots_axes import BAND, DATA, MODEL, ink, legend, panels, require_matplotlib, title
 from sc_glm.tails import POISSON_SIZE
 
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ class RootogramDisplay:
         )
         for bar in (*self.bars_, *self.band_):
             bar.sticky_edges.y.clear()  # they would end at the edge of the axes
-        axes.axhline(0.0, color="black", linewidth=0.6, zorder=2.5)
+        axes.axhline(0.0, color=ink(axes), linewidth=0.6, zorder=2.5)
         self.line_ = axes.plot(
             at, tops, color=MODEL, linewidth=1.2, marker="o", markersize=2.5, label="expected"
         )[0]

@@ -12,6 +12,7 @@ from sc_glm.plots_axes import (
     DATA,
     MODEL,
     MUTED,
+    ink,
     nothing,
     panels,
     point_style,
@@ -262,7 +263,7 @@ class VolcanoDisplay:
             "other": (shown & ~found, MUTED, "o"),
             "down": (found & ~clipped & (x < 0), DATA, "o"),
             "up": (found & ~clipped & (x >= 0), MODEL, "o"),
-            "clipped": (clipped, "black", "^"),
+            "clipped": (clipped, ink(axes), "^"),
         }
         self.points_ = {}
         for name, (chosen, color, marker) in groups.items():

@@ -83,3 +83,17 @@ def test_names_are_written_as_they_are(pyplot):
     assert [text.get_text() for text in ax.get_legend().get_texts()] == names
     colours = [line.get_color() for line in ax.get_legend().get_lines()]
     assert colours == [line.get_color() for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("note", "lines"), [("1 untested", 1), ("100 untested (too few groups)", 2)]
+)
+def test_a_title_and_its_note_do_not_cover_each_other(note, lines):
+    ax = panels(None, "A.plot")[0]
+    title(ax, "1000 down, 1000 up, FDR 10 %" if lines == 2 else "10 down", note)
+    ax.figure.draw_without_rendering()
+    left, right = ax._left_title, ax._right_title
+    assert left.get_text().count("\n") + 1 == lines
+    upper = left.get_window_extent()
+    lowest = upper.y0 + upper.height * (1 - 1 / lines)  # of the line that has letters
+    assert lowest > right.get_window_extent().y1 - 1 or upper.x1 < right.get_window_extent().x0
