@@ -245,11 +245,14 @@ def title(ax: Axes, text: str | None, note: str | None = None) -> None:
     text, note : str or None
         As they are: a dollar sign begins no formula.
     """
-    right = ax.set_title(note or "", loc="right", fontsize="x-small", color=MUTED, parse_math=False)
-    left = ax.set_title(text or "", loc="left", fontsize="medium", parse_math=False)
-    width = ax.get_window_extent().width
-    if sum(part.get_window_extent().width for part in (left, right)) > 0.95 * width:
-        left.set_text(f"{text}\n")  # a line higher
+    styles: list[dict[str, Any]] = [
+        {"label": text, "loc": "left", "fontsize": "medium"},
+        {"label": note, "loc": "right", "fontsize": "x-small", "color": MUTED},
+    ]
+    written = [ax.set_title(**style, parse_math=False) for style in styles if style["label"]]
+    widths = [part.get_window_extent().width for part in written]
+    if len(written) > 1 and sum(widths) > 0.95 * ax.get_window_extent().width:
+        written[0].set_text(f"{text}\n")
 
 
 def legend(ax: Axes, **options: Any) -> matplotlib.legend.Legend:

@@ -252,14 +252,10 @@ class CovariateDisplay:
         return self
 
     def _name_levels(self, axes: Axes, levels: list[str]) -> None:
-        options: dict[str, Any] = {
-            "title": self.by,
-            "title_fontsize": "small",
-            "alignment": "left",
-        }
+        options: dict[str, Any] = {"title": self.by, "title_fontsize": "small"}
         if len(levels) > _INSIDE:
             options |= {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
-        legend_of_names(axes, self.lines_, levels, **options)
+        legend_of_names(axes, self.lines_, levels, alignment="left", **options)
 
     @property
     def _is_categorical(self) -> bool:
@@ -277,12 +273,14 @@ class CovariateDisplay:
             jitter = (np.arange(len(x)) * _GOLDEN % 1 - 0.5) * 0.7 * width
             x, at = x.cat.codes + shift + jitter, at.cat.codes + shift
         data, model = (LEVELS[i], LEVELS[i]) if self.by else (DATA, MODEL)
-        style = point_style(line_kwargs, len(self.cells), color=data, zorder=1, label="cells")
+        # matplotlib leaves names with an underscore out of a legend that the user may make.
+        names = ("_", "_", str(level)) if self.by else ("cells", self._band_name, "fitted mean")
+        style = point_style(line_kwargs, len(self.cells), color=data, zorder=1, label=names[0])
         self.points_ += axes.plot(x, cells["count"], **style)
         ends = at, curve["lower"], curve["upper"]
         if self._is_categorical:
             mean: dict[str, Any] = {"linestyle": "none", "marker": "D", "markersize": 4.0}
-            band: Any = axes.vlines(*ends, color=model, linewidth=1.5, label=self._band_name)
+            band: Any = axes.vlines(*ends, color=model, linewidth=1.5, label=names[1])
         else:
             mean = {"linewidth": 1.6}
             band = axes.fill_between(
@@ -291,10 +289,9 @@ class CovariateDisplay:
                 facecolor=(model, 0.1 if self.by else 0.18),
                 edgecolor=(model, 0.5 if self.by else 0.0),
                 linewidth=0.6,
-                label=self._band_name,
+                label=names[1],
             )
-        name = str(level) if self.by else "fitted mean"
-        self.lines_ += axes.plot(at, curve["mean"], color=model, label=name, **mean)
+        self.lines_ += axes.plot(at, curve["mean"], color=model, label=names[2], **mean)
         self.bands_.append(band)
 
     @property

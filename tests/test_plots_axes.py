@@ -97,3 +97,10 @@ def test_a_title_and_its_note_do_not_cover_each_other(note, lines):
     upper = left.get_window_extent()
     lowest = upper.y0 + upper.height * (1 - 1 / lines)  # of the line that has letters
     assert lowest > right.get_window_extent().y1 - 1 or upper.x1 < right.get_window_extent().x0
+
+
+def test_a_title_that_is_not_given_leaves_the_users(pyplot):
+    ax = pyplot.subplots(figsize=(1, 1))[1]
+    ax.set_title("mine", loc="left")
+    title(ax, None, "1000 constant gene(s) not shown")
+    assert ax.get_title(loc="left") == "mine"
