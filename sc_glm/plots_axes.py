@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import TypeAlias
 
     import matplotlib.axes
+    import matplotlib.legend
     from numpy.typing import NDArray
 
     from sc_glm.design import FloatArray
@@ -218,21 +220,42 @@ def nothing(ax: Axes) -> None:
     ax.set(xticks=[], yticks=[])
 
 
+def ink(ax: Axes) -> Any:
+    """Return the colour of what is written at the axes: dark, or light in a dark style.
+
+    Parameters
+    ----------
+    ax : Axes
+
+    Returns
+    -------
+    colour
+    """
+    return ax.xaxis.label.get_color()
+
+
 def title(ax: Axes, text: str | None, note: str | None = None) -> None:
     """Write what is shown on the left above the axes, and on the right what is left out.
+
+    Where there is no room for both, one stands above the other.
 
     Parameters
     ----------
     ax : Axes
     text, note : str or None
+        As they are: a dollar sign begins no formula.
     """
-    if text:
-        ax.set_title(text, loc="left", fontsize="medium")
-    if note:
-        ax.set_title(note, loc="right", fontsize="x-small", color=MUTED)
+    styles: list[dict[str, Any]] = [
+        {"label": text, "loc": "left", "fontsize": "medium"},
+        {"label": note, "loc": "right", "fontsize": "x-small", "color": MUTED},
+    ]
+    written = [ax.set_title(**style, parse_math=False) for style in styles if style["label"]]
+    widths = [part.get_window_extent().width for part in written]
+    if len(written) > 1 and sum(widths) > 0.95 * ax.get_window_extent().width:
+        written[0].set_text(f"{text}\n")
 
 
-def legend(ax: Axes, **options: Any) -> None:
+def legend(ax: Axes, **options: Any) -> matplotlib.legend.Legend:
     """Write a legend without a frame, in small letters.
 
     Parameters
@@ -240,5 +263,28 @@ def legend(ax: Axes, **options: Any) -> None:
     ax : Axes
     **options : object
         Of :meth:`matplotlib.axes.Axes.legend`.
+
+    Returns
+    -------
+    Legend
     """
-    ax.legend(**({"frameon": False, "fontsize": "small", "handlelength": 1.5} | options))
+    return ax.legend(**({"frameon": False, "fontsize": "small", "handlelength": 1.5} | options))
+
+
+def legend_of_names(ax: Axes, lines: Sequence[Any], names: Sequence[str], **options: Any) -> None:
+    """Write a legend of the user's names as they are, whatever signs they have.
+
+    Parameters
+    ----------
+    ax : Axes
+    lines : sequence of matplotlib artists
+    names : sequence of str
+        A name for each.
+    **options : object
+        As for :func:`legend`.
+    """
+    # matplotlib would leave out names that begin with an underscore, and set formulas.
+    box = legend(ax, handles=lines, labels=["name"] * len(lines), **options)
+    box.get_title().set_parse_math(False)
+    for text, name in zip(box.get_texts(), names, strict=True):
+        text.set(text=name, parse_math=False)

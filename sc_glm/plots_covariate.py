@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -14,6 +15,7 @@ from sc_glm.plots_axes import (
     LEVELS,
     MODEL,
     legend,
+    legend_of_names,
     log1p_counts,
     panels,
     point_style,
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from sc_glm.plots_axes import Axes
 
 _INSIDE = 4  # levels in a legend that is not beside the axes
-_WIDE = 45  # letters that stand side by side below the axes
+_APART = 3  # pixels between names that stand side by side
 _GOLDEN = 0.618034  # steps of this part of a circle fill it evenly
 _DODGED = 0.8  # width that the levels of `by` share, of the distance between categories
 
@@ -239,16 +241,21 @@ class CovariateDisplay:
         log1p_counts(axes, max(self.cells["count"].max(), self.curves["upper"].max()))
         if self._is_categorical:
             _name_categories(axes, self.cells["covariate"].cat.categories)
-        axes.set(xlabel=self.covariate, ylabel="count")
+        axes.set_xlabel(self.covariate, parse_math=False)
+        axes.set_ylabel("count")
         title(axes, self.gene)
-        options: dict[str, Any] = {"markerscale": 1.5}  # a cell's point is small
         if self.by:
-            options = {"title": self.by, "title_fontsize": "small", "alignment": "left"}
-        if len(levels) > _INSIDE:
-            options |= {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
-        legend(axes, **options)
+            self._name_levels(axes, [str(level) for level in levels])
+        else:
+            legend(axes, markerscale=1.5)  # a cell's point is small
         self.ax_, self.figure_ = axes, axes.figure
         return self
+
+    def _name_levels(self, axes: Axes, levels: list[str]) -> None:
+        options: dict[str, Any] = {"title": self.by, "title_fontsize": "small"}
+        if len(levels) > _INSIDE:
+            options |= {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
+        legend_of_names(axes, self.lines_, levels, alignment="left", **options)
 
     @property
     def _is_categorical(self) -> bool:
@@ -266,7 +273,7 @@ class CovariateDisplay:
             jitter = (np.arange(len(x)) * _GOLDEN % 1 - 0.5) * 0.7 * width
             x, at = x.cat.codes + shift + jitter, at.cat.codes + shift
         data, model = (LEVELS[i], LEVELS[i]) if self.by else (DATA, MODEL)
-        # matplotlib leaves names with an underscore out of the legend.
+        # matplotlib leaves names with an underscore out of a legend that the user may make.
         names = ("_", "_", str(level)) if self.by else ("cells", self._band_name, "fitted mean")
         style = point_style(line_kwargs, len(self.cells), color=data, zorder=1, label=names[0])
         self.points_ += axes.plot(x, cells["count"], **style)
@@ -294,8 +301,10 @@ class CovariateDisplay:
 
 
 def _name_categories(axes: Axes, names: pd.Index) -> None:
-    axes.set_xticks(range(len(names)), [str(name) for name in names])
-    if sum(len(str(name)) for name in names) > _WIDE:
+    axes.set_xticks(range(len(names)), [str(name) for name in names], parse_math=False)
+    axes.figure.canvas.figure.draw_without_rendering()  # the axes may be a part of a figure
+    boxes = [label.get_window_extent() for label in axes.get_xticklabels()]
+    if any(left.x1 + _APART > right.x0 for left, right in pairwise(boxes)):
         axes.tick_params(axis="x", rotation=30)
         for label in axes.get_xticklabels():
             label.set(ha="right", rotation_mode="anchor")

@@ -11,6 +11,7 @@ from sc_glm.plots_axes import (
     DATA,
     MODEL,
     MUTED,
+    ink,
     legend,
     line_style,
     log_log,
@@ -192,7 +193,7 @@ class MeanVarianceDisplay:
                 self.trend_ = axes.plot(
                     grid,
                     grid + phi * grid**2,
-                    color="black",
+                    color=ink(axes),
                     linewidth=0.9,
                     linestyle="--",
                     label=f"mean + {phi:.2g} mean$^2$",

@@ -14,7 +14,8 @@ from sc_glm.plots_axes import (
     DATA,
     LEVELS,
     identity,
-    legend,
+    ink,
+    legend_of_names,
     line_style,
     panels,
     point_style,
@@ -257,7 +258,7 @@ class QuantileQuantileDisplay:
                 )
             self.lines_ += axes.plot(self.theoretical, values, label=self.genes[i], **style)
         for end in (self.lower, self.upper):  # over the curves, which may hide the envelope
-            axes.plot(self.theoretical, end, color="black", linewidth=0.6, linestyle=":")
+            axes.plot(self.theoretical, end, color=ink(axes), linewidth=0.6, linestyle=":")
         infinite = int((~np.isfinite(self.ordered)).sum())
         title(
             axes,
@@ -265,7 +266,7 @@ class QuantileQuantileDisplay:
             f"{infinite} infinite not shown" if infinite else None,
         )
         if 1 < n_genes <= _NAMED:
-            legend(axes, handles=self.lines_)
+            legend_of_names(axes, self.lines_, self.genes)
         axes.set(xlabel="normal quantile", ylabel="quantile residual")
         self.ax_, self.figure_ = axes, axes.figure
         return self

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import count, pairwise
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from scipy import stats
 
 from sc_glm.fitted import FittedData
-from sc_glm.plots_axes import BAND, DATA, MODEL, legend, panels, require_matplotlib, title
+from sc_glm.plots_axes import BAND, DATA, MODEL, ink, legend, panels, require_matplotlib, title
+from sc_glm.tails import POISSON_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from sc_glm.plots_axes import Axes
 
 _N_BINS = 36
-_SUMMED = 6  # counts in a bin, up to which their masses cost less than a distribution function
+_SUMMED = 60  # counts in a bin, up to which their masses cost less than a distribution function
 _TICKS = 6
 
 
@@ -213,7 +214,7 @@ class RootogramDisplay:
         )
         for bar in (*self.bars_, *self.band_):
             bar.sticky_edges.y.clear()  # they would end at the edge of the axes
-        axes.axhline(0.0, color="black", linewidth=0.6, zorder=2.5)
+        axes.axhline(0.0, color=ink(axes), linewidth=0.6, zorder=2.5)
         self.line_ = axes.plot(
             at, tops, color=MODEL, linewidth=1.2, marker="o", markersize=2.5, label="expected"
         )[0]
@@ -253,16 +254,30 @@ def _widening(top: float, growth: float) -> list[float]:
 def _probabilities(dist: NB | ZINB, edges: FloatArray) -> Iterator[FloatArray]:
     """Yield the probability of each bin for each distribution."""
     below: FloatArray = np.zeros(dist.shape)
+    masses = _masses(dist)
     for first, stop in pairwise(edges[:-1]):
-        if stop - first <= _SUMMED:
+        if stop - first <= _SUMMED:  # as all bins before it, which are no wider
             inside = np.zeros(dist.shape)
-            for count in np.arange(first, stop):
-                inside += dist.pmf(count)
+            for _ in np.arange(first, stop):
+                inside += next(masses)
         else:
             inside = np.maximum(dist.cdf(stop - 1) - below, 0.0)
         below += inside
         yield inside
     yield np.maximum(1.0 - below, 0.0)
+
+
+def _masses(dist: NB | ZINB) -> Iterator[FloatArray]:
+    """Yield the probability of 0, 1, 2, ...: from 1 on, each by its ratio to the one before."""
+    yield dist.pmf(0)
+    r = np.minimum(dist.r, POISSON_SIZE)
+    odds = dist.mu / (r + dist.mu)
+    mass = dist.pmf(1)
+    # Where that of 1 underflows, the mean is above 500: no count of a narrow bin is likely.
+    for k in count(1):
+        yield mass
+        with np.errstate(under="ignore"):
+            mass = mass * ((r + k) / (k + 1) * odds)
 
 
 def _band(expected: FloatArray, squares: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -12,6 +12,7 @@ from sc_glm.plots_axes import (
     DATA,
     MODEL,
     MUTED,
+    ink,
     nothing,
     panels,
     point_style,
@@ -262,7 +263,7 @@ class VolcanoDisplay:
             "other": (shown & ~found, MUTED, "o"),
             "down": (found & ~clipped & (x < 0), DATA, "o"),
             "up": (found & ~clipped & (x >= 0), MODEL, "o"),
-            "clipped": (clipped, "black", "^"),
+            "clipped": (clipped, ink(axes), "^"),
         }
         self.points_ = {}
         for name, (chosen, color, marker) in groups.items():
@@ -316,6 +317,7 @@ def _labels(
             textcoords="offset points",
             fontsize="x-small",
             zorder=3,
+            parse_math=False,
         )
         for offset, horizontal, vertical in _PLACES:
             label.set(position=offset, ha=horizontal, va=vertical)

@@ -163,3 +163,13 @@ def test_all_genes_without_counts(display, data, model):
     counts = pd.DataFrame(0, index=data.counts.index, columns=data.counts.columns)
     drawn = display.from_estimator(model, data.obs, counts, **OPTIONS[display])
     drawn.figure_.draw_without_rendering()
+
+
+@every_display
+def test_everything_is_seen_on_black(display, model, data, pyplot):
+    with pyplot.style.context("dark_background"):
+        drawn = display.from_estimator(model, data.obs, data.counts, **OPTIONS[display])
+    for ax in np.ravel(drawn.ax_):
+        colours = [mpl.colors.to_rgb(line.get_color()) for line in ax.get_lines()]
+        assert len(colours) > 0
+        assert min(max(colour) for colour in colours) > 0.3

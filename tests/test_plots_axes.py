@@ -3,7 +3,16 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from sc_glm.plots_axes import LEVELS, line_style, log1p_counts, log_log, panels, point_style
+from sc_glm.plots_axes import (
+    LEVELS,
+    legend_of_names,
+    line_style,
+    log1p_counts,
+    log_log,
+    panels,
+    point_style,
+    title,
+)
 
 pytestmark = pytest.mark.usefixtures("pyplot")
 
@@ -61,3 +70,37 @@ def test_colours_of_levels_are_told_apart():
     apart = np.abs(rgb[:, None] - rgb).sum(axis=2)[np.triu_indices(len(rgb), 1)]
     assert apart.min() > 0.2
     assert_allclose(rgb.shape, (10, 3))
+
+
+def test_names_are_written_as_they_are(pyplot):
+    """A pair of dollar signs would begin a formula, and an underscore hide a name."""
+    names = ["_Rik", "$\\frac{$", "100 %"]
+    ax = pyplot.subplots()[1]
+    lines = [ax.plot([0, 1], [0, i])[0] for i in range(3)]
+    legend_of_names(ax, lines, names, title="$a_$")
+    title(ax, names[1], names[1])
+    ax.figure.draw_without_rendering()
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == names
+    colours = [line.get_color() for line in ax.get_legend().get_lines()]
+    assert colours == [line.get_color() for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("note", "lines"), [("1 untested", 1), ("100 untested (too few groups)", 2)]
+)
+def test_a_title_and_its_note_do_not_cover_each_other(note, lines):
+    ax = panels(None, "A.plot")[0]
+    title(ax, "1000 down, 1000 up, FDR 10 %" if lines == 2 else "10 down", note)
+    ax.figure.draw_without_rendering()
+    left, right = ax._left_title, ax._right_title
+    assert left.get_text().count("\n") + 1 == lines
+    upper = left.get_window_extent()
+    lowest = upper.y0 + upper.height * (1 - 1 / lines)  # of the line that has letters
+    assert lowest > right.get_window_extent().y1 - 1 or upper.x1 < right.get_window_extent().x0
+
+
+def test_a_title_that_is_not_given_leaves_the_users(pyplot):
+    ax = pyplot.subplots(figsize=(1, 1))[1]
+    ax.set_title("mine", loc="left")
+    title(ax, None, "1000 constant gene(s) not shown")
+    assert ax.get_title(loc="left") == "mine"

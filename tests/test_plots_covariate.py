@@ -1,3 +1,4 @@
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
@@ -209,3 +210,34 @@ def test_what_is_refused(model, data):
         CovariateDisplay.from_estimator(
             plain, np.zeros((4, 1)), [1, 2, 3, 4], gene="y0", covariate="x0"
         )
+
+
+def test_names_are_written_as_they_are(data):
+    """A pair of dollar signs would begin a formula, and an underscore hide a level."""
+    counts = data.counts.set_axis(["$\\frac{$", "b", "c"], axis=1)
+    levels = {"a": "_Rik", "b": "$^$", "c": "c"}
+    obs = pd.DataFrame({"$_$": data.obs["cell_type"].map(levels), "batch$": data.obs["batch"]})
+    model = make_pipeline(FormulaTransformer("~ 1"), NegBinRegressor()).fit(obs, counts)
+    for covariate, by in (("$_$", "batch$"), ("batch$", "$_$")):
+        display = CovariateDisplay.from_estimator(
+            model, obs, counts, gene="$\\frac{$", covariate=covariate, by=by
+        )
+        display.figure_.draw_without_rendering()
+        assert display.ax_.get_xlabel() == covariate
+        assert display.ax_.get_title(loc="left") == "$\\frac{$"
+        shown = [text.get_text() for text in display.ax_.get_legend().get_texts()]
+        assert shown == list(obs[by].cat.categories)
+
+
+@pytest.mark.parametrize(("size", "rotated"), [(6, False), (24, True)])
+def test_names_of_categories_do_not_cover_each_other(size, rotated, data):
+    obs = data.obs.assign(
+        cell_type=data.obs["cell_type"].cat.rename_categories(["Ngn3 low", "Ngn3 high", "Beta"])
+    )
+    model = make_pipeline(FormulaTransformer("~ cell_type"), NegBinRegressor())
+    model.fit(obs, data.counts)
+    with mpl.rc_context({"font.size": size}):
+        display = CovariateDisplay.from_estimator(
+            model, obs, data.counts, gene="gene_0", covariate="cell_type"
+        )
+    assert [label.get_rotation() != 0 for label in display.ax_.get_xticklabels()] == [rotated] * 3

@@ -52,11 +52,13 @@ def test_of_many_cells_the_extremes_are_kept():
 
 
 def test_genes_are_named(pyplot):
-    frame = pd.DataFrame(normal(50, 3), columns=["Ins1", "Gcg", "Pyy"])
+    names = ["_Rik", "$\\frac{$", "Gcg"]
+    frame = pd.DataFrame(normal(50, 3), columns=names)
     display = QuantileQuantileDisplay.from_residuals(frame)
-    assert display.genes == ["Ins1", "Gcg", "Pyy"]
+    assert display.genes == names
     texts = [text.get_text() for text in display.ax_.get_legend().get_texts()]
-    assert texts == ["Ins1", "Gcg", "Pyy"]
+    assert texts == names
+    display.figure_.draw_without_rendering()
     one = QuantileQuantileDisplay.from_residuals(frame["Gcg"], genes=["Gcg"])
     assert one.ax_.get_title(loc="left") == "Gcg"
     assert one.lines_[0].get_linestyle() == "None"

@@ -3,7 +3,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.exceptions import ConvergenceWarning
 
-from sc_glm import NegBinRegressor
+from sc_glm import NegBinRegressor, ZINBRegressor
 from sc_glm.distributions import NB, ZINB
 from sc_glm.plots import RootogramDisplay
 
@@ -134,3 +134,19 @@ def test_a_gene_without_counts():
     assert_array_equal(display.observed, [6, 0])
     assert_array_equal(display.lower, [6, 0])
     assert_array_equal(display.upper, [6, 0])
+
+
+@pytest.mark.parametrize("regressor", [NegBinRegressor, ZINBRegressor])
+def test_genes_of_any_mean_are_added_up(regressor):
+    """At a mean of 900 without overdispersion, single small counts have no probability."""
+    rng = np.random.default_rng(2)
+    X, y = np.zeros((300, 1)), rng.poisson([0.02, 4.0, 60.0, 900.0], size=(300, 4))
+    y[:, 2] *= rng.random(300) < 0.7
+    model = regressor().fit(X, y)
+    display = RootogramDisplay.from_estimator(model, X, y)
+    cdf = model.predict_dist(X).cdf
+    below = [cdf(stop - 1).sum() for stop in display.edges[1:]]
+    assert_allclose(display.expected, np.diff(below, prepend=0.0), atol=1e-8)
+    widths = np.diff(display.edges[:-1])
+    assert widths[0] == 1
+    assert widths[-1] > 100

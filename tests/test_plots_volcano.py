@@ -153,3 +153,9 @@ def test_the_tests_are_those_of_inference():
         model, data.obs, data.counts, "pseudotime", sample_weight=weight
     )
     assert np.all(weighted.p_value != display.p_value)
+
+
+def test_names_are_no_formulas(table):
+    display = VolcanoDisplay.from_table(table.rename(index={table.index[0]: "$\\frac{$"}))
+    display.figure_.draw_without_rendering()
+    assert "$\\frac{$" in [label.get_text() for label in display.labels_]
