@@ -6,7 +6,6 @@ on blocks of genes: sparse counts are never made dense as a whole.
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
@@ -14,7 +13,7 @@ import pandas as pd
 from scipy import special, stats
 
 from sc_glm.design import PartDesign
-from sc_glm.expected import Zeros, expected_information
+from sc_glm.expected import Zeros, contracted, expected_information
 from sc_glm.fitted import FittedData
 from sc_glm.sampling import drawn_seed, stream
 from sc_glm.status import Status
@@ -553,7 +552,7 @@ def _zeros(data: FittedData, bases: list[FloatArray], block: Block) -> pd.DataFr
     zeros = Zeros.of(data.family, predictors)
     p = np.exp(zeros.log_mass)
     gradient = [(p * score).T @ basis for score, basis in zip(zeros.score, bases, strict=True)]
-    information = _contracted(expected_information(zeros, predictors), bases)
+    information = contracted(expected_information(zeros, predictors), bases)
     values, directions = np.linalg.eigh(information)
     along = np.einsum("gi,gij->gj", np.hstack(gradient), directions)
     estimated = values > _FLAT
@@ -586,24 +585,3 @@ def _zeros(data: FittedData, bases: list[FloatArray], block: Block) -> pd.DataFr
         },
         index=pd.Index(data.names[block.genes]),
     )
-
-
-def _contracted(
-    information: dict[tuple[int, int], FloatArray], bases: list[FloatArray]
-) -> FloatArray:
-    """Sum the information on predictors over cells to that on coordinates in the parts' bases.
-
-    Returns
-    -------
-    ndarray of shape (n_genes, n_params, n_params)
-    """
-    stops = np.cumsum([0, *(basis.shape[1] for basis in bases)])
-    own = [slice(*ends) for ends in pairwise(stops)]
-    n_genes = information[0, 0].shape[1]
-    whole = np.empty((n_genes, stops[-1], stops[-1]))
-    for (a, b), entries in information.items():
-        # A column at a time: all products of two columns are many more than the designs.
-        for i, column in enumerate(bases[a].T, stops[a]):
-            whole[:, i, own[b]] = entries.T @ (column[:, None] * bases[b])
-        whole[:, own[b], own[a]] = whole[:, own[a], own[b]].transpose(0, 2, 1)
-    return whole

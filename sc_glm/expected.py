@@ -13,6 +13,7 @@ form and is read from a table, to three digits.
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
@@ -109,6 +110,33 @@ def expected_information(
         (i, j): of_zero * zeros.score[i] * zeros.score[j] + not_pi * positive[i, j]
         for i, j in pairs(len(predictors))
     }
+
+
+def contracted(
+    information: dict[tuple[int, int], FloatArray], bases: list[FloatArray]
+) -> FloatArray:
+    """Sum the information on predictors over cells to that on coordinates in the parts' bases.
+
+    Parameters
+    ----------
+    information : dict of pair of int to ndarray of shape (n_cells, n_genes)
+    bases : list of ndarray of shape (n_cells, rank)
+        One per part.
+
+    Returns
+    -------
+    ndarray of shape (n_genes, n_params, n_params)
+    """
+    stops = np.cumsum([0, *(basis.shape[1] for basis in bases)])
+    own = [slice(*ends) for ends in pairwise(stops)]
+    n_genes = information[0, 0].shape[1]
+    whole = np.empty((n_genes, stops[-1], stops[-1]))
+    for (a, b), entries in information.items():
+        # A column at a time: all products of two columns are many more than the designs.
+        for i, column in enumerate(bases[a].T, stops[a]):
+            whole[:, i, own[b]] = entries.T @ (column[:, None] * bases[b])
+        whole[:, own[b], own[a]] = whole[:, own[a], own[b]].transpose(0, 2, 1)
+    return whole
 
 
 def _of_log_size(eta: FloatArray, rho: FloatArray) -> FloatArray:

@@ -202,8 +202,8 @@ def coefficient_table(
         statistic
             ``estimate / standard_error``.
         df
-            Degrees of freedom of the t distribution that it is referred to; infinite for the
-            normal one.
+            Degrees of freedom of the t distribution that it is referred to: how many groups, or
+            cells, tell of the coefficient. Infinite for ``kind="observed"``: the normal one.
         p_value
             Of both sides.
         p_adjusted
@@ -395,8 +395,8 @@ def wald_test(
         df
             Number of constraints: of the chi-squared distribution that the statistic has.
         df_denominator
-            Infinite, but for ``kind="cluster"``, where the statistic is referred to an F
-            distribution (see :mod:`sc_glm.uncertainty`).
+            Of the F distribution that the statistic by ``df`` is referred to; infinite for
+            ``kind="observed"``, where it is chi-squared (see :mod:`sc_glm.uncertainty`).
         p_value
             Of the statistic's distribution.
         p_adjusted
@@ -687,7 +687,7 @@ def _found(
     # The later ones are said first.
     reason = np.full(known.flat.shape, "", dtype=object)
     reason[known.df < 1] = "too few groups"
-    reason[~known.told] = "one group decides"
+    reason[~known.told] = "one group decides" if kind == "cluster" else "one cell decides"
     status = np.broadcast_to(fitted.status[:, None], reason.shape)
     fine = status == Status.CONVERGED
     reason[known.flat] = np.where(fine, str(Status.NOT_IDENTIFIED), status)[known.flat]

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from sc_glm.block import Designs, Settings, one_thread, problem_of
-from sc_glm.scores import information_squares, score_products
+from sc_glm.scores import score_products
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,34 +80,17 @@ def curvature(
         return Curvature(value.numpy(), at.gradient.numpy(), -at.hessian.numpy())
 
 
-class ByCell(NamedTuple):
-    """Sums over cells of what each has by itself.
+def products_of_scores(
+    family: Family, counts: sp.csr_array, designs: Designs, theta: FloatArray
+) -> FloatArray:
+    """Sum each gene's outer products of the cells' weighted scores, (n_genes, K, K).
 
-    ``products`` (n_genes, n_params, n_params) are outer products of weighted scores; ``squares``
-    (n_genes, n_tests) are those of :func:`~sc_glm.scores.information_squares`.
-    """
-
-    products: FloatArray
-    squares: FloatArray
-
-
-def by_cell(
-    family: Family,
-    counts: sp.csr_array,
-    designs: Designs,
-    theta: FloatArray,
-    directions: FloatArray,
-) -> ByCell:
-    """Sum over cells; parameters are those of :func:`curvature`, and of several tests directions.
-
-    ``directions`` has the shape (n_genes, n_tests, n_together, n_params).
+    Parameters are those of :func:`curvature`.
     """
     with one_thread(), torch.inference_mode():
         problem = problem_of(family, counts, designs.squared(), SETTINGS)
         objective = problem.objective(problem.block(), family, problem.bases)
-        point = torch.from_numpy(theta)
-        squares = information_squares(objective, point, torch.from_numpy(directions))
-        return ByCell(score_products(objective, point).numpy(), squares.numpy())
+        return score_products(objective, torch.from_numpy(theta)).numpy()
 
 
 def by_cluster(

@@ -31,8 +31,15 @@ from scipy.linalg import block_diag
 from scipy.stats import false_discovery_control
 
 from sc_glm.fitting import gene_blocks
-from sc_glm.information import Clusters, Curvature, by_cell, by_cluster, curvature
+from sc_glm.information import (
+    Clusters,
+    Curvature,
+    by_cluster,
+    curvature,
+    products_of_scores,
+)
 from sc_glm.status import COEFFICIENT_SHARE, FLAT, flat_directions
+from sc_glm.telling import inverse_root, telling_cells
 from sc_glm.validation import group_codes
 
 if TYPE_CHECKING:
@@ -296,7 +303,7 @@ class _Groups(NamedTuple):
         expected = (D - R @ _transposed(R)).sum(1)
         own, whole = (np.einsum("gqq->gq", x) for x in (expected, test @ _transposed(test)))
         told = own > _ONE_GROUP * whole
-        white, firm = _inverse_root(expected)
+        white, firm = inverse_root(expected)
         told, white = told.all(axis=1) & firm, white[:, None]
         R, D = white @ R, white @ D @ white
         flat = R.reshape(*R.shape[:2], -1)
@@ -331,15 +338,6 @@ def _further(
     return theta, information
 
 
-def _inverse_root(matrices: FloatArray) -> tuple[FloatArray, NDArray[np.bool_]]:
-    """Return the roots of the inverses, and which matrices are of full rank."""
-    values, vectors = np.linalg.eigh(matrices)
-    firm = values > _ALONE * values[..., -1:]
-    scale = np.where(firm, 1 / np.sqrt(np.where(firm, values, 1.0)), 0.0)
-    root = vectors * scale[..., None, :] @ _transposed(vectors)
-    return root, np.asarray(firm.all(axis=-1))
-
-
 def _transposed(matrices: FloatArray) -> FloatArray:
     return np.swapaxes(matrices, -1, -2)
 
@@ -366,12 +364,9 @@ def _of_block(
     told, df = np.ones(shape, dtype=bool), np.full(shape, np.inf)
     covariance = inverse
     if how.kind == "robust":
-        directions = tests @ inverse[:, None]
-        directions = _inverse_root(directions @ _transposed(tests))[0] @ directions
-        cells = by_cell(family, counts, designs, theta, directions)
-        covariance = inverse @ cells.products @ inverse
-        q = tests.shape[1]
-        df = q * (q + 1) / np.maximum(cells.squares, np.finfo(float).tiny)
+        products = products_of_scores(family, counts, designs, theta)
+        covariance = inverse @ products @ inverse
+        df = telling_cells(family, designs, theta, tests)
         told = df >= _LEAST_CELLS
     if clusters is not None:
         by_group = by_cluster(family, counts, clusters, theta)

@@ -44,6 +44,7 @@ CORE = [
     "information",
     "tails",
     "expected",
+    "telling",
     "variates",
     "distributions",
     "sampling",

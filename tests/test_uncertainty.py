@@ -206,3 +206,18 @@ def test_a_gene_without_numbers_harms_no_other(fitted):
         assert_array_equal(broken.at_maximum, [True, False, True])
         expected = uncertainty(fitted, counts, how, combinations)
         assert_allclose(broken.covariance[::2], expected.covariance[::2])
+
+
+def test_what_one_cell_alone_tells_is_not_known_to_a_sandwich():
+    """A level of one cell is fitted exactly: its score is zero, and so would its variance be."""
+    for n_cells, told in ((1, False), (5, True)):
+        few = X.assign(few=(np.arange(N) < n_cells).astype(float))
+        fitted = FittedData.of(NegBinRegressor().fit(few, Y), few, Y)
+        how, counts = how_of("robust", fitted, None, None)
+        known = uncertainty(fitted, counts, how, Combinations.of(np.eye(6)[:, None], how.designs))
+        features = [*fitted.params["mean"].index, "size"]
+        expected = [told or name != "few" for name in features]
+        assert_array_equal(known.told, np.tile(expected, (3, 1)))
+        of_few = known.df[:, features.index("few")]
+        assert (of_few < 1.1 * n_cells + 1).all()
+        assert (known.df[:, features.index("depth")] > 40).all()
