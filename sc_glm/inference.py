@@ -68,11 +68,10 @@ def covariance(
     kind : {"observed", "robust", "cluster"}, default="observed"
         ``"observed"`` inverts the observed information, and is right if the model is and cells are
         independent. ``"robust"`` is the sandwich HC0: right for independent cells whose
-        distribution is another one, as long as the fitted parts are, and many tell of each
-        coefficient: that of a level with a handful of cells comes out far too certain.
-        ``"cluster"`` is for cells that are alike within groups, such as donors: the groups are
-        taken to be independent, and the sandwich is enlarged for their small number (CR2, see
-        Notes).
+        distribution is another one, as long as the fitted parts are; of fewer than ten cells that
+        tell of a coefficient it makes too much. ``"cluster"`` is for cells that are alike within
+        groups, such as donors: the groups are taken to be independent, and the sandwich is enlarged
+        for their small number (CR2, see Notes).
     groups : array-like of shape (n_cells,), default=None
         Each cell's group, for ``kind="cluster"``.
     sample_weight : array-like of shape (n_cells,), default=None
@@ -210,9 +209,9 @@ def coefficient_table(
             By Benjamini and Hochberg (1995), over the genes of the same coefficient.
         reason
             Why there are no numbers, else empty: ``aliased`` (it depends on other columns, or is
-            zero); ``one group decides`` (one of the `groups` holds nearly all that is known of it)
-            and ``too few groups``; ``moderated`` (see :mod:`sc_glm.moderation`); ``not at a
-            maximum``; or the gene's status, such as
+            zero); ``one group decides`` (one of the `groups` holds nearly all that is known of it),
+            ``one cell decides`` and ``too few groups``; ``moderated`` (see
+            :mod:`sc_glm.moderation`); ``not at a maximum``; or the gene's status, such as
             ``separated`` (the coefficient is infinite) or ``Poisson boundary`` (the size is).
 
     Raises
