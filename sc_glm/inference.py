@@ -68,10 +68,10 @@ def covariance(
     kind : {"observed", "robust", "cluster"}, default="observed"
         ``"observed"`` inverts the observed information, and is right if the model is and cells are
         independent. ``"robust"`` is the sandwich HC0: right for independent cells whose
-        distribution is another one, as long as the fitted parts are; of fewer than ten cells that
-        tell of a coefficient it makes too much. ``"cluster"`` is for cells that are alike within
-        groups, such as donors: the groups are taken to be independent, and the sandwich is enlarged
-        for their small number (CR2, see Notes).
+        distribution is another one, as long as the fitted parts are, and more than a few cells tell
+        of a coefficient. ``"cluster"`` is for cells that are alike within groups, such as donors:
+        the groups are taken to be independent, and the sandwich is enlarged for their small number
+        (CR2, see Notes).
     groups : array-like of shape (n_cells,), default=None
         Each cell's group, for ``kind="cluster"``.
     sample_weight : array-like of shape (n_cells,), default=None
