@@ -88,7 +88,7 @@ class FittedData:
         Raises
         ------
         TypeError
-            If the model does not end in a regressor of this package.
+            If the model does not end in a regressor of this package, or genes are no names.
         ValueError
             If data are not what they should be, or not of the model's genes.
         """
@@ -199,7 +199,9 @@ class FittedData:
 
 
 def _positions(names: NDArray[np.object_], genes: str | Sequence[str]) -> NDArray[np.intp]:
-    asked = [genes] if isinstance(genes, str) else list(genes)
+    asked = [genes] if isinstance(genes, str) else list(np.atleast_1d(np.asarray(genes, object)))
+    if not all(isinstance(gene, str) for gene in asked):
+        raise TypeError(f"genes must be names of genes, not {asked[:5]}.")
     where = pd.Index(names).get_indexer(pd.Index(asked))
     missing = [gene for gene, position in zip(asked, where, strict=True) if position < 0]
     if missing:
