@@ -156,7 +156,7 @@ def fit_block(
     """Fit the genes of ``counts``, one per row, from a search or from given coefficients."""
     with one_thread(), torch.inference_mode():
         problem = problem_of(family, counts, designs, settings)
-        objective = problem.objective(problem.block(), family, problem.bases)
+        objective = problem.own_objective()
         if settings.fused:
             objective.tile = fused_tile(family)
         if start is None:

@@ -16,7 +16,7 @@ from sc_glm.design import PartDesign
 from sc_glm.expected import Zeros, contracted, expected_information
 from sc_glm.fitted import FittedData
 from sc_glm.sampling import drawn_seed, stream
-from sc_glm.status import Status
+from sc_glm.status import FLAT, Status
 from sc_glm.uncertainty import adjusted
 
 if TYPE_CHECKING:
@@ -47,9 +47,6 @@ _LEAST_UNIFORM = 2.0**-54  # in place of zero, of which there is no logarithm
 _NEARLY_ONE = -1e-3  # logarithm of a probability
 _OUTLIER = 0.01  # probability that a gene of the model has any outlier
 
-# Information on a predictor (per unit, squared) under which the fit of a gene has not estimated it,
-# as for its status.
-_FLAT = 1e-4
 # Variance, in squared cells, under which the number of zeros is far from normal; and as a share of
 # what it would be without a fit, under which it is rounding's.
 _LEAST_VARIANCE = 1.0
@@ -555,7 +552,7 @@ def _zeros(data: FittedData, bases: list[FloatArray], block: Block) -> pd.DataFr
     information = contracted(expected_information(zeros, predictors), bases)
     values, directions = np.linalg.eigh(information)
     along = np.einsum("gi,gij->gj", np.hstack(gradient), directions)
-    estimated = values > _FLAT
+    estimated = values > FLAT
     explained = np.divide(along**2, values, out=np.zeros_like(values), where=estimated)
 
     observed, expected = (block.counts == 0).sum(axis=0), p.sum(axis=0)

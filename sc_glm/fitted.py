@@ -10,7 +10,7 @@ import pandas as pd
 from sklearn.utils.validation import check_is_fitted
 
 from sc_glm.base import CountRegressor, distribution_of, present, weights_of
-from sc_glm.pipeline import last_step
+from sc_glm.pipeline import counts_in, last_step
 from sc_glm.tails import log_mass
 
 if TYPE_CHECKING:
@@ -93,12 +93,7 @@ class FittedData:
             If data are not what they should be, or not of the model's genes.
         """
         if y is None:
-            holder = getattr(model, "best_estimator_", model)
-            if not hasattr(holder, "counts"):
-                raise ValueError(
-                    "The target y is None, and X holds the counts of an AnnDataRegressor alone."
-                )
-            y = holder.counts(X)
+            y = counts_in(getattr(model, "best_estimator_", model), X)
         regressor, design = last_step(model, X)
         if not isinstance(regressor, CountRegressor):
             raise TypeError(
@@ -123,6 +118,15 @@ class FittedData:
     def params(self) -> dict[str, pd.DataFrame]:
         """Coefficients of the genes, features x genes, by part."""
         return {part: table.iloc[:, self.genes] for part, table in self.regressor.params_.items()}
+
+    @property
+    def n_coef(self) -> int:
+        """Number of a gene's coefficients, of all parts."""
+        return sum(len(table) for table in self.regressor.params_.values())
+
+    def coordinates(self, designs: Designs) -> FloatArray:
+        """Return the genes' coordinates in the bases of designs, genes x parameters."""
+        return designs.coordinates({part: x.to_numpy() for part, x in self.params.items()})
 
     @property
     def status(self) -> NDArray[np.object_]:

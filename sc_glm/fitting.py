@@ -6,11 +6,11 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import joblib
 import numpy as np
@@ -43,6 +43,7 @@ _BLOCKS_OF_A_WORKER = 4  # at least, so that the last block does not run alone f
 _GROUP_GENES = 512  # that a worker reads from a file, and is done with, at a time
 
 _Start = dict[str, FloatArray] | None
+_Result = TypeVar("_Result")
 
 
 def fit_genes(
@@ -99,10 +100,7 @@ def fit_genes(
     settings = replace(
         settings, fused=is_worth_fusing(family, n_entries, settings.device, settings.dtype)
     )
-    workers = joblib.effective_n_jobs(n_jobs)  # type: ignore[arg-type]
-    share = counts.n_genes
-    if workers > 1:
-        share = math.ceil(counts.n_genes / (workers * _BLOCKS_OF_A_WORKER))
+    workers, share = _workers(n_jobs, counts.n_genes)
     model = family, designs, settings
     # Workers that share no memory with this process read their own genes, if there is a file.
     shared = workers == 1 or getattr(get_active_backend()[0], "supports_sharedmem", False)
@@ -131,6 +129,56 @@ def fit_genes(
                 "checkpoint_dir, a new fit goes on from the genes that are done."
             ) from error
     return GeneFits.join([fits[first] for first in sorted(fits)])
+
+
+def _workers(n_jobs: int | None, n_genes: int) -> tuple[int, int]:
+    """Return the number of workers, and how many genes each is given at a time at most."""
+    workers = joblib.effective_n_jobs(n_jobs)  # type: ignore[arg-type]
+    if workers == 1:
+        return 1, n_genes
+    return workers, math.ceil(n_genes / (workers * _BLOCKS_OF_A_WORKER))
+
+
+def map_blocks(
+    function: Callable[..., _Result],
+    counts: CountMatrix,
+    designs: Designs,
+    of_genes: Sequence[FloatArray],
+    *arguments: Any,
+    n_jobs: int | None,
+    most_genes: float = math.inf,
+) -> list[_Result]:
+    """Ask something of all genes, block by block.
+
+    Parameters
+    ----------
+    function : callable
+        Called with the positive counts of a block of genes, one per row, their rows of each of
+        ``of_genes``, and the ``arguments``.
+    counts : CountMatrix
+    designs : Designs
+    of_genes : sequence of ndarray of shape (n_genes, ...)
+    *arguments : object
+        The same for all blocks.
+    n_jobs : int or None
+        Workers, as joblib counts them.
+    most_genes : float, default=inf
+        Genes in a block at most.
+
+    Returns
+    -------
+    list
+        What the function returned for each block, in the order of the genes.
+    """
+    _, share = _workers(n_jobs, counts.n_genes)
+    blocks = gene_blocks(counts, designs, "auto", int(min(share, most_genes)))
+    results: list[_Result] = joblib.Parallel(n_jobs=n_jobs)(
+        joblib.delayed(function)(
+            counts.by_gene(block), *(values[block] for values in of_genes), *arguments
+        )
+        for block in blocks
+    )
+    return results
 
 
 def _read_here(

@@ -442,7 +442,7 @@ def wald_test(
         stop += len(table)
         if own == part:
             break
-    of_coef = np.zeros((1, len(matrix), sum(len(table) for table in fitted.params.values())))
+    of_coef = np.zeros((1, len(matrix), fitted.n_coef))
     of_coef[0, :, stop - len(names) : stop] = matrix
     found = _found(fitted, of_coef, kind, groups, sample_weight)
     distance = found.estimate[:, 0] - values
@@ -548,7 +548,9 @@ def likelihood_ratio_test(
         _check_maximal(fitted, f"The likelihood ratio of the {name} model")
     smaller, larger = fits
     nesting = nesting_of(smaller, larger, sample_weight)
-    low, high = (log_likelihoods(fitted, sample_weight) for fitted in fits)
+    low, high = (
+        log_likelihoods(fitted, *fitted.weighted(fitted.weights(sample_weight))) for fitted in fits
+    )
     statistic = 2 * (high - low)
     reason = np.full(len(statistic), "", dtype=object)
     reason[statistic < -2 * _BELOW] = "a higher maximum was missed"
@@ -668,8 +670,7 @@ def _coefficients(
     fitted: FittedData, kind: str, groups: ArrayLike | None, sample_weight: ArrayLike | None
 ) -> _Found:
     """Find what is known of each coefficient."""
-    n_coef = sum(len(table) for table in fitted.params.values())
-    return _found(fitted, np.eye(n_coef)[:, None], kind, groups, sample_weight)
+    return _found(fitted, np.eye(fitted.n_coef)[:, None], kind, groups, sample_weight)
 
 
 def _found(
@@ -737,7 +738,7 @@ def _criterion(
     fitted = FittedData.of(model, X, y)
     _check_maximal(fitted, "An information criterion")
     weights = fitted.weights(sample_weight)
-    _, designs = fitted.weighted(weights)
+    counts, designs = fitted.weighted(weights)
     rank = sum(part.to_coef.shape[1] for part in designs.parts.values())
-    value = price(weights.sum()) * rank - 2 * log_likelihoods(fitted, sample_weight)
+    value = price(weights.sum()) * rank - 2 * log_likelihoods(fitted, counts, designs)
     return pd.Series(value, index=pd.Index(fitted.names))

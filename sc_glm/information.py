@@ -73,7 +73,7 @@ def curvature(
     """
     with one_thread(), torch.inference_mode():
         problem = problem_of(family, counts, designs, SETTINGS)
-        objective = problem.objective(problem.block(), family, problem.bases)
+        objective = problem.own_objective()
         point = torch.from_numpy(theta)
         at = objective.evaluate(point, torch.arange(len(theta)))
         value = at.value + objective.penalty_of(point)
@@ -89,7 +89,7 @@ def products_of_scores(
     """
     with one_thread(), torch.inference_mode():
         problem = problem_of(family, counts, designs.squared(), SETTINGS)
-        objective = problem.objective(problem.block(), family, problem.bases)
+        objective = problem.own_objective()
         return score_products(objective, torch.from_numpy(theta)).numpy()
 
 

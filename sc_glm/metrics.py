@@ -19,7 +19,7 @@ from sklearn.utils import check_array
 
 from sc_glm.counts import check_genes
 from sc_glm.distributions import NB, CountDistribution
-from sc_glm.pipeline import last_step
+from sc_glm.pipeline import counts_in, last_step
 from sc_glm.validation import check_numbers, check_same_order, sound_sparse
 
 if TYPE_CHECKING:
@@ -444,11 +444,7 @@ class _Scorer:
             The score.
         """
         if y is None:
-            if not hasattr(estimator, "counts"):
-                raise ValueError(
-                    "The target y is None, and X holds the counts of an AnnDataRegressor alone."
-                )
-            y = estimator.counts(X)
+            y = counts_in(estimator, X)
         check_same_order(X, y, "y")
         predictor, design = last_step(estimator, X)
         check_genes(y, getattr(predictor, "target_names_", ()))

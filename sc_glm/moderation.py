@@ -163,9 +163,9 @@ def moderate_dispersion(
             "Moderation needs one size for each gene, that is dispersion='~ 1'; this model's "
             f"dispersion has the columns {columns[:5]}."
         )
-    log_likelihoods(fitted, sample_weight)  # which raises if the data are others
     counts, designs = fitted.weighted(fitted.weights(sample_weight))
-    theta = designs.coordinates({part: table.to_numpy() for part, table in fitted.params.items()})
+    log_likelihoods(fitted, counts, designs)  # which raises if the data are others
+    theta = fitted.coordinates(designs)
     n_jobs = fitted.regressor.n_jobs
     genes = size_likelihood(fitted.family, counts, designs, theta, n_jobs)
     trend = fit_trend(genes)

@@ -39,6 +39,21 @@ def last_step(model: Any, X: Any) -> tuple[Any, Any]:
     return model[-1], model[:-1].transform(X) if len(model) > 1 else X
 
 
+def counts_in(estimator: Any, X: Any) -> Any:
+    """Return the counts that `X` holds, where no target stands beside it.
+
+    Raises
+    ------
+    ValueError
+        If the estimator knows of none.
+    """
+    if not hasattr(estimator, "counts"):
+        raise ValueError(
+            "The target y is None, and X holds the counts of an AnnDataRegressor alone."
+        )
+    return estimator.counts(X)
+
+
 class Pipeline(StateMixin, pipeline.Pipeline):  # type: ignore[misc]
     """A scikit-learn pipeline that also samples, and predicts distributions.
 

@@ -58,6 +58,10 @@ class Problem:
             return Objective(*model)
         return GroupedObjective(*model, groups=self.groups)
 
+    def own_objective(self) -> Objective:
+        """Return the objective of the problem's own model, of all its genes."""
+        return self.objective(self.block(), self.family, self.bases)
+
     def _is_grouped(self, family: Family, bases: Sequence[PartBasis]) -> bool:
         """Whether what zeros contribute is a function that all genes share."""
         return (

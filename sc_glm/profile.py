@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import joblib
 import numpy as np
 import torch
 from scipy import stats
 
 from sc_glm import rowwise
 from sc_glm.block import one_thread, problem_of
-from sc_glm.fitting import gene_blocks
+from sc_glm.fitting import map_blocks
 from sc_glm.information import SETTINGS
 from sc_glm.objective import Evaluation, Objective
 from sc_glm.solver import maximize
@@ -106,20 +105,16 @@ def profile_limits(
         The weights of the fit.
     """
     counts, designs = fitted.weighted(fitted.weights(sample_weight))
-    theta = designs.coordinates({part: x.to_numpy() for part, x in fitted.params.items()})
     tests = np.where(combinations.estimable[:, None], combinations.of_theta[:, 0], 0.0)
     root = float(np.sqrt(stats.chi2.ppf(level, 1)))
-    blocks = gene_blocks(counts, designs, "auto", counts.n_genes)
-    found = joblib.Parallel(n_jobs=fitted.regressor.n_jobs)(
-        joblib.delayed(_of_block)(
-            counts.by_gene(block),
-            theta[block],
-            (fitted.family, designs),
-            tests=tests,
-            steps=steps[block],
-            root=root,
-        )
-        for block in blocks
+    found = map_blocks(
+        _of_block,
+        counts,
+        designs,
+        [fitted.coordinates(designs), steps],
+        (fitted.family, designs),
+        (tests, root),
+        n_jobs=fitted.regressor.n_jobs,
     )
     return Limits(*(np.concatenate(ends) for ends in zip(*found, strict=True)))
 
@@ -127,16 +122,14 @@ def profile_limits(
 def _of_block(
     counts: Any,
     theta: FloatArray,
-    model: tuple[Family, Designs],
-    *,
-    tests: FloatArray,
     steps: FloatArray,
-    root: float,
+    model: tuple[Family, Designs],
+    interval: tuple[FloatArray, float],
 ) -> Limits:
-    family, designs = model
+    (family, designs), (tests, root) = model, interval
     with one_thread(), torch.inference_mode():
         problem = problem_of(family, counts, designs, SETTINGS)
-        objective = problem.objective(problem.block(), family, problem.bases)
+        objective = problem.own_objective()
         point = torch.from_numpy(theta)
         ends = [
             _ends(objective, point, torch.from_numpy(test), torch.from_numpy(own), root)

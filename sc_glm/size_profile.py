@@ -19,14 +19,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import joblib
 import numpy as np
 import torch
 
 from sc_glm import rowwise
 from sc_glm.block import GeneFits, fits_at, one_thread, problem_of
 from sc_glm.family import DISPERSION
-from sc_glm.fitting import gene_blocks
+from sc_glm.fitting import map_blocks
 from sc_glm.information import SETTINGS
 from sc_glm.profile import Restricted
 from sc_glm.solver import Solution, maximize
@@ -90,9 +89,8 @@ def size_likelihood(
     n_jobs : int or None
         Workers, as joblib counts them.
     """
-    found = joblib.Parallel(n_jobs=n_jobs)(
-        joblib.delayed(_likelihood_of_block)(counts.by_gene(block), theta[block], family, designs)
-        for block in gene_blocks(counts, designs, "auto", counts.n_genes)
+    found = map_blocks(
+        _likelihood_of_block, counts, designs, [theta], family, designs, n_jobs=n_jobs
     )
     return SizeLikelihood(*(np.concatenate(pieces) for pieces in zip(*found, strict=True)))
 
@@ -104,10 +102,7 @@ def fit_at_sizes(
 
     Parameters are those of :func:`size_likelihood`.
     """
-    found = joblib.Parallel(n_jobs=n_jobs)(
-        joblib.delayed(_fit_block)(counts.by_gene(block), theta[block], family, designs)
-        for block in gene_blocks(counts, designs, "auto", counts.n_genes)
-    )
+    found = map_blocks(_fit_block, counts, designs, [theta], family, designs, n_jobs=n_jobs)
     return GeneFits.join(found)
 
 
@@ -116,7 +111,7 @@ def _likelihood_of_block(
 ) -> SizeLikelihood:
     with one_thread(), torch.inference_mode():
         problem = problem_of(family, counts, designs, SETTINGS)
-        walk = _Walk(problem.objective(problem.block(), family, problem.bases))
+        walk = _Walk(problem.own_objective())
         total = problem.weights.sum()
         mean = problem.sum(problem.counts.data, torch.ones_like(problem.weights)) / total
         # From here on, an excess variance is lost in that of the counts.
@@ -130,7 +125,7 @@ def _likelihood_of_block(
 def _fit_block(counts: Any, theta: FloatArray, family: Family, designs: Designs) -> GeneFits:
     with one_thread(), torch.inference_mode():
         problem = problem_of(family, counts, designs, SETTINGS)
-        objective = problem.objective(problem.block(), family, problem.bases)
+        objective = problem.own_objective()
         return fits_at(problem, objective, designs, _Walk(objective).end(torch.from_numpy(theta)))
 
 

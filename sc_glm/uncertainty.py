@@ -22,15 +22,15 @@ they have whatever these are, which is that of a fit without them.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import joblib
 import numpy as np
 from scipy.linalg import block_diag
 from scipy.stats import false_discovery_control
 
-from sc_glm.fitting import gene_blocks
+from sc_glm.fitting import map_blocks
 from sc_glm.information import (
     Clusters,
     Curvature,
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from sc_glm.family import Family
     from sc_glm.fitted import FittedData
 
-KINDS = ("observed", "robust", "cluster")
+_KINDS = ("observed", "robust", "cluster")
 
 _FURTHER = 20.0  # units of a predictor, in which a mean of next to nothing falls to nothing
 _ROUNDING = 1e-14  # of the largest curvature
@@ -112,7 +112,7 @@ class Uncertainty:
     flat : ndarray of bool of shape (n_genes, n_tests)
         Whether the likelihood of a combination is flat.
     told : ndarray of bool of shape (n_genes, n_tests)
-        Whether more than one group of cells tells of a combination.
+        Whether more than one group, or cell, tells of a combination.
     df : ndarray of shape (n_genes, n_tests)
         Degrees of freedom with which the covariance of a combination is estimated.
     """
@@ -165,19 +165,14 @@ def how_of(
     ValueError
         If the kind is none of these, or groups are missing, too few, or of no use.
     """
-    if kind not in KINDS:
-        raise ValueError(f"kind must be one of {list(KINDS)}, not {kind!r}.")
+    if kind not in _KINDS:
+        raise ValueError(f"kind must be one of {list(_KINDS)}, not {kind!r}.")
     if (groups is None) == (kind == "cluster"):
         what = "needs groups" if groups is None else "takes no groups"
         raise ValueError(f"kind={kind!r} {what}: these go with kind='cluster'.")
     weights = fitted.weights(sample_weight)
     counts, designs = fitted.weighted(weights)
-    held = np.concatenate(
-        [
-            np.full(design.to_coef.shape[1], part in fitted.held)
-            for part, design in designs.parts.items()
-        ]
-    )
+    held = _held(fitted, designs)
     if groups is None:
         return How(kind, designs, None, held), counts
     _, codes = np.unique(
@@ -198,21 +193,20 @@ def uncertainty(
     ValueError
         If the counts, covariates or weights are not those of the fit.
     """
-    designs = how.designs
-    regressor = fitted.regressor
-    theta = designs.coordinates({part: table.to_numpy() for part, table in fitted.params.items()})
-    blocks = gene_blocks(counts, designs, "auto", counts.n_genes)
+    theta = fitted.coordinates(how.designs)
+    most_genes = math.inf
     if how.clusters is not None:
-        per_gene = len(how.clusters.designs) * theta.shape[1] ** 2
-        step = max(1, _CLUSTER_ENTRIES // per_gene)
-        blocks = [
-            slice(first, min(first + step, block.stop))
-            for block in blocks
-            for first in range(block.start, block.stop, step)
-        ]
-    model = fitted.family, how, combinations.of_theta
-    found = joblib.Parallel(n_jobs=regressor.n_jobs)(
-        joblib.delayed(_of_block)(counts.by_gene(block), theta[block], *model) for block in blocks
+        most_genes = max(1, _CLUSTER_ENTRIES // (len(how.clusters.designs) * theta.shape[1] ** 2))
+    found = map_blocks(
+        _of_block,
+        counts,
+        how.designs,
+        [theta],
+        fitted.family,
+        how,
+        combinations.of_theta,
+        n_jobs=fitted.regressor.n_jobs,
+        most_genes=most_genes,
     )
     result = Uncertainty.join(found)
     _check_same_fit(fitted, result.log_likelihood)
@@ -226,7 +220,7 @@ def adjusted(p_values: FloatArray) -> FloatArray:
     return result
 
 
-def log_likelihoods(fitted: FittedData, sample_weight: ArrayLike | None) -> FloatArray:
+def log_likelihoods(fitted: FittedData, counts: CountMatrix, designs: Designs) -> FloatArray:
     """Return each gene's log-likelihood, without a penalty, from the data of the fit.
 
     Raises
@@ -234,10 +228,15 @@ def log_likelihoods(fitted: FittedData, sample_weight: ArrayLike | None) -> Floa
     ValueError
         If they are others.
     """
-    how, counts = how_of("observed", fitted, None, sample_weight)
-    n_coef = sum(len(table) for table in fitted.params.values())
-    nothing = Combinations.of(np.empty((0, 1, n_coef)), how.designs)
+    how = How("observed", designs, None, _held(fitted, designs))
+    nothing = Combinations.of(np.empty((0, 1, fitted.n_coef)), designs)
     return uncertainty(fitted, counts, how, nothing).log_likelihood
+
+
+def _held(fitted: FittedData, designs: Designs) -> NDArray[np.bool_]:
+    """Tell which coordinates are those of held parts."""
+    ranks = [part.to_coef.shape[1] for part in designs.parts.values()]
+    return np.repeat([part in fitted.held for part in designs.parts], ranks)
 
 
 def _check_same_fit(fitted: FittedData, value: FloatArray) -> None:

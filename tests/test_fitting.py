@@ -662,3 +662,27 @@ def test_a_fit_survives_the_death_and_the_interruption_of_its_workers(tmp_path):
         assert run.ending().startswith("KeyboardInterrupt()")
         wait_until(lambda: all_gone(workers))
         run.check_going_on()
+
+
+def test_what_is_asked_of_genes_is_shared_by_workers():
+    """A hundred genes are one block to a worker alone, and several to two."""
+    y = np.random.default_rng(0).poisson(1.0, (40, 100))
+    counts, numbers = CountMatrix.of(y, n_cells=40), np.arange(100.0)
+
+    def of_block(rows, own, scale):
+        return rows.sum(axis=1), scale * own
+
+    def asked(**options):
+        return fitting.map_blocks(of_block, counts, NB[1], [numbers], 2.0, **options)
+
+    alone = asked(n_jobs=1)
+    with joblib.parallel_config("threading"):
+        shared = asked(n_jobs=2)
+    few = asked(n_jobs=1, most_genes=7)
+    assert len(alone) == 1
+    assert len(shared) >= 4
+    assert [len(own) for _, own in few] == [7] * 14 + [2]
+    for found in (alone, shared, few):
+        sums, scaled = (np.concatenate(pieces) for pieces in zip(*found, strict=True))
+        assert_array_equal(sums, y.sum(axis=0))
+        assert_array_equal(scaled, 2 * numbers)

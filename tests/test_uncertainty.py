@@ -40,6 +40,10 @@ def found(fitted, test, kind, groups=None, weights=None):
     return combinations, uncertainty(fitted, counts, how, combinations)
 
 
+def log_likelihoods_of(fitted, weights):
+    return log_likelihoods(fitted, *fitted.weighted(fitted.weights(weights)))
+
+
 def of_coefficients(fitted, kind, groups=None, weights=None):
     combinations, known = found(fitted, np.eye(5)[:, None], kind, groups, weights)
     to_coef = combinations.of_theta[:, 0]
@@ -154,10 +158,10 @@ def test_the_data_must_be_those_of_the_fit(fitted):
     changed[0, 1] += 1
     for data in ((X, changed), (X + 0.1, Y), (X[::-1].reset_index(drop=True), Y)):
         with pytest.raises(ValueError, match=r"must be those of the fit: .* gene 'y\d'"):
-            log_likelihoods(FittedData.of(model, *data), None)
+            log_likelihoods_of(FittedData.of(model, *data), None)
     with pytest.raises(ValueError, match="must be those of the fit"):
-        log_likelihoods(fitted, np.r_[2.0, np.ones(N - 1)])
-    assert_allclose(log_likelihoods(fitted, None), model.log_likelihood_, rtol=1e-10)
+        log_likelihoods_of(fitted, np.r_[2.0, np.ones(N - 1)])
+    assert_allclose(log_likelihoods_of(fitted, None), model.log_likelihood_, rtol=1e-10)
 
 
 @pytest.mark.parametrize(

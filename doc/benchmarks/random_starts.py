@@ -40,7 +40,7 @@ def best_of_random_starts(family, X, counts, n_starts):
     n_cells = len(X)
     shared = Designs(designs, np.zeros(n_cells), np.ones(n_cells))
     problem = problem_of(family, counts.by_gene(slice(None)), shared, SETTINGS)
-    objective = problem.objective(problem.block(), problem.family, problem.bases)
+    objective = problem.own_objective()
     generator = torch.Generator().manual_seed(0)
     width = objective.ranks[0]
     centre = torch.zeros(counts.n_genes, objective.n_params, dtype=torch.float64)

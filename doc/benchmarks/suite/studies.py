@@ -156,7 +156,7 @@ def kernel(repeats, parts, n_regressed, *, fused=False, n_cells=20_000, n_genes=
             Designs(designs, np.zeros(n_cells), np.ones(n_cells)),
             settings,
         )
-        objective = problem.objective(problem.block(), family, problem.bases)
+        objective = problem.own_objective()
         if fused:
             objective.tile = fused_tile(family)
         given = []
