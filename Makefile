@@ -30,7 +30,7 @@ types: $(VENV)/installed-dev  ## check the type annotations
 	$(RUN) -m mypy
 
 docs: $(VENV)/installed-dev  ## build the documentation in doc/_build/html
-	rm -rf doc/api/generated
+	rm -rf doc/api/generated doc/api/backreferences doc/gallery
 	$(RUN) -m sphinx -q -W --keep-going -E -b html doc doc/_build/html
 
 benchmark: $(VENV)/installed-benchmark  ## time sc_glm against other packages, those in R too if R has them
@@ -40,7 +40,7 @@ calibration: $(VENV)/installed-plots  ## test and cover true values of simulated
 	OMP_NUM_THREADS=1 $(RUN) doc/calibration
 
 clean:  ## remove the virtual environment and everything built
-	rm -rf "$(VENV)" output build dist doc/_build doc/api/generated
+	rm -rf "$(VENV)" output build dist doc/_build doc/api/generated doc/api/backreferences doc/gallery
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
 # One virtual environment; a stamp for each extra that is installed in it.

@@ -1,6 +1,10 @@
 """Sphinx configuration; ``make docs`` builds the pages with warnings as errors."""
 
+import os
+import re
 from importlib.metadata import version as installed_version
+from pathlib import Path
+
 
 project = "sc_glm"
 author = "the sc_glm developers"
@@ -11,9 +15,13 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.mathjax",
+    "myst_parser",
     "numpydoc",
+    "sphinx_copybutton",
+    "sphinx_design",
+    "sphinx_gallery.gen_gallery",
 ]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "gallery/sg_execution_times.rst", "sg_execution_times.rst"]
 templates_path = ["_templates"]
 
 # Estimators inherit methods from private bases, which belong on their page, and from scikit-learn,
@@ -24,6 +32,37 @@ autodoc_typehints = "none"  # types stand in the docstrings
 numpydoc_show_class_members = False
 # Parameters that are documented exist (PR02), in the signature's order (PR03).
 numpydoc_validation_checks = {"PR02", "PR03"}
+
+examples = Path(__file__).parents[1] / "examples"
+
+
+def of_real_data():
+    """Return the examples that need the real data sets."""
+    return [path.name for path in examples.glob("plot_*.py") if "fetch_" in path.read_text()]
+
+
+# Examples of real data are run where the data are, and shown without their results elsewhere.
+left_out = [] if os.environ.get("SC_GLM_DATA") else of_real_data()
+sphinx_gallery_conf = {
+    "examples_dirs": str(examples),
+    "gallery_dirs": "gallery",
+    "filename_pattern": "|".join(
+        re.escape(path.name) for path in examples.glob("plot_*.py") if path.name not in left_out
+    ),
+    "ignore_pattern": r"^(?!plot_)",  # other scripts are no pages
+    "within_subsection_order": "FileNameSortKey",
+    "doc_module": ("sc_glm",),
+    "reference_url": {"sc_glm": None},
+    "backreferences_dir": "api/backreferences",
+    "image_scrapers": ("matplotlib",),
+    "min_reported_time": 5,
+    "download_all_examples": False,
+    "show_memory": False,
+    "show_signature": False,
+    "copyfile_regex": "",
+}
+# Code is copied without its prompts and its results.
+copybutton_exclude = ".linenos, .gp, .go"
 
 html_theme = "pydata_sphinx_theme"
 html_title = "sc_glm"

@@ -10,13 +10,14 @@ import pandas as pd
 from scipy.special import expit
 from sklearn.utils import Bunch
 
+from sc_glm.datasets_fetch import fetch_pancreas, fetch_pbmc3k
 from sc_glm.distributions import NB, ZINB, check_rng
 from sc_glm.formula import FormulaTransformer
 
 if TYPE_CHECKING:
     from numpy.random import Generator, RandomState
 
-__all__ = ["make_counts"]
+__all__ = ["fetch_pancreas", "fetch_pbmc3k", "make_counts"]
 
 # Mean and standard deviation of the intercepts over genes: most genes are seen in few cells,
 # are overdispersed, and have somewhat more zeros than their mean and size explain.
