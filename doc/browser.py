@@ -1,7 +1,7 @@
 """Open every built page in a headless browser, on a desk and on a phone, and say what is wrong.
 
-``make docs && make browser`` (needs Chromium, named by ``CHROMIUM`` if it is not on the path). A page
-must load what it names, not scroll sideways, have links that lead somewhere, and raise no error;
+``make docs && make browser`` (needs Chromium, named by ``CHROMIUM`` if it is not on the path). A
+page must load what it names, not scroll sideways, have links that lead somewhere, and raise no error;
 search must find, and code must be copied without prompts. ``--pictures FOLDER`` keeps a picture of
 each page for a look with one's own eyes; ``--mathjax FOLDER`` takes MathJax from npm packages there
 instead of from the network.
@@ -131,21 +131,21 @@ def copying(tab, root, page):
             yield f"{page} copies {text[:60]!r}"
 
 
-def complaints_of(browser, root, folder, pages, pictures, mathjax):
+def complaints_of(browser, root, pages, options):
     """Yield all that is wrong, in words."""
     links, anchors = {}, {}
     for device, (width, height) in WIDTHS.items():
         context = browser.new_context(viewport={"width": width, "height": height})
-        confine(context, root, mathjax)
+        confine(context, root, options.mathjax)
         for page in tqdm(pages, desc=device, disable=None, leave=False):
             name = page.replace("/", "-").removesuffix(".html") + ".png"
-            picture = pictures and pictures / device / name
+            picture = options.pictures and options.pictures / device / name
             wrong, links[page], anchors[page] = visit(context, root, page, picture)
             yield from (f"{page} ({device}) {complaint}" for complaint in wrong)
         context.close()
-    yield from dead_links(root, folder, links, anchors)
+    yield from dead_links(root, options.html, links, anchors)
     context = browser.new_context(permissions=["clipboard-read", "clipboard-write"])
-    confine(context, root, mathjax)
+    confine(context, root, options.mathjax)
     tab = context.new_page()
     yield from search(tab, root)
     for page in pages:
@@ -170,9 +170,7 @@ def main():
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=OPTIONS)
         root = serve(options.html)
-        complaints = list(
-            complaints_of(browser, root, options.html, pages, options.pictures, options.mathjax)
-        )
+        complaints = list(complaints_of(browser, root, pages, options))
         browser.close()
     print(*complaints, f"{len(pages)} pages, {len(complaints)} complaints", sep="\n")
     sys.exit(bool(complaints))
