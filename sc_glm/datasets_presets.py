@@ -75,11 +75,15 @@ def sparse_effects(share: float, sd: float) -> DrawEffects:
     return draw
 
 
-def trends(sd: float) -> DrawEffects:
-    """Return what draws smooth trends: from one column of a spline to the next a normal step."""
+def trends(sd: float, spread: float) -> DrawEffects:
+    """Return what draws smooth trends: from one column of a spline to the next a normal step.
+
+    Genes differ in how far they go: the logarithm of a gene's own deviation has this `spread`.
+    """
 
     def draw(columns: list[str], genes: list[str], rng: Source) -> FloatArray:
-        return rng.normal(0.0, sd, size=(len(columns), len(genes))).cumsum(axis=0)
+        own_sd = rng.lognormal(np.log(sd), spread, size=len(genes))
+        return rng.normal(0.0, own_sd, size=(len(columns), len(genes))).cumsum(axis=0)
 
     return draw
 
@@ -168,7 +172,7 @@ def _perturbed_cells(n_samples: int, genes: list[str], rng: Source) -> pd.DataFr
         {
             "lane": _categorical(["lane_1", "lane_2"], np.ones(2), n_samples, rng),
             "guide": _categorical([NON_TARGETING, *guides], np.r_[0.4, shares], n_samples, rng),
-            "size_factor": _depth(0.6, np.ones(n_samples), rng),
+            "size_factor": _depth(0.35, np.ones(n_samples), rng),
         }
     )
 
@@ -210,7 +214,7 @@ PRESETS = {
             (0, 0.25, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.85, 0.9, 0.95, 0.99, 0.999, 1),
             (-14, -11, -7.9, -7.2, -6.5, -5.7, -4.9, -4.3, -3.25, -2.67, -1.88, -0.22, 2.5, 4.1),
         ),
-        log_size=(1.0, 0.3, 0.8),
+        log_size=(0.7, 0.4, 0.9),
         effects={"mean": {"cell_type": sparse_effects(0.6, 0.9)}},
     ),
     "pancreas": Preset(
@@ -224,10 +228,10 @@ PRESETS = {
             (0, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1),
             (0.04, 0.27, 0.41, 0.7, 1.11, 1.65, 2.39, 2.86, 3.75, 3.85),
         ),
-        log_size=(0.8, 0.0, 0.8),
+        log_size=(-0.1, 0.6, 0.4),
         effects={
-            "mean": {"pseudotime": trends(1.5), "cell_type": sparse_effects(0.6, 0.9)},
-            "dispersion": {"pseudotime": trends(2.0)},
+            "mean": {"pseudotime": trends(1.0, 0.6), "cell_type": sparse_effects(0.6, 0.9)},
+            "dispersion": {"pseudotime": trends(1.2, 0.3)},
         },
     ),
     "perturbation": Preset(
@@ -237,7 +241,7 @@ PRESETS = {
             (0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1),
             (-7.9, -5.7, -3.6, -2.7, -0.76, 0.48, 1.52, 3.45, 3.88, 5.24, 6.06),
         ),
-        log_size=(0.7, 0.1, 0.35),
+        log_size=(1.2, 0.1, 0.35),
         effects={"mean": {"lane": sparse_effects(1.0, 0.17), "guide": guide_effects}},
     ),
     "donors": Preset(
@@ -248,7 +252,7 @@ PRESETS = {
             (0, 0.05, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1),
             (-2.99, -2.92, -2.61, -2.14, -1.45, -0.52, 0.39, 2.3, 4.1),
         ),
-        log_size=(1.0, 0.3, 0.8),
+        log_size=(0.7, 0.4, 0.9),
         effects={
             "mean": {
                 "condition": sparse_effects(0.2, 0.7),
