@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import tarfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -16,6 +15,8 @@ import scipy.sparse as sp
 from scipy.io import mmread
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from anndata import AnnData
 
     PathLike: TypeAlias = str | os.PathLike[str]
@@ -94,7 +95,7 @@ def names_hash(names: pd.Index) -> str:
     return hashlib.sha256("\n".join(map(str, names)).encode()).hexdigest()
 
 
-def counts_hash(X: object) -> str | None:
+def counts_hash(X: Any) -> str | None:
     """Return the SHA-256 of counts as :class:`_Contents` has it; None if they are no integers."""
     counts = sp.csr_array(X, copy=True)
     if not np.array_equal(counts.data, np.round(counts.data)):
@@ -244,7 +245,9 @@ def _read(file: Path, contents: _Contents) -> AnnData:
         raise ValueError(f"{str(file)!r} cannot be read as an h5ad file: {error}") from error
     difference = contents.difference(adata)
     if difference is not None:
-        raise ValueError(f"{str(file)!r} does not hold the data that it is named for: {difference}.")
+        raise ValueError(
+            f"{str(file)!r} does not hold the data that it is named for: {difference}."
+        )
     return adata
 
 
@@ -314,8 +317,7 @@ def _pancreas(n_genes: int) -> Callable[[Path], AnnData]:
         published = read_h5ad(source)[:, :n_genes]
         obs = published.obs.copy()
         obs["total_counts"] = np.rint(_MEAN_TOTAL * obs["sizeFactor"]).astype(np.int32)
-        counts = published.layers["counts"] if "counts" in published.layers else published.X
-        counts = sp.csr_matrix(counts, dtype=np.int32)
+        counts = sp.csr_matrix(published.layers.get("counts", published.X), dtype=np.int32)
         return AnnData(counts, obs=obs, var=pd.DataFrame(index=published.var_names))
 
     return convert
@@ -327,12 +329,13 @@ def _pbmc3k(source: Path) -> AnnData:
 
     with tarfile.open(source) as archive:
         files = {Path(member.name).name: member for member in archive if member.isfile()}
-        matrix, genes, barcodes = (
-            archive.extractfile(files[name]) for name in ("matrix.mtx", "genes.tsv", "barcodes.tsv")
-        )
-        counts = sp.csr_matrix(mmread(matrix).T, dtype=np.int32)
-        symbols = pd.read_csv(genes, sep="\t", header=None, keep_default_na=False)[1]
-        cells = pd.read_csv(barcodes, header=None)[0]
+
+        def text(name: str) -> Any:
+            return archive.extractfile(files[name])
+
+        counts = sp.csr_matrix(mmread(text("matrix.mtx")).T, dtype=np.int32)
+        symbols = pd.read_csv(text("genes.tsv"), sep="\t", header=None, keep_default_na=False)[1]
+        cells = pd.read_csv(text("barcodes.tsv"), header=None)[0]
     repeated = symbols.groupby(symbols).cumcount()
     names = symbols.where(repeated == 0, symbols + "." + repeated.astype(str))
     total = counts.sum(axis=1).A1

@@ -215,7 +215,15 @@ def make_counts(
                     f"{part}={formulas[part]!r} has no intercept, by which preset={preset!r} "
                     "sets the level of each gene: leave out '0 +' or '- 1'."
                 )
-        params = _draw_like(kind, features, offsets, genes, set(obs), effect_scale, rng)
+        params = _draw_like(
+            kind,
+            features,
+            offsets,
+            genes=genes,
+            covariates=set(obs.columns),
+            effect_scale=effect_scale,
+            rng=rng,
+        )
     predictors = {part: (features[part] @ params[part]).to_numpy() for part in features}
     predictors["mean"] += offsets
     more = {}
@@ -296,6 +304,7 @@ def _draw_like(
     preset: Preset,
     features: dict[str, pd.DataFrame],
     offsets: FloatArray,
+    *,
     genes: list[str],
     covariates: set[str],
     effect_scale: float,
@@ -333,7 +342,9 @@ def _draw_effects(
     effects = rng.normal(size=(features.shape[1], len(genes))) * per_unit
     for covariate, draw in rules.items():
         # Columns of this covariate alone: an interaction is another matter.
-        own = [i for i, name in enumerate(features) if _covariates(name) & known == {covariate}]
+        own = [
+            i for i, name in enumerate(features.columns) if _covariates(name) & known == {covariate}
+        ]
         columns = [features.columns[i] for i in own]
         effects[own] = draw(columns, genes, rng) * per_unit[own]
     effects[features.columns == "Intercept"] = 0.0
