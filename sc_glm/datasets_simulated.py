@@ -171,7 +171,7 @@ def make_counts(
     >>> adata.shape
     (1000, 50)
     >>> int((data.params["mean"].loc["condition[T.case]"] != 0).sum())
-    11
+    9
     """
     _check_arguments(n_samples, n_targets, preset, effect_scale)
     rng = check_rng(random_state)
