@@ -58,9 +58,8 @@ def make_counts(
     preset : {"pbmc", "pancreas", "perturbation", "donors"} or None, default=None
         A kind of screen whose cells, means, sizes and effects look like those of a real one:
 
-        - "pbmc": blood cells of nine types, 16 in 1000 of one and 1 in 4 of another, and all
-          genes of the genome: 97 % of the counts are zero, and half of the genes are seen in few
-          cells or none;
+        - "pbmc": blood cells of nine types, from 26 % of the cells to 0.5 %, and all genes of the
+          genome: 97 % of the counts are zero, and half of the genes are seen in a cell or none;
         - "pancreas": cells along a pseudotime, and marker genes that are well expressed and
           change much along it, in mean and in dispersion;
         - "perturbation": a panel of genes (70 is usual) in cells with one guide each: 4 in 10
