@@ -67,7 +67,7 @@ def test_looks_like_the_real_screen(preset, seed):
     low, middle, high = np.quantile(variance, levels) / real["variance"]
     assert 0.8 < low < 1.25
     assert 0.75 < middle < 1.4
-    assert 0.4 < high < 2.5
+    assert 0.4 < high < 2.0
 
 
 def test_zeros_over_all_genes():
