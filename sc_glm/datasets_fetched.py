@@ -287,7 +287,7 @@ def _cached(wanted: _Set) -> AnnData:
     except ValueError as error:
         raise ValueError(f"{error} Nothing of it is kept. {by_hand}") from error
     finally:
-        source.unlink()
+        source.unlink(missing_ok=True)
     # A run that ends here, or another one at the same time, leaves no half of a file.
     part = file.with_name(f"{file.name}.{os.getpid()}.part")
     adata.write_h5ad(part, compression="gzip")
