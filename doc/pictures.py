@@ -1,7 +1,7 @@
 """Draw the pictures of the pages on the model and on diagnostics and plots.
 
-``python doc/pictures.py`` writes into ``doc/_static/plots``. For the page on diagnostics it fits 100
-genes of the pancreas set, which it looks for in the folder that ``SC_GLM_DATA`` names.
+``python doc/pictures.py`` writes into ``doc/_static/plots``. For the page on diagnostics it fits
+100 genes of the pancreas set, which it looks for in the folder that ``SC_GLM_DATA`` names.
 """
 
 import os
