@@ -35,6 +35,7 @@ from sc_glm.covariates import (
 from sc_glm.expressions import MAX_LENGTH, columns_read
 from sc_glm.splines import with_margin
 from sc_glm.state import StateMixin, kept_if_failed
+from sc_glm.validation import check_no_anndata
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -275,6 +276,7 @@ class FormulaTransformer(StateMixin, TransformerMixin, BaseEstimator):  # type: 
 
     def _frame(self, X: Any, *, reset: bool) -> pd.DataFrame:
         """Return `X` as a frame, the caller's own where it is one, with scikit-learn's checks."""
+        check_no_anndata(X, "X")
         named = reset or hasattr(self, "feature_names_in_")
         if isinstance(X, pd.DataFrame) and named:
             if not len(X):

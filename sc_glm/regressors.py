@@ -74,6 +74,8 @@ class NegBinRegressor(CountRegressor):
         Whether the likelihood reached its supremum, which some genes have at infinity.
     target_names_ : ndarray of str of shape (n_targets,)
         Names of the genes, ``y0, y1, ...`` unless `y` has column names.
+    n_cells_ : int
+        Number of cells of the fit; those without a weight are none of them.
     n_features_in_ : int
         Number of columns of `X`.
     feature_names_in_ : ndarray of str
@@ -170,6 +172,8 @@ class ZINBRegressor(CountRegressor):
         Whether the likelihood reached its supremum, which some genes have at infinity.
     target_names_ : ndarray of str of shape (n_targets,)
         Names of the genes, ``y0, y1, ...`` unless `y` has column names.
+    n_cells_ : int
+        Number of cells of the fit; those without a weight are none of them.
     n_features_in_ : int
         Number of columns of `X`.
     feature_names_in_ : ndarray of str

@@ -280,9 +280,7 @@ def _key(model: Any) -> Any:
         return id(model)
 
 
-def _splits(
-    cv: Any, X: Any, y: Any, groups: Any, units: NDArray[np.intp]
-) -> list[tuple[Any, Any]]:
+def _splits(cv: Any, X: Any, y: Any, groups: Any, units: NDArray[np.intp]) -> list[tuple[Any, Any]]:
     if groups is not None:
         if cv is None or isinstance(cv, Integral):
             cv = GroupKFold() if cv is None else GroupKFold(cv)

@@ -48,6 +48,7 @@ CORE = [
     "variates",
     "distributions",
     "sampling",
+    "notebook",
     "base",
     "regressors",
     "pipeline",

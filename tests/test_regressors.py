@@ -31,6 +31,7 @@ BOTH = pytest.mark.parametrize("regressor", REGRESSORS.values())
 TIGHT = {"tol": 1e-10}
 
 
+@pytest.mark.filterwarnings("ignore:Most values of y are not integers:UserWarning")
 @parametrize_with_checks(
     [NegBinRegressor(), ZINBRegressor()],
     expected_failed_checks=lambda _: {
