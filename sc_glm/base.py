@@ -314,6 +314,11 @@ class CountRegressor(NotebookMixin, StateMixin, RegressorMixin, BaseEstimator): 
             run to infinity, or that nothing depends on, spelled ``part__column``; empty for most
             genes), ``log_likelihood`` and ``n_iter``.
 
+        See Also
+        --------
+        sc_glm.inference.gene_summary : Of one gene, with standard errors and tests.
+        sc_glm.inference.coefficient_table : The coefficients of all genes, with their tests.
+
         Examples
         --------
         >>> import numpy as np

@@ -13,8 +13,20 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Columns", "check_cells", "check_column_names", "check_levels", "no_column", "plain"]
+__all__ = [
+    "TO_FRAME",
+    "Columns",
+    "check_cells",
+    "check_column_names",
+    "check_levels",
+    "no_column",
+    "plain",
+]
 
+TO_FRAME = (
+    " A DataFrame has names, text and categories; set_output(transform='pandas') makes a step "
+    "before return one."
+)
 _ALIKE = 0.7  # names that may be one misspelled, as difflib compares them
 _LISTED = 5  # columns that are named, where no name is like the one that is asked for
 
@@ -41,6 +53,8 @@ def no_column(name: str, names: Iterable[Any]) -> str:
     close = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=_ALIKE)
     if close:
         return f"X has no column {name!r}. Did you mean {lower[close[0]]!r}?"
+    if texts == [f"x{i}" for i in range(len(texts))]:
+        return f"X has no column {name!r}. It has no names at all, as it is an array.{TO_FRAME}"
     listed = ", ".join(map(repr, texts[:_LISTED])) + ", ..." * (len(texts) > _LISTED)
     return f"X has no column {name!r}. It has {len(texts)}: {listed}."
 

@@ -136,6 +136,11 @@ class FittedData:
         return self.regressor.status_[self.genes]
 
     @property
+    def log_likelihood(self) -> FloatArray:
+        """The genes' log-likelihoods at the fit, without a penalty."""
+        return self.regressor.log_likelihood_[self.genes]
+
+    @property
     def held(self) -> tuple[str, ...]:
         """Parts that are not where the likelihood has its maximum, as they were moderated."""
         return self.regressor._held

@@ -25,6 +25,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sc_glm.covariates import (
+    TO_FRAME,
     Columns,
     check_cells,
     check_column_names,
@@ -289,6 +290,8 @@ class FormulaTransformer(StateMixin, TransformerMixin, BaseEstimator):  # type: 
                 # Set also for a frame without columns, which scikit-learn takes for an array.
                 self.feature_names_in_ = np.asarray(X.columns, dtype=object)
             return X
+        if isinstance(X, np.ndarray) and any(isinstance(value, str) for value in X[:1].flat):
+            raise ValueError(f"X is an array with text.{TO_FRAME}")
         values = validate_data(self, X, reset=reset)
         names = getattr(self, "feature_names_in_", [f"x{i}" for i in range(values.shape[1])])
         index = X.index if isinstance(X, pd.DataFrame) else None

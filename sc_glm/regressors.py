@@ -46,7 +46,8 @@ class NegBinRegressor(CountRegressor):
         others. The folder stays when the fit is complete, and belongs to it: any other fit is
         refused, so leave this None in a cross-validation.
     verbose : int, default=0
-        Above zero, show a progress bar over genes.
+        Above zero, show in terminals and notebooks how many genes are done and how long the others
+        will take. Nothing is written to a file.
 
     Attributes
     ----------
@@ -145,7 +146,8 @@ class ZINBRegressor(CountRegressor):
         others. The folder stays when the fit is complete, and belongs to it: any other fit is
         refused, so leave this None in a cross-validation.
     verbose : int, default=0
-        Above zero, show a progress bar over genes.
+        Above zero, show in terminals and notebooks how many genes are done and how long the others
+        will take. Nothing is written to a file.
 
     Attributes
     ----------

@@ -63,6 +63,7 @@ ON_TOP = [
     "moderation",
     "metrics",
     "selection",
+    "inference_summary",
     "inference",
     "diagnostics",
     "datasets",
