@@ -39,8 +39,12 @@ _DENSE_ENTRIES = 2_000_000  # of a matrix at a time, where it goes from dense to
 
 
 class AnnDataRegressor(
-    NotebookMixin, StateMixin, MetaEstimatorMixin, RegressorMixin, BaseEstimator
-):  # type: ignore[misc]
+    NotebookMixin,
+    StateMixin,
+    MetaEstimatorMixin,  # type: ignore[misc]
+    RegressorMixin,  # type: ignore[misc]
+    BaseEstimator,  # type: ignore[misc]
+):
     """A model whose `X` is an AnnData: covariates from ``obs``, counts from ``X`` or a layer.
 
     An AnnData is sliced by cells as an array is by rows, so that it goes straight into

@@ -102,7 +102,8 @@ class CountMatrix:
 
     def look_like_counts(self) -> bool:
         """Judge whether values are counts, not normalised or their logarithms."""
-        return are_counts(self.matrix.data if sp.issparse(self.matrix) else self.matrix.flat)
+        is_sparse = isinstance(self.matrix, sp.csc_array)
+        return are_counts(self.matrix.data if is_sparse else self.matrix.flat)
 
     def n_positive(self) -> NDArray[np.int64]:
         """Return each gene's number of positive counts."""
@@ -310,7 +311,10 @@ def are_counts(values: Any) -> bool:
     -------
     bool
     """
-    judged = values[:: max(1, len(values) // _JUDGED_VALUES)]
+    chosen: Any = slice(None)
+    if len(values) > _JUDGED_VALUES:  # not every so many: these may all be of one gene
+        chosen = np.random.default_rng(0).integers(len(values), size=_JUDGED_VALUES)
+    judged = values[chosen]
     judged = judged[judged != 0]
     return bool((judged >= 0).all() and 2 * np.sum(judged == np.floor(judged)) >= judged.size)
 

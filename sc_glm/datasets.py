@@ -186,7 +186,7 @@ def _draw_coefficients(
     rng: RandomState | Generator,
 ) -> pd.DataFrame:
     largest = features.abs().max().to_numpy()
-    # A column of zeros (a level without a cell) has no effect that data could tell.
+    # A column of zeros (two levels that no cell has both) has no effect that data could tell.
     scale = np.divide(effect_scale, largest, out=np.zeros_like(largest), where=largest > 0)
     intercept_mean, intercept_sd = _INTERCEPTS[part]
     is_intercept = features.columns == "Intercept"
