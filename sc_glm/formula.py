@@ -76,7 +76,8 @@ class FormulaTransformer(StateMixin, TransformerMixin, BaseEstimator):  # type: 
         Formula of logit pi, the probability of a structural zero.
     offset : str or None, default=None
         One numeric expression that is added to log mu, such as ``"np.log(size_factor)"`` or
-        ``"log_depth"``. Arithmetic goes in braces: ``"{np.log(a) + np.log(b)}"``.
+        ``"log_depth"``: the logarithm of an exposure, never the exposure itself, which numbers
+        near one do not give away. Arithmetic goes in braces: ``"{np.log(a) + np.log(b)}"``.
 
     Attributes
     ----------

@@ -366,16 +366,10 @@ def test_threads_are_given_back_after_an_error(monkeypatch):
     assert not torch.is_inference_mode_enabled()
 
 
-@pytest.fixture
-def _terminal(capsys, monkeypatch):  # noqa: ARG001 - capsys puts a stream of its own in place
-    """Standard error that says it is a terminal."""
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-
-
-@pytest.mark.usefixtures("_terminal")
 @pytest.mark.parametrize("n_jobs", [1, 2])
 @pytest.mark.parametrize("progress", [False, True])
-def test_progress(capsys, progress, n_jobs):
+def test_progress(capsys, monkeypatch, progress, n_jobs):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)  # a terminal
     with joblib.parallel_config("threading"):
         fit(*NB, batch_size=2, progress=progress, n_jobs=n_jobs)
     captured = capsys.readouterr()
@@ -533,10 +527,10 @@ def test_a_fit_goes_on_with_the_groups_that_are_left(tmp_path):
     assert_identical(fit(*NB, checkpoint_dir=tmp_path), fits)  # in memory now
 
 
-@pytest.mark.usefixtures("_terminal")
-def test_progress_begins_at_what_is_done(cut_short, capsys):
+def test_progress_begins_at_what_is_done(cut_short, capsys, monkeypatch):
     folder = cut_short(*NB)
     capsys.readouterr()
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     fit(*NB, batch_size=2, progress=True, checkpoint_dir=folder)
     shown = capsys.readouterr().err
     assert "4/7" in shown
