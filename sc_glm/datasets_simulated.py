@@ -295,7 +295,7 @@ def _draw_coefficients(
 def _per_unit(features: pd.DataFrame) -> FloatArray:
     """Return the effects of a unit that move a linear predictor by 1 at most."""
     largest = features.abs().max().to_numpy()
-    # A column of zeros (a level without a cell) has no effect that data could tell.
+    # A column of zeros (two levels that no cell has both) has no effect that data could tell.
     return np.divide(1.0, largest, out=np.zeros_like(largest), where=largest > 0)
 
 
