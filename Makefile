@@ -9,7 +9,7 @@ OUTPUT ?= output
 RUN := "$(VENV)/bin/python"
 export MPLBACKEND := Agg
 
-.PHONY: help demo test lint types docs benchmark calibration clean
+.PHONY: help demo test lint types docs packaging oldest benchmark calibration clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -32,6 +32,12 @@ types: $(VENV)/installed-dev  ## check the type annotations
 docs: $(VENV)/installed-dev  ## build the documentation in doc/_build/html
 	rm -rf doc/api/generated doc/api/backreferences doc/gallery
 	$(RUN) -m sphinx -q -W --keep-going -E -b html doc doc/_build/html
+
+packaging:  ## build the distributions, and try them without and with each extra
+	"$(PYTHON)" .ci/packaging
+
+oldest:  ## run the tests with the oldest versions that pyproject.toml allows
+	"$(PYTHON)" .ci/packaging oldest
 
 benchmark: $(VENV)/installed-benchmark  ## time sc_glm against other packages, those in R too if R has them
 	$(RUN) doc/benchmarks/suite
