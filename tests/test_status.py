@@ -1,3 +1,6 @@
+from itertools import pairwise
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -365,3 +368,9 @@ def test_a_shifted_offset_changes_no_status(shift):
     X = pd.DataFrame({"mean__Intercept": np.ones(200), "offset__o": np.full(200, shift)})
     model = NegBinRegressor().fit(X, y)
     assert list(model.status_) == ["Poisson boundary"] * 3
+
+
+def test_every_word_is_explained_on_the_page_for_it():
+    lines = (Path(__file__).parents[1] / "doc" / "troubleshooting.rst").read_text().splitlines()
+    titles = {line for line, below in pairwise(lines) if set(below) == {"~"}}
+    assert titles == {f"``{status}``" for status in Status}
