@@ -150,6 +150,7 @@ def scdesigner(data, names):
     def fit(title, **options):
         torch.manual_seed(0)
         # begin scdesigner
+        # The counts are in adata.X, covariates in adata.obs. There are no options by default.
         model = NegBin({"mean": "~ pseudotime + cell_type", "dispersion": "~ cell_type"})
         model.setup_data(adata)
         model.fit(verbose=False, **options)
@@ -184,7 +185,7 @@ def pydeseq2(data):
 
     counts = data.counts
 
-    def fit(**options):
+    def fit(min_mu):
         obs = data.obs
         # begin pydeseq2
         dds = DeseqDataSet(
@@ -192,8 +193,8 @@ def pydeseq2(data):
             metadata=obs,
             design="~ pseudotime + cell_type",
             size_factors_fit_type="poscounts",  # as no gene is seen in all cells
+            min_mu=min_mu,  # 0.5 by default
             quiet=True,
-            **options,
         )
         dds.deseq2()
         results = DeseqStats(dds, contrast=["cell_type", "b", "a"], quiet=True)
@@ -202,7 +203,7 @@ def pydeseq2(data):
         # end pydeseq2
         return dds, table["log2FoldChange"], dds.var["dispersions"]
 
-    dds, *defaults = fit()
+    dds, *defaults = fit(min_mu=0.5)
     _, *low_means = fit(min_mu=1e-6)
     obs = data.obs
     # begin pydeseq2_sc_glm
