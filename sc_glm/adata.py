@@ -1,4 +1,4 @@
-"""Fit, predict and simulate with AnnData; the only module that imports anndata.
+"""Fit, predict and simulate with AnnData.
 
 The cells' covariates are ``adata.obs``, the counts ``adata.X`` or one of ``adata.layers``, dense,
 sparse or on disk, and ``adata.raw`` is never read. :func:`fit`, :func:`predict`, :func:`sample` and
