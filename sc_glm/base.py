@@ -53,9 +53,10 @@ _FACTORS = (
 
 
 class CountRegressor(NotebookMixin, StateMixin, RegressorMixin, BaseEstimator):  # type: ignore[misc]
-    """What the estimators share; they differ by their family."""
+    """What the estimators share; they differ by their family and its distribution."""
 
     _family: ClassVar[Family]
+    _distribution: ClassVar[type[NB] | type[ZINB]]
     _fitted_state = (
         "_ceiling",
         "_held",
@@ -388,6 +389,10 @@ class CountRegressor(NotebookMixin, StateMixin, RegressorMixin, BaseEstimator): 
         mean += offset[:, None]
         return predictors
 
+    def _distribution_of(self, predictors: dict[str, FloatArray]) -> NB | ZINB:
+        """Return the distributions of counts with these linear predictors of the parts."""
+        return self._distribution(*_values(predictors).values())
+
     def _shaped(self, values: NDArray[Any]) -> NDArray[Any]:
         return values[..., 0] if self._one_dimensional else values
 
@@ -420,7 +425,7 @@ class CountRegressor(NotebookMixin, StateMixin, RegressorMixin, BaseEstimator): 
             With SciPy's methods (``pmf``, ``cdf``, ``ppf``, ``mean``, ...), elementwise.
         """
         predictors = self._predictors(X)
-        return distribution_of({part: self._shaped(x) for part, x in predictors.items()})
+        return self._distribution_of({part: self._shaped(x) for part, x in predictors.items()})
 
     def predict(self, X: ArrayLike) -> FloatArray:
         """Return the expected counts.
@@ -524,7 +529,7 @@ class CountRegressor(NotebookMixin, StateMixin, RegressorMixin, BaseEstimator): 
 
         def dist_of(cells: slice) -> NB | ZINB:
             some = {part: design[cells] for part, design in designs.items()}
-            return distribution_of(self._predictors_of(some, offset[cells]))
+            return self._distribution_of(self._predictors_of(some, offset[cells]))
 
         return dist_of, (len(offset), len(self.target_names_))
 
@@ -632,14 +637,6 @@ def _values(predictors: dict[str, FloatArray]) -> dict[str, FloatArray]:
     """Return the parts' values, by the inverse of each part's link."""
     inverse_links: dict[str, Any] = {MEAN: _mean, DISPERSION: _size, ZERO_INFLATION: expit}
     return {part: inverse_links[part](predictor) for part, predictor in predictors.items()}
-
-
-def distribution_of(predictors: dict[str, FloatArray]) -> NB | ZINB:
-    """Return the distributions of counts with these linear predictors of the parts."""
-    params = _values(predictors)
-    if ZERO_INFLATION in params:
-        return ZINB(params[MEAN], params[DISPERSION], params[ZERO_INFLATION])
-    return NB(params[MEAN], params[DISPERSION])
 
 
 def _mean(predictor: FloatArray) -> FloatArray:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from sklearn.utils.validation import check_is_fitted
 
-from sc_glm.base import CountRegressor, distribution_of, present, weights_of
+from sc_glm.base import CountRegressor, present, weights_of
 from sc_glm.pipeline import counts_in, last_step
 from sc_glm.tails import log_mass
 
@@ -197,7 +197,8 @@ class FittedData:
             genes = slice(first, min(first + step, len(self.genes)))
             predictors = self.regressor._predictors_of(designs, offset, self.genes[genes])
             values = self.counts.dense(genes).astype(np.float64)
-            yield Block(genes, values, distribution_of(predictors), predictors)
+            dist = self.regressor._distribution_of(predictors)
+            yield Block(genes, values, dist, predictors)
 
     def log_probs(self) -> Iterator[tuple[slice, FloatArray]]:
         """Yield the log-probabilities of the counts, cells x genes, by the same blocks.
@@ -243,4 +244,4 @@ def distributions(model: Any, X: Any, genes: str | Sequence[str]) -> NB | ZINB:
     regressor, design = last_step(model, X)
     designs, offset = regressor._designs(design)
     chosen = _positions(regressor.target_names_, genes)
-    return distribution_of(regressor._predictors_of(designs, offset, chosen))
+    return regressor._distribution_of(regressor._predictors_of(designs, offset, chosen))

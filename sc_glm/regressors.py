@@ -1,6 +1,7 @@
 """The estimators: counts regressed on covariates by maximum likelihood, gene by gene."""
 
 from sc_glm.base import CountRegressor
+from sc_glm.distributions import NB, ZINB
 from sc_glm.family import NegBinFamily, ZINBFamily
 
 
@@ -105,6 +106,7 @@ class NegBinRegressor(CountRegressor):
     """
 
     _family = NegBinFamily()
+    _distribution = NB
 
 
 class ZINBRegressor(CountRegressor):
@@ -198,3 +200,4 @@ class ZINBRegressor(CountRegressor):
     """
 
     _family = ZINBFamily()
+    _distribution = ZINB

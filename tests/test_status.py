@@ -1,3 +1,6 @@
+from itertools import pairwise
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -381,3 +384,9 @@ def test_statuses_are_counted_with_the_first_names():
         (Status.SEPARATED, 4, "a, c, d, ..."),
     ]
     assert [named for *_, named in tally(statuses, names, 4)] == ["b", "a, c, d, e"]
+
+
+def test_every_word_is_explained_on_the_page_for_it():
+    lines = (Path(__file__).parents[1] / "doc" / "troubleshooting.rst").read_text().splitlines()
+    titles = {line for line, below in pairwise(lines) if set(below) == {"~"}}
+    assert titles == {f"``{status}``" for status in Status}
