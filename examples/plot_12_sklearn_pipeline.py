@@ -1,0 +1,4 @@
+"""
+How does it fit into scikit-learn?
+==================================
+"""
