@@ -26,11 +26,13 @@ from sc_glm.plots import VolcanoDisplay
 data = make_counts(6000, 400, preset="donors", random_state=0)
 obs, counts = data.obs, data.counts
 truth = data.params["mean"].loc["condition[T.case]"]
+cells = obs["donor"].value_counts()
 print(f"{(truth != 0).sum()} genes differ, {(truth == 0).sum()} do not")
-obs.groupby(["condition", "donor"], observed=True).size().rename("cells").to_frame().T
+print(f"{cells.min()} to {cells.max()} cells of a donor")
 
 # %%
-# One fit, two tests of it: ``"observed"`` takes each cell for a replicate, ``"cluster"`` each donor.
+# One fit, two tests of it: ``"observed"`` takes each cell for a replicate, ``"cluster"`` each
+# donor.
 
 model = make_pipeline(FormulaTransformer(**data.formulas), NegBinRegressor()).fit(obs, counts)
 effect = "condition[T.case] = 0"
@@ -71,7 +73,7 @@ plt.show()
 # donors, it is one in twenty, as it should be. Of the genes called at a false discovery rate (FDR)
 # of 5 %, three in five are false by cells:
 
-pd.DataFrame(
+pd.DataFrame.from_dict(
     {
         name: {
             "p < 0.05 without effect, %": round(100 * (test["p_value"] < 0.05)[null].mean(), 1),
@@ -80,12 +82,13 @@ pd.DataFrame(
             "of these true": (test["p_adjusted"] < 0.05)[~null].sum(),
         }
         for name, test in tests.items()
-    }
-).T
+    },
+    orient="index",
+)
 
 # %%
-# The left volcano is what such a study looks like if nobody asks about donors. The right one has the
-# same fold changes, and the evidence that there is for them: note the vertical axes.
+# The left volcano is what such a study looks like if nobody asks about donors. The right one has
+# the same fold changes, and the evidence that there is for them: note the vertical axes.
 
 figure, axes = plt.subplots(1, 2, figsize=(8, 3.8), layout="constrained")
 for ax, name in zip(axes, ("by cells", "by donors"), strict=True):
@@ -110,8 +113,9 @@ power.rename_axis("log2 fold change").round(2)
 
 # %%
 # Pseudo-bulk finds more here, and its p-values are somewhat too small: it takes the size, which it
-# estimates from twelve sums, as known. The fewer the donors, the worse that gets, while the test by
-# donors holds: :doc:`/calibration` measures both, also for donors of very different numbers of cells.
+# estimates from twelve sums, as known. The fewer the donors, the worse that gets, while the test
+# by donors holds: :doc:`/calibration` measures both, also for donors of very different numbers of
+# cells.
 #
 # **What to take away.** Name the donors (``kind="cluster"``, ``groups=obs["donor"]``) wherever the
 # condition belongs to whole donors, and plan for donors rather than cells. See

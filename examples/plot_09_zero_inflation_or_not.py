@@ -2,9 +2,9 @@
 Do my counts need zero inflation?
 =================================
 
-Nine of ten counts of a droplet experiment are zero, and zero-inflated models are often taken for
-that reason alone. But a negative binomial of a small mean has as many zeros. Here we count the zeros
-that it expects in 2592 blood cells, test what is left, and see what most "zero inflation" is.
+Nearly all counts of a droplet experiment are zero, and zero-inflated models are often taken for
+that reason alone. But a negative binomial of a small mean has as many zeros. Here we count the
+zeros that it expects in blood cells, test what is left, and see what most "zero inflation" is.
 """
 
 import matplotlib.pyplot as plt
@@ -21,16 +21,18 @@ from sc_glm.plots import RootogramDisplay
 from sc_glm.selection import choose_model, compare_models
 
 # %%
-# We take the seven cell types of at least 100 cells, and the 300 genes with the largest means: zero
-# inflation is easiest to see where counts are large. The offset is each cell's depth.
+# We take the seven cell types of at least 100 cells, and the 300 genes with the largest means:
+# zero inflation is easiest to see where counts are large. The offset is each cell's depth.
 
 adata = fetch_pbmc3k()
+print(f"{1 - adata.X.nnz / np.prod(adata.shape):.1%} of all counts are zero")
 types = adata.obs["seurat_annotations"].value_counts()
 adata = adata[adata.obs["seurat_annotations"].isin(types.index[types >= 100])].copy()
 adata.obs["cell_type"] = adata.obs["seurat_annotations"].cat.remove_unused_categories()
 adata.obs["depth"] = adata.obs["total_counts"] / adata.obs["total_counts"].median()
 means = np.asarray(adata.X.mean(axis=0)).ravel()
 adata = adata[:, means >= np.sort(means)[-300]].copy()
+print(f"{adata.n_obs} cells, {adata.n_vars} genes with means from {np.sort(means)[-300]:.2f}")
 
 # %%
 # Zeros with and without cell types
@@ -71,8 +73,9 @@ plt.show()
 # %%
 # Each point is a gene, in red those with significant zero inflation in the model *without* cell
 # types. On the left, even that model's negative binomial expects about as many zeros as there are.
-# On the right, the genes in red: half of their cells are structural zeros if the model does not know
-# the cell types, and **none if it does**. They are markers, silent in the other types:
+# On the right, the genes in red: up to half of their cells and more are structural zeros if the
+# model does not know the cell types, and **next to none if it does**. They are markers, silent
+# elsewhere:
 
 first = tests["~ 1"].sort_values("p_value").index[:6]
 pi.loc[first].round(3)
@@ -91,8 +94,8 @@ plt.show()
 # What is left
 # ------------
 #
-# Of most genes the zero-inflated fit *is* the negative binomial one: the best zero inflation is none,
-# and ``status_`` says so.
+# Of most genes the zero-inflated fit *is* the negative binomial one: the best zero inflation is
+# none, and ``status_`` says so.
 
 pd.DataFrame(
     {mean: pd.Series(zinb.model_[-1].status_).value_counts() for mean, (_, zinb) in fits.items()}
@@ -100,8 +103,8 @@ pd.DataFrame(
 
 # %%
 # The few that remain significant with cell types have a ``pi`` of a few per cent. The other end is
-# more common: of many genes there are *fewer* zeros than one size for all cell types expects, which
-# no zero inflation can mend.
+# more common: of many genes there are *fewer* zeros than one size for all cell types expects,
+# which no zero inflation can mend.
 
 zeros = zero_test(fits["~ cell_type"][0], adata)
 off = zeros["p_adjusted"] < 0.05
@@ -110,8 +113,8 @@ print(f"too few zeros:  {(off & (zeros['ratio'] < 1)).sum()} of 300 genes")
 tests["~ cell_type"].assign(pi=pi["~ cell_type"])[inflated["~ cell_type"]].round(4)
 
 # %%
-# Or ask which model makes cells most likely that it has not seen, the simplest first. Cell types earn
-# their place, and zero inflation next to never does.
+# Or ask which model makes cells most likely that it has not seen, the simplest first. Cell types
+# earn their place, and zero inflation next to never does.
 
 models = {
     f"{name}, {mean}": AnnDataRegressor(
@@ -127,8 +130,8 @@ choose_model(table).value_counts(sort=False)
 # When it is there
 # ----------------
 #
-# Simulated genes, of which every cell loses its count with a probability of about a fifth.
-# The test finds that where means are large. Where they are small, zeros come of themselves, and no
+# Simulated genes, of which every cell loses its count with a probability of about a fifth. The
+# test finds that where means are large. Where they are small, zeros come of themselves, and no
 # method can tell which of them are structural.
 
 data = make_counts(1000, 150, mean="~ 1", zero_inflation="~ 1", random_state=0)
@@ -144,8 +147,9 @@ pd.DataFrame(
 ).round(2)
 
 # %%
-# **What to take away.** Give the mean the covariates that you know, and test zero inflation
-# (:func:`~sc_glm.inference.likelihood_ratio_test`, :func:`~sc_glm.selection.compare_models`) before
-# you believe in it: :class:`~sc_glm.NegBinRegressor` is enough for nearly all genes of counts with
-# molecular barcodes. Take :class:`~sc_glm.ZINBRegressor` where whole groups of cells lack a gene for
-# a reason that no covariate tells, and never because there are many zeros: see :doc:`/model_choice`.
+# **What to take away.** Give the mean the covariates that you know, and test zero inflation before
+# you believe in it: :class:`~sc_glm.NegBinRegressor` is enough for nearly all genes of these
+# counts. Take :class:`~sc_glm.ZINBRegressor` where cells lack a gene for a reason that no
+# covariate tells, and never because there are many zeros: see
+# :func:`~sc_glm.inference.likelihood_ratio_test`, :func:`~sc_glm.selection.compare_models`,
+# :doc:`/zero_inflation` and :doc:`/model_choice`.

@@ -27,9 +27,9 @@ from sc_glm.plots import CovariateDisplay, SimulatedSummariesDisplay
 # The same cells once more
 # ------------------------
 #
-# 100 genes of 2087 cells of the developing pancreas: splines along pseudotime for the mean, a trend
-# for the size, and each cell's depth as offset. ``treated`` is a covariate of later: no cell has it
-# yet, so that it has the coefficient zero.
+# 100 genes of 2087 cells of the developing pancreas: splines along pseudotime for the mean, a
+# trend for the size, and each cell's depth as offset. ``treated`` is a covariate of later: no cell
+# has it yet, so that it has the coefficient zero.
 
 adata = fetch_pancreas()
 adata.obs["treated"] = 0.0
@@ -56,8 +56,9 @@ again
 
 # %%
 # Gene by gene, means, variances and zeros of the draw are those of the cells; one gene varies too
-# much, and wants a look before it is relied on. Even the correlations are right here, although genes
-# are independent *given the covariates*: nearly all that these share comes from pseudotime and depth.
+# much, and wants a look before it is relied on. Even the correlations are right here, although
+# genes are independent *given the covariates*: nearly all that these share comes from pseudotime
+# and depth.
 
 display = SimulatedSummariesDisplay.from_estimator(
     model, adata.obs, adata.layers["counts"], random_state=0
@@ -90,8 +91,8 @@ simulated = scg.sample(obs, changed, random_state=1)
 simulated.var["true_log_fold_change"] = truth
 
 # %%
-# The simulated counts are as good as any for trying a method. A Wilcoxon test of normalised counts,
-# and the model that knows pseudotime and depth:
+# The simulated counts are as good as any for trying a method. A Wilcoxon test of normalised
+# counts, and the model that knows pseudotime and depth:
 
 normalised = np.log1p(simulated.X.multiply(1 / obs["sizeFactor"].to_numpy()[:, None]).toarray())
 wilcoxon = mannwhitneyu(normalised[treated == 1], normalised[treated == 0], axis=0).pvalue
@@ -138,7 +139,7 @@ print(scg.read_params(stored)["mean"].equals(refit.params_["mean"]))
 stored.var[["true_log_fold_change", "sc_glm_status"]].head()
 
 # %%
-# **What to take away.** A fitted model and an ``obs`` of your choice are a simulator, whose truth is
-# its coefficients; look at its summaries first. See :func:`sc_glm.adata.sample`,
+# **What to take away.** A fitted model and an ``obs`` of your choice are a simulator, whose truth
+# is its coefficients; look at its summaries first. See :func:`sc_glm.adata.sample`,
 # :class:`~sc_glm.plots.SimulatedSummariesDisplay` and :doc:`/simulation`, and
 # :func:`~sc_glm.datasets.make_counts` for cells without any real ones.
