@@ -9,7 +9,7 @@ OUTPUT ?= output
 RUN := "$(VENV)/bin/python"
 export MPLBACKEND := Agg
 
-.PHONY: help demo test lint types docs benchmark calibration clean
+.PHONY: help demo test lint types docs browser benchmark calibration clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -32,6 +32,9 @@ types: $(VENV)/installed-dev  ## check the type annotations
 docs: $(VENV)/installed-dev  ## build the documentation in doc/_build/html
 	rm -rf doc/api/generated doc/api/backreferences doc/gallery
 	$(RUN) -m sphinx -q -W --keep-going -E -b html doc doc/_build/html
+
+browser: $(VENV)/installed-browser  ## look for flaws in the built documentation with a headless Chromium
+	$(RUN) doc/browser.py
 
 benchmark: $(VENV)/installed-benchmark  ## time sc_glm against other packages, those in R too if R has them
 	$(RUN) doc/benchmarks/suite

@@ -5,7 +5,6 @@ import re
 from importlib.metadata import version as installed_version
 from pathlib import Path
 
-
 project = "sc_glm"
 author = "the sc_glm developers"
 project_copyright = "the sc_glm developers"
@@ -66,8 +65,10 @@ copybutton_exclude = ".linenos, .gp, .go"
 
 html_theme = "pydata_sphinx_theme"
 html_title = "sc_glm"
-html_theme_options = {"show_prev_next": False, "secondary_sidebar_items": ["page-toc"]}
-html_sidebars = {"index": [], "model": []}
+html_theme_options = {"secondary_sidebar_items": ["page-toc"], "header_links_before_dropdown": 6}
+html_sidebars = {"index": []}
+html_static_path = ["_static"]
+html_css_files = ["narrow.css"]
 toc_object_entries_show_parents = "hide"
 html_copy_source = False
 html_show_sourcelink = False
