@@ -116,7 +116,13 @@ power.rename_axis("log2 fold change").round(2)
 # estimates from twelve sums, as known. The fewer the donors, the worse that gets, while the test
 # by donors holds: :doc:`/calibration` measures both, also for donors of very different numbers of
 # cells.
+
+# %%
+# What to take away
+# -----------------
 #
-# **What to take away.** Name the donors (``kind="cluster"``, ``groups=obs["donor"]``) wherever the
-# condition belongs to whole donors, and plan for donors rather than cells. See
-# :func:`~sc_glm.inference.wald_test`, :class:`~sc_glm.plots.VolcanoDisplay` and :doc:`/inference`.
+# Name the donors (``kind="cluster"``, ``groups=obs["donor"]``) wherever the condition belongs to
+# whole donors, and plan for donors rather than cells.
+#
+# See :func:`~sc_glm.inference.wald_test`, :class:`~sc_glm.plots.VolcanoDisplay` and
+# :doc:`/inference`.

@@ -147,9 +147,13 @@ pd.DataFrame(
 ).round(2)
 
 # %%
-# **What to take away.** Give the mean the covariates that you know, and test zero inflation before
-# you believe in it: :class:`~sc_glm.NegBinRegressor` is enough for nearly all genes of these
-# counts. Take :class:`~sc_glm.ZINBRegressor` where cells lack a gene for a reason that no
-# covariate tells, and never because there are many zeros: see
-# :func:`~sc_glm.inference.likelihood_ratio_test`, :func:`~sc_glm.selection.compare_models`,
+# What to take away
+# -----------------
+#
+# Give the mean the covariates that you know, and test zero inflation before you believe in it:
+# :class:`~sc_glm.NegBinRegressor` is enough for nearly all genes of these counts. Take
+# :class:`~sc_glm.ZINBRegressor` where cells lack a gene for a reason that no covariate tells, and
+# never because there are many zeros.
+#
+# See :func:`~sc_glm.inference.likelihood_ratio_test`, :func:`~sc_glm.selection.compare_models`,
 # :doc:`/zero_inflation` and :doc:`/model_choice`.

@@ -122,8 +122,11 @@ ax.legend(title="mean count, fold change 1.5", frameon=False)
 plt.show()
 
 # %%
-# **What to take away.** Simulate the analysis that you plan, with genes like yours and an effect
-# that matters to you, and always with no effect as well. Cells that are shared out to treatments
-# one by one are replicates, as here; where donors are treated, draw donors:
-# :ref:`sphx_glr_gallery_plot_08_donors.py`. See :doc:`/simulation`, :func:`~sc_glm.make_pipeline`
-# and :func:`~sc_glm.inference.wald_test`.
+# What to take away
+# -----------------
+#
+# Simulate the analysis that you plan, with genes like yours and an effect that matters to you, and
+# always with no effect as well. Cells that are shared out to treatments one by one are replicates,
+# as here; where donors are treated, draw donors: :ref:`sphx_glr_gallery_plot_08_donors.py`.
+#
+# See :doc:`/simulation`, :func:`~sc_glm.make_pipeline` and :func:`~sc_glm.inference.wald_test`.

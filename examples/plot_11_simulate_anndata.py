@@ -139,7 +139,11 @@ print(scg.read_params(stored)["mean"].equals(refit.params_["mean"]))
 stored.var[["true_log_fold_change", "sc_glm_status"]].head()
 
 # %%
-# **What to take away.** A fitted model and an ``obs`` of your choice are a simulator, whose truth
-# is its coefficients; look at its summaries first. See :func:`sc_glm.adata.sample`,
-# :class:`~sc_glm.plots.SimulatedSummariesDisplay` and :doc:`/simulation`, and
-# :func:`~sc_glm.datasets.make_counts` for cells without any real ones.
+# What to take away
+# -----------------
+#
+# A fitted model and an ``obs`` of your choice are a simulator, whose truth is its coefficients;
+# look at its summaries first.
+#
+# See :func:`sc_glm.adata.sample`, :class:`~sc_glm.plots.SimulatedSummariesDisplay` and
+# :doc:`/simulation`, and :func:`~sc_glm.datasets.make_counts` for cells without any real ones.

@@ -139,6 +139,10 @@ print(simulated.shape, f"{stock.score(X, y):.4f}")
 wald_test(stock, X, y, "pseudotime = 0").iloc[:3, [0, 1, 6]].round(4)
 
 # %%
-# **What to take away.** Whatever makes covariates belongs in the pipeline, with pandas output in
-# front of the formula; then it is fitted, tuned and stored as one. See
-# :class:`~sc_glm.FormulaTransformer`, :func:`~sc_glm.make_pipeline` and :doc:`/formulas`.
+# What to take away
+# -----------------
+#
+# Whatever makes covariates belongs in the pipeline, with pandas output in front of the formula;
+# then it is fitted, tuned and stored as one.
+#
+# See :class:`~sc_glm.FormulaTransformer`, :func:`~sc_glm.make_pipeline` and :doc:`/formulas`.

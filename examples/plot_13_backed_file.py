@@ -111,7 +111,11 @@ all(params[part].equals(in_memory[part]) for part in params)
 folder.cleanup()
 
 # %%
-# **What to take away.** Open the file ``backed="r"``, and give :func:`sc_glm.adata.fit` a
-# ``memory_budget`` and the regressor a ``checkpoint_dir`` and ``n_jobs``: the fit then takes
-# memory by the budget rather than by the file, and goes on where it was cut short. See
-# :class:`~sc_glm.NegBinRegressor`, and :doc:`/scale` for clusters and for what a fit costs.
+# What to take away
+# -----------------
+#
+# Open the file ``backed="r"``, and give :func:`sc_glm.adata.fit` a ``memory_budget`` and the
+# regressor a ``checkpoint_dir`` and ``n_jobs``: the fit then takes memory by the budget rather
+# than by the file, and goes on where it was cut short.
+#
+# See :class:`~sc_glm.NegBinRegressor`, and :doc:`/scale` for clusters and for what a fit costs.
