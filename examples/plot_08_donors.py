@@ -58,13 +58,13 @@ tests["pseudo-bulk"] = wald_test(of_sums, donors, sums, effect)
 #
 # They should be uniform, along the dashed line.
 
-figure, axes = plt.subplots(1, 3, figsize=(8, 2.9), sharey=True, layout="constrained")
+figure, axes = plt.subplots(1, 3, figsize=(6.6, 2.8), sharey=True, layout="constrained")
 null = truth == 0
 for ax, (name, test) in zip(axes, tests.items(), strict=True):
     p_values = test.loc[null, "p_value"]
     ax.hist(p_values, bins=20, range=(0, 1), color="#3f90da")
     ax.axhline(len(p_values) / 20, color="black", linestyle="--", linewidth=1)
-    ax.set(title=name, xlabel="p-value")
+    ax.set(title=name, xlabel="p-value", xticks=[0, 0.5, 1])
 axes[0].set_ylabel("genes without effect")
 plt.show()
 
@@ -90,7 +90,7 @@ pd.DataFrame.from_dict(
 # The left volcano is what such a study looks like if nobody asks about donors. The right one has
 # the same fold changes, and the evidence that there is for them: note the vertical axes.
 
-figure, axes = plt.subplots(1, 2, figsize=(8, 3.8), layout="constrained")
+figure, axes = plt.subplots(1, 2, figsize=(6.6, 3.6), layout="constrained")
 for ax, name in zip(axes, ("by cells", "by donors"), strict=True):
     VolcanoDisplay.from_table(tests[name], n_labels=0, ax=ax)
     ax.set_title(f"{name}\n{ax.get_title(loc='left')}", loc="left", fontsize="medium")

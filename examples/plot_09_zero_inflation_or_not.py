@@ -59,7 +59,7 @@ pi = pd.DataFrame(
 inflated = pd.DataFrame({mean: test["p_adjusted"] < 0.05 for mean, test in tests.items()})
 
 zeros = zero_test(fits["~ 1"][0], adata)
-figure, axes = plt.subplots(1, 2, figsize=(7.5, 3.8), layout="constrained")
+figure, axes = plt.subplots(1, 2, figsize=(6.6, 3.4), layout="constrained")
 for which, color in ((~inflated["~ 1"], "#3f90da"), (inflated["~ 1"], "#bd1f01")):
     shares = zeros.loc[which, ["expected", "observed"]] / adata.n_obs
     axes[0].plot(shares["expected"], shares["observed"], ".", color=color, alpha=0.7)
@@ -73,9 +73,8 @@ plt.show()
 # %%
 # Each point is a gene, in red those with significant zero inflation in the model *without* cell
 # types. On the left, even that model's negative binomial expects about as many zeros as there are.
-# On the right, the genes in red: up to half of their cells and more are structural zeros if the
-# model does not know the cell types, and **next to none if it does**. They are markers, silent
-# elsewhere:
+# On the right, it takes up to half of a red gene's counts and more for structural zeros; a model
+# that knows the cell types, **next to none**. The genes are markers, silent in other cell types:
 
 first = tests["~ 1"].sort_values("p_value").index[:6]
 pi.loc[first].round(3)
@@ -84,7 +83,7 @@ pi.loc[first].round(3)
 # The rootograms of one of them, by the two negative binomials: bars hang from the expected
 # frequencies, and a good model has their ends at zero. What was missing was a covariate.
 
-figure, axes = plt.subplots(1, 2, figsize=(7.5, 3.4), sharey=True, layout="constrained")
+figure, axes = plt.subplots(1, 2, figsize=(6.6, 3.2), sharey=True, layout="constrained")
 for ax, (mean, (nb, _)) in zip(axes, fits.items(), strict=True):
     RootogramDisplay.from_estimator(nb, adata, genes="TYROBP", ax=ax)
     ax.set_title(f"TYROBP, mean {mean}", fontsize="medium", loc="left")
@@ -144,7 +143,7 @@ found = likelihood_ratio_test(nb, zinb, data.obs, data.counts)["p_value"] < 0.05
 mean = pd.cut(pd.Series(data.dist.mu[0], index=found.index), [0, 0.3, 1, 3, np.inf])
 pd.DataFrame(
     {"genes": mean.value_counts(sort=False), "found": found.groupby(mean, observed=True).mean()}
-).round(2)
+).rename_axis("mean count").round(2)
 
 # %%
 # What to take away

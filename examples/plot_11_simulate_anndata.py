@@ -39,7 +39,7 @@ formula = FormulaTransformer(
 model = scg.fit(adata, make_pipeline(formula, NegBinRegressor()), layer="counts")
 again = scg.sample(adata, model, random_state=0)
 
-figure, axes = plt.subplots(1, 2, figsize=(8, 3.4), sharey=True, layout="constrained")
+figure, axes = plt.subplots(1, 2, figsize=(6.8, 3.2), sharey=True, layout="constrained")
 for ax, cells, counts, name in zip(
     axes, (adata, again), (adata.layers["counts"], again.X), ("real", "simulated"), strict=True
 ):
@@ -63,7 +63,7 @@ again
 display = SimulatedSummariesDisplay.from_estimator(
     model, adata.obs, adata.layers["counts"], random_state=0
 )
-display.figure_.set_size_inches(6.2, 6.2)
+display.figure_.set_size_inches(6, 6)
 
 # %%
 # Other cells, with a known effect
@@ -110,7 +110,7 @@ found.groupby(np.where(truth == 0, "without effect", "with effect")).sum()
 
 order = truth.argsort()
 estimates = test.iloc[order]
-figure, ax = plt.subplots(figsize=(7, 3.4), layout="constrained")
+figure, ax = plt.subplots(figsize=(6.4, 3.4), layout="constrained")
 ax.errorbar(
     np.arange(len(truth)),
     estimates["estimate"],
@@ -121,7 +121,7 @@ ax.errorbar(
 )
 ax.step(np.arange(len(truth)), truth.iloc[order], where="mid", color="#bd1f01", label="truth")
 ax.set(xlabel="gene, in the order of its true effect", ylabel="log fold change of treatment")
-ax.legend(frameon=False)
+ax.legend(frameon=False, loc="upper left")
 plt.show()
 
 # %%
