@@ -50,15 +50,10 @@ for ax, cells, counts, name in zip(
 plt.show()
 
 # %%
-# ``again`` is an AnnData with the same cells and genes, and sparse counts.
-
-again
-
-# %%
-# Gene by gene, means, variances and zeros of the draw are those of the cells; one gene varies too
-# much, and wants a look before it is relied on. Even the correlations are right here, although
-# genes are independent *given the covariates*: nearly all that these share comes from pseudotime
-# and depth.
+# ``again`` is an AnnData of the same cells and genes, with sparse counts. Gene by gene, means,
+# variances and zeros of the draw are those of the cells; one gene varies too much, and wants a
+# look before it is relied on. Even the correlations are right here, although genes are independent
+# *given the covariates*: nearly all that these share comes from pseudotime and depth.
 
 display = SimulatedSummariesDisplay.from_estimator(
     model, adata.obs, adata.layers["counts"], random_state=0
@@ -111,15 +106,9 @@ found.groupby(np.where(truth == 0, "without effect", "with effect")).sum()
 order = truth.argsort()
 estimates = test.iloc[order]
 figure, ax = plt.subplots(figsize=(6.4, 3.4), layout="constrained")
-ax.errorbar(
-    np.arange(len(truth)),
-    estimates["estimate"],
-    1.96 * estimates["standard_error"],
-    fmt=".",
-    color="#3f90da",
-    label="estimate, 95 % interval",
-)
-ax.step(np.arange(len(truth)), truth.iloc[order], where="mid", color="#bd1f01", label="truth")
+rank, half = np.arange(len(truth)), 1.96 * estimates["standard_error"]
+ax.errorbar(rank, estimates["estimate"], half, fmt=".", color="#3f90da", label="95 % interval")
+ax.step(rank, truth.iloc[order], where="mid", color="#bd1f01", label="truth")
 ax.set(xlabel="gene, in the order of its true effect", ylabel="log fold change of treatment")
 ax.legend(frameon=False, loc="upper left")
 plt.show()
