@@ -114,7 +114,8 @@ models = {
     for mean, pair in fits.items()
     for name, model in zip(("NB", "ZINB"), pair, strict=True)
 }
-table = compare_models(models, adata[:, ::3], cv=KFold(3, shuffle=True, random_state=0))
+some = adata[:, ::3].copy()
+table = compare_models(models, some, cv=KFold(3, shuffle=True, random_state=0))
 choose_model(table).value_counts(sort=False)
 
 # %%
