@@ -132,6 +132,7 @@ nb, zinb = (
     make_pipeline(formula, regressor).fit(data.obs, data.counts)
     for regressor in (NegBinRegressor(), ZINBRegressor())
 )
+print(f"true pi: {data.dist.pi[0].mean():.2f} on average")
 found = likelihood_ratio_test(nb, zinb, data.obs, data.counts)["p_value"] < 0.05
 mean = pd.cut(pd.Series(data.dist.mu[0], index=found.index), [0, 0.3, 1, 3, np.inf])
 pd.DataFrame(

@@ -70,7 +70,7 @@ model.params_["mean"].iloc[:, :4].round(2)
 # --------------------
 #
 # Nested parameters reach every step. The search compares numbers of components by the likelihood
-# of held-out cells, whose genes took no part in finding the components.
+# of held-out cells, which took no part in finding the components.
 
 cv = KFold(3, shuffle=True, random_state=0)
 numbers = [1, 2, 3, 4, 6, 8]
