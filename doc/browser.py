@@ -21,7 +21,7 @@ from playwright.sync_api import sync_playwright
 from tqdm import tqdm
 
 WIDTHS = {"desk": (1280, 900), "phone": (390, 844)}
-SEARCHED = {"wald_test": "wald_test", "overdispersion": "model", "separated": "troubleshooting"}
+SEARCHED = {"wald_test": "wald_test", "size factor": "offsets", "separated": "troubleshooting"}
 OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
 
 FACTS = """() => ({

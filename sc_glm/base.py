@@ -302,7 +302,7 @@ class CountRegressor(NotebookMixin, StateMixin, RegressorMixin, BaseEstimator): 
                 "Predictions for them are usable, some of their coefficients are not: summary() "
                 "names them.",
                 ConvergenceWarning,
-                stacklevel=3,
+                stacklevel=4,  # who called fit, above scikit-learn's wrapper of it
             )
 
     def summary(self) -> pd.DataFrame:
