@@ -93,7 +93,7 @@ table.groupby("part", sort=False)[["error", "standard_error", "covered"]].mean()
 # So the dispersion is better known of genes with large counts, while the certainty of the mean's
 # coefficients is about the same for all of these genes.
 
-errors = table.groupby(["target", "part"])["standard_error"].mean().unstack()
+errors = table.pivot_table("standard_error", "target", "part")
 average = pd.Series(counts.mean(axis=0), index=model.params_["mean"].columns)
 figure, ax = plt.subplots(figsize=(5, 3.4), layout="constrained")
 for part, color in colors.items():

@@ -49,8 +49,8 @@ display = CovariateDisplay.from_estimator(
 # -------------------------
 #
 # With ``~ .``, cell types have three columns each. Many coefficients give the same prediction, and
-# the fit takes the smallest: equal columns have equal coefficients, and levels without cells (Alpha,
-# Delta, Epsilon) have 0.
+# the fit takes the smallest: equal columns have equal coefficients, and levels without cells
+# (Alpha, Delta, Epsilon) have 0.
 
 model = make_pipeline(FormulaTransformer(mean=trend, dispersion="~ ."), NegBinRegressor())
 with warnings.catch_warnings():
@@ -87,8 +87,8 @@ summary[summary["status"] != "converged"]
 # What is expected of each cell
 # -----------------------------
 #
-# :func:`sc_glm.adata.predict` returns an AnnData: expected counts in ``X``, and each part's value in
-# a layer. Here is the size of the first cells, which is small where a gene is off.
+# :func:`sc_glm.adata.predict` returns an AnnData: expected counts in ``X``, and each part's value
+# in a layer. Here is the size of the first cells, which is small where a gene is off.
 
 predicted = scg.predict(adata, model)
 predicted.to_df("dispersion").iloc[:4, :6].round(2)
@@ -127,9 +127,7 @@ likelihoods.round(2)
 # :doc:`plot_04_pseudotime_splines`.
 
 simulated = scg.sample(adata, inflated, random_state=0)
-summaries = SimulatedSummariesDisplay.from_estimator(
-    inflated, adata.obs, counts, random_state=0
-)
+summaries = SimulatedSummariesDisplay.from_estimator(inflated, adata.obs, counts, random_state=0)
 
 # %%
 # What to take away

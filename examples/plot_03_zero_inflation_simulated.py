@@ -62,14 +62,14 @@ def compare(model):
     tables = []
     for part, estimates in model.params_.items():
         slopes = estimates.drop(index="Intercept", errors="ignore")
-        table = slopes.stack().rename_axis(["feature", "gene"]).rename("estimate").reset_index()
-        tables.append(table.assign(part=part, truth=truth[part].ravel()))
-    return pd.concat(tables, ignore_index=True)
+        table = slopes.melt(var_name="gene", value_name="estimate", ignore_index=False)
+        tables.append(table.assign(part=part, truth=truth[part].T.ravel()))
+    return pd.concat(tables).rename_axis("feature").reset_index()
 
 
 def draw(table, title):
     """Draw estimate against truth, a colour for each part."""
-    figure, ax = plt.subplots(figsize=(5, 4.2), layout="constrained")
+    _, ax = plt.subplots(figsize=(5, 4.2), layout="constrained")
     for part, rows in table.groupby("part", sort=False):
         ax.plot(rows["truth"], rows["estimate"], "o", markersize=4, label=part)
     ax.axline((0, 0), slope=1, color="0.6", linewidth=1, zorder=0)
@@ -86,9 +86,9 @@ error.groupby(table["part"], sort=False).mean().rename("mean absolute error").to
 # What if the inflation is left out?
 # ----------------------------------
 #
-# A negative binomial alone, with intercepts that give it a smaller mean and size, has to explain the
-# additional zeros by its dispersion, whose coefficients are drawn towards zero. Those of the mean
-# stay near their truth, and the likelihood shows that something is missing.
+# A negative binomial alone, with intercepts that give it a smaller mean and size, has to explain
+# the additional zeros by its dispersion, whose coefficients are drawn towards zero. Those of the
+# mean stay near their truth, and the likelihood shows that something is missing.
 
 without = make_pipeline(
     FormulaTransformer("~ mean_dim0 + mean_dim1", "~ dispersion_dim0 + dispersion_dim1"),
