@@ -1,9 +1,9 @@
 """Open every built page in a headless browser, on a desk and on a phone, and say what is wrong.
 
 ``make docs && make browser`` (needs Chromium, named by ``CHROMIUM`` if it is not on the path). A
-page must load what it names, not scroll sideways, have links that lead somewhere and raise no error;
-search must find, and code must be copied without prompts. ``--pictures FOLDER`` keeps a picture of
-each page for a look with one's own eyes; ``--mathjax FOLDER`` takes MathJax from npm packages there
+page must load what it names, not scroll sideways, raise no error, and link to what is there; search
+must find, and code must be copied without prompts. ``--pictures FOLDER`` keeps a picture of each
+page for a look with one's own eyes; ``--mathjax FOLDER`` takes MathJax from npm packages there
 instead of from the network.
 """
 
