@@ -37,9 +37,7 @@ def run(name, output):
 
 def cells_like_the_pancreas():
     """Simulate as many cells and genes as the real set has."""
-    data = sc_glm.datasets.make_counts(
-        2087, 100, mean="~ pseudotime", dispersion="~ pseudotime", random_state=0
-    )
+    data = sc_glm.datasets.make_counts(2087, 100, preset="pancreas", random_state=0)
     adata = AnnData(data.counts.astype(float), obs=data.obs)
     adata.obs["total_counts"] = adata.X.sum(axis=1)
     adata.layers["counts"] = adata.X
