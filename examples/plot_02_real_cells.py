@@ -65,8 +65,8 @@ model.params_["dispersion"].iloc[:, :6].round(2)
 # want to interpret coefficients.
 
 table = inference.coefficient_table(model, adata.obs, counts)
-own = (table["target"] == gene) & (table["part"] == "dispersion")
-table.loc[own, ["feature", "estimate", "standard_error", "p_value", "reason"]].round(3)
+table = table.set_index(["target", "part", "feature"]).loc[(gene, "dispersion")]
+table[["estimate", "standard_error", "p_value", "reason"]].round(3)
 
 # %%
 # How each gene ended
@@ -88,7 +88,7 @@ summary[summary["status"] != "converged"]
 # -----------------------------
 #
 # :func:`sc_glm.adata.predict` returns an AnnData: expected counts in ``X``, and each part's value
-# in a layer. Here is the size of the first cells, which is small where a gene is off.
+# in a layer. Here is the size :math:`r` of the first cells; the overdispersion is :math:`1 / r`.
 
 predicted = scg.predict(adata, model)
 predicted.to_df("dispersion").iloc[:4, :6].round(2)

@@ -95,6 +95,7 @@ without = make_pipeline(
     NegBinRegressor(),
 )
 without.fit(obs, counts)
+# sphinx_gallery_thumbnail_number = 2
 draw(compare(without), "NB: zero inflation left out")
 
 # %%

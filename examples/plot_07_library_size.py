@@ -121,8 +121,8 @@ pd.Series(
 # -----------------------------
 #
 # It is a part of the formula and its depth a column of ``obs``. So held-out cells are scored with
-# their own depth, without any routing of metadata. What depth is worth to a held-out count is a
-# hundred times what a coefficient of its own adds.
+# their own depth, without any routing of metadata. What depth is worth to a held-out count is
+# about a hundred times what a coefficient of its own adds.
 
 cv = KFold(3, shuffle=True, random_state=0)
 scores = {name: cross_val_score(model, adata, cv=cv).mean() for name, model in models.items()}
