@@ -65,8 +65,8 @@ model.params_["dispersion"].iloc[:, :6].round(2)
 # want to interpret coefficients.
 
 table = inference.coefficient_table(model, adata.obs, counts)
-table = table.set_index(["target", "part", "feature"]).loc[(gene, "dispersion")]
-table[["estimate", "standard_error", "p_value", "reason"]].round(3)
+own = table[(table["target"] == gene) & (table["part"] == "dispersion")].set_index("feature")
+own[["estimate", "standard_error", "p_value", "reason"]].round(3)
 
 # %%
 # How each gene ended

@@ -54,7 +54,7 @@ _ = display.ax_.plot(grid["pseudotime"], straight, "--", color="0.3", linewidth=
 # Late, early, for a while, or hardly at all: with one formula, each gene has its own curve. Cells
 # of equal pseudotime differ by orders of magnitude where a gene is being switched.
 
-figure, axes = plt.subplots(2, 2, figsize=(7.2, 6), layout="constrained")
+figure, axes = plt.subplots(2, 2, figsize=(6, 5.4), layout="constrained")
 for ax, gene in zip(axes.flat, ["Ins2", "Spp1", "Cck", "Xist"], strict=True):
     CovariateDisplay.from_estimator(spline, obs, counts, gene=gene, covariate="pseudotime", ax=ax)
     ax.get_legend().remove()

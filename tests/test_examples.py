@@ -22,7 +22,7 @@ DEMO = ROOT / "examples" / "demo.py"
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_the_readmes_code_runs():
-    data = make_counts(200, 5, random_state=0)
+    data = make_counts(200, 2, random_state=0)
     obs = data.obs.rename(columns={"cell_type": "clusters"}).assign(donor=np.arange(200) % 8)
     adata = AnnData(csr_matrix(data.counts), obs=obs, layers={"counts": csr_matrix(data.counts)})
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
