@@ -9,7 +9,7 @@ OUTPUT ?= output
 RUN := "$(VENV)/bin/python"
 export MPLBACKEND := Agg
 
-.PHONY: help demo test lint types docs browser benchmark calibration clean
+.PHONY: help demo test lint types docs browser packaging oldest benchmark calibration clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -35,6 +35,12 @@ docs: $(VENV)/installed-dev  ## build the documentation in doc/_build/html
 
 browser: $(VENV)/installed-browser  ## look for flaws in the built documentation with a headless Chromium
 	$(RUN) doc/browser.py
+
+packaging:  ## build the distributions, and try them without and with each extra
+	"$(PYTHON)" .ci/packaging
+
+oldest:  ## run the tests with the oldest versions that pyproject.toml allows
+	"$(PYTHON)" .ci/packaging oldest
 
 benchmark: $(VENV)/installed-benchmark  ## time sc_glm against other packages, those in R too if R has them
 	$(RUN) doc/benchmarks/suite

@@ -1,8 +1,32 @@
 """Negative binomial and zero-inflated regression of single-cell counts, in scikit-learn's way."""
 
+import importlib
+from typing import TYPE_CHECKING
+
 from sc_glm.formula import FormulaTransformer
 from sc_glm.pipeline import Pipeline, make_pipeline
 from sc_glm.regressors import NegBinRegressor, ZINBRegressor
+
+if TYPE_CHECKING:
+    from sc_glm import (
+        adata,
+        datasets,
+        diagnostics,
+        distributions,
+        inference,
+        metrics,
+        moderation,
+        plots,
+        selection,
+    )
+else:
+
+    def __getattr__(name: str) -> object:
+        """Import a public module when it is first asked for: anndata takes a while."""
+        if name in __all__:
+            return importlib.import_module(f"{__name__}.{name}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __version__ = "0.1.0"
 
@@ -11,5 +35,18 @@ __all__ = [
     "NegBinRegressor",
     "Pipeline",
     "ZINBRegressor",
+    "adata",
+    "datasets",
+    "diagnostics",
+    "distributions",
+    "inference",
     "make_pipeline",
+    "metrics",
+    "moderation",
+    "plots",
+    "selection",
 ]
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,4 +1,4 @@
-"""Fit, predict and simulate with AnnData; the only module that imports anndata.
+"""Fit, predict and simulate with AnnData.
 
 The cells' covariates are ``adata.obs``, the counts ``adata.X`` or one of ``adata.layers``, dense,
 sparse or on disk, and ``adata.raw`` is never read. :func:`fit`, :func:`predict`, :func:`sample` and
@@ -23,9 +23,10 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
 from sc_glm.base import CountRegressor
-from sc_glm.counts import CountMatrix
+from sc_glm.counts import CountMatrix, are_counts
 from sc_glm.distributions import NB, ZINB
 from sc_glm.formula import FormulaTransformer
+from sc_glm.notebook import NotebookMixin, notebook_html
 from sc_glm.ondisk import StoredCounts, StoredMatrix, parse_bytes
 from sc_glm.pipeline import last_step
 from sc_glm.state import StateMixin
@@ -37,7 +38,13 @@ _JUDGED_VALUES = 100_000  # of a matrix, to tell whether they are counts
 _DENSE_ENTRIES = 2_000_000  # of a matrix at a time, where it goes from dense to sparse
 
 
-class AnnDataRegressor(StateMixin, MetaEstimatorMixin, RegressorMixin, BaseEstimator):  # type: ignore[misc]
+class AnnDataRegressor(
+    NotebookMixin,
+    StateMixin,
+    MetaEstimatorMixin,  # type: ignore[misc]
+    RegressorMixin,  # type: ignore[misc]
+    BaseEstimator,  # type: ignore[misc]
+):
     """A model whose `X` is an AnnData: covariates from ``obs``, counts from ``X`` or a layer.
 
     An AnnData is sliced by cells as an array is by rows, so that it goes straight into
@@ -119,6 +126,13 @@ class AnnDataRegressor(StateMixin, MetaEstimatorMixin, RegressorMixin, BaseEstim
     def params_(self) -> dict[str, pd.DataFrame]:
         """Coefficients of the fitted model, ``{part: DataFrame features x genes}``."""
         return _regressor(self).params_
+
+    def summary(self) -> pd.DataFrame:
+        """Tell how each gene's fit ended; see :meth:`NegBinRegressor.summary`."""
+        return _regressor(self).summary()
+
+    def _notebook_html(self) -> str:
+        return notebook_html(_regressor(self)) if hasattr(self, "model_") else ""
 
     def counts(self, X: AnnData) -> Any:
         """Return the counts of the model's genes, found by name, as the AnnData stores them."""
@@ -475,7 +489,7 @@ def _fit(
     else:
         values = stored.sample(_JUDGED_VALUES)
         _check_values(values, adata, layer)
-    if not _are_counts(values):
+    if not are_counts(values):
         warnings.warn(
             f"Most values of {_spell(layer)} are not integers, as if they were normalised or "
             f"logarithms; the model is one of counts.{_advice(adata, layer)}",
@@ -546,7 +560,8 @@ def _apply(model: Any, obs: pd.DataFrame) -> tuple[Any, Any]:
 
 def _checked(adata: Any) -> AnnData:
     if not isinstance(adata, AnnData):
-        raise TypeError(f"An AnnData is needed, not a {type(adata).__name__}.")
+        hint = " It comes first, and the model second." if hasattr(adata, "fit") else ""
+        raise TypeError(f"An AnnData is needed, not a {type(adata).__name__}.{hint}")
     return adata
 
 
@@ -597,20 +612,32 @@ def _matrix_of(adata: AnnData, layer: str | None) -> Any:
 def _read_counts(adata: AnnData, layer: str | None) -> Any:
     """Return ``X`` or a layer, in memory, dense or sparse, of finite values from zero up."""
     matrix = _in_memory(_matrix_of(adata, layer), _spell(layer))
-    _check_values(_stored(matrix), adata, layer)
+    _check_values(_stored(matrix), adata, layer, matrix)
     return matrix
 
 
-def _check_values(values: NDArray[Any], adata: AnnData, layer: str | None) -> None:
+def _check_values(
+    values: NDArray[Any], adata: AnnData, layer: str | None, matrix: Any = None
+) -> None:
+    """Refuse what no count can be; a ``matrix`` of these values tells where it stands."""
     if values.dtype.kind not in "biuf":
         raise ValueError(f"{_spell(layer)} holds {values.dtype}, not numbers.")
     low, high = values.min(initial=0), values.max(initial=0)  # NaN spreads to both
-    if not (low >= 0 and np.isfinite(high)):
-        what = "negative" if low < 0 else "missing or infinite"
-        raise ValueError(
-            f"{_spell(layer)} has {what} values (from {low} to {high}): these are not counts."
-            f"{_advice(adata, layer)}"
+    if low >= 0 and np.isfinite(high):
+        return
+    what = "negative" if (values < 0).any() else "missing or infinite"
+    where = ""
+    if matrix is not None:
+        entries = sp.coo_array(matrix)
+        wrong = entries.data < 0 if what == "negative" else ~np.isfinite(entries.data)
+        cell, gene = (int(index[wrong][0]) for index in entries.coords)
+        where = (
+            f", such as {entries.data[wrong][0]} in cell {adata.obs_names[cell]!r} for gene "
+            f"{adata.var_names[gene]!r}"
         )
+    raise ValueError(
+        f"{_spell(layer)} has {what} values{where}: these are not counts.{_advice(adata, layer)}"
+    )
 
 
 def _in_memory(matrix: Any, where: str) -> Any:
@@ -636,19 +663,12 @@ def _stored(matrix: Any) -> NDArray[Any]:
     return matrix.data if _is_sparse(matrix) else matrix.ravel(order="K")
 
 
-def _are_counts(values: NDArray[Any]) -> bool:
-    """Judge from a sample: no value is negative, and most of the others are integers."""
-    values = values[:: max(1, values.size // _JUDGED_VALUES)]
-    values = values[values != 0]
-    return bool((values >= 0).all() and 2 * np.sum(values == np.floor(values)) >= values.size)
-
-
 def _looks_like_counts(matrix: Any) -> bool:
     stored = StoredMatrix.of(matrix, "")
     if stored is not None:
-        return _are_counts(stored.sample(_JUDGED_VALUES))
+        return are_counts(stored.sample(_JUDGED_VALUES))
     if _is_sparse(matrix) or isinstance(matrix, np.ndarray):
-        return _are_counts(np.asarray(_stored(matrix)))
+        return are_counts(np.asarray(_stored(matrix)))
     return False  # not computed yet
 
 

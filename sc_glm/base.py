@@ -1,6 +1,7 @@
 """What the regressors share: everything but their family."""
 
 import os
+import textwrap
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -37,17 +38,21 @@ from sc_glm.family import (
     Family,
 )
 from sc_glm.fitting import fit_genes
+from sc_glm.notebook import NotebookMixin, status_table
 from sc_glm.sampling import sample_dense, sample_sparse
 from sc_glm.state import StateMixin, kept_if_failed
-from sc_glm.status import Status
+from sc_glm.status import tally
 from sc_glm.tails import log_mass
 from sc_glm.validation import check_finite, check_numbers, check_same_order
 
-_NAMED_IN_WARNING = 3
 _SCORED_ENTRIES = 2_000_000  # of the matrix at a time
+_FACTORS = (
+    " A formula makes numbers of text and categories, as in "
+    "make_pipeline(FormulaTransformer('~ cell_type'), NegBinRegressor())."
+)
 
 
-class CountRegressor(StateMixin, RegressorMixin, BaseEstimator):  # type: ignore[misc]
+class CountRegressor(NotebookMixin, StateMixin, RegressorMixin, BaseEstimator):  # type: ignore[misc]
     """What the estimators share; they differ by their family."""
 
     _family: ClassVar[Family]
@@ -56,6 +61,7 @@ class CountRegressor(StateMixin, RegressorMixin, BaseEstimator):  # type: ignore
         "_held",
         "_layout",
         "_one_dimensional",
+        "n_cells_",
         "n_features_in_",
         "params_",
         "target_names_",
@@ -111,7 +117,7 @@ class CountRegressor(StateMixin, RegressorMixin, BaseEstimator):  # type: ignore
         return tags
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X: ArrayLike, y: Any, sample_weight: ArrayLike | None = None) -> Self:
+    def fit(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> Self:
         """Estimate every gene's coefficients by maximum likelihood.
 
         Parameters
@@ -120,7 +126,7 @@ class CountRegressor(StateMixin, RegressorMixin, BaseEstimator):  # type: ignore
             A design frame, whose columns are spelled ``part__column``, or the covariates of the
             mean.
         y : array-like or sparse matrix of shape (n_cells, n_genes) or (n_cells,)
-            Counts; the columns of a DataFrame name the genes.
+            Counts, which must be given; the columns of a DataFrame name the genes.
         sample_weight : array-like of shape (n_cells,), default=None
             Weights of the cells. An integer weight equals as many copies of the cell.
 
@@ -137,6 +143,9 @@ class CountRegressor(StateMixin, RegressorMixin, BaseEstimator):  # type: ignore
 
         Warns
         -----
+        UserWarning
+            If most values of `y` are not integers, as after a normalisation by depth or a
+            logarithm. Counts corrected for ambient RNA (SoupX, CellBender) may be so as well.
         sklearn.exceptions.ConvergenceWarning
             Once, if some genes have coefficients that no finite number of counts determines, or
             did not converge; see ``status_``.
@@ -151,6 +160,12 @@ class CountRegressor(StateMixin, RegressorMixin, BaseEstimator):  # type: ignore
         covariates = self._covariates(X, reset=True)
         check_same_order(X, y, "y")
         counts = CountMatrix.of(y, n_cells=len(covariates))
+        if counts is not y and not counts.look_like_counts():
+            warnings.warn(
+                "Most values of y are not integers, as if they were normalised, logarithms or "
+                "covariates; the model is one of counts, cells x genes.",
+                stacklevel=4,
+            )
         weights = weights_of(sample_weight, X, covariates)
         parts = self._family.parts
         layout = Layout.of(
@@ -174,6 +189,7 @@ class CountRegressor(StateMixin, RegressorMixin, BaseEstimator):  # type: ignore
             progress=bool(self.verbose),
         )
         self._set_fitted(layout, counts, designs, fits)
+        self.n_cells_ = len(counts)
 
     def _designs_of(self, layout: Layout, covariates: FloatArray, weights: FloatArray) -> Designs:
         """Return the designs of cells, all with a weight; equal cells are one row of them."""
@@ -202,10 +218,11 @@ class CountRegressor(StateMixin, RegressorMixin, BaseEstimator):  # type: ignore
             device = torch.device(self.device)
             torch.zeros((), dtype=getattr(torch, self.dtype), device=device).item()
         except (RuntimeError, AssertionError, TypeError, ImportError) as error:
-            reason = str(error).splitlines()[0]
+            sentence = str(error).splitlines()[0].split(". ")[0].rstrip(".")
             raise ValueError(
                 f"device={str(self.device)!r} with dtype={self.dtype!r} is not available here: "
-                f"{reason}"
+                f"{textwrap.shorten(sentence, 100, placeholder=' ...')}. Devices are 'cpu', which "
+                "is always there, 'cuda', 'cuda:1' and so on, and 'mps', for dtype='float32' alone."
             ) from error
         return Settings(self.max_iter, self.tol, device, getattr(torch, self.dtype))
 
@@ -273,14 +290,11 @@ class CountRegressor(StateMixin, RegressorMixin, BaseEstimator):  # type: ignore
         self.intercept_ = intercept[0] if counts.one_dimensional else intercept
 
     def _warn(self) -> None:
-        counted = Counter(self.status_)
-        reasons = []
-        for status in Status:
-            if status.worth_warning and counted[status]:
-                genes = self.target_names_[self.status_ == status]
-                named = ", ".join(genes[:_NAMED_IN_WARNING])
-                more = ", ..." if len(genes) > _NAMED_IN_WARNING else ""
-                reasons.append(f"{counted[status]} {status} ({named}{more})")
+        reasons = [
+            f"{number} {status} ({named})"
+            for status, number, named in tally(self.status_, self.target_names_)
+            if status.worth_warning
+        ]
         if reasons:
             warnings.warn(
                 f"Of {len(self.status_)} genes, {'; '.join(reasons)}. "
@@ -299,6 +313,11 @@ class CountRegressor(StateMixin, RegressorMixin, BaseEstimator):  # type: ignore
             One row per gene, with columns ``status``, ``undetermined`` (names of coefficients that
             run to infinity, or that nothing depends on, spelled ``part__column``; empty for most
             genes), ``log_likelihood`` and ``n_iter``.
+
+        See Also
+        --------
+        sc_glm.inference.gene_summary : Of one gene, with standard errors and tests.
+        sc_glm.inference.coefficient_table : The coefficients of all genes, with their tests.
 
         Examples
         --------
@@ -333,9 +352,14 @@ class CountRegressor(StateMixin, RegressorMixin, BaseEstimator):  # type: ignore
             index=pd.Index(self.target_names_),
         )
 
+    def _notebook_html(self) -> str:
+        if not hasattr(self, "status_"):
+            return ""
+        return status_table(self.status_, self.target_names_, self.n_cells_)
+
     def _covariates(self, X: Any, *, reset: bool) -> FloatArray:
         """Return `X` as a matrix of finite numbers; ``reset`` learns its columns."""
-        check_numbers(X, "X")
+        check_numbers(X, "X", _FACTORS)
         covariates: FloatArray = validate_data(
             self, X, dtype=np.float64, reset=reset, ensure_all_finite=False
         )

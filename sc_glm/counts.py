@@ -15,6 +15,7 @@ from sc_glm.validation import check_numbers, sound_sparse
 
 _LARGEST_COUNT = 2**53  # beyond it, a double does not tell a count from the next
 _ENTRIES = 4_000_000  # of the matrix at a time
+_JUDGED_VALUES = 100_000  # of a matrix, to tell whether they are counts
 
 
 @dataclass(frozen=True)
@@ -59,15 +60,18 @@ class CountMatrix:
             If it is no array at all.
         """
         if isinstance(y, CountMatrix):
-            _check_rows(len(y), n_cells)
+            _check_rows(y.shape, n_cells)
             return y
         if y is None:
-            raise ValueError("This estimator requires y to be passed, but the target y is None.")
+            raise ValueError(
+                "This estimator requires y to be passed, but the target y is None. y holds the "
+                "counts, cells x genes."
+            )
         check_numbers(y, "y")
         own_names = _names(y)
         names = names if own_names is None else own_names
         values = _array(y)
-        _check_rows(values.shape[0], n_cells)
+        _check_rows(values.shape, n_cells)
         one_dimensional = getattr(y, "ndim", values.ndim) == 1
         if values.ndim == 1:
             values = values[:, None]
@@ -95,6 +99,11 @@ class CountMatrix:
         """Return some of the cells: scikit-learn splits rows by ``y[cells, ...]``."""
         rows = cells[0] if isinstance(cells, tuple) else cells
         return CountMatrix(self.matrix[rows], self.names, self.one_dimensional)
+
+    def look_like_counts(self) -> bool:
+        """Judge whether values are counts, not normalised or their logarithms."""
+        is_sparse = isinstance(self.matrix, sp.csc_array)
+        return are_counts(self.matrix.data if is_sparse else self.matrix.flat)
 
     def n_positive(self) -> NDArray[np.int64]:
         """Return each gene's number of positive counts."""
@@ -175,11 +184,13 @@ def check_genes(y: Any, genes: Iterable[str]) -> None:
             )
 
 
-def _check_rows(n_rows: int, n_cells: int) -> None:
-    if n_rows != n_cells:
+def _check_rows(shape: tuple[int, ...], n_cells: int) -> None:
+    if shape[0] != n_cells:
+        turned = len(shape) == 2 and shape[1] == n_cells
+        hint = f" It has {n_cells} columns: y is cells x genes, as y.T may be." if turned else ""
         raise ValueError(
             "Found input variables with inconsistent numbers of samples: "
-            f"X has {n_cells} rows, y has {n_rows}."
+            f"X has {n_cells} rows, y has {shape[0]}.{hint}"
         )
 
 
@@ -287,6 +298,25 @@ def check_values(
                 f"{name} {what}: {word} for gene {names[column]!r} in row {first_row + row}, and "
                 f"{int(wrong.sum())} such value(s) in all.{hint}"
             )
+
+
+def are_counts(values: Any) -> bool:
+    """Judge from a sample: no value is negative, and most of the others are integers.
+
+    Parameters
+    ----------
+    values : 1-D ndarray or flat iterator
+
+    Returns
+    -------
+    bool
+    """
+    chosen: Any = slice(None)
+    if len(values) > _JUDGED_VALUES:  # not every so many: these may all be of one gene
+        chosen = np.random.default_rng(0).integers(len(values), size=_JUDGED_VALUES)
+    judged = values[chosen]
+    judged = judged[judged != 0]
+    return bool((judged >= 0).all() and 2 * np.sum(judged == np.floor(judged)) >= judged.size)
 
 
 def add_digests(

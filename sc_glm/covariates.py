@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
 
-__all__ = ["Columns", "check_cells", "check_column_names", "check_levels", "plain"]
+__all__ = [
+    "TO_FRAME",
+    "Columns",
+    "check_cells",
+    "check_column_names",
+    "check_levels",
+    "no_column",
+    "plain",
+]
+
+TO_FRAME = (
+    " A DataFrame has names, text and categories; set_output(transform='pandas') makes a step "
+    "before return one."
+)
+_ALIKE = 0.7  # names that may be one misspelled, as difflib compares them
+_LISTED = 5  # columns that are named, where no name is like the one that is asked for
 
 
 class Columns:
@@ -28,6 +44,19 @@ class Columns:
         if name not in self._is_text:
             self._is_text[name] = _is_categorical(self._frame[name])
         return self._is_text[name]
+
+
+def no_column(name: str, names: Iterable[Any]) -> str:
+    """Say that `X` has no such column, and which one may have been meant."""
+    texts = [str(other) for other in names]
+    lower = {text.lower(): text for text in reversed(texts)}
+    close = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=_ALIKE)
+    if close:
+        return f"X has no column {name!r}. Did you mean {lower[close[0]]!r}?"
+    if texts == [f"x{i}" for i in range(len(texts))]:
+        return f"X has no column {name!r}. It has no names at all, as it is an array.{TO_FRAME}"
+    listed = ", ".join(map(repr, texts[:_LISTED])) + ", ..." * (len(texts) > _LISTED)
+    return f"X has no column {name!r}. It has {len(texts)}: {listed}."
 
 
 def check_column_names(X: pd.DataFrame) -> None:
@@ -68,7 +97,7 @@ def plain(frame: pd.DataFrame, used: Mapping[str, bool], where: str) -> dict[str
     data: dict[str, Any] = {}
     for name, categorical in used.items():
         if name not in frame.columns:
-            raise ValueError(f"{where}: X has no column {name!r}.")
+            raise ValueError(f"{where}: {no_column(name, frame.columns)}")
         column = frame[name]
         if column.ndim > 1:
             raise ValueError(f"{where}: X has more than one column named {name!r}.")
@@ -112,5 +141,6 @@ def check_levels(values: pd.Series, levels: list[Any], index: pd.Index, what: st
         raise ValueError(
             f"{what} has the unknown level {unseen[0]!r} in row {index[int(rows.argmax())]!r} "
             f"({int(rows.sum())} of {len(rows)} rows have unknown levels). "
-            f"Known levels: {', '.join(map(repr, levels[:10]))}{', ...' if levels[10:] else ''}."
+            "Known are the levels of the cells of the fit: "
+            f"{', '.join(map(repr, levels[:10]))}{', ...' if levels[10:] else ''}."
         )

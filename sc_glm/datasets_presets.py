@@ -6,7 +6,6 @@ prints both.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -14,6 +13,8 @@ import numpy as np
 import pandas as pd
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from numpy.random import Generator, RandomState
     from numpy.typing import NDArray
 
@@ -32,8 +33,12 @@ class Quantiles:
     values: tuple[float, ...]
 
     def draw(self, size: int, rng: Source) -> FloatArray:
-        """Return `size` variates."""
-        return np.interp(rng.uniform(size=size), self.levels, self.values)
+        """Return `size` variates, one from each of as many equal shares of the distribution.
+
+        So a panel of a few dozen genes has low and high ones, too.
+        """
+        level = (rng.permutation(size) + rng.uniform(size=size)) / size
+        return np.interp(level, self.levels, self.values)
 
 
 @dataclass(frozen=True)
@@ -75,11 +80,15 @@ def sparse_effects(share: float, sd: float) -> DrawEffects:
     return draw
 
 
-def trends(sd: float) -> DrawEffects:
-    """Return what draws smooth trends: from one column of a spline to the next a normal step."""
+def trends(sd: float, spread: float) -> DrawEffects:
+    """Return what draws smooth trends: from one column of a spline to the next a normal step.
+
+    Genes differ in how far they go: the logarithm of a gene's own deviation has this `spread`.
+    """
 
     def draw(columns: list[str], genes: list[str], rng: Source) -> FloatArray:
-        return rng.normal(0.0, sd, size=(len(columns), len(genes))).cumsum(axis=0)
+        own_sd = rng.lognormal(np.log(sd), spread, size=len(genes))
+        return rng.normal(0.0, own_sd, size=(len(columns), len(genes))).cumsum(axis=0)
 
     return draw
 
@@ -103,7 +112,11 @@ def guide_effects(columns: list[str], genes: list[str], rng: Source) -> FloatArr
 def _categorical(levels: list[str], shares: FloatArray, size: int, rng: Source) -> pd.Categorical:
     """Draw levels of a factor."""
     codes = rng.choice(len(levels), size=size, p=shares / shares.sum())
-    return pd.Categorical.from_codes(codes, categories=levels)
+    return _factor(levels, codes)
+
+
+def _factor(levels: list[str], codes: NDArray[np.integer]) -> pd.Categorical:
+    return pd.Categorical(np.array(levels)[codes], categories=levels)
 
 
 def _depth(sd: float, medians: FloatArray, rng: Source) -> FloatArray:
@@ -168,7 +181,7 @@ def _perturbed_cells(n_samples: int, genes: list[str], rng: Source) -> pd.DataFr
         {
             "lane": _categorical(["lane_1", "lane_2"], np.ones(2), n_samples, rng),
             "guide": _categorical([NON_TARGETING, *guides], np.r_[0.4, shares], n_samples, rng),
-            "size_factor": _depth(0.6, np.ones(n_samples), rng),
+            "size_factor": _depth(0.35, np.ones(n_samples), rng),
         }
     )
 
@@ -181,19 +194,16 @@ def _donors_cells(n_samples: int, genes: list[str], rng: Source) -> pd.DataFrame
     n_donors = 2 * _DONORS_EACH
     donors = [f"donor_{i + 1}" for i in range(n_donors)]
     donor = _categorical(donors, rng.dirichlet(np.full(n_donors, 10.0)), n_samples, rng)
-    condition = pd.Categorical.from_codes(donor.codes // _DONORS_EACH, ["control", "case"])
     # Donors differ in the composition of their cells and in depth, beside their effects.
     shares = rng.dirichlet(20.0 * np.array(list(_DONORS_CELL_TYPES.values())), size=n_donors)
-    thresholds = shares.cumsum(axis=1)[donor.codes]
-    codes = (rng.uniform(size=(n_samples, 1)) > thresholds).sum(axis=1)
+    thresholds = shares.cumsum(axis=1)[donor.codes, :-1]
+    cell_type = (rng.uniform(size=(n_samples, 1)) > thresholds).sum(axis=1)
     depths = rng.lognormal(0.0, 0.2, size=n_donors)
     return pd.DataFrame(
         {
-            "condition": condition,
+            "condition": _factor(["control", "case"], donor.codes // _DONORS_EACH),
             "donor": donor,
-            "cell_type": pd.Categorical.from_codes(
-                codes.clip(max=shares.shape[1] - 1), list(_DONORS_CELL_TYPES)
-            ),
+            "cell_type": _factor(list(_DONORS_CELL_TYPES), cell_type),
             "size_factor": _depth(0.4, depths[donor.codes], rng),
         }
     )
@@ -210,8 +220,8 @@ PRESETS = {
             (0, 0.25, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.85, 0.9, 0.95, 0.99, 0.999, 1),
             (-14, -11, -7.9, -7.2, -6.5, -5.7, -4.9, -4.3, -3.25, -2.67, -1.88, -0.22, 2.5, 4.1),
         ),
-        log_size=(1.0, 0.3, 0.8),
-        effects={"mean": {"cell_type": sparse_effects(0.6, 0.9)}},
+        log_size=(0.9, 0.2, 0.8),
+        effects={"mean": {"cell_type": sparse_effects(0.5, 0.8)}},
     ),
     "pancreas": Preset(
         formulas={
@@ -224,10 +234,10 @@ PRESETS = {
             (0, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1),
             (0.04, 0.27, 0.41, 0.7, 1.11, 1.65, 2.39, 2.86, 3.75, 3.85),
         ),
-        log_size=(0.8, 0.0, 0.8),
+        log_size=(-0.1, 0.6, 0.4),
         effects={
-            "mean": {"pseudotime": trends(1.5), "cell_type": sparse_effects(0.6, 0.9)},
-            "dispersion": {"pseudotime": trends(2.0)},
+            "mean": {"pseudotime": trends(1.0, 0.6), "cell_type": sparse_effects(0.5, 0.8)},
+            "dispersion": {"pseudotime": trends(1.2, 0.3)},
         },
     ),
     "perturbation": Preset(
@@ -237,7 +247,7 @@ PRESETS = {
             (0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1),
             (-7.9, -5.7, -3.6, -2.7, -0.76, 0.48, 1.52, 3.45, 3.88, 5.24, 6.06),
         ),
-        log_size=(0.7, 0.1, 0.35),
+        log_size=(1.2, 0.1, 0.35),
         effects={"mean": {"lane": sparse_effects(1.0, 0.17), "guide": guide_effects}},
     ),
     "donors": Preset(
@@ -248,11 +258,11 @@ PRESETS = {
             (0, 0.05, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1),
             (-2.99, -2.92, -2.61, -2.14, -1.45, -0.52, 0.39, 2.3, 4.1),
         ),
-        log_size=(1.0, 0.3, 0.8),
+        log_size=(0.9, 0.2, 0.8),
         effects={
             "mean": {
                 "condition": sparse_effects(0.2, 0.7),
-                "cell_type": sparse_effects(0.6, 0.9),
+                "cell_type": sparse_effects(0.5, 0.8),
             }
         },
         donor_sd=(0.1, 0.5),

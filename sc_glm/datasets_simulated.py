@@ -58,9 +58,8 @@ def make_counts(
     preset : {"pbmc", "pancreas", "perturbation", "donors"} or None, default=None
         A kind of screen whose cells, means, sizes and effects look like those of a real one:
 
-        - "pbmc": blood cells of nine types, 16 in 1000 of one and 1 in 4 of another, and all
-          genes of the genome: 97 % of the counts are zero, and half of the genes are seen in few
-          cells or none;
+        - "pbmc": blood cells of nine types, from 26 % of the cells to 0.5 %, and all genes of the
+          genome: 97 % of the counts are zero, and half of the genes are seen in a cell or none;
         - "pancreas": cells along a pseudotime, and marker genes that are well expressed and
           change much along it, in mean and in dispersion;
         - "perturbation": a panel of genes (70 is usual) in cells with one guide each: 4 in 10
@@ -171,7 +170,7 @@ def make_counts(
     >>> adata.shape
     (1000, 50)
     >>> int((data.params["mean"].loc["condition[T.case]"] != 0).sum())
-    11
+    9
     """
     _check_arguments(n_samples, n_targets, preset, effect_scale)
     rng = check_rng(random_state)
@@ -215,7 +214,15 @@ def make_counts(
                     f"{part}={formulas[part]!r} has no intercept, by which preset={preset!r} "
                     "sets the level of each gene: leave out '0 +' or '- 1'."
                 )
-        params = _draw_like(kind, features, offsets, genes, set(obs), effect_scale, rng)
+        params = _draw_like(
+            kind,
+            features,
+            offsets,
+            genes=genes,
+            covariates=set(obs.columns),
+            effect_scale=effect_scale,
+            rng=rng,
+        )
     predictors = {part: (features[part] @ params[part]).to_numpy() for part in features}
     predictors["mean"] += offsets
     more = {}
@@ -288,7 +295,7 @@ def _draw_coefficients(
 def _per_unit(features: pd.DataFrame) -> FloatArray:
     """Return the effects of a unit that move a linear predictor by 1 at most."""
     largest = features.abs().max().to_numpy()
-    # A column of zeros (a level without a cell) has no effect that data could tell.
+    # A column of zeros (two levels that no cell has both) has no effect that data could tell.
     return np.divide(1.0, largest, out=np.zeros_like(largest), where=largest > 0)
 
 
@@ -296,6 +303,7 @@ def _draw_like(
     preset: Preset,
     features: dict[str, pd.DataFrame],
     offsets: FloatArray,
+    *,
     genes: list[str],
     covariates: set[str],
     effect_scale: float,
@@ -333,7 +341,9 @@ def _draw_effects(
     effects = rng.normal(size=(features.shape[1], len(genes))) * per_unit
     for covariate, draw in rules.items():
         # Columns of this covariate alone: an interaction is another matter.
-        own = [i for i, name in enumerate(features) if _covariates(name) & known == {covariate}]
+        own = [
+            i for i, name in enumerate(features.columns) if _covariates(name) & known == {covariate}
+        ]
         columns = [features.columns[i] for i in own]
         effects[own] = draw(columns, genes, rng) * per_unit[own]
     effects[features.columns == "Intercept"] = 0.0

@@ -123,7 +123,8 @@ def _check_spelling(split: Sequence[tuple[str, str]], parts: Sequence[str]) -> N
         columns = [column for part, column in split if part == foreign[0]]
         raise ValueError(
             f"X has columns for {foreign[0]!r} ({columns[:5]}), a part that this model lacks: "
-            f"its parts are {list(parts)}."
+            f"its parts are {list(parts)}. Take a regressor that has it, such as ZINBRegressor, "
+            f"or give it no formula: {foreign[0]}=None."
         )
     offsets = [column for part, column in split if part == OFFSET]
     if len(offsets) > 1:

@@ -6,6 +6,7 @@ import ast
 import operator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from sc_glm.covariates import no_column
 from sc_glm.vocabulary import (
     BRACKETS,
     CONTRAST_CLASSES,
@@ -167,7 +168,7 @@ class _Checker:
         if name.startswith("__"):
             raise self.refusal(node, "names that begin with two underscores are Python's own")
         if name not in self.columns.names:
-            raise ValueError(f"{self.where}: X has no column {name!r}.")
+            raise ValueError(f"{self.where}: {no_column(name, self.columns.names)}")
         self.read.add(name)
         return Value(text=self.columns.is_text(name), column=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from sc_glm.family import Family
 
 _ENTRIES = 2_000_000  # cells x genes that are dense at a time
+_ALIKE = 0.7  # names that may be one misspelled, as difflib compares them
 
 
 class Block(NamedTuple):
@@ -134,6 +136,11 @@ class FittedData:
         return self.regressor.status_[self.genes]
 
     @property
+    def log_likelihood(self) -> FloatArray:
+        """The genes' log-likelihoods at the fit, without a penalty."""
+        return self.regressor.log_likelihood_[self.genes]
+
+    @property
     def held(self) -> tuple[str, ...]:
         """Parts that are not where the likelihood has its maximum, as they were moderated."""
         return self.regressor._held
@@ -209,7 +216,9 @@ def _positions(names: NDArray[np.object_], genes: str | Sequence[str]) -> NDArra
     where = pd.Index(names).get_indexer(pd.Index(asked))
     missing = [gene for gene, position in zip(asked, where, strict=True) if position < 0]
     if missing:
-        raise ValueError(f"{len(missing)} gene(s) are not of the fit: {missing[:5]}.")
+        close = difflib.get_close_matches(missing[0], names, n=3, cutoff=_ALIKE)
+        hint = f" Like {missing[0]!r} are {close}." if close else ""
+        raise ValueError(f"{len(missing)} gene(s) are not of the fit: {missing[:5]}.{hint}")
     if not asked:
         raise ValueError("genes is empty: at least one is needed, and None is all.")
     return where

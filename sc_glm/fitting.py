@@ -76,7 +76,7 @@ def fit_genes(
     checkpoint_dir : path-like or None
         Folder in which finished blocks are kept, and from which a fit of the same goes on.
     progress : bool
-        Whether to show a progress bar.
+        Whether to show a progress bar, where somebody can see it: in a terminal or a notebook.
 
     Returns
     -------
@@ -111,7 +111,14 @@ def fit_genes(
     tasks = (_read_there if read_there else _read_here)(counts, groups, remaining, start, model)
     done = sum(len(fit.status) for fit in fits.values())
     with (
-        tqdm(total=counts.n_genes, initial=done, unit="gene", disable=not progress) as bar,
+        tqdm(
+            desc="Fitting",
+            total=counts.n_genes,
+            initial=done,
+            unit=" genes",
+            smoothing=0,  # blocks end at irregular times: the mean speed tells the time left best
+            disable=not (progress and _is_watched()),
+        ) as bar,
         _in_parallel(n_jobs, tasks) as finished,
     ):
         try:
@@ -232,6 +239,12 @@ def _fit_group(
         own_start = _of_genes(start, block)
         fits += _fit_block(first + block.start, loaded.by_gene(block), own_start, *model)
     return fits
+
+
+def _is_watched() -> bool:
+    """Whether what moves on standard error is seen to move: not in a file that it goes to."""
+    # A notebook's kernel says of its streams that they are no terminals.
+    return "ipykernel" in sys.modules or (sys.stderr is not None and sys.stderr.isatty())
 
 
 def _lost_worker() -> tuple[type[Exception], ...]:

@@ -25,15 +25,18 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sc_glm.covariates import (
+    TO_FRAME,
     Columns,
     check_cells,
     check_column_names,
     check_levels,
+    no_column,
     plain,
 )
 from sc_glm.expressions import MAX_LENGTH, columns_read
 from sc_glm.splines import with_margin
 from sc_glm.state import StateMixin, kept_if_failed
+from sc_glm.validation import check_no_anndata
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -73,7 +76,8 @@ class FormulaTransformer(StateMixin, TransformerMixin, BaseEstimator):  # type: 
         Formula of logit pi, the probability of a structural zero.
     offset : str or None, default=None
         One numeric expression that is added to log mu, such as ``"np.log(size_factor)"`` or
-        ``"log_depth"``. Arithmetic goes in braces: ``"{np.log(a) + np.log(b)}"``.
+        ``"log_depth"``: the logarithm of an exposure, never the exposure itself, which numbers
+        near one do not give away. Arithmetic goes in braces: ``"{np.log(a) + np.log(b)}"``.
 
     Attributes
     ----------
@@ -116,9 +120,10 @@ class FormulaTransformer(StateMixin, TransformerMixin, BaseEstimator):  # type: 
     A spline with a range (``bs``) holds its end value for 5 % of the range beyond it, so that a
     fold's extreme cells do not fail a cross-validation; farther out is an error.
 
-    Text and categorical columns are factors (a pandas categorical's levels in its own order,
-    those without a row included; others sorted), numbers and booleans are not: write
-    ``C(batch)`` for a batch number.
+    Text and categorical columns are factors, numbers and booleans are not: write ``C(batch)``
+    for a batch number. Levels are those of the cells given to :meth:`fit`, a pandas categorical's
+    in its own order, others sorted; the first is the reference. A category that no cell has is no
+    level, as in R's ``glm``: it has no coefficient, and cells that have it later are an error.
 
     Examples
     --------
@@ -239,7 +244,7 @@ class FormulaTransformer(StateMixin, TransformerMixin, BaseEstimator):  # type: 
             parse = _parse_offset if part == "offset" else _parse
             formula = parse(text, columns, where)
             used = {name: columns.is_text(name) for name in _names_read(formula, columns, where)}
-            data = plain(frame, used, where)
+            data = _with_used_levels(plain(frame, used, where))
             matrix, specs[part] = _materialize(ModelSpec(formula), data, frame.index, where)
             if part == "offset":
                 _check_offset(specs[part], where)
@@ -257,7 +262,11 @@ class FormulaTransformer(StateMixin, TransformerMixin, BaseEstimator):  # type: 
         formulas = {part: text for part, text in formulas.items() if text is not None}
         for part, text in formulas.items():
             if not isinstance(text, str):
-                raise TypeError(f"{part}={text!r}: a formula is a string or None.")
+                example = "'np.log(size_factor)'" if part == "offset" else "'~ x'"
+                raise TypeError(
+                    f"{part}={_shown(text)}: a formula is a string, such as {example}, or None. It "
+                    "names columns of X."
+                )
             if len(text) > MAX_LENGTH:
                 raise ValueError(
                     f"{part}='{text[:50]}...' has {len(text)} characters, but a formula has at "
@@ -269,6 +278,7 @@ class FormulaTransformer(StateMixin, TransformerMixin, BaseEstimator):  # type: 
 
     def _frame(self, X: Any, *, reset: bool) -> pd.DataFrame:
         """Return `X` as a frame, the caller's own where it is one, with scikit-learn's checks."""
+        check_no_anndata(X, "X")
         named = reset or hasattr(self, "feature_names_in_")
         if isinstance(X, pd.DataFrame) and named:
             if not len(X):
@@ -281,6 +291,8 @@ class FormulaTransformer(StateMixin, TransformerMixin, BaseEstimator):  # type: 
                 # Set also for a frame without columns, which scikit-learn takes for an array.
                 self.feature_names_in_ = np.asarray(X.columns, dtype=object)
             return X
+        if isinstance(X, np.ndarray) and any(isinstance(value, str) for value in X[:1].flat):
+            raise ValueError(f"X is an array with text.{TO_FRAME}")
         values = validate_data(self, X, reset=reset)
         names = getattr(self, "feature_names_in_", [f"x{i}" for i in range(values.shape[1])])
         index = X.index if isinstance(X, pd.DataFrame) else None
@@ -324,12 +336,19 @@ def _message(error: Exception) -> str:
     return re.sub(r"\x1b\[[\d;]*m|[⧛⧚]", "", str(error))
 
 
+def _shown(value: Any) -> str:
+    """Return a value's repr, or the name of its type if that is longer than a line."""
+    text = repr(value)
+    return text if len(text) <= 60 and "\n" not in text else f"<{type(value).__name__}>"
+
+
 @contextlib.contextmanager
 def _parsing(where: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise ValueError(f"{where}: the formula does not parse. {_message(error)}") from error
+        reason = " ".join(_message(error).split())
+        raise ValueError(f"{where}: the formula does not parse. {reason}") from error
 
 
 def _tokens(text: str, where: str) -> list[Token]:
@@ -342,6 +361,13 @@ def _parse(text: str, columns: Columns, where: str) -> SimpleFormula:
     tokens = _tokens(text, where)
     if not any(token.kind is not Token.Kind.OPERATOR for token in tokens):
         raise ValueError(f"{where}: the formula is empty. '~ 1' is an intercept alone.")
+    operators = {token.token for token in tokens if token.kind is Token.Kind.OPERATOR}
+    if any("|" in operator for operator in operators):
+        raise ValueError(
+            f"{where}: a formula has no '|'. Each part of the model has a formula of its own, and "
+            "none has random effects: for cells that are alike within donors, sc_glm.inference "
+            "takes kind='cluster' and their groups."
+        )
     # Before formulaic's parser, which runs parts of the expressions on the left of a `~`.
     for token in tokens:
         if token.kind is Token.Kind.PYTHON:
@@ -352,11 +378,14 @@ def _parse(text: str, columns: Columns, where: str) -> SimpleFormula:
     with _parsing(where):
         formula = Formula(text, _context={"__formulaic_variables_available__": columns.names})
     if not isinstance(formula, SimpleFormula):
-        raise ValueError(f"{where}: a formula has one side and one part, as in '~ a + b'.")  # noqa: TRY004
+        raise ValueError(  # noqa: TRY004
+            f"{where}: a formula has one side, as in '~ a + b'. The counts are the y of fit, and "
+            "stand in no formula."
+        )
     # Also the names that the formula takes away, which formulaic would not look up.
     for token in tokens:
         if token.kind is Token.Kind.NAME and token.token not in columns.names:
-            raise ValueError(f"{where}: X has no column {token.token!r}.")
+            raise ValueError(f"{where}: {no_column(token.token, columns.names)}")
     return formula
 
 
@@ -424,8 +453,9 @@ def _parse_offset(text: str, columns: Columns, where: str) -> SimpleFormula:
     tokens = _tokens(expression, where)
     if len(tokens) != 1 or tokens[0].kind not in (Token.Kind.NAME, Token.Kind.PYTHON):
         raise ValueError(
-            f"{where}: an offset is one numeric expression of the columns. Write arithmetic in "
-            "braces or I(...), as in '{np.log(a) + np.log(b)}'."
+            f"{where}: an offset is one numeric expression of the columns, such as "
+            "'np.log(size_factor)'. Write arithmetic in braces or I(...), as in "
+            "'{np.log(a) + np.log(b)}'; a number is for the intercept."
         )
     return _parse(f"0 + {expression}", columns, where)
 
@@ -500,6 +530,18 @@ class _Materializer(PandasMaterializer):  # type: ignore[misc]
         if self.n_columns > MAX_COLUMNS:
             raise ValueError(f"the design would have more than {MAX_COLUMNS} columns.")
         return super()._get_columns_for_term(factors, spec, scale)
+
+
+def _with_used_levels(data: dict[str, Any]) -> dict[str, Any]:
+    """Drop categories that no cell has, as R's glm does.
+
+    Nothing is known of their coefficients, and as reference they would leave those of all others
+    open.
+    """
+    return {
+        name: values.remove_unused_categories() if isinstance(values, pd.Categorical) else values
+        for name, values in data.items()
+    }
 
 
 def _series(factor: Any) -> pd.Series:

@@ -19,6 +19,7 @@ from sc_glm.design import INTERCEPT
 from sc_glm.family import MEAN
 from sc_glm.fitted import FittedData
 from sc_glm.formula import linear_constraints
+from sc_glm.inference_summary import GeneSummary
 from sc_glm.nesting import nesting_of
 from sc_glm.profile import profile_limits
 from sc_glm.status import Status
@@ -32,16 +33,19 @@ if TYPE_CHECKING:
     from sc_glm.design import FloatArray
 
 __all__ = [
+    "GeneSummary",
     "aic",
     "bic",
     "coefficient_table",
     "confidence_intervals",
     "covariance",
+    "gene_summary",
     "likelihood_ratio_test",
     "standard_errors",
     "wald_test",
 ]
 
+_LEVEL = 0.95  # of a summary's intervals
 _BELOW = 1e-3  # log-likelihood by which a model may be below one that is part of it, by rounding
 
 
@@ -235,24 +239,7 @@ def coefficient_table(
     7  gene_2    -1.628    0.000
     """
     fitted = FittedData.of(model, X, y)
-    found = _coefficients(fitted, kind, groups, sample_weight)
-    error = found.standard_error()
-    statistic = found.estimate[..., 0] / error
-    p_value = np.asarray(2 * stats.t.sf(np.abs(statistic), found.df))
-    table = _named(fitted)
-    is_fold = (table["part"] == MEAN) & (table["feature"] != INTERCEPT)
-    table["estimate"] = found.estimate.ravel()
-    table["standard_error"] = error.ravel()
-    table["log2_fold_change"] = np.where(is_fold, table["estimate"] / np.log(2), np.nan)
-    table["statistic"] = statistic.ravel()
-    table["df"] = found.df.ravel()
-    table["p_value"] = p_value.ravel()
-    table["p_adjusted"] = np.nan
-    table.loc[found.reason.ravel() != "", list(table.columns[3:])] = np.nan
-    columns = [adjusted(p) for p in table["p_value"].to_numpy().reshape(p_value.shape).T]
-    table["p_adjusted"] = np.column_stack(columns).ravel()
-    table["reason"] = found.reason.ravel()
-    return table
+    return _tests_against_zero(fitted, _coefficients(fitted, kind, groups, sample_weight))
 
 
 def confidence_intervals(
@@ -335,8 +322,7 @@ def confidence_intervals(
     table = _named(fitted)
     estimate, reason = found.estimate[..., 0], found.reason
     if method == "wald":
-        half = stats.t.isf((1 - level) / 2, found.df) * found.standard_error()
-        lower, upper = estimate - half, estimate + half
+        lower, upper = found.wald_limits(level)
     else:
         errors = found.standard_error()
         lower, upper = profile_limits(fitted, found.combinations, errors, level, sample_weight)
@@ -609,7 +595,7 @@ def aic(model: Any, X: Any, y: Any = None, *, sample_weight: ArrayLike | None = 
     gene_2    2.0
     dtype: float64
     """
-    return _criterion(model, X, y, sample_weight, lambda _: 2.0)
+    return _criterion(FittedData.of(model, X, y), sample_weight, lambda _: 2.0)
 
 
 def bic(model: Any, X: Any, y: Any = None, *, sample_weight: ArrayLike | None = None) -> pd.Series:
@@ -642,7 +628,119 @@ def bic(model: Any, X: Any, y: Any = None, *, sample_weight: ArrayLike | None = 
     >>> float((bic(model, X, data.counts) - aic(model, X, data.counts)).iloc[0].round(2))
     12.64
     """
-    return _criterion(model, X, y, sample_weight, np.log)
+    return _criterion(FittedData.of(model, X, y), sample_weight, np.log)
+
+
+def gene_summary(
+    model: Any,
+    X: Any,
+    y: Any = None,
+    gene: str | None = None,
+    *,
+    kind: str = "observed",
+    groups: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+) -> GeneSummary:
+    """Summarise the fit of one gene: how it ended, how good it is, and its coefficients.
+
+    Of all genes, :func:`coefficient_table` tells the coefficients, and the ``summary()`` of the
+    model how the fits ended.
+
+    Parameters
+    ----------
+    model, X, y
+        As for :func:`covariance`: the counts are those of all genes of the fit.
+    gene : str
+        Name of the gene; after `y`, or by its name.
+    kind, groups, sample_weight
+        As for :func:`covariance`.
+
+    Returns
+    -------
+    GeneSummary
+        It prints, and notebooks show it, as a text with a table for each part of the model; its
+        attributes hold the same as numbers. Standard errors, tests and reasons are those of
+        :func:`coefficient_table`, intervals those of :func:`confidence_intervals` at a level of
+        0.95.
+
+    Raises
+    ------
+    TypeError
+        If `gene` is no name.
+    ValueError
+        As :func:`covariance`; if the gene is not of the fit.
+
+    Examples
+    --------
+    >>> from sc_glm import NegBinRegressor
+    >>> from sc_glm.datasets import make_counts
+    >>> from sc_glm.inference import gene_summary
+    >>> data = make_counts(n_targets=3, random_state=0)
+    >>> X = data.obs[["pseudotime"]]
+    >>> model = NegBinRegressor().fit(X, data.counts)
+    >>> summary = gene_summary(model, X, data.counts, "gene_1")
+    >>> summary
+    gene_1: converged (the likelihood has a maximum at finite coefficients)
+    model            NegBinRegressor
+    cells            500, of which 303 with a positive count
+    mean count       3.62
+    log-likelihood   -1122.37
+    AIC              2250.74
+    BIC              2263.38
+    standard errors  from the observed information
+    <BLANKLINE>
+    mean (log mu)
+               estimate standard error      z   p-value    2.5 %   97.5 %
+    Intercept    1.7082         0.1467  11.64  2.53e-31   1.4206   1.9958
+    pseudotime  -0.9217         0.2577  -3.58  0.000348  -1.4268  -0.4166
+    <BLANKLINE>
+    dispersion (log r, the size: the variance is mu + mu²/r)
+              estimate standard error       z   p-value    2.5 %   97.5 %
+    Intercept  -0.9357         0.0808  -11.58  5.41e-31  -1.0941  -0.7773
+    >>> round(summary.aic, 1)
+    2250.7
+    >>> list(summary.coefficients)
+    ['mean', 'dispersion']
+    """
+    if not isinstance(gene, str):
+        raise TypeError(
+            f"gene_summary needs the name of a gene, after y or as gene=, not {gene!r}."
+        )
+    fitted = FittedData.of(model, X, y, genes=gene)
+    found = _coefficients(fitted, kind, groups, sample_weight)
+    table = _tests_against_zero(fitted, found)
+    lower, upper = found.wald_limits(_LEVEL)
+    table = table.assign(lower=lower.ravel(), upper=upper.ravel()).set_index("feature")
+    columns = [
+        "estimate",
+        "standard_error",
+        "statistic",
+        "df",
+        "p_value",
+        "lower",
+        "upper",
+        "reason",
+    ]
+    weights = fitted.weights(sample_weight)
+    counts = fitted.counts.dense(slice(None))[:, 0]
+    present = weights > 0
+    criteria = {"aic": np.nan, "bic": np.nan}
+    if not _not_maximal(fitted):
+        for name, price in (("aic", lambda _: 2.0), ("bic", np.log)):
+            criteria[name] = float(_criterion(fitted, sample_weight, price).iloc[0])
+    return GeneSummary(
+        gene=gene,
+        regressor=type(fitted.regressor).__name__,
+        kind=kind,
+        status=Status(fitted.status[0]),
+        n_cells=int(present.sum()),
+        n_positive=int((counts[present] > 0).sum()),
+        mean_count=float(np.average(counts, weights=weights)),
+        log_likelihood=float(fitted.log_likelihood[0]),
+        **criteria,
+        level=_LEVEL,
+        coefficients={part: table.loc[table["part"] == part, columns] for part in fitted.params},
+    )
 
 
 class _Found(NamedTuple):
@@ -664,6 +762,12 @@ class _Found(NamedTuple):
         first = self.combinations.of_theta[:, 0]
         variance = np.einsum("tk,gkl,tl->gt", first, self.covariance, first)
         return np.where(self.reason == "", np.sqrt(np.maximum(variance, 0.0)), np.nan)
+
+    def wald_limits(self, level: float) -> tuple[FloatArray, FloatArray]:
+        """Return the ends of the intervals of the first combination of each test."""
+        estimate = self.estimate[..., 0]
+        half = stats.t.isf((1 - level) / 2, self.df) * self.standard_error()
+        return estimate - half, estimate + half
 
 
 def _coefficients(
@@ -700,6 +804,27 @@ def _found(
     return _Found(combinations, estimate, known.covariance, known.df, reason)
 
 
+def _tests_against_zero(fitted: FittedData, found: _Found) -> pd.DataFrame:
+    """Return the table of :func:`coefficient_table`."""
+    error = found.standard_error()
+    statistic = found.estimate[..., 0] / error
+    p_value = np.asarray(2 * stats.t.sf(np.abs(statistic), found.df))
+    table = _named(fitted)
+    is_fold = (table["part"] == MEAN) & (table["feature"] != INTERCEPT)
+    table["estimate"] = found.estimate.ravel()
+    table["standard_error"] = error.ravel()
+    table["log2_fold_change"] = np.where(is_fold, table["estimate"] / np.log(2), np.nan)
+    table["statistic"] = statistic.ravel()
+    table["df"] = found.df.ravel()
+    table["p_value"] = p_value.ravel()
+    table["p_adjusted"] = np.nan
+    table.loc[found.reason.ravel() != "", list(table.columns[3:])] = np.nan
+    columns = [adjusted(p) for p in table["p_value"].to_numpy().reshape(p_value.shape).T]
+    table["p_adjusted"] = np.column_stack(columns).ravel()
+    table["reason"] = found.reason.ravel()
+    return table
+
+
 def _named(fitted: FittedData) -> pd.DataFrame:
     """Return a table with a row for each gene and coefficient."""
     rows = [(part, feature) for part, table in fitted.params.items() for feature in table.index]
@@ -722,20 +847,22 @@ def _own_columns(model: Any, X: Any) -> Any:
     return X[names] if names and set(names) <= {*X.columns} else X
 
 
-def _check_maximal(fitted: FittedData, what: str) -> None:
+def _not_maximal(fitted: FittedData) -> str:
+    """Say what a fit is where it is not at a maximum of the likelihood, else nothing."""
     if fitted.is_penalised:
-        alpha = fitted.regressor.alpha
-        raise ValueError(f"{what} needs a fit without a penalty, not alpha={alpha!r}.")
+        return f"a fit without a penalty, not alpha={fitted.regressor.alpha!r}"
     if fitted.held:
-        raise ValueError(
-            f"{what} needs the model as it was fitted, not a moderated {fitted.held[0]}."
-        )
+        return f"the model as it was fitted, not a moderated {fitted.held[0]}"
+    return ""
 
 
-def _criterion(
-    model: Any, X: Any, y: Any, sample_weight: ArrayLike | None, price: Any
-) -> pd.Series:
-    fitted = FittedData.of(model, X, y)
+def _check_maximal(fitted: FittedData, what: str) -> None:
+    needed = _not_maximal(fitted)
+    if needed:
+        raise ValueError(f"{what} needs {needed}.")
+
+
+def _criterion(fitted: FittedData, sample_weight: ArrayLike | None, price: Any) -> pd.Series:
     _check_maximal(fitted, "An information criterion")
     weights = fitted.weights(sample_weight)
     counts, designs = fitted.weighted(weights)

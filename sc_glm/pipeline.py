@@ -11,6 +11,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from sc_glm.distributions import NB, ZINB
+from sc_glm.notebook import NotebookMixin, notebook_html
 from sc_glm.state import StateMixin
 
 
@@ -49,12 +50,13 @@ def counts_in(estimator: Any, X: Any) -> Any:
     """
     if not hasattr(estimator, "counts"):
         raise ValueError(
-            "The target y is None, and X holds the counts of an AnnDataRegressor alone."
+            "The target y is None: give the counts as y. (Only the X of a fitted AnnDataRegressor "
+            "holds them too; of another model's adata, X is adata.obs and y the layer of the fit.)"
         )
     return estimator.counts(X)
 
 
-class Pipeline(StateMixin, pipeline.Pipeline):  # type: ignore[misc]
+class Pipeline(NotebookMixin, StateMixin, pipeline.Pipeline):  # type: ignore[misc]
     """A scikit-learn pipeline that also samples, and predicts distributions.
 
     Takes the parameters of :class:`sklearn.pipeline.Pipeline` and does all that it does. Those
@@ -111,6 +113,14 @@ class Pipeline(StateMixin, pipeline.Pipeline):  # type: ignore[misc]
         """Return the log-probability of `y`; see :meth:`NegBinRegressor.log_prob`."""
         last, design = last_step(self, X)
         return last.log_prob(design, y)
+
+    @_last_step_has("summary")
+    def summary(self) -> pd.DataFrame:
+        """Tell how each gene's fit ended; see :meth:`NegBinRegressor.summary`."""
+        return self._final_estimator.summary()
+
+    def _notebook_html(self) -> str:
+        return notebook_html(self.steps[-1][1])
 
     @property
     def params_(self) -> dict[str, pd.DataFrame]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pandas as pd
+from sklearn.utils import check_scalar
 
-from sc_glm.covariates import check_cells
+from sc_glm.covariates import check_cells, no_column
 from sc_glm.fitted import FittedData, distributions
 from sc_glm.plots_axes import (
     DATA,
@@ -162,9 +164,10 @@ class CovariateDisplay:
         ImportError
             If matplotlib is not installed.
         TypeError
-            If `X` is no DataFrame and has none.
+            If `X` is no DataFrame and has none, or `grid_resolution` is no whole number.
         ValueError
-            If there is no such gene or column, a value is missing, or levels are too many.
+            If there is no such gene or column, a value is missing, levels are too many, `quantiles`
+            are no two probabilities in their order, or `grid_resolution` is under 2.
 
         Notes
         -----
@@ -174,9 +177,8 @@ class CovariateDisplay:
         ``display.held`` tells the values.
         """
         require_matplotlib(f"{cls.__name__}.from_estimator")
-        low, high = quantiles
-        if not 0 < low < high < 1:
-            raise ValueError(f"quantiles must be 0 < low < high < 1, not {quantiles}.")
+        low, high = _pair(quantiles)
+        check_scalar(grid_resolution, "grid_resolution", Integral, min_val=2)
         fitted = FittedData.of(model, X, y, genes=gene)
         inner, obs = _frame_of(model, X)
         at = dict(at or {})
@@ -320,10 +322,23 @@ def _frame_of(model: Any, X: Any) -> tuple[Any, pd.DataFrame]:
     return model, X
 
 
+def _pair(quantiles: Any) -> tuple[float, float]:
+    try:
+        low, high = (float(quantile) for quantile in quantiles)
+    except (TypeError, ValueError):
+        low = high = np.nan
+    if not 0 < low < high < 1:
+        raise ValueError(
+            f"quantiles must be two probabilities, the lower one first, as (0.05, 0.95), not "
+            f"{quantiles!r}."
+        )
+    return low, high
+
+
 def _check_columns(obs: pd.DataFrame, chosen: list[str], at: dict[str, Any]) -> None:
     for name in [*chosen, *at]:
         if name not in obs.columns:
-            raise ValueError(f"X has no column {name!r}.")
+            raise ValueError(no_column(name, obs.columns))
     for name in chosen:
         if name in at:
             raise ValueError(f"at holds {name!r}, which varies along the plot.")

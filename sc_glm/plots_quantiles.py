@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from scipy import special, stats
+from sklearn.utils import check_scalar
 
 from sc_glm.diagnostics import quantile_residuals
 from sc_glm.fitted import FittedData
@@ -191,6 +193,8 @@ class QuantileQuantileDisplay:
         ------
         ImportError
             If matplotlib is not installed.
+        TypeError
+            If `confidence` is no number.
         ValueError
             If residuals are missing, or `confidence` is no probability.
 
@@ -201,8 +205,9 @@ class QuantileQuantileDisplay:
         point alone and for a model that was known beforehand. Of many cells, a few hundred points
         at even distances are kept.
         """
-        if not 0 < confidence < 1:
-            raise ValueError(f"confidence must be between 0 and 1, not {confidence}.")
+        check_scalar(
+            confidence, "confidence", Real, min_val=0, max_val=1, include_boundaries="neither"
+        )
         values = np.asarray(residuals, dtype=np.float64)
         values = values[:, None] if values.ndim == 1 else values
         if np.isnan(values).any():

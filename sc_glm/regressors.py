@@ -46,7 +46,8 @@ class NegBinRegressor(CountRegressor):
         others. The folder stays when the fit is complete, and belongs to it: any other fit is
         refused, so leave this None in a cross-validation.
     verbose : int, default=0
-        Above zero, show a progress bar over genes.
+        Above zero, show in terminals and notebooks how many genes are done and how long the others
+        will take. Nothing is written to a file.
 
     Attributes
     ----------
@@ -74,6 +75,8 @@ class NegBinRegressor(CountRegressor):
         Whether the likelihood reached its supremum, which some genes have at infinity.
     target_names_ : ndarray of str of shape (n_targets,)
         Names of the genes, ``y0, y1, ...`` unless `y` has column names.
+    n_cells_ : int
+        Number of cells of the fit; those without a weight are none of them.
     n_features_in_ : int
         Number of columns of `X`.
     feature_names_in_ : ndarray of str
@@ -143,7 +146,8 @@ class ZINBRegressor(CountRegressor):
         others. The folder stays when the fit is complete, and belongs to it: any other fit is
         refused, so leave this None in a cross-validation.
     verbose : int, default=0
-        Above zero, show a progress bar over genes.
+        Above zero, show in terminals and notebooks how many genes are done and how long the others
+        will take. Nothing is written to a file.
 
     Attributes
     ----------
@@ -170,6 +174,8 @@ class ZINBRegressor(CountRegressor):
         Whether the likelihood reached its supremum, which some genes have at infinity.
     target_names_ : ndarray of str of shape (n_targets,)
         Names of the genes, ``y0, y1, ...`` unless `y` has column names.
+    n_cells_ : int
+        Number of cells of the fit; those without a weight are none of them.
     n_features_in_ : int
         Number of columns of `X`.
     feature_names_in_ : ndarray of str

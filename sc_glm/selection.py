@@ -164,7 +164,7 @@ def compare_models(
         CountMatrix.of(y, n_cells=n_cells)
     # Without groups, each cell is one by itself.
     units = np.arange(n_cells) if groups is None else group_codes(groups, X, n_cells)
-    splits = _splits(cv, X, y, groups)
+    splits = _splits(cv, X, y, groups, units)
     _check_held_out([test for _, test in splits], units, groups)
     distinct, place = _distinct(models)
     folds = Parallel(n_jobs=n_jobs)(
@@ -280,9 +280,14 @@ def _key(model: Any) -> Any:
         return id(model)
 
 
-def _splits(cv: Any, X: Any, y: Any, groups: Any) -> list[tuple[Any, Any]]:
-    if groups is not None and (cv is None or isinstance(cv, Integral)):
-        cv = GroupKFold() if cv is None else GroupKFold(cv)
+def _splits(cv: Any, X: Any, y: Any, groups: Any, units: NDArray[np.intp]) -> list[tuple[Any, Any]]:
+    if groups is not None:
+        if cv is None or isinstance(cv, Integral):
+            cv = GroupKFold() if cv is None else GroupKFold(cv)
+        try:
+            np.unique(np.asarray(groups))
+        except TypeError:  # labels of several types, which scikit-learn could not sort either
+            groups = units
     return list(check_cv(cv).split(X, y, groups))
 
 

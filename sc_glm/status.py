@@ -1,5 +1,6 @@
 """How a gene's fit ended, in words that are decided from the fitted point."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -37,6 +38,11 @@ class Status(StrEnum):
     ITERATION_LIMIT = "iteration limit"
 
     @property
+    def meaning(self) -> str:
+        """What it says of the gene."""
+        return _MEANINGS[self]
+
+    @property
     def reached_maximum(self) -> bool:
         """Whether the likelihood is at its supremum, be the coefficients finite there or not."""
         return self is not Status.ITERATION_LIMIT
@@ -55,6 +61,42 @@ class Status(StrEnum):
             Status.NOT_IDENTIFIED,
             Status.ITERATION_LIMIT,
         }
+
+
+_MEANINGS = {
+    Status.CONVERGED: "the likelihood has a maximum at finite coefficients",
+    Status.POISSON: "the size is infinite: counts vary no more than Poisson counts",
+    Status.NO_INFLATION: "there are no more zeros than the negative binomial has",
+    Status.POISSON_NO_INFLATION: "the size is infinite, and there are no more zeros than a Poisson "
+    "distribution has",
+    Status.SEPARATED: "some coefficients are infinite, as for a group of cells without counts",
+    Status.ALL_ZERO: "no cell has a count",
+    Status.TOO_FEW_COUNTS: "there are no more positive counts than coefficients",
+    Status.NOT_IDENTIFIED: "the counts leave some coefficients open",
+    Status.ITERATION_LIMIT: "max_iter iterations did not reach the maximum",
+}
+
+
+def tally(
+    statuses: NDArray[np.object_], names: NDArray[np.object_], most: int = 3
+) -> Iterator[tuple[Status, int, str]]:
+    """Count the genes of each status that occurs.
+
+    Parameters
+    ----------
+    statuses, names : ndarray of str of shape (n_genes,)
+    most : int, default=3
+        Number of names to give.
+
+    Yields
+    ------
+    tuple of (Status, int, str)
+        The status, its number of genes, and the names of the first of them.
+    """
+    for status in Status:
+        genes = names[statuses == status]
+        if len(genes):
+            yield status, len(genes), ", ".join(genes[:most]) + ", ..." * (len(genes) > most)
 
 
 def flat_directions(information: FloatArray, coordinates: FloatArray) -> FloatArray:

@@ -240,7 +240,7 @@ def _held(fitted: FittedData, designs: Designs) -> NDArray[np.bool_]:
 
 
 def _check_same_fit(fitted: FittedData, value: FloatArray) -> None:
-    expected = fitted.regressor.log_likelihood_[fitted.genes]
+    expected = fitted.log_likelihood
     slack = _SAME_FIT[fitted.regressor.dtype] * (1 + np.abs(expected))
     differs = np.abs(value - expected) > slack
     if differs.any():

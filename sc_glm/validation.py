@@ -13,10 +13,34 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 
-def check_numbers(data: Any, name: str) -> None:
+def check_no_anndata(data: Any, name: str) -> None:
+    """Refuse an AnnData, which NumPy would try to make an array of.
+
+    Parameters
+    ----------
+    data : object
+        Any input; what is none passes.
+    name : str
+        What to call it.
+
+    Raises
+    ------
+    TypeError
+        It says what takes one.
+    """
+    if any(kind.__name__ == "AnnData" for kind in type(data).__mro__):
+        raise TypeError(
+            f"{name} is an AnnData. sc_glm.adata.fit(adata, model) fits it and "
+            "sc_glm.adata.predict(adata, model) predicts for it; sc_glm.adata.AnnDataRegressor("
+            "model) takes one as its X. Here, X is adata.obs, and y is adata.X or a layer."
+        )
+
+
+def check_numbers(data: Any, name: str, advice: str = "") -> None:
     """Refuse lists, arrays, series and frames that hold no real numbers, or mask some of them.
 
-    Arrays of objects are left to the conversion that follows, but for text in a frame.
+    Arrays of objects are left to the conversion that follows, but for text in a frame. An AnnData
+    is refused as well.
 
     Parameters
     ----------
@@ -24,13 +48,18 @@ def check_numbers(data: Any, name: str) -> None:
         Any input; what is none of these passes.
     name : str
         What to call it.
+    advice : str, default=""
+        What to say of columns of other types beside that they are.
 
     Raises
     ------
+    TypeError
+        If it is an AnnData.
     ValueError
         If there are other types than numbers and booleans, masked values, or several levels of
         column names.
     """
+    check_no_anndata(data, name)
     if isinstance(data, list | tuple | str):
         try:
             data = np.asarray(data)
@@ -57,7 +86,7 @@ def check_numbers(data: Any, name: str) -> None:
         if wrong:
             raise ValueError(
                 f"{name} must hold numbers, but has {len(wrong)} column(s) of other types: "
-                f"{', '.join(wrong[:5])}."
+                f"{', '.join(wrong[:5])}.{advice}"
             )
         return
     dtype = getattr(data, "dtype", None)

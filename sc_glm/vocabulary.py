@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -143,6 +144,7 @@ MIX_ROWS = (
     "unique",
     "var",
 )
+_ALIKE = 0.75  # names that may be one misspelled, as difflib compares them
 _ROWS = (
     "its value depends on the other rows, so that it would change with new data. Use "
     "transforms that keep their state, such as center, scale, poly or bs"
@@ -154,6 +156,10 @@ BRACKETS = "write (a) & (b), (a) | (b) or ~(a) for conditions on columns"
 INSTEAD: Mapping[str, str] = {
     **dict.fromkeys(MIX_ROWS, _ROWS),
     **dict.fromkeys(("apply", "map", "replace", "select"), "write np.where(x == 'a', 1, 0)"),
+    **dict.fromkeys(("factor", "as_factor"), "write C(x)"),
+    **dict.fromkeys(("s", "te", "ti", "lo"), "write a spline of so many columns, bs(x, df=5)"),
+    "ns": "write cr(x, df=4), a natural spline",
+    "offset": "an offset is a formula of its own, FormulaTransformer(..., offset='np.log(x)')",
     "astype": "write C(x) for a factor; numbers are computed with as they are",
     "between": "write (low <= x) & (x <= high)",
     "pow": "write x**2",
@@ -167,5 +173,11 @@ INSTEAD: Mapping[str, str] = {
 
 
 def instead(name: str) -> str:
-    """Say what to write for an attribute, or for a function of Python or NumPy."""
-    return f"write np.{name}(...)" if name in NUMPY else INSTEAD.get(name, FUNCTIONS)
+    """Say what to write for an attribute, or for a function of Python, NumPy or R."""
+    if name in NUMPY:
+        return f"write np.{name}(...)"
+    if name in INSTEAD:
+        return INSTEAD[name]
+    known = {**{other: f"np.{other}" for other in NUMPY}, **{other: other for other in TRANSFORMS}}
+    close = difflib.get_close_matches(name, known, n=1, cutoff=_ALIKE)
+    return f"{FUNCTIONS}. Did you mean {known[close[0]]}" if close else FUNCTIONS

@@ -680,3 +680,23 @@ def test_real_counts_are_told_from_their_logarithms():
     assert (model[-1].log_likelihood_ >= flat[-1].log_likelihood_ - 1e-6).all()
     with pytest.warns(UserWarning, match=r"adata.layers\['logcounts'\] are not integers"):
         scg.AnnDataRegressor(pipeline("~ 1"), layer="logcounts").fit(adata)
+
+
+def test_a_value_that_is_no_count_is_found(adata):
+    for dense in (True, False):
+        values = adata.X.toarray().astype(float)
+        values[3, 2] = np.nan
+        adata.layers["holes"] = values if dense else sp.csr_matrix(values)
+        where = f"nan in cell '{adata.obs_names[3]}' for gene '{adata.var_names[2]}'"
+        with pytest.raises(ValueError, match=f"missing or infinite values, such as {where}"):
+            scg.fit(adata, pipeline(), layer="holes")
+
+
+def test_the_model_before_the_adata(adata):
+    with pytest.raises(TypeError, match=r"not a Pipeline\. It comes first, and the model second"):
+        scg.fit(pipeline(), adata)
+
+
+def test_a_summary_is_that_of_the_regressor(adata):
+    model = scg.AnnDataRegressor(pipeline("~ 1")).fit(adata)
+    assert_frame_equal(model.summary(), model.model_[-1].summary())

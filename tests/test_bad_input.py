@@ -230,7 +230,7 @@ FIT = {
     "a column too far": (
         {"y": damaged(sp.csr_array, indices=lambda a: put(a, 1, 2))},
         ValueError,
-        "y is a damaged sparse matrix.*indices must be < 2",
+        "y is a damaged sparse matrix.*(indices|values) must be < 2",
     ),
     "a column out of memory": (
         {"y": damaged(sp.csr_matrix, indices=lambda a: put(a, 1, 10**9))},
@@ -270,7 +270,7 @@ FIT = {
     "pointers of seven rows": (
         {"y": damaged(sp.csr_array, indptr=lambda a: a[:-1])},
         ValueError,
-        "y is a damaged.*size 8 should be 9",
+        r"y is a damaged.*size \(?8\)? should be \(?9",
     ),
     "fewer values than indices": (
         {"y": damaged(sp.csr_array, data=lambda a: a[:-3])},

@@ -4,7 +4,7 @@ import pytest
 import scipy.sparse as sp
 from numpy.testing import assert_array_equal
 
-from sc_glm.counts import CountMatrix
+from sc_glm.counts import CountMatrix, are_counts
 
 Y = np.array([[0, 3, 0], [1, 0, 0], [0, 250, 7], [2, 1, 0]])
 
@@ -268,3 +268,28 @@ def test_what_is_not_a_count_matrix(y, words):
     with pytest.raises(ValueError) as error:
         CountMatrix.of(y, n_cells=4)
     assert words in str(error.value)
+
+
+def test_cells_and_genes_the_other_way_round():
+    with pytest.raises(ValueError, match=r"X has 4 rows, y has 3\. It has 4 columns.*y\.T"):
+        CountMatrix.of(np.ones((3, 4)), n_cells=4)
+    with pytest.raises(ValueError, match=r"X has 4 rows, y has 3\.$"):
+        CountMatrix.of(np.ones((3, 5)), n_cells=4)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0, 0, 0], True),
+        ([1, 2, 3], True),
+        ([0, 0, 0, 0.5], False),  # zeros say nothing
+        ([0.5, 1, 2], True),
+        ([-1, 1, 1], False),
+        ([True, False], True),
+        ([], True),
+    ],
+)
+def test_what_looks_like_counts(values, expected):
+    assert are_counts(np.array(values)) is expected
+    large = np.tile(np.array(values), 300_000)
+    assert are_counts(large) is expected

@@ -1,9 +1,11 @@
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
 from numpy.testing import assert_array_equal
 
-from sc_glm.covariates import Columns, check_levels, plain
+from sc_glm.covariates import Columns, check_levels, no_column, plain
 
 INDEX = ["u", "v", "w"]
 
@@ -94,3 +96,18 @@ def test_known_levels_pass_and_others_are_named():
     many = [*"abcdefghijkl"]
     with pytest.raises(ValueError, match=r"'i', 'j', \.\.\.\.$"):
         check_levels(values, many, pd.Index(INDEX), "'kind'")
+
+
+@pytest.mark.parametrize(
+    ("name", "names", "words"),
+    [
+        ("Clusters", ["a", "clusters"], "^X has no column 'Clusters'. Did you mean 'clusters'?$"),
+        ("cluster", ["clusters", "Cluster"], "'Cluster'?"),
+        ("zzz", [*"abcdef"], "It has 6: 'a', 'b', 'c', 'd', 'e', ....$"),
+        ("zzz", ["x1", "x0"], "It has 2: 'x1', 'x0'.$"),
+        ("zzz", ["x0", "x1"], "an array.*set_output"),
+        ("zzz", [1, None], "It has 2: '1', 'None'.$"),
+    ],
+)
+def test_a_column_that_is_not_there(name, names, words):
+    assert re.search(words.replace("?", r"\?"), no_column(name, names))

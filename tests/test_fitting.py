@@ -366,13 +366,32 @@ def test_threads_are_given_back_after_an_error(monkeypatch):
     assert not torch.is_inference_mode_enabled()
 
 
+@pytest.mark.parametrize("n_jobs", [1, 2])
 @pytest.mark.parametrize("progress", [False, True])
-def test_progress(capsys, progress):
-    fit(*NB, batch_size=2, progress=progress)
+def test_progress(capsys, monkeypatch, progress, n_jobs):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)  # a terminal
+    with joblib.parallel_config("threading"):
+        fit(*NB, batch_size=2, progress=progress, n_jobs=n_jobs)
     captured = capsys.readouterr()
     assert captured.out == ""
     assert ("7/7" in captured.err) == progress
-    assert ("gene" in captured.err) == progress
+    assert (" genes/s" in captured.err) == progress
+
+
+def test_progress_is_not_written_to_files(capsys):
+    fit(*NB, batch_size=2, progress=True)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_progress_is_shown_in_notebooks(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ipykernel", sys)
+    fit(*NB, batch_size=2, progress=True)
+    assert "7/7" in capsys.readouterr().err
+
+
+def test_progress_where_there_is_no_standard_error(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", None)
+    assert len(fit(*NB, batch_size=2, progress=True).status) == 7
 
 
 def test_join_puts_blocks_side_by_side():
@@ -508,9 +527,10 @@ def test_a_fit_goes_on_with_the_groups_that_are_left(tmp_path):
     assert_identical(fit(*NB, checkpoint_dir=tmp_path), fits)  # in memory now
 
 
-def test_progress_begins_at_what_is_done(cut_short, capsys):
+def test_progress_begins_at_what_is_done(cut_short, capsys, monkeypatch):
     folder = cut_short(*NB)
     capsys.readouterr()
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     fit(*NB, batch_size=2, progress=True, checkpoint_dir=folder)
     shown = capsys.readouterr().err
     assert "4/7" in shown

@@ -5,15 +5,18 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from anndata import AnnData
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from pandas.testing import assert_frame_equal
 from scipy import sparse
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.linear_model import LinearRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from sc_glm.formula import FormulaTransformer, linear_constraints
@@ -375,19 +378,30 @@ def test_expressions_that_mix_rows_are_refused(cells, formula):
         fit(cells, formula)
 
 
-def test_unused_and_ordered_levels(cells):
-    cells["kind"] = pd.Categorical(cells["kind"], categories=list("czab"), ordered=True)
-    model = fit(cells, "~ kind")
-    design = model.transform(cells)
-    assert list(design) == [
+@pytest.mark.parametrize("categories", ["czab", "zcab", "cabz"])
+@pytest.mark.parametrize("factor", ["kind", "C(kind)"])
+def test_a_category_that_no_cell_has_is_no_level(cells, categories, factor):
+    """It would leave the coefficients of all others open where it is the reference."""
+    used = cells.assign(kind=pd.Categorical(cells["kind"], categories=list("cab"), ordered=True))
+    cells["kind"] = pd.Categorical(cells["kind"], categories=list(categories), ordered=True)
+    model = fit(cells, f"~ {factor}")
+    assert list(model.transform(cells)) == [
         "mean__Intercept",
-        "mean__kind[T.z]",
-        "mean__kind[T.a]",
-        "mean__kind[T.b]",
+        f"mean__{factor}[T.a]",
+        f"mean__{factor}[T.b]",
     ]
-    assert (design["mean__kind[T.z]"] == 0).all()
-    new = pd.DataFrame({"kind": ["z", "c"]})
-    assert_array_equal(model.transform(new), [[1, 1, 0, 0], [1, 0, 0, 0]])
+    assert_frame_equal(model.transform(cells), fit(used, f"~ {factor}").transform(used))
+    assert list(cells["kind"].cat.categories) == list(categories)  # the caller's are left
+    assert_array_equal(model.transform(cells[cells["kind"] == "c"].head(1)), [[1, 0, 0]])
+    new = cells.head(1).assign(kind=pd.Categorical(["z"], categories=list(categories)))
+    with pytest.raises(ValueError, match=r"unknown level 'z'.*cells of the fit: 'c', 'a', 'b'\.$"):
+        model.transform(new)
+
+
+def test_levels_that_a_formula_names_stay(cells):
+    cells["kind"] = pd.Categorical(cells["kind"], categories=list("zcab"))
+    model = fit(cells, "~ C(kind, levels=['c', 'a', 'b', 'z'])")
+    assert model.transform(cells).shape[1] == 4
 
 
 def test_single_level():
@@ -702,3 +716,68 @@ def test_the_reference_level_has_no_coefficient():
     with pytest.raises(ValueError, match=r"no coefficient 'c'\. There are 6, such as") as raised:
         linear_constraints("c = 0", NAMES)
     assert "reference" not in str(raised.value)
+
+
+# What newcomers write
+
+
+@pytest.mark.parametrize(
+    ("formulas", "words"),
+    [
+        ({"mean": "y ~ x"}, "The counts are the y of fit"),
+        ({"mean": "x ~ kind"}, "The counts are the y of fit"),
+        ({"mean": "~ x | kind"}, "no '|'.*kind='cluster'"),
+        ({"mean": "~ x + (1 | kind)"}, "no '|'.*kind='cluster'"),
+        ({"dispersion": "~ Kindd"}, "^dispersion='~ Kindd': X has no column 'Kindd'.*mean 'kind'"),
+        ({"mean": "~ bs(X, df=4)"}, r"no column 'X'\. Did you mean 'x'\?$"),
+        ({"mean": "~ nothing_like"}, r"no column 'nothing_like'\. It has \d+: "),
+        ({"mean": "~ x + offset(x)"}, "FormulaTransformer.*offset="),
+        ({"mean": "~ factor(kind)"}, r"write C\(x\)"),
+        ({"mean": "~ s(x)"}, r"bs\(x, df=5\)"),
+        ({"mean": "~ np.logg(x)"}, "Did you mean log"),
+        ({"mean": "~ kind x"}, r"does not parse\. [^\n]*$"),
+        ({"offset": "1"}, "a number is for the intercept"),
+    ],
+)
+def test_mistakes_are_told_with_what_to_write(cells, formulas, words):
+    with pytest.raises(ValueError, match=words):
+        FormulaTransformer(**formulas).fit(cells)
+
+
+@pytest.mark.parametrize("wrong", [1.0, ["x"], np.arange(40.0), pd.Series([0.0] * 40)])
+def test_a_formula_is_a_string(cells, wrong):
+    with pytest.raises(TypeError, match=r"^offset=.*a string, such as 'np\.log") as caught:
+        FormulaTransformer("~ 1", offset=wrong).fit(cells)
+    assert len(str(caught.value)) < 150
+
+
+def test_an_anndata_is_refused_in_words(cells):
+    adata = AnnData(obs=cells.set_axis(cells.index.astype(str)))
+    with pytest.raises(TypeError, match=r"^X is an AnnData\. sc_glm\.adata\.fit"):
+        fit(adata, "~ x")
+    with pytest.raises(TypeError, match=r"^X is an AnnData\. sc_glm\.adata\.fit"):
+        fit(cells, "~ x").transform(adata)
+
+
+# Output
+
+
+def test_set_output(cells):
+    design = fit(cells, "~ x + kind").transform(cells)
+    for container in ("default", "pandas", None):
+        model = FormulaTransformer("~ x + kind").set_output(transform=container).fit(cells)
+        assert_frame_equal(model.transform(cells), design)
+    with config_context(transform_output="pandas"):
+        assert_frame_equal(fit(cells, "~ x + kind").transform(cells), design)
+
+
+def test_an_array_of_a_step_before_says_how_to_make_it_a_frame(cells):
+    numbers = make_pipeline(StandardScaler(), FormulaTransformer("~ x"))
+    with pytest.raises(ValueError, match=r"no column 'x'.*set_output\(transform='pandas'\)"):
+        numbers.fit(cells[["x", "batch"]])
+    text = make_pipeline(FunctionTransformer(np.asarray), FormulaTransformer("~ kind"))
+    with pytest.raises(ValueError, match=r"array with text.*set_output\(transform='pandas'\)"):
+        text.fit(cells[["x", "kind"]])
+    scaled = numbers.set_output(transform="pandas").fit_transform(cells[["x", "batch"]])
+    assert abs(scaled["mean__x"].mean()) < 1e-12
+    assert scaled.index.equals(cells.index)

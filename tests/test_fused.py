@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
-from torch._inductor import cpp_builder, exc
+from torch._inductor import config, cpp_builder, exc
 
 from sc_glm import ZINBRegressor, fitting, fused
 from sc_glm.family import NegBinFamily, ZINBFamily
@@ -15,7 +15,7 @@ CPU = torch.device("cpu")
 
 def compiler():
     try:
-        return cpp_builder.get_cpp_compiler()
+        return cpp_builder.cpp_compiler_search(config.cpp.cxx)
     except exc.InvalidCxxCompiler:
         return None
 

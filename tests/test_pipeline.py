@@ -5,7 +5,9 @@ import pickle
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from pandas.testing import assert_frame_equal
 from sklearn.base import clone
+from sklearn.compose import ColumnTransformer
 from sklearn.dummy import DummyRegressor
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import Pipeline as StockPipeline
@@ -74,7 +76,8 @@ def test_one_row_and_permuted_rows(model, data):
 
 def test_verbs_that_the_last_step_lacks_are_absent():
     model = make_pipeline(StandardScaler(), DummyRegressor())
-    verbs = ("sample", "sample_sparse", "predict_params", "predict_dist", "log_prob", "params_")
+    verbs = ("sample", "sample_sparse", "predict_params", "predict_dist", "log_prob", "summary")
+    verbs = (*verbs, "params_")
     for verb in verbs:
         assert not hasattr(model, verb)
 
@@ -83,3 +86,24 @@ def test_an_unfitted_pipeline_says_so(data):
     model = make_pipeline(FormulaTransformer("~ pseudotime"), NegBinRegressor())
     with pytest.raises(NotFittedError):
         model.sample(data.obs)
+
+
+def test_summary_is_that_of_the_last_step(model):
+    assert_frame_equal(model.summary(), model[-1].summary())
+
+
+@pytest.mark.parametrize("step", ["scaler", "columns"])
+def test_steps_that_make_frames_may_come_before_a_formula(data, step):
+    scaler = StandardScaler()
+    if step == "columns":
+        kept = ("kept", "passthrough", ["cell_type"])
+        scaler = ColumnTransformer(
+            [("scaled", scaler, ["pseudotime"]), kept], verbose_feature_names_out=False
+        )
+    formula = "~ pseudotime" + " + cell_type" * (step == "columns")
+    obs = data.obs if step == "columns" else data.obs[["pseudotime"]]
+    model = make_pipeline(scaler, FormulaTransformer(formula), NegBinRegressor())
+    model.set_output(transform="pandas").fit(obs, data.counts)
+    plain = make_pipeline(FormulaTransformer(formula), NegBinRegressor()).fit(obs, data.counts)
+    assert list(model.params_["mean"].index) == list(plain.params_["mean"].index)
+    assert_allclose(model.predict(obs), plain.predict(obs), rtol=1e-3)

@@ -192,9 +192,13 @@ def test_what_is_refused(model, data):
         draw(by="batch", at={"batch": "x"})
     with pytest.raises(ValueError, match="same column, 'pseudotime'"):
         draw(by="pseudotime")
-    for quantiles in ((0.0, 0.5), (0.6, 0.4), (0.5, 95)):
-        with pytest.raises(ValueError, match="quantiles must be 0 < low < high < 1"):
+    for quantiles in ((0.0, 0.5), (0.6, 0.4), (0.5, 95), 0.9, [0.9], "ab", (0.1, 0.5, 0.9)):
+        with pytest.raises(ValueError, match="quantiles must be two probabilities"):
             draw(quantiles=quantiles)
+    with pytest.raises(ValueError, match="grid_resolution == 0, must be >= 2"):
+        draw(grid_resolution=0)
+    with pytest.raises(TypeError, match="grid_resolution must be an instance of int"):
+        draw(grid_resolution="a")
     with pytest.raises(ValueError, match="unknown level 'z'"):
         draw(at={"batch": "z"})
     with pytest.raises(ValueError, match=r"not of the fit: \['gene_7'\]"):

@@ -81,10 +81,10 @@ def test_what_is_refused():
     with pytest.raises(ValueError, match=r"2 residual\(s\) are NaN"):
         QuantileQuantileDisplay.from_residuals([[0.0, np.nan], [np.nan, 1.0]])
     for confidence in (0.0, 1.0, 95):
-        with pytest.raises(
-            ValueError, match=f"confidence must be between 0 and 1, not {confidence}"
-        ):
+        with pytest.raises(ValueError, match=f"confidence == {confidence}, must be [<>] [01]"):
             QuantileQuantileDisplay.from_residuals([0.0, 1.0], confidence=confidence)
+    with pytest.raises(TypeError, match="confidence must be an instance of float"):
+        QuantileQuantileDisplay.from_residuals([0.0, 1.0], confidence="a")
 
 
 def test_residuals_are_those_of_diagnostics():

@@ -31,6 +31,7 @@ BOTH = pytest.mark.parametrize("regressor", REGRESSORS.values())
 TIGHT = {"tol": 1e-10}
 
 
+@pytest.mark.filterwarnings("ignore:Most values of y are not integers:UserWarning")
 @parametrize_with_checks(
     [NegBinRegressor(), ZINBRegressor()],
     expected_failed_checks=lambda _: {
@@ -275,6 +276,7 @@ def test_cells_with_equal_covariates_are_fitted_as_one_by_one(monkeypatch, name,
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.filterwarnings("ignore:Most values of y are not integers:UserWarning")
 @pytest.mark.parametrize("name", ["group sizes", "group inflations"])
 def test_cells_with_equal_covariates_leave_a_gene_apart_from_others(name, tmp_path):
     """To the last digit, and whatever order the cells are in, as counts are summed by row."""
@@ -825,3 +827,33 @@ def test_scoring_other_genes_is_an_error():
         model.score(X_OK, np.ones((8, 2)))
     with pytest.raises(ValueError, match="n_draws"):
         model.sample(X_OK, n_draws=0)
+
+
+# What newcomers give by mistake
+
+
+@pytest.mark.parametrize("form", [np.asarray, sp.csr_array, pd.DataFrame])
+def test_what_looks_like_no_counts_is_told(form):
+    data = make_counts(60, 3, random_state=0)
+    X, counts = data.obs[["pseudotime"]], data.counts.to_numpy().astype(float)
+    model = NegBinRegressor()
+    model.fit(X, form(counts))  # without a warning, which would be an error
+    model.fit(X, form(np.where(counts > 2, counts - 0.5, counts)))  # corrected here and there
+    with pytest.warns(UserWarning, match="Most values of y are not integers") as caught:
+        model.fit(X, form(np.log1p(counts)))
+    assert len([w for w in caught if w.category is UserWarning]) == 1
+    assert caught[0].filename == __file__
+
+
+def test_the_cells_of_a_fit_are_counted():
+    X, y = np.arange(8.0)[:, None], np.array([3, 1, 4, 1, 5, 9, 2, 6])
+    assert NegBinRegressor().fit(X, y).n_cells_ == 8
+    assert NegBinRegressor().fit(X, y, sample_weight=[0, 1, 2, 1, 1, 1, 1, 1]).n_cells_ == 7
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "mps"])
+def test_a_device_that_is_not_there(device):
+    with pytest.raises(ValueError, match=f"^device='{device}' with dtype='float64'") as caught:
+        NegBinRegressor(device=device).fit([[0.0], [1.0]], [1, 2])
+    assert "Devices are 'cpu'" in str(caught.value)
+    assert len(str(caught.value)) < 350

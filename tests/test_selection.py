@@ -475,3 +475,18 @@ def test_tables_that_are_none():
     for wrong in (table[:1], pd.concat([table, table]), table.iloc[[0, 0]]):
         with pytest.raises(ValueError, match=r"one row for each of the models \['a', 'b'\]"):
             choose_model(wrong)
+
+
+def test_labels_of_groups_may_be_of_several_types():
+    data = make_counts(60, 2, random_state=0)
+    models = {
+        name: make_pipeline(FormulaTransformer(name), NegBinRegressor())
+        for name in ("~ 1", "~ pseudotime")
+    }
+    labels = np.arange(60) % 6
+    mixed = np.array([1, "a", 2, "b", 3, "c"], dtype=object)[labels]
+    found, expected = (
+        compare_models(models, data.obs, data.counts, groups=groups, cv=3)
+        for groups in (mixed, labels)
+    )
+    assert_frame_equal(found, expected)

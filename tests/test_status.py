@@ -5,7 +5,7 @@ from numpy.testing import assert_array_equal
 from sklearn.exceptions import ConvergenceWarning
 
 from sc_glm import NegBinRegressor, ZINBRegressor
-from sc_glm.status import Endpoints, Status, flat_directions, judge, undetermined
+from sc_glm.status import Endpoints, Status, flat_directions, judge, tally, undetermined
 
 # Constructed information: two coordinates of the mean, one of the size, one of the inflation
 
@@ -365,3 +365,19 @@ def test_a_shifted_offset_changes_no_status(shift):
     X = pd.DataFrame({"mean__Intercept": np.ones(200), "offset__o": np.full(200, shift)})
     model = NegBinRegressor().fit(X, y)
     assert list(model.status_) == ["Poisson boundary"] * 3
+
+
+def test_every_status_has_a_meaning():
+    meanings = [status.meaning for status in Status]
+    assert all(meanings)
+    assert len(set(meanings)) == len(Status)
+
+
+def test_statuses_are_counted_with_the_first_names():
+    statuses = np.array(["separated", "converged", *["separated"] * 3], dtype=object)
+    names = np.array([*"abcde"], dtype=object)
+    assert list(tally(statuses, names)) == [
+        (Status.CONVERGED, 1, "b"),
+        (Status.SEPARATED, 4, "a, c, d, ..."),
+    ]
+    assert [named for *_, named in tally(statuses, names, 4)] == ["b", "a, c, d, e"]

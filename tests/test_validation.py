@@ -4,9 +4,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+from anndata import AnnData
 from numpy.testing import assert_array_equal
 
-from sc_glm.validation import check_finite, check_numbers, check_same_order, sound_sparse
+from sc_glm.validation import (
+    check_finite,
+    check_no_anndata,
+    check_numbers,
+    check_same_order,
+    sound_sparse,
+)
 
 
 @pytest.mark.parametrize(
@@ -109,3 +116,17 @@ def test_entries_that_are_not_finite():
     check_finite(np.ones((2, 2)), ["a", "b"])
     with pytest.raises(ValueError, match="X contains infinity in column 'b', row 0, and 2 such"):
         check_finite(np.array([[1, -np.inf], [np.nan, 2]]), ["a", "b"])
+
+
+def test_an_anndata_is_refused_in_words():
+    adata = AnnData(np.ones((2, 2)))
+    for check in (check_no_anndata, check_numbers):
+        with pytest.raises(TypeError, match=r"^Z is an AnnData\. sc_glm\.adata\.fit"):
+            check(adata, "Z")
+    check_no_anndata(adata.obs, "Z")
+    check_no_anndata(adata[:1].X, "Z")  # of a type of anndata's, and an array
+
+
+def test_advice_on_columns_of_text():
+    with pytest.raises(ValueError, match=r"'a' \(object\)\. Do this$"):
+        check_numbers(pd.DataFrame({"a": ["x"]}), "Z", " Do this")

@@ -32,7 +32,15 @@ def test_numbers_are_numpys():
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("log", "write np.log(...)"), ("astype", "C(x)"), ("open", "no others"), ("In", "np.isin")],
+    [
+        ("log", "write np.log(...)"),
+        ("astype", "C(x)"),
+        ("open", "no others"),
+        ("In", "np.isin"),
+        ("factor", "C(x)"),
+        ("standardise", "mean standardize"),
+        ("logg1p", "mean np.log1p"),
+    ],
 )
 def test_what_to_write_instead(name, words):
     assert words in vocabulary.instead(name)

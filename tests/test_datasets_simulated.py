@@ -94,9 +94,11 @@ def test_looks_like_single_cells():
 def test_levels_without_a_cell():
     data = make_counts(1, 2, random_state=0)
     assert data.counts.shape == (1, 2)
-    effects = data.params["mean"].filter(regex="cell_type", axis="index")
-    assert len(effects) == 2
-    assert (effects == 0).any(axis=1).sum() >= 1
+    assert data.params["mean"].filter(regex="cell_type", axis="index").empty
+    data = make_counts(3, 2, mean="~ cell_type * batch", random_state=0)
+    both = data.params["mean"].filter(regex=":", axis="index")
+    assert len(both) == 2
+    assert (both == 0).any(axis=1).sum() >= 1
 
 
 @pytest.mark.parametrize(

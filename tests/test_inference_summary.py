@@ -1,0 +1,139 @@
+"""The summary of one gene: the numbers of inference's other functions, as text and in notebooks."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+from numpy.testing import assert_array_equal
+from pandas.testing import assert_frame_equal
+
+from sc_glm import FormulaTransformer, NegBinRegressor, ZINBRegressor, inference, make_pipeline
+from sc_glm.adata import AnnDataRegressor
+from sc_glm.datasets import make_counts
+from sc_glm.inference import gene_summary
+
+DATA = make_counts(200, 4, offset="np.log(size_factor)", random_state=3)
+OBS = DATA.obs.set_axis([f"c{i}" for i in range(200)])
+COUNTS = DATA.counts.set_axis(OBS.index).assign(**{"<i>off</i>": 0})
+COUNTS.loc[OBS["cell_type"] == "a", "gene_0"] = 0
+DONOR = np.arange(200) % 12
+
+
+def formulas(regressor=None):
+    design = FormulaTransformer("~ pseudotime + cell_type", "~ 1", offset="np.log(size_factor)")
+    return make_pipeline(design, regressor or NegBinRegressor())
+
+
+@pytest.fixture(scope="module")
+def model():
+    with pytest.warns(match="all zero"):
+        return formulas().fit(OBS, COUNTS)
+
+
+@pytest.mark.parametrize("kind", ["observed", "robust", "cluster"])
+@pytest.mark.parametrize("gene", ["gene_0", "gene_1", "<i>off</i>"])
+def test_numbers_are_those_of_the_tables(model, kind, gene):
+    options = {"kind": kind, "groups": DONOR if kind == "cluster" else None}
+    summary = gene_summary(model, OBS, COUNTS, gene, **options)
+    table = inference.coefficient_table(model, OBS, COUNTS, **options)
+    intervals = inference.confidence_intervals(model, OBS, COUNTS, **options)
+    table = table.assign(lower=intervals["lower"], upper=intervals["upper"])
+    table = table[table["target"] == gene]
+    assert list(summary.coefficients) == list(table["part"].unique())
+    for part, own in summary.coefficients.items():
+        expected = table[table["part"] == part].set_index("feature")[list(own)]
+        assert_frame_equal(own, expected, rtol=1e-8)
+    assert summary.aic == pytest.approx(inference.aic(model, OBS, COUNTS)[gene])
+    assert summary.bic == pytest.approx(inference.bic(model, OBS, COUNTS)[gene])
+    assert summary.log_likelihood == model.summary().loc[gene, "log_likelihood"]
+    assert summary.status == model.summary().loc[gene, "status"]
+    assert summary.n_positive == (COUNTS[gene] > 0).sum()
+    assert summary.mean_count == pytest.approx(COUNTS[gene].mean())
+
+
+def test_text(model):
+    lines = str(gene_summary(model, OBS, COUNTS, "gene_1")).splitlines()
+    assert lines[0].startswith("gene_1: converged (")
+    for name, start in [("cells", "200, of which"), ("AIC", ""), ("BIC", ""), ("mean count", "")]:
+        assert [line for line in lines if line.startswith(name) and start in line]
+    columns = [line.split() for line in lines if "estimate" in line]
+    assert len(columns) == 2  # one table for each part
+    assert columns[0] == ["estimate", "standard", "error", "z", "p-value", "2.5", "%", "97.5", "%"]
+    assert "reason" not in str(lines)
+    assert any(line.startswith("pseudotime ") and "nan" not in line for line in lines)
+
+
+def test_few_groups_are_told_with_their_degrees_of_freedom(model):
+    text = str(gene_summary(model, OBS, COUNTS, "gene_1", kind="cluster", groups=DONOR))
+    assert " t " in text
+    assert " df " in text
+    assert "groups of cells (CR2)" in text
+
+
+def test_a_missing_number_has_a_reason(model):
+    summary = gene_summary(model, OBS, COUNTS, "gene_0")
+    assert summary.status == "separated"
+    known = summary.coefficients["mean"]["reason"] == ""
+    assert dict(known) == {
+        "Intercept": False,
+        "pseudotime": True,
+        "cell_type[T.b]": False,
+        "cell_type[T.c]": False,
+    }
+    (line,) = [row for row in str(summary).splitlines() if row.startswith("cell_type[T.b]")]
+    assert line.split() == ["cell_type[T.b]", "separated"]
+
+
+def test_names_are_escaped_in_notebooks(model):
+    html = gene_summary(model, OBS, COUNTS, "<i>off</i>")._repr_html_()
+    assert "&lt;i&gt;off&lt;/i&gt;: all zero" in html
+    assert "<i>" not in html
+    assert html.count("<table") == 3
+
+
+def test_models_that_wrap_others(model):
+    adata = AnnData(COUNTS.to_numpy(float), obs=OBS, var=pd.DataFrame(index=COUNTS.columns))
+    with pytest.warns(match="all zero"):
+        wrapped = AnnDataRegressor(formulas()).fit(adata)
+    expected = str(gene_summary(model, OBS, COUNTS, "gene_2"))
+    assert str(gene_summary(wrapped, adata, gene="gene_2")) == expected
+
+
+def test_weights():
+    weights = np.arange(200) % 3
+    repeated = np.repeat(np.arange(200), weights)
+    counts = COUNTS[["gene_1", "gene_2"]]
+    model = formulas().fit(OBS, counts, negbinregressor__sample_weight=weights)
+    summary = gene_summary(model, OBS, counts, "gene_2", sample_weight=weights)
+    rows = OBS.iloc[repeated].reset_index(drop=True), counts.iloc[repeated].reset_index(drop=True)
+    other = gene_summary(formulas().fit(*rows), *rows, "gene_2")
+    assert summary.n_cells == (weights > 0).sum()
+    assert summary.mean_count == pytest.approx(other.mean_count)
+    assert summary.bic == pytest.approx(other.bic)
+
+
+def test_no_criterion_where_the_likelihood_is_not_at_its_maximum():
+    counts = COUNTS[["gene_1", "gene_2", "gene_3"]]
+    penalised = formulas(NegBinRegressor(alpha=0.1)).fit(OBS, counts)
+    summary = gene_summary(penalised, OBS, counts, "gene_1")
+    assert_array_equal([summary.aic, summary.bic], np.nan)
+    assert "AIC              none, as the fit is penalised" in str(summary)
+    assert np.isfinite(summary.coefficients["mean"]["standard_error"]).all()
+
+
+def test_all_parts_are_named():
+    counts = COUNTS[["gene_1"]]
+    with_zeros = formulas(ZINBRegressor()).fit(OBS, counts)
+    text = str(gene_summary(with_zeros, OBS, counts, "gene_1"))
+    for heading in ("mean (log mu)", "dispersion (log r, ", "zero_inflation (logit pi)"):
+        assert f"\n{heading}" in text
+
+
+def test_what_is_refused(model):
+    with pytest.raises(ValueError, match=r"not of the fit: \['gene1'\]. Like 'gene1' are .*gene_1"):
+        gene_summary(model, OBS, COUNTS, "gene1")
+    for wrong in (None, 1, ["gene_1", "gene_2"]):
+        with pytest.raises(TypeError, match="needs the name of a gene"):
+            gene_summary(model, OBS, COUNTS, wrong)
+    with pytest.raises(ValueError, match="must be those of the fit"):
+        gene_summary(model, OBS, COUNTS + 1, "gene_1")
