@@ -17,7 +17,7 @@ help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
 
 demo: $(VENV)/installed-plots  ## fit, predict and simulate; tables on screen, files in output/
-	$(RUN) examples/seed_notebook.py --output "$(OUTPUT)"
+	$(RUN) examples/demo.py --output "$(OUTPUT)"
 
 test: $(VENV)/installed-test  ## run the tests, two at a time
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2
