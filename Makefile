@@ -31,7 +31,8 @@ types: $(VENV)/installed-dev  ## check the type annotations
 
 docs: $(VENV)/installed-dev  ## build the documentation in doc/_build/html
 	rm -rf doc/api/generated doc/api/backreferences doc/gallery
-	$(RUN) -m sphinx -q -W --keep-going -E -b html doc doc/_build/html
+	$(RUN) -W error -W ignore::DeprecationWarning -W ignore::PendingDeprecationWarning \
+		-m sphinx -q -W --keep-going -E -b html doc doc/_build/html
 
 browser: $(VENV)/installed-browser  ## look for flaws in the built documentation with a headless Chromium
 	$(RUN) doc/browser.py

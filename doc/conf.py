@@ -54,6 +54,7 @@ sphinx_gallery_conf = {
     "reference_url": {"sc_glm": None},
     "backreferences_dir": "api/backreferences",
     "image_scrapers": ("matplotlib",),
+    "image_srcset": ["2x"],
     "min_reported_time": 5,
     "download_all_examples": False,
     "show_memory": False,
