@@ -66,10 +66,14 @@ copybutton_exclude = ".linenos, .gp, .go"
 
 html_theme = "pydata_sphinx_theme"
 html_title = "sc_glm"
-html_theme_options = {"secondary_sidebar_items": ["page-toc"], "header_links_before_dropdown": 6}
+html_theme_options = {
+    # Pages of code take the whole width.
+    "secondary_sidebar_items": {"**": ["page-toc"], "gallery/*": []},
+    "header_links_before_dropdown": 6,
+}
 html_sidebars = {"index": []}
 html_static_path = ["_static"]
-html_css_files = ["narrow.css"]
+html_css_files = ["site.css"]
 toc_object_entries_show_parents = "hide"
 html_copy_source = False
 html_show_sourcelink = False

@@ -71,7 +71,7 @@ plt.show()
 # %%
 # Nearly half of the genes that do not differ have a p-value below 0.05 if cells are counted. By
 # donors, it is one in twenty, as it should be. Of the genes called at a false discovery rate (FDR)
-# of 5 %, three in five are false by cells:
+# of 5 %, two in three are false by cells:
 
 pd.DataFrame.from_dict(
     {

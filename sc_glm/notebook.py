@@ -62,4 +62,4 @@ def status_table(statuses: NDArray[np.object_], names: NDArray[np.object_], n_ce
     if not table["such as"].any():
         del table["such as"]
     html = table.to_html(index=False, border=0, justify="left")
-    return f"<div><p>{len(names)} gene(s) of {n_cells} cells</p>{html}</div>"
+    return f"<div><p>Cells: {n_cells}, genes: {len(names)}</p>{html}</div>"

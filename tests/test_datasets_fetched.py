@@ -111,6 +111,7 @@ def pbmc3k(server, monkeypatch):
         sha256=sha256(published),
     )
     monkeypatch.setattr(datasets_fetched, "_PBMC3K", small)
+    monkeypatch.setattr(datasets_fetched, "_MARKERS", {"B": ["MS4A1"], "Monocyte": ["LYZ"]})
     return adata, published
 
 
@@ -164,7 +165,7 @@ def test_download_of_pbmc3k(pbmc3k, cache):
     expected, published = pbmc3k
     first = fetch_pbmc3k()
     assert_same(first, expected)
-    assert first.obs.dtypes.to_dict() == expected.obs.dtypes.to_dict()
+    assert first.obs[expected.obs.columns].dtypes.to_dict() == expected.obs.dtypes.to_dict()
     # Nothing but the set is kept, and what is kept is the set.
     assert [file.name for file in cache.iterdir()] == ["pbmc3k_raw.h5ad"]
     published.unlink()
@@ -373,3 +374,16 @@ def test_the_real_pbmc3k_from_an_archive(tmp_path):
     assert datasets_fetched._PBMC3K.contents.difference(found) is None
     for column in ("total_counts", "n_genes", "percent_mito"):
         np.testing.assert_allclose(found.obs[column], adata.obs[column], rtol=1e-6)
+
+
+@real_data
+@pytest.mark.data
+def test_types_by_markers_are_nearly_the_published_ones():
+    adata = fetch_pbmc3k(path=REAL)
+    assert adata.obs["cell_type"].cat.categories.tolist() == ["B", "Monocyte", "NK", "T"]
+    published = adata.obs["seurat_annotations"].astype(object)
+    others = {"CD14+ Mono": "Monocyte", "FCGR3A+ Mono": "Monocyte", "DC": "Monocyte"}
+    others |= dict.fromkeys(["Naive CD4 T", "Memory CD4 T", "CD8 T"], "T")
+    published = published.replace(others)
+    known = published.notna() & (published != "Platelet")
+    assert (adata.obs["cell_type"].astype(object) == published)[known].mean() > 0.965

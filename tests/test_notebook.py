@@ -52,10 +52,10 @@ def test_a_fitted_model_tells_how_its_genes_ended(name):
     model, data = MODELS[name]
     before = shown(model)
     assert name in before
-    assert "gene(s)" not in before
+    assert "Cells: " not in before
     after = shown(clone(model).fit(*data))
-    assert "2 gene(s) of 60 cells" in after
-    rows = after[after.index("gene(s)") :]
+    assert "Cells: 60, genes: 2" in after
+    rows = after[after.index("Cells: ") :]
     assert "<td>all zero</td>" in rows
     assert html.escape(ODD) in rows
     assert ODD not in after
@@ -86,7 +86,7 @@ def test_text_in_place_of_diagrams():
 def test_the_first_names_of_a_status():
     names = np.array([f"g{i}" for i in range(9)], dtype=object)
     table = status_table(np.array(["separated"] * 9, dtype=object), names, 7)
-    assert "9 gene(s) of 7 cells" in table
+    assert "Cells: 7, genes: 9" in table
     assert "g4, ..." in table
     assert "g5" not in table
     fine = status_table(np.array(["converged"] * 9, dtype=object), names, 7)
