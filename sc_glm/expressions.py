@@ -50,7 +50,6 @@ ARITHMETIC: Mapping[type[ast.operator | ast.unaryop], Callable[..., Any]] = {
     ast.Pow: operator.pow,
     ast.BitAnd: operator.and_,
     ast.BitOr: operator.or_,
-    ast.BitXor: operator.xor,
     ast.LShift: operator.lshift,
     ast.RShift: operator.rshift,
     ast.UAdd: operator.pos,
@@ -104,8 +103,10 @@ def columns_read(
         tree = ast.parse(code, mode="eval").body
     # What Python's parser raises for nesting, null bytes and surrogates is not all SyntaxError.
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        # `as` is a word of Python's own, so that R's call does not come to be a call.
+        why = "Write C(x)." if code.lstrip().startswith("as.factor") else error
         raise ValueError(
-            f"{where}: {_shortened(code)!r} is not a Python expression. {error}"
+            f"{where}: {_shortened(code)!r} is not a Python expression. {why}"
         ) from error
     nodes: list[ast.AST] = [tree]
     for _ in range(MAX_DEPTH):

@@ -493,7 +493,7 @@ def likelihood_ratio_test(
         p_value
             By the chi-squared distribution. Without zero inflation, its probability is at the end
             of its range: then by the mixture in equal parts of the chi-squared distributions of
-            ``df`` and ``df - 1`` (Self and Liang 1987, case 5).
+            ``df`` and ``df - 1`` (Self and Liang 1987, cases 5 and 6).
         p_adjusted
             By Benjamini and Hochberg (1995), over the genes.
         reason

@@ -9,13 +9,15 @@ Rows are worked on in blocks, so that sparse counts are never made dense as a wh
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 from scipy import sparse
+from sklearn import get_config
 from sklearn.utils import check_array
+from sklearn.utils.metadata_routing import MetadataRequest
 
 from sc_glm.counts import check_genes
 from sc_glm.distributions import NB, CountDistribution
@@ -420,6 +422,43 @@ class _Scorer:
 
     metric: Callable[..., Any]
     sign: int
+    request: bool | str | None = None
+    """Whether metadata routing brings `sample_weight`, or under which name."""
+
+    def get_metadata_routing(self) -> MetadataRequest:
+        """Say which metadata a call takes, as scikit-learn's routing asks it."""
+        routing = MetadataRequest(owner=self)
+        routing.score.add_request(param="sample_weight", alias=self.request)
+        return routing
+
+    def set_score_request(self, *, sample_weight: bool | str | None) -> _Scorer:
+        """Return a scorer to which metadata routing passes `sample_weight`, or does not.
+
+        Parameters
+        ----------
+        sample_weight : bool, str or None
+            Whether weights are passed on, or the name that they are passed under. None: it is an
+            error to pass any.
+
+        Returns
+        -------
+        scorer
+            A new one; this one, which all share, is as it was.
+
+        Raises
+        ------
+        RuntimeError
+            If ``sklearn.set_config(enable_metadata_routing=True)`` is not in force.
+        """
+        if not get_config()["enable_metadata_routing"]:
+            raise RuntimeError(
+                "Requests need sklearn.set_config(enable_metadata_routing=True) to have an effect."
+            )
+        return replace(self, request=sample_weight)
+
+    def _accept_sample_weight(self) -> bool:
+        """Answer scikit-learn's searches with several scorers where routing is not in force."""
+        return True
 
     def __call__(
         self, estimator: Any, X: Any, y: Any = None, sample_weight: ArrayLike | None = None

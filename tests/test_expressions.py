@@ -363,6 +363,8 @@ def test_factors_of_too_many_columns():
         ("{kind + 1}", "arithmetic is of numbers"),
         ("np.log(depth)", "X has no column 'depth'"),
         ("bs(x, df=1000)", "df is a constant, at most 200"),
+        ("I(batch^2)", r"write x\*\*2 for a power"),
+        ("{(x > 0) ^ (y > 1.5)}", r"\(a\) != \(b\)"),
         ("I(x, y)", "I takes 1 by position, and is given 2"),
     ],
 )
@@ -402,6 +404,7 @@ def test_refusals_say_what_to_write(cells, part, text, hint):
         ("{(x > 0) | ~(y < 1.5)}", lambda c: (c["x"] > 0) | ~(c["y"] < 1.5)),
         ("I(kind == 'a')", lambda c: c["kind"] == "a"),
         ("I(kind != 'a')", lambda c: c["kind"] != "a"),
+        ("I((x > 0) != (y > 1.5))", lambda c: (c["x"] > 0) != (c["y"] > 1.5)),
         ("{batch % 2}", lambda c: c["batch"] % 2),
         ("{batch // 2 + 10**3}", lambda c: c["batch"] // 2 + 1000),
         ("{x * 2**-3}", lambda c: c["x"] / 8),

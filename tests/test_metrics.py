@@ -5,9 +5,11 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
+from sklearn import config_context
 from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.exceptions import UnsetMetadataPassedError
 from sklearn.metrics import d2_tweedie_score, mean_poisson_deviance
-from sklearn.model_selection import GridSearchCV, cross_val_score, cross_validate
+from sklearn.model_selection import GridSearchCV, KFold, cross_val_score, cross_validate
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -269,6 +271,68 @@ def test_scorers_in_grid_search_of_sparse_counts(scoring, data):
     dense = GridSearchCV(model, grid, scoring=scoring, refit=refit, cv=3).fit(X, y)
     key = "mean_test_log_likelihood" if isinstance(scoring, dict) else "mean_test_score"
     assert_allclose(search.cv_results_[key], dense.cv_results_[key])
+
+
+class WeightedRegressor(MeanRegressor):
+    def fit(self, X, y, sample_weight=None):
+        self.n_features_in_ = X.shape[1]
+        self.mu_ = np.average(y, axis=0, weights=sample_weight)
+        return self
+
+
+@pytest.fixture
+def weighted_folds(data):
+    """Counts with weights, and the mean score over folds if weights reach both fit and score."""
+    y, _, rng = data
+    X, weight = rng.normal(size=(len(y), 2)), rng.uniform(0.1, 3, size=len(y))
+    folds = list(KFold(3).split(X))
+
+    def expected(scorer):
+        scores = []
+        for train, test in folds:
+            model = WeightedRegressor().fit(X[train], y[train], weight[train])
+            scores.append(scorer(model, X[test], y[test], weight[test]))
+        return np.mean(scores)
+
+    return X, y, weight, folds, expected
+
+
+@pytest.mark.parametrize("scorer", SCORERS.values(), ids=SCORERS)
+def test_weights_are_routed_to_scorers_that_request_them(scorer, weighted_folds):
+    X, y, weight, folds, expected = weighted_folds
+    with config_context(enable_metadata_routing=True):
+        model = WeightedRegressor().set_fit_request(sample_weight=True)
+
+        def score(scorer, **params):
+            result = cross_validate(model, X, y, scoring=scorer, cv=folds, params=params)
+            return result["test_score"].mean()
+
+        requesting = scorer.set_score_request(sample_weight=True)
+        assert_allclose(score(requesting, sample_weight=weight), expected(scorer))
+        renamed = scorer.set_score_request(sample_weight="shares")
+        both = score(renamed, sample_weight=weight, shares=weight)
+        assert_allclose(both, expected(scorer))
+        with pytest.raises(UnsetMetadataPassedError, match="sample_weight"):
+            score(scorer, sample_weight=weight)
+
+
+def test_weights_of_a_search_with_several_scorers_are_those_of_each_alone(weighted_folds):
+    X, y, weight, folds, _ = weighted_folds
+
+    def search(scoring):
+        grid = GridSearchCV(
+            WeightedRegressor(), {"r": [1.0]}, scoring=scoring, refit=False, cv=folds
+        )
+        return grid.fit(X, y, sample_weight=weight).cv_results_
+
+    found = search(SCORERS)
+    for name, scorer in SCORERS.items():
+        assert_allclose(found[f"mean_test_{name}"], search(scorer)["mean_test_score"])
+
+
+def test_a_request_without_routing_is_refused():
+    with pytest.raises(RuntimeError, match="enable_metadata_routing=True"):
+        metrics.neg_crps_scorer.set_score_request(sample_weight=True)
 
 
 def test_scorers_of_other_estimators():

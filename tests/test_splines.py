@@ -2,10 +2,13 @@ import inspect
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from formulaic.transforms import TRANSFORMS
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy.interpolate import CubicSpline
 
+from sc_glm.formula import FormulaTransformer
 from sc_glm.splines import SPLINE_MARGIN, with_margin
 
 LOW, HIGH = -2.0, 8.0
@@ -66,3 +69,14 @@ def test_formulaic_takes_it_for_the_spline(name):
     wrapped = with_margin(TRANSFORMS[name])
     assert wrapped.__is_stateful_transform__
     assert inspect.signature(wrapped) == inspect.signature(TRANSFORMS[name])
+
+
+def test_a_centred_natural_spline_has_the_curves_of_rs_ns():
+    x = np.random.default_rng(0).gamma(2.0, size=60)
+    knots = np.quantile(x, [0, 1 / 3, 2 / 3, 1])  # those of ns(x, df = 3)
+    curves = CubicSpline(knots, np.eye(4), bc_type="natural")(x)
+    design = FormulaTransformer("~ cr(x, df=3, constraints='center')").fit_transform(
+        pd.DataFrame({"x": x})
+    )
+    assert np.linalg.matrix_rank(design) == 4
+    assert np.linalg.matrix_rank(np.column_stack([design, curves]), tol=1e-8) == 4
