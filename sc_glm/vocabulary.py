@@ -157,6 +157,7 @@ INSTEAD: Mapping[str, str] = {
     **dict.fromkeys(MIX_ROWS, _ROWS),
     **dict.fromkeys(("apply", "map", "replace", "select"), "write np.where(x == 'a', 1, 0)"),
     **dict.fromkeys(("factor", "as_factor"), "write C(x)"),
+    "relevel": 'write C(x, contr.treatment("level")) to choose the reference',
     **dict.fromkeys(("s", "te", "ti", "lo"), "write a spline of so many columns, bs(x, df=5)"),
     "ns": "write cr(x, df=4), a natural spline",
     "offset": "an offset is a formula of its own, FormulaTransformer(..., offset='np.log(x)')",

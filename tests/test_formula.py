@@ -733,6 +733,7 @@ def test_the_reference_level_has_no_coefficient():
         ({"mean": "~ nothing_like"}, r"no column 'nothing_like'\. It has \d+: "),
         ({"mean": "~ x + offset(x)"}, "FormulaTransformer.*offset="),
         ({"mean": "~ factor(kind)"}, r"write C\(x\)"),
+        ({"mean": "~ relevel(kind, 'B')"}, r"write C\(x, contr\.treatment"),
         ({"mean": "~ s(x)"}, r"bs\(x, df=5\)"),
         ({"mean": "~ np.logg(x)"}, "Did you mean log"),
         ({"mean": "~ kind x"}, r"does not parse\. [^\n]*$"),
@@ -742,6 +743,15 @@ def test_the_reference_level_has_no_coefficient():
 def test_mistakes_are_told_with_what_to_write(cells, formulas, words):
     with pytest.raises(ValueError, match=words):
         FormulaTransformer(**formulas).fit(cells)
+
+
+def test_a_name_with_spaces_is_to_stand_in_backquotes(cells):
+    spaced = cells.rename(columns={"kind": "cell type"})
+    with pytest.raises(ValueError, match=r"does not parse\. .*in backquotes: `cell type`\.$"):
+        FormulaTransformer("~ cell type").fit(spaced)
+    FormulaTransformer("~ `cell type`").fit(spaced)
+    with pytest.raises(ValueError, match=r"does not parse\. (?!.*backquotes)"):
+        FormulaTransformer("~ `cell type` x").fit(spaced)
 
 
 @pytest.mark.parametrize("wrong", [1.0, ["x"], np.arange(40.0), pd.Series([0.0] * 40)])
