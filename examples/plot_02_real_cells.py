@@ -48,8 +48,8 @@ display = CovariateDisplay.from_estimator(
 # Columns that say the same
 # -------------------------
 #
-# With ``~ .``, each of the three groupings of the cells has three columns. Many coefficients give the same prediction, and
-# the fit takes the smallest: equal columns have equal coefficients.
+# With ``~ .``, each of the three groupings of the cells has three columns. Many coefficients give
+# the same prediction, and the fit takes the smallest: equal columns have equal coefficients.
 
 model = make_pipeline(FormulaTransformer(mean=trend, dispersion="~ ."), NegBinRegressor())
 with warnings.catch_warnings():

@@ -91,9 +91,9 @@ plt.show()
 # ------------
 #
 # With cell types, the zero-inflated fit of most genes *is* the negative binomial one (``status_``
-# says ``no zero inflation``), and the few that are significant have a ``pi`` below a tenth. (These
-# types are four, told by markers; finer ones would leave less.) More common is the other end: *fewer* zeros than one size for all cell types expects,
-# which no zero inflation can mend.
+# says ``no zero inflation``), and the few that are significant have a ``pi`` of at most a tenth.
+# (These types are four, told by markers; finer ones would leave less.) More common is the other
+# end: *fewer* zeros than one size for all cell types expects, which no zero inflation can mend.
 
 nb, zinb = fits["~ cell_type"]
 zeros = zero_test(nb, adata).query("p_adjusted < 0.05")

@@ -1,9 +1,10 @@
 """Fit, predict and simulate with AnnData.
 
 The cells' covariates are ``adata.obs``, the counts ``adata.X`` or one of ``adata.layers``, dense,
-sparse or on disk, and ``adata.raw`` is never read. :func:`fit`, :func:`predict`, :func:`sample` and
-:func:`read_params` follow scanpy: `adata` first, results under a key. :class:`AnnDataRegressor`
-follows scikit-learn: a model whose `X` is an AnnData, for cross-validation and searches.
+sparse or on disk; those of ``adata.raw`` are the X of ``adata.raw.to_adata()``. :func:`fit`,
+:func:`predict`, :func:`sample` and :func:`read_params` follow scanpy: `adata` first, results under
+a key. :class:`AnnDataRegressor` follows scikit-learn: a model whose `X` is an AnnData, for
+cross-validation and searches.
 """
 
 import warnings
@@ -598,14 +599,14 @@ def _matrix_of(adata: AnnData, layer: str | None) -> Any:
     if not adata.var_names.is_unique:
         twice = list(adata.var_names[adata.var_names.duplicated()].unique())
         raise ValueError(
-            f"adata.var_names has {len(twice)} names more than once: {twice[:5]}. "
+            f"adata.var_names has {len(twice)} name(s) more than once: {twice[:5]}. "
             "adata.var_names_make_unique() makes them unique."
         )
     if layer is not None and not (isinstance(layer, str) and layer in adata.layers):
         raise ValueError(f"adata has no layer {layer!r}; its layers are {list(adata.layers)}.")
     matrix = adata.X if layer is None else adata.layers[layer]
     if matrix is None:
-        raise ValueError(f"adata.X is None; its layers are {list(adata.layers)}.")
+        raise ValueError(f"adata.X is None; name one of its layers, layer=: {list(adata.layers)}.")
     return matrix
 
 
@@ -678,4 +679,6 @@ def _advice(adata: AnnData, layer: str | None) -> str:
     if layer is not None:
         others[None] = adata.X
     names = [_spell(name) for name, matrix in others.items() if _looks_like_counts(matrix)]
+    if adata.raw is not None and _looks_like_counts(adata.raw.X):
+        names.append("adata.raw.X (it is the X of adata.raw.to_adata())")
     return f" Counts may be in {', '.join(names)}." if names else ""

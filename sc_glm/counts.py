@@ -220,6 +220,8 @@ def _array(y: Any) -> Any:
     if sp.issparse(y):
         y = sound_sparse(y, "y")
         y = y.reshape(-1, 1) if y.ndim == 1 else y
+    if hasattr(y, "to_memory"):  # anndata's sparse matrix on disk, which NumPy takes for a scalar
+        raise TypeError("y is not in memory: give y.to_memory().")
     try:
         values = check_array(
             y,

@@ -217,8 +217,10 @@ def _positions(names: NDArray[np.object_], genes: str | Sequence[str]) -> NDArra
     where = pd.Index(names).get_indexer(pd.Index(asked))
     missing = [gene for gene, position in zip(asked, where, strict=True) if position < 0]
     if missing:
-        close = difflib.get_close_matches(missing[0], names, n=3, cutoff=_ALIKE)
-        hint = f" Like {missing[0]!r} are {close}." if close else ""
+        lower = {str(name).lower(): name for name in names}  # human INS1, murine Ins1
+        close = difflib.get_close_matches(missing[0].lower(), lower, n=3, cutoff=_ALIKE)
+        alike = [lower[name] for name in close]
+        hint = f" Like {missing[0]!r} are {alike}." if alike else ""
         raise ValueError(f"{len(missing)} gene(s) are not of the fit: {missing[:5]}.{hint}")
     if not asked:
         raise ValueError("genes is empty: at least one is needed, and None is all.")

@@ -343,12 +343,12 @@ def _shown(value: Any) -> str:
 
 
 @contextlib.contextmanager
-def _parsing(where: str) -> Iterator[None]:
+def _parsing(where: str, hint: str = "") -> Iterator[None]:
     try:
         yield
     except Exception as error:
         reason = " ".join(_message(error).split())
-        raise ValueError(f"{where}: the formula does not parse. {reason}") from error
+        raise ValueError(f"{where}: the formula does not parse. {reason}{hint}") from error
 
 
 def _tokens(text: str, where: str) -> list[Token]:
@@ -372,7 +372,8 @@ def _parse(text: str, columns: Columns, where: str) -> SimpleFormula:
     for token in tokens:
         if token.kind is Token.Kind.PYTHON:
             _names_in_expression(token.token, columns, where)
-    with _parsing(where):
+    bare = [n for n in columns.names if " " in n and n in text and f"`{n}`" not in text]
+    with _parsing(where, f". Names with spaces stand in backquotes: `{bare[0]}`." if bare else ""):
         tree = DefaultFormulaParser().get_ast(text)
     _check_size(tree, len(columns.names), where)
     with _parsing(where):

@@ -168,8 +168,12 @@ def how_of(
     if kind not in _KINDS:
         raise ValueError(f"kind must be one of {list(_KINDS)}, not {kind!r}.")
     if (groups is None) == (kind == "cluster"):
-        what = "needs groups" if groups is None else "takes no groups"
-        raise ValueError(f"kind={kind!r} {what}: these go with kind='cluster'.")
+        what = (
+            "needs groups, a label for each cell, such as groups=obs['donor']"
+            if groups is None
+            else "takes no groups: these go with kind='cluster'"
+        )
+        raise ValueError(f"kind={kind!r} {what}.")
     weights = fitted.weights(sample_weight)
     counts, designs = fitted.weighted(weights)
     held = _held(fitted, designs)

@@ -170,7 +170,10 @@ def group_codes(groups: Any, X: Any, n_cells: int) -> NDArray[np.intp]:
     # NumPy would make a text of a NaN among texts.
     values = np.asarray(groups, dtype=object if isinstance(groups, list | tuple) else None)
     if values.shape != (n_cells,):
-        raise ValueError(f"groups has the shape {values.shape}, expected ({n_cells},).")
+        raise ValueError(
+            f"groups has the shape {values.shape}, expected ({n_cells},): a label for each cell, "
+            "such as obs['donor']."
+        )
     codes, _ = pd.factorize(values)
     if (codes < 0).any():
         raise ValueError(f"groups has no value in row {(codes < 0).argmax()}.")

@@ -51,7 +51,7 @@ def source():
     adata.layers["counts"] = counts.copy()
     adata.layers["logcounts"] = counts.log1p()
     adata.uns["title"] = "a test"
-    adata.raw = AnnData(counts * 1000, obs=obs, var=adata.var)  # never to be read
+    adata.raw = AnnData(counts * 1000, obs=obs, var=adata.var)  # never to be fitted
     return adata
 
 
@@ -277,6 +277,10 @@ def test_backed_files_are_read_and_not_written(adata, fitted, tmp_path, storage,
     assert_frame_equal(model.params_["mean"], fitted.params_["mean"], rtol=1e-6)
     assert_params(scg.read_params(backed), model.params_)
     assert scg.predict(backed, model).shape == adata.shape
+    if storage != "dense":
+        with pytest.raises(TypeError, match=r"y is not in memory: give y\.to_memory\(\)"):
+            model.score(backed.obs, backed.X)
+        assert np.isfinite(model.score(backed.obs, backed.X.to_memory()))
     with pytest.raises(ValueError, match="view of a backed"):
         scg.fit(backed[:50], pipeline())
     backed.file.close()
@@ -493,6 +497,9 @@ def test_matrices_that_are_not_counts_are_named(adata, dense):
         scg.fit(adata, pipeline("~ 1"), layer="logcounts")
     adata.X = adata.layers["logcounts"]
     del adata.layers["counts"], adata.layers["logcounts"]
+    with pytest.warns(UserWarning, match=r"may be in adata\.raw\.X \(.*adata\.raw\.to_adata\(\)"):
+        scg.fit(adata, pipeline("~ 1"))
+    adata.raw = adata  # as scanpy's tutorials do: these are no counts either
     with pytest.warns(UserWarning, match=r"adata.X are not integers.*of counts\.$"):
         scg.AnnDataRegressor(pipeline("~ 1")).fit(adata)
     adata.X = np.array([["1"] * adata.n_vars] * adata.n_obs, dtype=object)

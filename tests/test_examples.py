@@ -33,6 +33,12 @@ def test_the_readmes_code_runs():
     assert set(names["model"].params_) == {"mean", "dispersion", "zero_inflation"}
 
 
+def test_the_readmes_links_lead_to_files():
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", (ROOT / "README.md").read_text())
+    assert "examples/demo.py" in links
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
     """Run the demo where there are no real data; return its folder and what it printed."""

@@ -96,6 +96,8 @@ def test_distributions_of_cells_without_counts(model, data):
 def test_what_is_refused(model, data):
     with pytest.raises(ValueError, match=r"1 gene\(s\) are not of the fit: \['gene_9'\]"):
         FittedData.of(model, data.obs, data.counts, genes=["gene_0", "gene_9"])
+    with pytest.raises(ValueError, match=r"Like 'GENE_3' are \['gene_3', "):
+        FittedData.of(model, data.obs, data.counts, genes="GENE_3")
     for genes in (3, [0, 1], [True, False], np.ones(5, dtype=bool)):
         with pytest.raises(TypeError, match="genes must be names of genes"):
             FittedData.of(model, data.obs, data.counts, genes=genes)

@@ -748,6 +748,15 @@ def test_mistakes_are_told_with_what_to_write(cells, formulas, words):
         FormulaTransformer(**formulas).fit(cells)
 
 
+def test_a_name_with_spaces_is_to_stand_in_backquotes(cells):
+    spaced = cells.rename(columns={"kind": "cell type"})
+    with pytest.raises(ValueError, match=r"does not parse\. .*in backquotes: `cell type`\.$"):
+        FormulaTransformer("~ cell type").fit(spaced)
+    FormulaTransformer("~ `cell type`").fit(spaced)
+    with pytest.raises(ValueError, match=r"does not parse\. (?!.*backquotes)"):
+        FormulaTransformer("~ `cell type` x").fit(spaced)
+
+
 @pytest.mark.parametrize("wrong", [1.0, ["x"], np.arange(40.0), pd.Series([0.0] * 40)])
 def test_a_formula_is_a_string(cells, wrong):
     with pytest.raises(TypeError, match=r"^offset=.*a string, such as 'np\.log") as caught:

@@ -168,9 +168,10 @@ def test_the_data_must_be_those_of_the_fit(fitted):
     ("kind", "groups", "message"),
     [
         ("sandwich", None, "kind must be one of"),
-        ("cluster", None, "kind='cluster' needs groups"),
+        ("cluster", None, r"kind='cluster' needs groups, .*groups=obs\['donor'\]\.$"),
         ("robust", DONOR, "kind='robust' takes no groups"),
         ("cluster", DONOR[1:], rf"groups has the shape \({N - 1},\), expected \({N},\)"),
+        ("cluster", "donor", rf"groups has the shape \(\), expected \({N},\): a label for each"),
         ("cluster", np.zeros(N), "groups are all the same"),
         ("cluster", np.where(DONOR == 4, np.nan, DONOR), "groups has no value in row"),
         ("cluster", [np.nan, *map(str, DONOR[1:])], "groups has no value in row 0"),
