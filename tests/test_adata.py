@@ -697,6 +697,12 @@ def test_the_model_before_the_adata(adata):
         scg.fit(pipeline(), adata)
 
 
+def test_a_search_must_keep_a_model(adata):
+    search = GridSearchCV(pipeline(), {"formulatransformer__mean": ["~ 1"]}, cv=2, refit=False)
+    with pytest.raises(ValueError, match=r"^refit=False: this GridSearchCV would keep no model"):
+        scg.AnnDataRegressor(search).fit(adata)
+
+
 def test_a_summary_is_that_of_the_regressor(adata):
     model = scg.AnnDataRegressor(pipeline("~ 1")).fit(adata)
     assert_frame_equal(model.summary(), model.model_[-1].summary())

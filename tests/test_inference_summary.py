@@ -99,6 +99,12 @@ def test_models_that_wrap_others(model):
     assert str(gene_summary(wrapped, adata, gene="gene_2")) == expected
 
 
+def test_summaries_may_be_compared_and_kept_in_sets(model):
+    one, other = (gene_summary(model, OBS, COUNTS, "gene_1") for _ in range(2))
+    assert len({one, other, one}) == 2
+    assert one != other
+
+
 def test_weights():
     weights = np.arange(200) % 3
     repeated = np.repeat(np.arange(200), weights)
