@@ -692,7 +692,17 @@ def test_a_value_that_is_no_count_is_found(adata):
             scg.fit(adata, pipeline(), layer="holes")
 
 
+def test_a_negative_value_is_told_beside_a_missing_one(adata):
+    values = adata.X.toarray().astype(float)
+    values[:2, 0] = np.nan, -1.0
+    adata.layers["both"] = values
+    with pytest.raises(ValueError, match=r"negative values, such as -1\.0 in cell"):
+        scg.fit(adata, pipeline(), layer="both")
+
+
 def test_the_model_before_the_adata(adata):
+    with pytest.raises(TypeError, match=r"not a DataFrame\.$"):
+        scg.fit(adata.obs, pipeline())
     with pytest.raises(TypeError, match=r"not a Pipeline\. It comes first, and the model second"):
         scg.fit(pipeline(), adata)
 
