@@ -24,7 +24,7 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
 from sc_glm.base import CountRegressor
-from sc_glm.counts import CountMatrix, are_counts
+from sc_glm.counts import JUDGED_VALUES, CountMatrix, are_counts
 from sc_glm.distributions import NB, ZINB
 from sc_glm.formula import FormulaTransformer
 from sc_glm.notebook import NotebookMixin, notebook_html
@@ -35,7 +35,6 @@ from sc_glm.validation import sound_sparse
 
 __all__ = ["AnnDataRegressor", "fit", "predict", "read_params", "sample"]
 
-_JUDGED_VALUES = 100_000  # of a matrix, to tell whether they are counts
 _DENSE_ENTRIES = 2_000_000  # of a matrix at a time, where it goes from dense to sparse
 
 
@@ -78,9 +77,8 @@ class AnnDataRegressor(
     The scorers of :mod:`sc_glm.metrics` work as ``scoring``: without a `y` they ask for
     :meth:`counts`.
 
-    A slice of an AnnData loses the categories that none of its cells has, unless
-    ``anndata.settings.remove_unused_categories`` is False. Scoring cells of a level that no
-    training cell had is therefore an error, as for any unknown level.
+    A category that no training cell has is no level of the fit. Scoring cells that have it is an
+    error, as for any unknown level.
 
     Examples
     --------
@@ -477,6 +475,8 @@ def _fit(
     """Fit ``model`` in place, its genes named by ``adata.var_names``."""
     inner = model
     while hasattr(inner, "estimator"):  # a search
+        if not getattr(inner, "refit", True):
+            raise ValueError(f"refit=False: this {type(inner).__name__} would keep no model.")
         inner = inner.estimator
     _check_regressor(inner.steps[-1][1] if isinstance(inner, Pipeline) else inner)
     budget = parse_bytes(memory_budget, "memory_budget")
@@ -488,7 +488,7 @@ def _fit(
         matrix = _read_counts(adata, layer)
         values = _stored(matrix)
     else:
-        values = stored.sample(_JUDGED_VALUES)
+        values = stored.sample(JUDGED_VALUES)
         _check_values(values, adata, layer)
     if not are_counts(values):
         warnings.warn(
@@ -667,7 +667,7 @@ def _stored(matrix: Any) -> NDArray[Any]:
 def _looks_like_counts(matrix: Any) -> bool:
     stored = StoredMatrix.of(matrix, "")
     if stored is not None:
-        return are_counts(stored.sample(_JUDGED_VALUES))
+        return are_counts(stored.sample(JUDGED_VALUES))
     if _is_sparse(matrix) or isinstance(matrix, np.ndarray):
         return are_counts(np.asarray(_stored(matrix)))
     return False  # not computed yet

@@ -15,7 +15,7 @@ from sc_glm.validation import check_numbers, sound_sparse
 
 _LARGEST_COUNT = 2**53  # beyond it, a double does not tell a count from the next
 _ENTRIES = 4_000_000  # of the matrix at a time
-_JUDGED_VALUES = 100_000  # of a matrix, to tell whether they are counts
+JUDGED_VALUES = 100_000  # of a matrix, to tell whether they are counts
 
 
 @dataclass(frozen=True)
@@ -314,8 +314,8 @@ def are_counts(values: Any) -> bool:
     bool
     """
     chosen: Any = slice(None)
-    if len(values) > _JUDGED_VALUES:  # not every so many: these may all be of one gene
-        chosen = np.random.default_rng(0).integers(len(values), size=_JUDGED_VALUES)
+    if len(values) > JUDGED_VALUES:  # not every so many: these may all be of one gene
+        chosen = np.random.default_rng(0).integers(len(values), size=JUDGED_VALUES)
     judged = values[chosen]
     judged = judged[judged != 0]
     return bool((judged >= 0).all() and 2 * np.sum(judged == np.floor(judged)) >= judged.size)

@@ -46,17 +46,19 @@ class Columns:
         return self._is_text[name]
 
 
-def no_column(name: str, names: Iterable[Any]) -> str:
+def no_column(name: Any, names: Iterable[Any]) -> str:
     """Say that `X` has no such column, and which one may have been meant."""
     texts = [str(other) for other in names]
     lower = {text.lower(): text for text in reversed(texts)}
-    close = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=_ALIKE)
+    close = difflib.get_close_matches(str(name).lower(), lower, n=1, cutoff=_ALIKE)
     if close:
         return f"X has no column {name!r}. Did you mean {lower[close[0]]!r}?"
-    if texts == [f"x{i}" for i in range(len(texts))]:
-        return f"X has no column {name!r}. It has no names at all, as it is an array.{TO_FRAME}"
+    if not texts:
+        return f"X has no column {name!r}. It has none at all."
     listed = ", ".join(map(repr, texts[:_LISTED])) + ", ..." * (len(texts) > _LISTED)
-    return f"X has no column {name!r}. It has {len(texts)}: {listed}."
+    of_array = texts == [f"x{i}" for i in range(len(texts))]
+    hint = f" So the columns of an array are called, which has no names.{TO_FRAME}"
+    return f"X has no column {name!r}. It has {len(texts)}: {listed}.{hint if of_array else ''}"
 
 
 def check_column_names(X: pd.DataFrame) -> None:

@@ -96,9 +96,12 @@ def names_hash(names: pd.Index) -> str:
 
 
 def counts_hash(X: Any) -> str | None:
-    """Return the SHA-256 of counts as :class:`_Contents` has it; None if they are no integers."""
+    """Return the SHA-256 of counts as :class:`_Contents` has it; None if they are none."""
+    if X is None:  # AnnData may have none
+        return None
     counts = sp.csr_array(X, copy=True)
-    if not np.array_equal(counts.data, np.round(counts.data)):
+    largest = np.iinfo(np.int32).max
+    if not (np.array_equal(counts.data, np.round(counts.data)) and (counts.data <= largest).all()):
         return None
     counts.sum_duplicates()
     counts.eliminate_zeros()
@@ -265,6 +268,7 @@ def _read(file: Path, contents: _Contents) -> AnnData:
         raise ValueError(
             f"{str(file)!r} does not hold the data that it is named for: {difference}."
         )
+    adata.X = sp.csr_matrix(adata.X, dtype=np.int32)  # however the file has them
     return adata
 
 

@@ -244,7 +244,10 @@ def _fit_group(
 def _is_watched() -> bool:
     """Whether what moves on standard error is seen to move: not in a file that it goes to."""
     # A notebook's kernel says of its streams that they are no terminals.
-    return "ipykernel" in sys.modules or (sys.stderr is not None and sys.stderr.isatty())
+    if "ipykernel" in sys.modules:
+        return True
+    is_terminal = getattr(sys.stderr, "isatty", None)  # what stands in for a stream may lack it
+    return is_terminal is not None and is_terminal()
 
 
 def _lost_worker() -> tuple[type[Exception], ...]:

@@ -15,6 +15,7 @@ import pandas as pd
 from formulaic import Formula, ModelSpec, SimpleFormula
 from formulaic.errors import DataMismatchWarning
 from formulaic.materializers import PandasMaterializer
+from formulaic.materializers.types import FactorValues
 from formulaic.parser import DefaultFormulaParser
 from formulaic.parser.algos.tokenize import tokenize
 from formulaic.parser.types import ASTNode, Factor, Token
@@ -120,10 +121,11 @@ class FormulaTransformer(StateMixin, TransformerMixin, BaseEstimator):  # type: 
     A spline with a range (``bs``) holds its end value for 5 % of the range beyond it, so that a
     fold's extreme cells do not fail a cross-validation; farther out is an error.
 
-    Text and categorical columns are factors, numbers and booleans are not: write ``C(batch)``
-    for a batch number. Levels are those of the cells given to :meth:`fit`, a pandas categorical's
-    in its own order, others sorted; the first is the reference. A category that no cell has is no
-    level, as in R's ``glm``: it has no coefficient, and cells that have it later are an error.
+    Text and categorical columns are factors, numbers and booleans are not: write ``C(batch)`` for a
+    batch number. Levels are those of the cells given to :meth:`fit`, whatever their weights: a
+    pandas categorical's in its own order, others sorted; the first is the reference. A category
+    that no cell has is no level, as in R's ``glm``: it has no coefficient, and cells that have it
+    later are an error.
 
     Examples
     --------
@@ -244,7 +246,7 @@ class FormulaTransformer(StateMixin, TransformerMixin, BaseEstimator):  # type: 
             parse = _parse_offset if part == "offset" else _parse
             formula = parse(text, columns, where)
             used = {name: columns.is_text(name) for name in _names_read(formula, columns, where)}
-            data = _with_used_levels(plain(frame, used, where))
+            data = plain(frame, used, where)
             matrix, specs[part] = _materialize(ModelSpec(formula), data, frame.index, where)
             if part == "offset":
                 _check_offset(specs[part], where)
@@ -291,7 +293,8 @@ class FormulaTransformer(StateMixin, TransformerMixin, BaseEstimator):  # type: 
                 # Set also for a frame without columns, which scikit-learn takes for an array.
                 self.feature_names_in_ = np.asarray(X.columns, dtype=object)
             return X
-        if isinstance(X, np.ndarray) and any(isinstance(value, str) for value in X[:1].flat):
+        may_be_text = isinstance(X, np.ndarray) and X.dtype.kind in "OU"
+        if may_be_text and any(isinstance(value, str) for value in X.flat):
             raise ValueError(f"X is an array with text.{TO_FRAME}")
         values = validate_data(self, X, reset=reset)
         names = getattr(self, "feature_names_in_", [f"x{i}" for i in range(values.shape[1])])
@@ -504,7 +507,11 @@ def _names_in_expression(expression: str, columns: Columns, where: str) -> set[s
 
 
 class _Materializer(PandasMaterializer):  # type: ignore[misc]
-    """Refuses columns beyond what a design can hold, before they are made."""
+    """Refuses columns beyond what a design can hold, before they are made.
+
+    Categories that no cell has are no levels of a factor, as in R's glm: nothing is known of their
+    coefficients, and as reference they would leave those of all others open. Comparisons know them.
+    """
 
     n_columns = 0
 
@@ -514,8 +521,10 @@ class _Materializer(PandasMaterializer):  # type: ignore[misc]
     ) -> dict[str, Any]:
         if factor.metadata.kind is Factor.Kind.CATEGORICAL:
             values = _series(factor)
-            is_level = isinstance(values.dtype, pd.CategoricalDtype)
-            n_levels = len(values.cat.categories) if is_level else values.nunique()
+            if isinstance(values.dtype, pd.CategoricalDtype):
+                values = values.cat.remove_unused_categories()
+                factor = factor.replace(values=FactorValues(values, metadata=factor.metadata))
+            n_levels = values.nunique()
             if n_levels > MAX_COLUMNS:
                 raise ValueError(
                     f"{factor.expr!r} has {n_levels} levels, more than the {MAX_COLUMNS} columns "
@@ -531,18 +540,6 @@ class _Materializer(PandasMaterializer):  # type: ignore[misc]
         if self.n_columns > MAX_COLUMNS:
             raise ValueError(f"the design would have more than {MAX_COLUMNS} columns.")
         return super()._get_columns_for_term(factors, spec, scale)
-
-
-def _with_used_levels(data: dict[str, Any]) -> dict[str, Any]:
-    """Drop categories that no cell has, as R's glm does.
-
-    Nothing is known of their coefficients, and as reference they would leave those of all others
-    open.
-    """
-    return {
-        name: values.remove_unused_categories() if isinstance(values, pd.Categorical) else values
-        for name, values in data.items()
-    }
 
 
 def _series(factor: Any) -> pd.Series:

@@ -29,7 +29,7 @@ _ERRORS = {
 }
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)  # tables have no truth value to compare them by
 class GeneSummary:
     """The fit of one gene; made by :func:`~sc_glm.inference.gene_summary`.
 

@@ -120,7 +120,7 @@ class Pipeline(NotebookMixin, StateMixin, pipeline.Pipeline):  # type: ignore[mi
         return self._final_estimator.summary()
 
     def _notebook_html(self) -> str:
-        return notebook_html(self.steps[-1][1])
+        return notebook_html(self.steps[-1][1]) if self.steps else ""
 
     @property
     def params_(self) -> dict[str, pd.DataFrame]:

@@ -699,9 +699,25 @@ def test_a_value_that_is_no_count_is_found(adata):
             scg.fit(adata, pipeline(), layer="holes")
 
 
+def test_a_negative_value_is_told_beside_a_missing_one(adata):
+    values = adata.X.toarray().astype(float)
+    values[:2, 0] = np.nan, -1.0
+    adata.layers["both"] = values
+    with pytest.raises(ValueError, match=r"negative values, such as -1\.0 in cell"):
+        scg.fit(adata, pipeline(), layer="both")
+
+
 def test_the_model_before_the_adata(adata):
+    with pytest.raises(TypeError, match=r"not a DataFrame\.$"):
+        scg.fit(adata.obs, pipeline())
     with pytest.raises(TypeError, match=r"not a Pipeline\. It comes first, and the model second"):
         scg.fit(pipeline(), adata)
+
+
+def test_a_search_must_keep_a_model(adata):
+    search = GridSearchCV(pipeline(), {"formulatransformer__mean": ["~ 1"]}, cv=2, refit=False)
+    with pytest.raises(ValueError, match=r"^refit=False: this GridSearchCV would keep no model"):
+        scg.AnnDataRegressor(search).fit(adata)
 
 
 def test_a_summary_is_that_of_the_regressor(adata):

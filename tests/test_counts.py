@@ -284,6 +284,8 @@ def test_cells_and_genes_the_other_way_round():
         ([1, 2, 3], True),
         ([0, 0, 0, 0.5], False),  # zeros say nothing
         ([0.5, 1, 2], True),
+        ([0.5, 1], True),
+        ([0.5, 0.5, 1], False),
         ([-1, 1, 1], False),
         ([True, False], True),
         ([], True),

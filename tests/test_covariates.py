@@ -103,9 +103,13 @@ def test_known_levels_pass_and_others_are_named():
     [
         ("Clusters", ["a", "clusters"], "^X has no column 'Clusters'. Did you mean 'clusters'?$"),
         ("cluster", ["clusters", "Cluster"], "'Cluster'?"),
+        ("CLUSTER", ["Cluster", "cluster"], "'Cluster'?"),
+        ("depth", ["batch", "donor"], "It has 2: 'batch', 'donor'.$"),
         ("zzz", [*"abcdef"], "It has 6: 'a', 'b', 'c', 'd', 'e', ....$"),
         ("zzz", ["x1", "x0"], "It has 2: 'x1', 'x0'.$"),
-        ("zzz", ["x0", "x1"], "an array.*set_output"),
+        ("zzz", ["x0", "x1"], "It has 2: 'x0', 'x1'. So the columns of an array.*set_output"),
+        ("zzz", [], "^X has no column 'zzz'. It has none at all.$"),
+        (3, ["x"], "^X has no column 3. It has 1: 'x'.$"),
         ("zzz", [1, None], "It has 2: '1', 'None'.$"),
     ],
 )

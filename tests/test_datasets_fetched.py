@@ -234,6 +234,16 @@ def normalised(adata):
     return adata
 
 
+def infinite(adata):
+    adata.X = adata.X * np.inf
+    return adata
+
+
+def without_counts(adata):
+    adata.X = None
+    return adata
+
+
 def without_a_column(adata):
     del adata.obs["n_genes"]
     return adata
@@ -247,6 +257,8 @@ def without_a_column(adata):
         (renamed_genes, "other genes' names"),
         (one_count_more, "other counts in X"),
         (normalised, "other counts in X"),
+        (infinite, "other counts in X"),
+        (without_counts, "other counts in X"),
         (without_a_column, "no column 'n_genes' in obs"),
     ],
 )
@@ -255,6 +267,14 @@ def test_a_file_with_other_contents_is_refused(pbmc3k, tmp_path, change, message
     change(pbmc3k[0]).write_h5ad(file)
     with pytest.raises(ValueError, match=f"own.h5ad.*{message}"):
         fetch_pbmc3k(path=file)
+
+
+def test_counts_become_what_is_promised(pbmc3k, tmp_path):
+    expected, _ = pbmc3k
+    own = expected.copy()
+    own.X = own.X.toarray().astype(np.float32)
+    own.write_h5ad(tmp_path / "own.h5ad")
+    assert_same(fetch_pbmc3k(path=tmp_path / "own.h5ad"), expected)
 
 
 def test_counts_are_the_same_in_every_form():

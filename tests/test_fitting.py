@@ -6,6 +6,7 @@ import sys
 import time
 from dataclasses import fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import ClassVar
 
 import joblib
@@ -389,8 +390,9 @@ def test_progress_is_shown_in_notebooks(capsys, monkeypatch):
     assert "7/7" in capsys.readouterr().err
 
 
-def test_progress_where_there_is_no_standard_error(monkeypatch):
-    monkeypatch.setattr(sys, "stderr", None)
+@pytest.mark.parametrize("stream", [None, SimpleNamespace(write=len, flush=int)])
+def test_progress_where_standard_error_is_no_file(monkeypatch, stream):
+    monkeypatch.setattr(sys, "stderr", stream)
     assert len(fit(*NB, batch_size=2, progress=True).status) == 7
 
 

@@ -19,7 +19,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from sc_glm.formula import FormulaTransformer, linear_constraints
+from sc_glm.formula import MAX_COLUMNS, FormulaTransformer, linear_constraints
 
 STATEFUL = [
     "~ bs(x, df=5)",
@@ -402,6 +402,17 @@ def test_levels_that_a_formula_names_stay(cells):
     cells["kind"] = pd.Categorical(cells["kind"], categories=list("zcab"))
     model = fit(cells, "~ C(kind, levels=['c', 'a', 'b', 'z'])")
     assert model.transform(cells).shape[1] == 4
+
+
+def test_comparisons_know_the_categories_that_no_cell_has(cells):
+    cells["kind"] = pd.Categorical(cells["kind"], categories=list("azbc"), ordered=True)
+    design = fit(cells, "~ np.where(kind < 'z', 1, 0)").transform(cells)
+    assert_array_equal(design.iloc[:, 1], cells["kind"] == "a")
+
+
+def test_categories_that_no_cell_has_do_not_count_towards_a_design_s_size(cells):
+    few = cells["kind"].astype(pd.CategoricalDtype([*"abc", *range(MAX_COLUMNS)]))
+    assert fit(cells.assign(kind=few), "~ kind").transform(cells).shape[1] == 3
 
 
 def test_single_level():
@@ -791,6 +802,12 @@ def test_an_array_of_a_step_before_says_how_to_make_it_a_frame(cells):
     text = make_pipeline(FunctionTransformer(np.asarray), FormulaTransformer("~ kind"))
     with pytest.raises(ValueError, match=r"array with text.*set_output\(transform='pandas'\)"):
         text.fit(cells[["x", "kind"]])
+    late = np.array([[1.0], ["a"]], dtype=object)
+    for array in (late, np.array("a"), np.array([["a"]])):
+        with pytest.raises(ValueError, match="array with text"):
+            fit(array, "~ x0")
+    with pytest.raises(ValueError, match="Expected 2D array"):
+        fit(np.array(1.0), "~ x0")
     scaled = numbers.set_output(transform="pandas").fit_transform(cells[["x", "batch"]])
     assert abs(scaled["mean__x"].mean()) < 1e-12
     assert scaled.index.equals(cells.index)

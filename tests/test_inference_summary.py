@@ -1,5 +1,7 @@
 """The summary of one gene: the numbers of inference's other functions, as text and in notebooks."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -60,7 +62,28 @@ def test_text(model):
     assert len(columns) == 2  # one table for each part
     assert columns[0] == ["estimate", "standard", "error", "z", "p-value", "2.5", "%", "97.5", "%"]
     assert "reason" not in str(lines)
-    assert any(line.startswith("pseudotime ") and "nan" not in line for line in lines)
+    intervals = inference.confidence_intervals(model, OBS, COUNTS)
+    own = intervals.query("target == 'gene_1' and feature == 'pseudotime'")[["lower", "upper"]]
+    (line,) = [line for line in lines if line.startswith("pseudotime ")]
+    ends = [float(word) for word in line.split()[-2:]]
+    assert ends == pytest.approx(own.to_numpy()[0].tolist(), abs=1e-4)
+
+
+def test_zeros_have_no_sign(model):
+    summary = gene_summary(model, OBS, COUNTS, "<i>off</i>")
+    assert "log-likelihood   0.00\n" in str(replace(summary, log_likelihood=-0.001))
+    table = summary.coefficients["mean"].assign(estimate=0.0)
+    assert str(replace(summary, coefficients={"mean": table})).count(" 0.0000") == len(table)
+
+
+def test_degrees_of_freedom_are_shown_if_any_are_finite(model):
+    summary = gene_summary(model, OBS, COUNTS, "gene_1")
+    table = summary.coefficients["dispersion"]
+    mixed = pd.concat([table.rename({"Intercept": "a"}), table.assign(df=7.0)])
+    lines = str(replace(summary, coefficients={"dispersion": mixed})).splitlines()
+    assert {"t", "df"} < set(lines[-3].split())
+    assert lines[-2].split()[4] == "inf"
+    assert lines[-1].split()[4] == "7.0"
 
 
 def test_few_groups_are_told_with_their_degrees_of_freedom(model):
@@ -89,6 +112,11 @@ def test_names_are_escaped_in_notebooks(model):
     assert "&lt;i&gt;off&lt;/i&gt;: all zero" in html
     assert "<i>" not in html
     assert html.count("<table") == 3
+    X = OBS[["pseudotime"]].set_axis(["<u>x</u>"], axis=1)
+    plain = NegBinRegressor().fit(X, COUNTS["gene_1"])
+    html = gene_summary(plain, X, COUNTS["gene_1"], "gene_1")._repr_html_()
+    assert "&lt;u&gt;x&lt;/u&gt;" in html
+    assert "<u>" not in html
 
 
 def test_models_that_wrap_others(model):
@@ -97,6 +125,12 @@ def test_models_that_wrap_others(model):
         wrapped = AnnDataRegressor(formulas()).fit(adata)
     expected = str(gene_summary(model, OBS, COUNTS, "gene_2"))
     assert str(gene_summary(wrapped, adata, gene="gene_2")) == expected
+
+
+def test_summaries_may_be_compared_and_kept_in_sets(model):
+    one, other = (gene_summary(model, OBS, COUNTS, "gene_1") for _ in range(2))
+    assert len({one, other, one}) == 2
+    assert one != other
 
 
 def test_weights():
@@ -108,6 +142,7 @@ def test_weights():
     rows = OBS.iloc[repeated].reset_index(drop=True), counts.iloc[repeated].reset_index(drop=True)
     other = gene_summary(formulas().fit(*rows), *rows, "gene_2")
     assert summary.n_cells == (weights > 0).sum()
+    assert summary.n_positive == (counts["gene_2"][weights > 0] > 0).sum()
     assert summary.mean_count == pytest.approx(other.mean_count)
     assert summary.bic == pytest.approx(other.bic)
 

@@ -13,7 +13,7 @@ from sklearn.utils import estimator_html_repr
 from sc_glm import (
     FormulaTransformer,
     NegBinRegressor,
-    Pipeline,  # noqa: F401 - for a repr to be evaluated
+    Pipeline,
     ZINBRegressor,
     make_pipeline,
 )
@@ -74,6 +74,10 @@ def test_a_transformer_is_shown_as_scikit_learn_does():
     model = FormulaTransformer("~ x")
     for estimator in (model, clone(model).fit(X)):
         assert len(estimator._repr_html_()) == len(estimator_html_repr(estimator))
+
+
+def test_a_pipeline_that_has_no_steps_yet():
+    assert len(Pipeline([])._repr_html_()) == len(estimator_html_repr(Pipeline([])))
 
 
 def test_text_in_place_of_diagrams():

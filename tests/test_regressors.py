@@ -691,6 +691,7 @@ def test_one_warning_sums_up_what_went_wrong():
     with pytest.warns(ConvergenceWarning) as record:
         model = NegBinRegressor().fit(X, y)
     assert len(record) == 1
+    assert record[0].filename == __file__
     message = str(record[0].message)
     assert "1 separated (silent)" in message
     assert "1 all zero (gone)" in message

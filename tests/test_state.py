@@ -92,6 +92,11 @@ def test_fitted_models_have_the_state_that_they_need():
         assert not set(model._fitted_state) & set(vars(clone(model)))
 
 
+def test_a_regressor_that_did_not_count_its_cells_does_not_open():
+    with pytest.raises(ValueError, match=r"it lacks \['n_cells_'\]"):
+        reopened(NegBinRegressor().fit(X, Y), without=["n_cells_"])
+
+
 def test_a_pickle_in_a_file_is_refused(monkeypatch):
     written = io.BytesIO(pickle.dumps(FITTED["Pipeline"]()))
     monkeypatch.setattr(state, "_FORMAT", 2)

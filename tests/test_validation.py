@@ -123,6 +123,8 @@ def test_an_anndata_is_refused_in_words():
     for check in (check_no_anndata, check_numbers):
         with pytest.raises(TypeError, match=r"^Z is an AnnData\. sc_glm\.adata\.fit"):
             check(adata, "Z")
+    with pytest.raises(TypeError, match=r"^Z is an AnnData"):
+        check_no_anndata(type("Own", (AnnData,), {})(np.ones((2, 2))), "Z")
     check_no_anndata(adata.obs, "Z")
     check_no_anndata(adata[:1].X, "Z")  # of a type of anndata's, and an array
 
