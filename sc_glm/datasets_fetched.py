@@ -234,13 +234,13 @@ def fetch_pbmc3k(*, path: PathLike | None = None) -> AnnData:
     return adata
 
 
-def _type_by_markers(adata: AnnData) -> pd.Categorical:
+def _type_by_markers(adata: AnnData) -> pd.Series:
     scores = {}
     for cell_type, markers in _MARKERS.items():
         shares = adata[:, markers].to_df().div(adata.obs["total_counts"], axis=0)
         score = np.log1p(1e4 * shares).sum(axis=1)
         scores[cell_type] = score / score.quantile(0.95)
-    return pd.Categorical(pd.DataFrame(scores).idxmax(axis=1))
+    return pd.DataFrame(scores).idxmax(axis=1).astype("category")
 
 
 def _fetch(wanted: _Set, path: PathLike | None) -> AnnData:

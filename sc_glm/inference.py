@@ -684,6 +684,7 @@ def gene_summary(
     model            NegBinRegressor
     cells            500, of which 303 with a positive count
     mean count       3.62
+    overdispersion   2.549 (1/r)
     log-likelihood   -1122.37
     AIC              2250.74
     BIC              2263.38
@@ -732,6 +733,7 @@ def gene_summary(
         gene=gene,
         regressor=type(fitted.regressor).__name__,
         kind=kind,
+        n_groups=None if groups is None else len(pd.unique(np.asarray(groups)[present])),
         status=Status(fitted.status[0]),
         n_cells=int(present.sum()),
         n_positive=int((counts[present] > 0).sum()),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sc_glm.design import INTERCEPT
 from sc_glm.family import DISPERSION, MEAN, ZERO_INFLATION
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ class GeneSummary:
         What the standard errors stand on.
     status : str
         How the fit ended, as in the regressor's ``status_``.
+    n_groups : int or None
+        Number of groups of cells behind ``kind="cluster"``.
     n_cells, n_positive : int
         Number of cells that have a weight, and of those with a positive count.
     mean_count : float
@@ -63,6 +66,7 @@ class GeneSummary:
     gene: str
     regressor: str
     kind: str
+    n_groups: int | None
     status: Status
     n_cells: int
     n_positive: int
@@ -100,11 +104,20 @@ class GeneSummary:
             "model": self.regressor,
             "cells": f"{self.n_cells}, of which {self.n_positive} with a positive count",
             "mean count": f"{self.mean_count:.4g}",
+            **self._overdispersion(),
             "log-likelihood": f"{round(self.log_likelihood, 2) + 0.0:.2f}",  # no minus zero
             "AIC": _criterion(self.aic),
             "BIC": _criterion(self.bic),
-            "standard errors": f"from {_ERRORS[self.kind]}",
+            "standard errors": f"from {_ERRORS[self.kind]}"
+            + (f", {self.n_groups} groups" if self.n_groups is not None else ""),
         }
+
+    def _overdispersion(self) -> dict[str, str]:
+        """Return 1/r, where it is the same in all cells."""
+        sizes = self.coefficients[DISPERSION]["estimate"]
+        if list(sizes.index) != [INTERCEPT]:
+            return {}
+        return {"overdispersion": f"{np.exp(-sizes.iloc[0]):.4g} (1/r)"}
 
     def _tables(self) -> list[tuple[str, pd.DataFrame]]:
         """Return a heading and a table of text for each part."""

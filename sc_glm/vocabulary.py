@@ -184,4 +184,4 @@ def instead(name: str) -> str:
         return INSTEAD[name]
     known = {**{other: f"np.{other}" for other in NUMPY}, **{other: other for other in TRANSFORMS}}
     close = difflib.get_close_matches(name, known, n=1, cutoff=_ALIKE)
-    return f"{FUNCTIONS}. Did you mean {known[close[0]]}" if close else FUNCTIONS
+    return f"{FUNCTIONS}; {known[close[0]]} may be meant" if close else FUNCTIONS

@@ -73,7 +73,8 @@ def test_zeros_have_no_sign(model):
     summary = gene_summary(model, OBS, COUNTS, "<i>off</i>")
     assert "log-likelihood   0.00\n" in str(replace(summary, log_likelihood=-0.001))
     table = summary.coefficients["mean"].assign(estimate=0.0)
-    assert str(replace(summary, coefficients={"mean": table})).count(" 0.0000") == len(table)
+    text = str(replace(summary, coefficients={**summary.coefficients, "mean": table}))
+    assert text.split("\ndispersion")[0].count(" 0.0000") == len(table)
 
 
 def test_degrees_of_freedom_are_shown_if_any_are_finite(model):
@@ -90,7 +91,17 @@ def test_few_groups_are_told_with_their_degrees_of_freedom(model):
     text = str(gene_summary(model, OBS, COUNTS, "gene_1", kind="cluster", groups=DONOR))
     assert " t " in text
     assert " df " in text
-    assert "groups of cells (CR2)" in text
+    assert f"groups of cells (CR2), {len(set(DONOR))} groups\n" in text
+
+
+def test_one_size_is_told_as_overdispersion(model):
+    summary = gene_summary(model, OBS, COUNTS, "gene_1")
+    log_size = summary.coefficients["dispersion"]["estimate"].loc["Intercept"]
+    assert f"overdispersion   {np.exp(-log_size):.4g} (1/r)\n" in str(summary)
+    regressed = make_pipeline(FormulaTransformer("~ 1", "~ pseudotime"), NegBinRegressor())
+    counts = COUNTS[["gene_1"]]
+    text = str(gene_summary(regressed.fit(OBS, counts), OBS, counts, "gene_1"))
+    assert "overdispersion" not in text
 
 
 def test_a_missing_number_has_a_reason(model):
