@@ -74,7 +74,7 @@ def test_zeros_have_no_sign(model):
     assert "log-likelihood   0.00\n" in str(replace(summary, log_likelihood=-0.001))
     table = summary.coefficients["mean"].assign(estimate=0.0)
     text = str(replace(summary, coefficients={**summary.coefficients, "mean": table}))
-    assert text.split("\ndispersion")[0].count(" 0.0000") == len(table)
+    assert text.split("\ndispersion", maxsplit=1)[0].count(" 0.0000") == len(table)
 
 
 def test_degrees_of_freedom_are_shown_if_any_are_finite(model):
