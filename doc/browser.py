@@ -34,7 +34,7 @@ FACTS = """() => ({
         return true;
     }).slice(0, 3).map(e => e.tagName + '.' + e.className),
     broken: [...document.images].filter(i => i.complete && !i.naturalWidth).map(i => i.src),
-    unnamed: [...document.images].filter(i => !i.alt).map(i => i.src),
+    unnamed: [...document.images].filter(i => !i.hasAttribute('alt')).map(i => i.src),
     links: [...document.querySelectorAll('a[href]')].map(a => a.href),
     anchors: [...document.querySelectorAll('[id]')].map(e => e.id),
     unrendered: document.querySelectorAll('mjx-merror').length,

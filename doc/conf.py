@@ -66,11 +66,7 @@ copybutton_exclude = ".linenos, .gp, .go"
 
 html_theme = "pydata_sphinx_theme"
 html_title = "sc_glm"
-html_theme_options = {
-    # Pages of code take the whole width.
-    "secondary_sidebar_items": {"**": ["page-toc"], "gallery/*": []},
-    "header_links_before_dropdown": 6,
-}
+html_theme_options = {"secondary_sidebar_items": ["page-toc"], "header_links_before_dropdown": 6}
 html_sidebars = {"index": []}
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
@@ -85,5 +81,12 @@ def skip_scikit_learn(app, what, name, obj, skip, options):  # noqa: ARG001, PLR
     return skip or module.split(".")[0] == "sklearn"
 
 
+def give_code_the_width(app, page, template, context, doctree):  # noqa: ARG001
+    """Leave the table of contents out beside examples, whose lines are long."""
+    if page.startswith("gallery/"):
+        context["meta"] = {**(context["meta"] or {}), "html_theme.sidebar_secondary.remove": "true"}
+
+
 def setup(app):
+    app.connect("html-page-context", give_code_the_width)
     app.connect("autodoc-skip-member", skip_scikit_learn)
