@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("--oldest-torch", action="store_true", help="the oldest torch as well")
     options = parser.parse_args()
     os.environ.pop("PYTHONPATH", None)  # installed packages are to be found, no others
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # each is compiled once, not in each process
     os.environ |= {"OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
     with tempfile.TemporaryDirectory() as scratch:
         workshop = Workshop(Path(scratch))
@@ -119,7 +120,7 @@ class Workshop:
         where = tests or ["tests", *source.glob("doc/*.rst"), "--pyargs", "sc_glm"]
         # Of their time, they speak of what was to come in ours.
         ignored = ["-W", "ignore::DeprecationWarning", "-W", "ignore::PendingDeprecationWarning"]
-        self._run(python.with_name("pytest"), "-q", *ignored, *where, cwd=source)
+        self._run(python.with_name("pytest"), "-q", "-n", "2", *ignored, *where, cwd=source)
 
     def _environment(self, name: str) -> Path:
         venv.create(self._folder / name, with_pip=False)
