@@ -171,14 +171,6 @@ def test_the_numerical_core_knows_tensors_only():
     assert [module for module in NO_TENSORS if "torch" in outside(module)] == []
 
 
-def test_only_what_is_declared_is_imported():
-    """A module of the test or benchmark extras must not slip into the package."""
-    declared = {"formulaic", "joblib", "numpy", "pandas", "scipy", "sklearn", "torch", "tqdm"}
-    optional = {"anndata", "h5py", "matplotlib", "dask", "pooch"}
-    for module in MODULES:
-        assert outside(module) - sys.stdlib_module_names <= declared | optional | {"sc_glm"}
-
-
 def test_importing_the_package_is_quiet_and_light():
     heavy = {"anndata", "matplotlib", "statsmodels", "dask", "h5py", "pooch"}
     code = f"import sys, sc_glm.datasets, sc_glm.plots; print(*sorted({heavy} & set(sys.modules)))"

@@ -342,7 +342,7 @@ def test_a_write_that_fails_leaves_nothing(begun, monkeypatch):
 
 
 def test_a_large_matrix_is_not_copied():
-    matrix = sp.random_array((20_000, 4_000), density=0.02, format="csc", rng=4)
+    matrix = sp.random_array((20_000, 4_000), density=0.02, format="csc", random_state=4)
     counts = CountMatrix(matrix, np.arange(4_000).astype(object), one_dimensional=False)
     tracemalloc.start()
     fingerprint(NegBinFamily(), counts, designs(), SETTINGS, None)

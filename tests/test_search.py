@@ -107,7 +107,7 @@ def test_the_truth_is_no_better_than_the_fit():
     given = problem_of(ZINBFamily(), y, LINE, LINE, LINE)
     objective = given.objective(given.block(), given.family, given.bases)
     U = PartDesign.of(LINE).U
-    truth = np.vstack([np.linalg.lstsq(U, p)[0] for p in (mean, size, inflation)]).T
+    truth = np.vstack([np.linalg.lstsq(U, p, rcond=None)[0] for p in (mean, size, inflation)]).T
     at_truth = objective.evaluate(torch.from_numpy(truth), torch.arange(12)).value
     gap = solve(ZINBFamily(), y, LINE, LINE, LINE).value - at_truth
     assert (gap > 0).all()
@@ -167,7 +167,7 @@ def test_a_steep_inflation_is_told_from_a_steep_mean():
 def test_an_offset_is_taken_off_the_intercept(counts, nb):
     shifted = solve(NegBinFamily(), counts, LINE, ONE, offset=np.full(N_CELLS, 3.5))
     assert_allclose(shifted.value, nb.value, atol=1e-6)
-    used = np.linalg.lstsq(PartDesign.of(LINE).U, 3.5 * ONE[:, 0])[0]
+    used = np.linalg.lstsq(PartDesign.of(LINE).U, 3.5 * ONE[:, 0], rcond=None)[0]
     some = counts.any(axis=0)
     gap = shifted.theta.numpy()[some, :2] + used - nb.theta.numpy()[some, :2]
     assert_allclose(gap, 0, atol=1e-3)

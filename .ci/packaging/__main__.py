@@ -1,7 +1,7 @@
 """Build the distributions and use them as those do who install them, in scratch environments.
 
-    python3 .ci/packaging          what they hold; the package alone; each extra of users alone;
-                                   a part of the tests with the oldest versions
+    python3 .ci/packaging          what they hold; the package alone; each extra of users alone,
+                                   and together with the oldest versions of everything
     python3 .ci/packaging oldest   all tests with the oldest versions of ``pyproject.toml``
 
 Needs Python with venv, and a package registry. On Linux, each older torch brings CUDA along
@@ -19,6 +19,7 @@ import tempfile
 import time
 import tomllib
 import venv
+from collections.abc import Iterable
 from pathlib import Path
 
 from contents import check_sdist, check_wheel
@@ -27,8 +28,7 @@ from oldest import oldest
 ROOT = Path(__file__).parents[2]
 CONSTRAINTS = ROOT / "constraints.txt"
 USES = Path(__file__).parent / "uses"
-# Where other packages' versions matter most, and the tests are short.
-SHORT = ["formula", "counts", "adata", "ondisk", "pipeline", "plots", "plots_axes", "state"]
+OF_EXTRAS = {path.stem.removeprefix("with_"): path for path in sorted(USES.glob("with_*.py"))}
 
 
 def main() -> None:
@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("--oldest-torch", action="store_true", help="the oldest torch as well")
     options = parser.parse_args()
     os.environ.pop("PYTHONPATH", None)  # installed packages are to be found, no others
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # each is compiled once, not in each process
     os.environ |= {"OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
     with tempfile.TemporaryDirectory() as scratch:
         workshop = Workshop(Path(scratch))
@@ -48,10 +49,11 @@ def main() -> None:
             check_sdist(sdist)
             check_wheel(wheel, ROOT / "sc_glm")
             plain = workshop.try_plain(wheel)
-            for use in sorted(USES.glob("with_*.py")):
-                workshop.try_extra(wheel, use, plain)
-        tests = None if options.what else [f"tests/test_{name}.py" for name in SHORT]
-        workshop.try_oldest(wheel, sdist, tests, torch_too=options.oldest_torch)
+            for extra in OF_EXTRAS:
+                workshop.try_extra(wheel, extra, plain)
+            workshop.try_oldest(wheel, torch_too=options.oldest_torch)
+        else:
+            workshop.test_oldest(wheel, sdist, torch_too=options.oldest_torch)
         step("done")
 
 
@@ -91,35 +93,43 @@ class Workshop:
         self._run(python, USES / "plain.py")
         return python
 
-    def try_extra(self, wheel: Path, use: Path, plain: Path) -> None:
+    def try_extra(self, wheel: Path, extra: str, plain: Path) -> None:
         """Use one extra, in an environment that adds it to the plain one."""
-        extra = use.stem.removeprefix("with_")
         step(f"extra {extra}")
         python = self._environment(extra)
         (site_packages(python) / "plain.pth").write_text(f"{site_packages(plain)}\n")
         self._install(python, "-c", CONSTRAINTS, f"{wheel}[{extra}]")
-        self._run(python, use)
+        self._run(python, OF_EXTRAS[extra])
 
-    def try_oldest(
-        self, wheel: Path, sdist: Path, tests: list[str] | None, *, torch_too: bool
-    ) -> None:
-        """Run tests of the source distribution with the oldest versions; None is all of them."""
+    def try_oldest(self, wheel: Path, *, torch_too: bool) -> None:
+        """Use all extras of users with the oldest versions."""
+        python = self._with_oldest(wheel, OF_EXTRAS, torch_too=torch_too)
+        for use in OF_EXTRAS.values():
+            self._run(python, use)
+
+    def test_oldest(self, wheel: Path, sdist: Path, *, torch_too: bool) -> None:
+        """Run all tests of the source distribution with the oldest versions."""
+        python = self._with_oldest(wheel, ["test"], torch_too=torch_too)
+        with tarfile.open(sdist) as archive:
+            archive.extractall(self._folder, filter="data")
+        source = self._folder / sdist.name.removesuffix(".tar.gz")
+        shutil.rmtree(source / "sc_glm")  # the one to be tested is installed
+        step("all tests")
+        where = ["tests", *source.glob("doc/*.rst"), "--pyargs", "sc_glm"]
+        # Of their time, they speak of what was to come in ours.
+        ignored = ["-W", "ignore::DeprecationWarning", "-W", "ignore::PendingDeprecationWarning"]
+        self._run(python.with_name("pytest"), "-q", "-n", "2", *ignored, *where, cwd=source)
+
+    def _with_oldest(self, wheel: Path, extras: Iterable[str], *, torch_too: bool) -> Path:
+        """Return the Python of an environment with the oldest versions."""
         step("oldest versions")
-        versions = oldest(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"], ["test"])
+        versions = oldest(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"], extras)
         if not torch_too:
             (versions["torch"],) = re.findall(r"(?m)^torch==(\S+)", CONSTRAINTS.read_text())
         python = self._environment("oldest")
         pins = [f"{name}=={version}" for name, version in versions.items()]
         self._install(python, "--only-binary", ":all:", wheel, *pins)
-        with tarfile.open(sdist) as archive:
-            archive.extractall(self._folder, filter="data")
-        source = self._folder / sdist.name.removesuffix(".tar.gz")
-        shutil.rmtree(source / "sc_glm")  # the one to be tested is installed
-        step("tests with them")
-        where = tests or ["tests", *source.glob("doc/*.rst"), "--pyargs", "sc_glm"]
-        # Of their time, they speak of what was to come in ours.
-        ignored = ["-W", "ignore::DeprecationWarning", "-W", "ignore::PendingDeprecationWarning"]
-        self._run(python.with_name("pytest"), "-q", *ignored, *where, cwd=source)
+        return python
 
     def _environment(self, name: str) -> Path:
         venv.create(self._folder / name, with_pip=False)

@@ -1,8 +1,10 @@
 """What works without any extra: everything but what needs one, and that says which."""
 
+import os
 import pickle
 import pkgutil
 import tempfile
+from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -33,9 +35,18 @@ with tempfile.TemporaryDirectory() as folder:
 fitted = sg.adata.read_params(back)["mean"]
 np.testing.assert_array_equal(fitted, sg.adata.read_params(adata)["mean"])
 
-told = ""
-try:
-    sg.plots.RootogramDisplay.from_estimator(model, data.obs, data.counts)
-except ImportError as error:
-    told = str(error)
+
+def refusal(use: Callable[[], object]) -> str:
+    """Return what is said where an extra is needed."""
+    try:
+        use()
+    except ImportError as error:
+        return str(error)
+    return ""
+
+
+told = refusal(lambda: sg.plots.RootogramDisplay.from_estimator(model, data.obs, data.counts))
 assert "sc_glm[plots]" in told, told
+os.environ.pop("SC_GLM_DATA", None)
+told = refusal(sg.datasets.fetch_pancreas)
+assert "sc_glm[datasets]" in told, told
