@@ -622,8 +622,8 @@ class ZINB(CountDistribution):
     ZINB(mu=5, r=2, pi=0.3)
     >>> float(dist.mean())
     3.5
-    >>> dist.prob_zero() > 0.3 > NB(5.0, 2.0).prob_zero()
-    np.True_
+    >>> bool(dist.prob_zero() > 0.3 > NB(5.0, 2.0).prob_zero())
+    True
     """
 
     _family = ZINBFamily()

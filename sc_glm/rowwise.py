@@ -25,7 +25,8 @@ def pad_columns(matrix: Tensor) -> Tensor:
 def _pad_rows(matrix: Tensor) -> Tensor:
     missing = -matrix.shape[0] % WIDTH
     if missing:
-        return torch.nn.functional.pad(matrix, (0, 0, 0, missing))
+        # PyTorch 2.6 and older do not pad() a matrix without columns.
+        return torch.cat([matrix, matrix.new_zeros(missing, matrix.shape[1])])
     whole = matrix.contiguous()
     return whole.clone() if whole.data_ptr() % _ALIGNMENT else whole  # a view of some rows
 

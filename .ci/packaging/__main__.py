@@ -128,7 +128,8 @@ class Workshop:
             (versions["torch"],) = re.findall(r"(?m)^torch==(\S+)", CONSTRAINTS.read_text())
         python = self._environment("oldest")
         pins = [f"{name}=={version}" for name, version in versions.items()]
-        self._install(python, "--only-binary", ":all:", wheel, *pins)
+        # Older torch compiles with setuptools, and does not say so.
+        self._install(python, "--only-binary", ":all:", wheel, "setuptools", *pins)
         return python
 
     def _environment(self, name: str) -> Path:
