@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+
+from sc_glm.validation import alike
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -27,7 +28,6 @@ TO_FRAME = (
     " A DataFrame has names, text and categories; set_output(transform='pandas') makes a step "
     "before return one."
 )
-_ALIKE = 0.7  # names that may be one misspelled, as difflib compares them
 _LISTED = 5  # columns that are named, where no name is like the one that is asked for
 
 
@@ -49,10 +49,9 @@ class Columns:
 def no_column(name: Any, names: Iterable[Any]) -> str:
     """Say that `X` has no such column, and which one may have been meant."""
     texts = [str(other) for other in names]
-    lower = {text.lower(): text for text in reversed(texts)}
-    close = difflib.get_close_matches(str(name).lower(), lower, n=1, cutoff=_ALIKE)
-    if close:
-        return f"X has no column {name!r}. Did you mean {lower[close[0]]!r}?"
+    near = alike(str(name), texts, 1)
+    if near:
+        return f"X has no column {name!r}. Did you mean {near[0]!r}?"
     if not texts:
         return f"X has no column {name!r}. It has none at all."
     listed = ", ".join(map(repr, texts[:_LISTED])) + ", ..." * (len(texts) > _LISTED)

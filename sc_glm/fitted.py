@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from sc_glm.base import CountRegressor, present, weights_of
 from sc_glm.pipeline import counts_in, last_step
 from sc_glm.tails import log_mass
+from sc_glm.validation import alike
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from sc_glm.family import Family
 
 _ENTRIES = 2_000_000  # cells x genes that are dense at a time
-_ALIKE = 0.7  # names that may be one misspelled, as difflib compares them
 
 
 class Block(NamedTuple):
@@ -217,10 +216,8 @@ def _positions(names: NDArray[np.object_], genes: str | Sequence[str]) -> NDArra
     where = pd.Index(names).get_indexer(pd.Index(asked))
     missing = [gene for gene, position in zip(asked, where, strict=True) if position < 0]
     if missing:
-        lower = {str(name).lower(): name for name in names}  # human INS1, murine Ins1
-        close = difflib.get_close_matches(missing[0].lower(), lower, n=3, cutoff=_ALIKE)
-        alike = [lower[name] for name in close]
-        hint = f" Like {missing[0]!r} are {alike}." if alike else ""
+        near = alike(missing[0], names, 3)  # such as murine Ins1 for human INS1
+        hint = f" Like {missing[0]!r} are {near}." if near else ""
         raise ValueError(f"{len(missing)} gene(s) are not of the fit: {missing[:5]}.{hint}")
     if not asked:
         raise ValueError("genes is empty: at least one is needed, and None is all.")

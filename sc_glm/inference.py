@@ -24,6 +24,7 @@ from sc_glm.nesting import nesting_of
 from sc_glm.profile import profile_limits
 from sc_glm.status import Status
 from sc_glm.uncertainty import Combinations, adjusted, how_of, log_likelihoods, uncertainty
+from sc_glm.validation import group_codes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -725,6 +726,9 @@ def gene_summary(
     weights = fitted.weights(sample_weight)
     counts = fitted.counts.dense(slice(None))[:, 0]
     present = weights > 0
+    n_groups = None
+    if groups is not None:
+        n_groups = len(np.unique(group_codes(groups, fitted.X, len(weights))[present]))
     criteria = {"aic": np.nan, "bic": np.nan}
     if not _not_maximal(fitted):
         for name, price in (("aic", lambda _: 2.0), ("bic", np.log)):
@@ -733,7 +737,7 @@ def gene_summary(
         gene=gene,
         regressor=type(fitted.regressor).__name__,
         kind=kind,
-        n_groups=None if groups is None else len(pd.unique(np.asarray(groups)[present])),
+        n_groups=n_groups,
         status=Status(fitted.status[0]),
         n_cells=int(present.sum()),
         n_positive=int((counts[present] > 0).sum()),

@@ -5,12 +5,37 @@ mask, dates and the labels of categories would become numbers, rows of another o
 matched by position, and a damaged sparse matrix would be read beyond its arrays.
 """
 
+import difflib
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from numpy.typing import NDArray
+
+_ALIKE = 0.7  # names that may be one misspelled, as difflib compares them
+
+
+def alike(name: str, names: Iterable[Any], most: int) -> list[str]:
+    """Return the names that may have been meant, the nearest first; case does not matter.
+
+    Parameters
+    ----------
+    name : str
+        What was given.
+    names : iterable
+        What there is.
+    most : int
+        How many to return.
+
+    Returns
+    -------
+    list of str
+    """
+    lower = {text.lower(): text for text in reversed([str(other) for other in names])}
+    close = difflib.get_close_matches(name.lower(), lower, n=most, cutoff=_ALIKE)
+    return [lower[text] for text in close]
 
 
 def check_no_anndata(data: Any, name: str) -> None:

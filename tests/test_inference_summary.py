@@ -94,6 +94,12 @@ def test_few_groups_are_told_with_their_degrees_of_freedom(model):
     assert f"groups of cells (CR2), {len(set(DONOR))} groups\n" in text
 
 
+def test_groups_are_counted_as_the_covariance_has_them(model):
+    labels = [1 if i % 12 == 0 else "1" if i % 12 == 1 else int(i % 12) + 1 for i in range(200)]
+    summary = gene_summary(model, OBS, COUNTS, "gene_1", kind="cluster", groups=labels)
+    assert summary.n_groups == 12
+
+
 def test_one_size_is_told_as_overdispersion(model):
     summary = gene_summary(model, OBS, COUNTS, "gene_1")
     log_size = summary.coefficients["dispersion"]["estimate"].loc["Intercept"]
