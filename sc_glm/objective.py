@@ -169,6 +169,14 @@ class Objective:
         zeros = None if block.shares is None else block.shares.zeros[genes, cells]
         if self._has_one_size:
             terms = self.tile(predictors, block.tile(genes, tile), zeros)
+        elif block.curves is not None:
+            y, rho = block.tile(genes, tile), predictors[1]
+            terms = self.tile(predictors, y, zeros)
+            places = genes[:, None] * block.n_cells + torch.arange(cells.start, cells.stop)
+            rises = block.curves.rise(places.view(-1), rho.view(-1))
+            rises.first.add_(y.view(-1))
+            for sums, own in zip((terms.value, terms.score[1], terms.hessian[len(predictors)]), rises, strict=True):
+                sums.view(-1).add_(own)
         else:
             entries = block.entries(genes, tile)
             rho = predictors[1].view(-1).index_select(0, entries.flat[entries.n_ones :])

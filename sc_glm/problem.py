@@ -41,6 +41,8 @@ class Problem:
         With the same ``counts``; None where no cell stands for several.
     groups : Groups or None
         Cells of equal designs, where there are few and no cell stands for several.
+    is_likeness : bool
+        Whether cells are one that are but similar.
     """
 
     family: Family
@@ -50,6 +52,7 @@ class Problem:
     weights: Tensor
     tally: Tally | None = None
     groups: Groups | None = None
+    is_likeness: bool = False
 
     def objective(self, block: CountBlock, family: Family, bases: Sequence[PartBasis]) -> Objective:
         """Return the objective of a model on these cells."""
@@ -92,6 +95,7 @@ class Problem:
             self.counts.shape[1],
             tile=tile_cells([basis.U.shape[1] for basis in self.bases]),
             shares=shares,
+            likeness=self.is_likeness,
         )
 
     def project(self, predictor: Tensor, basis: PartBasis) -> Tensor:
@@ -149,6 +153,7 @@ class Problem:
             weights=weights,
             tally=tally,
             groups=None,
+            is_likeness=True,
         )
 
     def some(self, genes: Tensor) -> "Problem":

@@ -19,9 +19,10 @@ _FIRST_RADIUS = 2.0
 _LARGEST_RADIUS = 1e4
 _ACCEPT = 1e-4
 _FIRM = 1e3
-_BISECTIONS = 14  # a radius need not be met to more digits
+_SECULAR_STEPS = 3  # each doubles the digits to which a radius is met
 _LONGEST_STRIDE = 16.0
 _HOPE = 10.0  # times the promised gain that a run may still rise: it is promised step by step
+_HOPE_UPHILL = 4.0  # where none is promised: times that of the next step, for all those left
 
 
 @dataclass
@@ -113,23 +114,35 @@ class _Model:
         inside = (self.lowest > 0) & (_length(in_basis) <= radius)
         beyond = ~inside
         if beyond.any():
-            slope, curvature, limit = self.slope[beyond], self.curvature[beyond], radius[beyond]
-            low = (-self.lowest[beyond]).clamp_min(0.0)
-            high = low + _length(slope) / limit
-            limit_squared = limit.square()
-            for _ in range(_BISECTIONS):
-                middle = 0.5 * (low + high)
-                trial = slope / (curvature + middle[:, None]).clamp_min(tiny)
-                too_long = trial.square().sum(1) > limit_squared
-                low = torch.where(too_long, middle, low)
-                high = torch.where(too_long, high, middle)
-            in_basis[beyond] = slope / (curvature + high[:, None]).clamp_min(tiny)
+            in_basis[beyond] = _at_length(
+                self.slope[beyond], self.curvature[beyond], radius[beyond]
+            )
         return rowwise.apply(self.vectors, in_basis), inside
 
     def gain(self, step: Tensor) -> Tensor:
         """Gain that the model promises for ``step``."""
         in_basis = rowwise.apply(self.vectors.mT, step)
         return (self.slope * in_basis - 0.5 * self.curvature * in_basis**2).sum(1)
+
+
+def _at_length(slope: Tensor, curvature: Tensor, limit: Tensor) -> Tensor:
+    """Return the maxima of models whose Newton steps are longer than allowed, in the eigenbasis.
+
+    The curvature is raised until the step is as short as ``limit`` (Moré and Sorensen 1983, "Computing
+    a trust region step"), from where no coordinate is longer than that.
+    """
+    tiny = torch.finfo(limit.dtype).tiny
+    least = (slope.abs() / limit[:, None] - curvature).amax(1).clamp_min_(0.0)
+    raised = least
+    for _ in range(_SECULAR_STEPS):
+        inverse = (curvature + raised[:, None]).clamp_min_(tiny).reciprocal_()
+        squares = (slope * inverse).square_()
+        squared = squares.sum(1)
+        excess = (squared.sqrt() / limit).sub_(1)
+        rate = squares.mul_(inverse).sum(1).clamp_min_(tiny)
+        raised = torch.maximum(least, raised + squared / rate * excess)
+    step = slope / (curvature + raised[:, None]).clamp_min_(tiny)
+    return step * (limit / _length(step).clamp_min(tiny)).clamp_max_(1.0)[:, None]
 
 
 class Evaluable(Protocol):
@@ -175,6 +188,7 @@ def maximize(
     rows = torch.arange(n_genes, device=theta.device)
     genes = rows if genes is None else genes
     at = objective.evaluate(theta, genes)
+    lost = ~_is_finite(at)
     theta = theta.clone()
     radius = theta.new_full((n_genes,), _FIRST_RADIUS)
     previous = torch.zeros_like(theta)
@@ -184,12 +198,13 @@ def maximize(
         floor = (0.1 * noise).clamp_min(tol)
         model = _Model.of(at, floor / (1 + theta.square().sum(1)), noise)
         promised = model.newton_gain()
-        lost = ~_is_finite(at)
         done = (promised <= floor) & ~lost
         step, newton = model.step(radius)
         stalled = lost | (radius < eps)
         if beat is not None:
-            stalled |= at.value + _HOPE * promised < beat[rows]
+            as_now = (max_iter - iteration) * model.gain(step)
+            hope = torch.where(promised.isinf(), _HOPE_UPHILL * as_now, _HOPE * promised)
+            stalled |= at.value + hope < beat[rows]
         leaving = done | stalled if iteration < max_iter - 1 else torch.ones_like(done)
         if leaving.any():
             # The last step is not evaluated: only a firm model is trusted with it.
@@ -206,6 +221,7 @@ def maximize(
                 break
             rows, genes, theta, radius = rows[keep], genes[keep], theta[keep], radius[keep]
             previous, stride, step, newton = previous[keep], stride[keep], step[keep], newton[keep]
+            lost = lost[keep]
             at, noise = _select(at, keep), noise[keep]
             model = model.select(keep)
         stride, extra = _stride(step, previous, stride, newton)

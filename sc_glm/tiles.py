@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sc_glm.curves import RiseCurves
 from sc_glm.family import Counts, positive_counts
 from sc_glm.rises import LARGEST_COUNT
 
@@ -37,6 +38,8 @@ class CountBlock:
         Number of cells that a pass takes at a time.
     shares : Shares, optional
         Given where a gene may have several counts in a cell.
+    likeness : bool, default=False
+        Whether what counts add through the size may be approximated.
     """
 
     def __init__(
@@ -48,11 +51,13 @@ class CountBlock:
         *,
         tile: int,
         shares: Shares | None = None,
+        likeness: bool = False,
     ) -> None:
         self.indptr, self.cells, self.y, self.n_cells = indptr, cells, y, n_cells
         self.n_genes = indptr.numel() - 1
         self.bounds = [*range(0, n_cells, tile), n_cells]
         self.shares = shares
+        self._likeness = likeness
         self.genes = torch.repeat_interleave(
             torch.arange(self.n_genes, device=y.device), indptr.diff()
         )
@@ -81,6 +86,15 @@ class CountBlock:
         whole = self.y.new_zeros(self.n_genes, self.n_cells)
         whole.view(-1).index_add_(0, self.genes * self.n_cells + self.cells, self._shared_y)
         return [tile.contiguous() for tile in torch.split(whole, self.bounds[1], dim=1)]
+
+    @cached_property
+    def curves(self) -> RiseCurves | None:
+        """Approximations of what a gene's counts in a cell add; None if they are few, or exact."""
+        n_places = self.n_genes * self.n_cells
+        if self.shares is None or not self._likeness or len(self.y) < n_places:
+            return None
+        places = self.genes * self.n_cells + self.cells
+        return RiseCurves(places, self.y, self.shares.positives, n_places)
 
     @property
     def _shared_y(self) -> Tensor:
