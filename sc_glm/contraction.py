@@ -15,6 +15,9 @@ from torch import Tensor
 from sc_glm import rowwise
 from sc_glm.family import Terms, pairs
 
+# Entries of a tile below which terms that meet few columns are copied for one product: above, that
+# costs more than it saves.
+_FEW_ENTRIES = 16_384
 _KEPT_ENTRIES = 8_000_000  # of products of designs, up to which they are formed only once
 
 _Met = tuple[int, ...]  # the designs that a term meets: none, one, or two
@@ -121,7 +124,7 @@ class Contraction:
             sums, self._stacks.values(), self._columns(tile), strict=True
         ):
             rows = [by_number[term] for term in stack]
-            if columns.shape[1] > rowwise.WIDTH:  # for few, copying costs more than it saves
+            if columns.shape[1] > rowwise.WIDTH or terms.value.numel() < _FEW_ENTRIES:
                 rows = [torch.cat(rows)]
             products = torch.stack([rowwise.product(x, columns) for x in rows])
             total[:, genes] += products.view(len(stack), -1, total.shape[2])

@@ -15,7 +15,7 @@ from sc_glm.validation import check_numbers, sound_sparse
 
 _LARGEST_COUNT = 2**53  # beyond it, a double does not tell a count from the next
 _ENTRIES = 4_000_000  # of the matrix at a time
-JUDGED_VALUES = 100_000  # of a matrix, to tell whether they are counts
+JUDGED_VALUES = 20_000  # of a matrix, to tell whether they are counts
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,14 @@ class CountMatrix:
         Those of a sparse matrix keep their type, and may share its memory.
         """
         if not isinstance(self.matrix, sp.csc_array):
-            return sp.csr_array(self.matrix[:, genes].T, dtype=np.float64)
+            rows = np.ascontiguousarray(self.matrix[:, genes].T, dtype=np.float64)
+            flat = rows.ravel()
+            is_positive = rows != 0
+            places = np.flatnonzero(is_positive)
+            lengths = np.count_nonzero(is_positive, axis=1)
+            cells = places - np.repeat(np.arange(len(rows)) * len(self), lengths)
+            pointers = np.append(0, np.cumsum(lengths))
+            return sp.csr_array((flat[places], cells, pointers), shape=rows.shape)
         first, stop, _ = genes.indices(self.n_genes)
         indptr = self.matrix.indptr[first : stop + 1]
         own = slice(indptr[0], indptr[-1])

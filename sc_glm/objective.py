@@ -146,8 +146,8 @@ class Objective:
             own, unit = self.slices[1], self.bases[1].U[0]
             rises = self._steps.rise((theta[:, own] * unit).sum(1), genes)
             value += rises.value
-            gradient[:, own] += rises.first[:, None] * unit
-            hessian[:, own, own] += rises.second[:, None, None] * (unit[:, None] * unit)
+            gradient[:, own].add_(rises.first[:, None] * unit)
+            hessian[:, own, own].add_(rises.second[:, None, None] * (unit[:, None] * unit))
         value -= self.penalty_of(theta)
         gradient -= rowwise.product(theta, self.penalty)
         hessian -= self.penalty
@@ -175,7 +175,9 @@ class Objective:
             places = genes[:, None] * block.n_cells + torch.arange(cells.start, cells.stop)
             rises = block.curves.rise(places.view(-1), rho.view(-1))
             rises.first.add_(y.view(-1))
-            for sums, own in zip((terms.value, terms.score[1], terms.hessian[len(predictors)]), rises, strict=True):
+            for sums, own in zip(
+                (terms.value, terms.score[1], terms.hessian[len(predictors)]), rises, strict=True
+            ):
                 sums.view(-1).add_(own)
         else:
             entries = block.entries(genes, tile)

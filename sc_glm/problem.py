@@ -1,5 +1,6 @@
 """A block of genes with their designs, and how predictors move from one design to another."""
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -156,6 +157,23 @@ class Problem:
             is_likeness=True,
         )
 
+    def sample(self, n_cells: int) -> "Problem":
+        """Return the problem of some of the cells, drawn at random, with the weight of all.
+
+        For problems whose cells are single ones.
+        """
+        drawn = np.random.default_rng(0).choice(len(self.weights), n_cells, replace=False)
+        drawn.sort()
+        index = torch.as_tensor(drawn, device=self.offset.device)
+        weights = self.weights[index]
+        return replace(
+            self,
+            counts=sp.csr_array(self.counts[:, drawn]),
+            bases=[PartBasis(basis.U[index], basis.penalty) for basis in self.bases],
+            offset=self.offset[index],
+            weights=weights * (self.weights.sum() / weights.sum()),
+        )
+
     def some(self, genes: Tensor) -> "Problem":
         """Return the problem of some of the genes."""
         index = genes.cpu().numpy()
@@ -195,9 +213,8 @@ class Problem:
         values = (over_cells * weights).cpu().numpy().astype(float)
         if self.tally is not None:
             at_counts = at_counts * self.tally.shares
-        matrix = sp.csr_array(
-            (at_counts, self.counts.indices, self.counts.indptr), shape=self.counts.shape
-        )
+        matrix = copy.copy(self.counts)  # whose structure SciPy need not check again
+        matrix.data = at_counts
         return torch.as_tensor(matrix @ values).to(over_cells)
 
     def sum_of_distinct(self, over_rows: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ Loader (2000), "Fast and accurate computation of binomial probabilities", and wo
 tensors of any shape, device and floating type.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -29,13 +30,14 @@ _STIRLING = (
 )
 _STIRLING_1 = tuple(-(2 * k + 1) * c for k, c in enumerate(_STIRLING))
 _STIRLING_2 = tuple((2 * k + 1) * (2 * k + 2) * c for k, c in enumerate(_STIRLING))
+_STIRLING_COLUMNS = torch.tensor([_STIRLING, _STIRLING_1, _STIRLING_2], dtype=torch.float64).mT
 
 # Eight steps up from any x > 0 bring the series to working precision; from 10 on it needs none.
 _SHIFT = 8
 _NO_SHIFT_FROM = 10.0
 
 
-def _horner(coefficients: tuple[float, ...], x: Tensor) -> Tensor:
+def _horner(coefficients: Sequence[float] | Sequence[Tensor], x: Tensor) -> Tensor:
     result = x * coefficients[-1]
     for c in coefficients[-2:0:-1]:
         result.add_(c).mul_(x)
@@ -105,9 +107,10 @@ def stirling_error(x: Tensor) -> StirlingError:
     z = torch.where(small, x + _SHIFT, x)
     w = z.reciprocal()
     w2 = w * w
-    value = _horner(_STIRLING, w2).mul_(w)
-    first = _horner(_STIRLING_1, w2).mul_(w2)
-    second = _horner(_STIRLING_2, w2).mul_(w2).mul_(w)
+    # All three at once, as many calls on few numbers cost more than the numbers.
+    columns = _STIRLING_COLUMNS.to(x).view(-1, 3, *[1] * x.ndim)
+    series = _horner(columns.unbind(0), w2)
+    value, first, second = series[0] * w, series[1] * w2, series[2] * (w2 * w)
     if small.any():
         shift = _shift_down(torch.where(small, x, _NO_SHIFT_FROM))
         value += torch.where(small, shift.value, 0.0)

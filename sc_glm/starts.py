@@ -19,6 +19,7 @@ _LONGEST_LEAN = 0.5
 _UNSEEN = 1e-9  # share of the largest curvature, or of a cell, that counts as none
 _ALIKE = 1e-6
 _SILENT_DEPTH = 18.0  # log units by which a silent cell's mean is put below the gene's
+_PRODUCTS = 64  # of columns considered at a time
 _SILENCE_ENTRIES = 4_000_000  # cells x rank x genes considered at a time
 _HURDLE_SIZE = 3.0  # log size
 _MOST_DIRECTIONS = 4
@@ -172,9 +173,14 @@ def _second_moments(problem: Problem, basis: PartBasis) -> Tensor:
     """Sum over each gene's cells with a positive count of the products of their coordinates."""
     U, _ = problem.distinct(basis)
     rank = U.shape[1]
+    row, column = torch.triu_indices(rank, rank, device=U.device)
+    # A few at a time: cells x rank^2 may be more than memory holds.
+    pieces = [
+        problem.sum_of_distinct(U[:, i] * U[:, j])
+        for i, j in zip(row.split(_PRODUCTS), column.split(_PRODUCTS), strict=True)
+    ]
     seen = U.new_zeros(problem.counts.shape[0], rank, rank)
-    for i in range(rank):  # a row at a time: cells x rank^2 may be more than memory holds
-        seen[:, i] = problem.sum_of_distinct(U[:, i : i + 1] * U)
+    seen[:, row, column] = seen[:, column, row] = torch.cat(pieces, 1)
     return seen
 
 
