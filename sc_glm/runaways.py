@@ -18,7 +18,7 @@ from sc_glm.objective import Evaluation, Objective, PartBasis
 from sc_glm.problem import Problem
 from sc_glm.solver import Evaluable, Solution, maximize
 
-_FAR = 1e3  # from the origin: at least so long are a part's coordinates on their way to infinity
+_FAR = 1e2  # from the origin: at least so long are a part's coordinates on their way to infinity
 _FLAT = 1e-6  # curvature of a direction of which they may be
 _ROUNDING = 2e-7  # of predictors, at which coordinates have gone as far as their digits allow
 _LEG = 25  # passes after which the direction is looked for again: ways are not quite straight
@@ -96,7 +96,7 @@ class _Way:
         turn = torch.block_diag(*turns)[None]  # type: ignore[no-untyped-call]
         x = rowwise.apply(turn.mT, start.theta)
         objective = replace(self.problem, bases=bases).own_objective()
-        afar = _Afar(objective, x, torch.tensor(far, device=x.device))
+        afar = Afar(objective, x, torch.tensor(far, device=x.device))
         found = maximize(afar, afar.start, max_iter=max_iter, tol=tol)
         theta = rowwise.apply(turn, afar.coordinates(found.theta))
         at = self.objective.evaluate(theta, self.gene)
@@ -128,7 +128,7 @@ def _turned(matrix: Tensor, turn: Tensor) -> Tensor:
     return rowwise.product(rowwise.product(turn.mT, matrix), turn)
 
 
-class _Afar:
+class Afar:
     """An objective in the logarithms of those of its coordinates that are far.
 
     Beyond their digits, predictors cannot be told apart, and the objective is taken for constant.
