@@ -43,7 +43,7 @@ def lead_on(
     """
     parts = torch.split(solution.theta, objective.ranks, dim=1)
     lengths = torch.stack([torch.linalg.vector_norm(part, dim=1) for part in parts])
-    unfinished = ~solution.converged & solution.value.isfinite() & (lengths.amax(0) > _FAR)
+    unfinished = ~solution.converged & (lengths.amax(0) > _FAR)
     for gene in torch.nonzero(unfinished):
         way = _Way(problem.some(gene), objective, gene)
         end = way.follow(solution.rows(gene), max_iter=max_iter, tol=tol)

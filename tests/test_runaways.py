@@ -156,6 +156,7 @@ def test_what_is_led_on_never_ends_lower_and_takes_no_more_passes(max_iter, monk
     higher = after.value > before.value
     assert higher.any()
     assert (after.n_iter[higher] <= max_iter).all()
+    assert (after.n_iter[higher & ~after.converged] == max_iter).all()
     assert after.converged.any() == (max_iter == 30)
     at = objective.evaluate(after.theta, torch.arange(N_GENES))
     assert_allclose(after.value, at.value, rtol=1e-12)
