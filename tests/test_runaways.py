@@ -57,7 +57,7 @@ def test_a_size_that_is_infinite_from_a_knot_on_is_followed_there(followed):
     assert set(followed.status_) == {"Poisson boundary"}
     assert (np.abs(followed.params_["dispersion"]).max() > 1e7).all()
     limits = np.array([limit(y) for y in COUNTS.T])
-    assert (followed.log_likelihood_ > limits - 2e-3).all()
+    assert (followed.log_likelihood_ > limits - 1e-3).all()
     assert (followed.log_likelihood_ < limits).all()
 
 
@@ -86,7 +86,7 @@ def test_it_is_followed_under_zero_inflation():
     model = ZINBRegressor().fit(X, COUNTS[:, :3])
     assert set(model.status_) == {"Poisson boundary, no zero inflation"}
     limits = np.array([limit(y) for y in COUNTS[:, :3].T])
-    assert (model.log_likelihood_ > limits - 2e-3).all()
+    assert (model.log_likelihood_ > limits - 1e-3).all()
 
 
 # What is led on, and what is left alone
@@ -100,6 +100,13 @@ def given(max_iter, y=COUNTS, penalty=0.0):
     objective = problem.own_objective()
     solution = search(problem, objective, max_iter=max_iter, tol=TOL)
     return problem, objective, solution
+
+
+@pytest.fixture(scope="module")
+def unfinished():
+    found = given(100)
+    assert not found[2].converged.any()
+    return found
 
 
 def copy_of(solution):
@@ -146,10 +153,11 @@ def test_far_coordinates_that_the_counts_tell_of_are_left_as_they_are():
 
 
 @pytest.mark.parametrize("max_iter", [1, 3, 30])
-def test_what_is_led_on_never_ends_lower_and_takes_no_more_passes(max_iter, monkeypatch):
+def test_what_is_led_on_never_ends_lower_and_takes_no_more_passes(
+    unfinished, max_iter, monkeypatch
+):
     monkeypatch.setattr(runaways, "_LEG", 2)
-    problem, objective, before = given(100)
-    assert not before.converged.any()
+    problem, objective, before = unfinished
     after = copy_of(before)
     runaways.lead_on(problem, objective, after, max_iter=max_iter, tol=TOL)
     assert (after.value >= before.value).all()
@@ -162,8 +170,8 @@ def test_what_is_led_on_never_ends_lower_and_takes_no_more_passes(max_iter, monk
     assert_allclose(after.value, at.value, rtol=1e-12)
 
 
-def test_none_goes_farther_than_its_digits_allow(monkeypatch):
-    problem, objective, before = given(100)
+def test_none_goes_farther_than_its_digits_allow(unfinished, monkeypatch):
+    problem, objective, before = unfinished
     farthest = 3e6
     assert (before.theta[:, 2:].norm(dim=1) < farthest).all()
     monkeypatch.setattr(runaways, "_ROUNDING", farthest * torch.finfo(torch.float64).eps)
@@ -173,10 +181,10 @@ def test_none_goes_farther_than_its_digits_allow(monkeypatch):
     assert_allclose(after.theta[:, 2:].norm(dim=1), farthest, rtol=1e-3)
 
 
-def test_a_gene_without_a_finite_likelihood_is_left_as_it_is():
-    problem, objective, before = given(100)
-    before.value[0], before.theta[0], before.hessian[0] = -np.inf, np.nan, np.nan
+def test_a_gene_without_a_finite_likelihood_is_left_as_it_is(unfinished):
+    problem, objective, before = unfinished
     after = copy_of(before)
+    after.value[0], after.theta[0], after.hessian[0] = -np.inf, np.nan, np.nan
     runaways.lead_on(problem, objective, after, max_iter=100, tol=TOL)
     assert after.value[0] == -np.inf
     assert after.theta[0].isnan().all()
@@ -196,14 +204,15 @@ def test_a_penalty_is_turned_with_its_part():
     assert ((gradient[:, 2:] * size).sum(1).abs() < 1e-3 * of_penalty).all()
 
 
+def quartic(x, gene):
+    return (1 + gene) * (-((x[0] - 2 * x[1] * x[2]) ** 2) - (x[1] - x[0] + 3) ** 2 - x[2] ** 4)
+
+
 class Quartic:
     """Of two genes, with all mixed derivatives."""
 
-    def value(self, x):
-        return -((x[0] - 2 * x[1] * x[2]) ** 2) - (x[1] - x[0] + 3) ** 2 - x[2] ** 4
-
     def evaluate(self, x, genes):
-        return derived(lambda y, gene: (1 + gene) * self.value(y), x, genes)
+        return derived(quartic, x, genes)
 
 
 def derived(function, x, genes):
@@ -223,7 +232,7 @@ def test_derivatives_are_those_in_logarithms_of_what_is_far():
     assert_allclose(afar.coordinates(afar.start), x, rtol=1e-14)
 
     def in_logarithms(s, gene):
-        return (1 + gene) * Quartic().value(torch.stack([s[0].exp(), s[1], s[2].exp()]))
+        return quartic(torch.stack([s[0].exp(), s[1], s[2].exp()]), gene)
 
     genes = torch.tensor([1, 0])
     wanted = derived(in_logarithms, afar.start, genes)
