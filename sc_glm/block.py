@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sc_glm import rowwise
+from sc_glm import rowwise, runaways
 from sc_glm.compression import Cells, Tally
 from sc_glm.design import FloatArray, PartDesign
 from sc_glm.family import Family, NegBinFamily
@@ -168,6 +168,7 @@ def fit_block(
                 max_iter=settings.max_iter,
                 tol=settings.tol,
             )
+        runaways.lead_on(problem, objective, solution, max_iter=settings.max_iter, tol=settings.tol)
         return fits_at(problem, objective, designs, solution)
 
 

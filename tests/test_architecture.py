@@ -35,6 +35,7 @@ CORE = [
     "problem",
     "starts",
     "search",
+    "runaways",
     "design",
     "counts",
     "status",
