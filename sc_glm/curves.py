@@ -39,11 +39,6 @@ class RiseCurves:
         curves = matrix @ _curves_of(distinct).flatten(1).numpy(force=True)
         self._coefficients = torch.as_tensor(curves).to(y).view(-1, _COEFFICIENTS)
 
-    @staticmethod
-    def size_of(n_places: int) -> int:
-        """Number of entries that the curves of so many places take."""
-        return n_places * _INTERVALS * _COEFFICIENTS
-
     def rise(self, places: Tensor, rho: Tensor) -> Rise:
         """Return what is added in some places, less what is linear in the log size.
 

@@ -172,8 +172,7 @@ class Objective:
         elif block.curves is not None:
             y, rho = block.tile(genes, tile), predictors[1]
             terms = self.tile(predictors, y, zeros)
-            places = genes[:, None] * block.n_cells + torch.arange(cells.start, cells.stop)
-            rises = block.curves.rise(places.view(-1), rho.view(-1))
+            rises = block.curves.rise(block.places(genes, tile), rho.view(-1))
             rises.first.add_(y.view(-1))
             for sums, own in zip(
                 (terms.value, terms.score[1], terms.hessian[len(predictors)]), rises, strict=True

@@ -28,7 +28,7 @@ _SAMPLED, _LEAST_SAMPLE, _NEAR, _FIRM = 10, 1_000, 0.1, 100.0
 # group need be. The edges of a regressed zero inflation are sharp, and ask for more cells and
 # narrower groups.
 _MANY_CELLS, _NARROW = 1_000, 0.02
-_MANY_CELLS_WITH_EDGES, _NARROW_WITH_EDGES = 4_000, 0.001
+_MANY_CELLS_WITH_EDGES, _NARROW_WITH_EDGES = 2_000, 0.001
 _COARSE = 1_024  # groups at most
 # Log-likelihood by which the better of two maxima may be the worse one on groups, and from which on
 # they are two: coefficients do not tell, as they drift where the likelihood is flat.

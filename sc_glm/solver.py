@@ -128,8 +128,8 @@ class _Model:
 def _at_length(slope: Tensor, curvature: Tensor, limit: Tensor) -> Tensor:
     """Return the maxima of models whose Newton steps are longer than allowed, in the eigenbasis.
 
-    The curvature is raised until the step is as short as ``limit`` (Moré and Sorensen 1983, "Computing
-    a trust region step"), from where no coordinate is longer than that.
+    The curvature is raised until the step is as short as ``limit``, from where no coordinate is
+    longer than that (Moré and Sorensen 1983, "Computing a trust region step").
     """
     tiny = torch.finfo(limit.dtype).tiny
     least = (slope.abs() / limit[:, None] - curvature).amax(1).clamp_min_(0.0)

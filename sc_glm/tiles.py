@@ -96,6 +96,11 @@ class CountBlock:
         places = self.genes * self.n_cells + self.cells
         return RiseCurves(places, self.y, self.shares.positives, n_places)
 
+    def places(self, genes: Tensor, tile: int) -> Tensor:
+        """Number genes x cells of a tile as they stand in the block."""
+        cells = torch.arange(*self.bounds[tile : tile + 2], device=genes.device)
+        return (genes[:, None] * self.n_cells + cells).view(-1)
+
     @property
     def _shared_y(self) -> Tensor:
         return self.y if self.shares is None else self.y * self.shares.positives
