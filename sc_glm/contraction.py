@@ -124,7 +124,7 @@ class Contraction:
             sums, self._stacks.values(), self._columns(tile), strict=True
         ):
             rows = [by_number[term] for term in stack]
-            if columns.shape[1] > rowwise.WIDTH or terms.value.numel() < _FEW_ENTRIES:
+            if columns.shape[1] > rowwise.FEW or terms.value.numel() < _FEW_ENTRIES:
                 rows = [torch.cat(rows)]
             products = torch.stack([rowwise.product(x, columns) for x in rows])
             total[:, genes] += products.view(len(stack), -1, total.shape[2])

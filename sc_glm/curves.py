@@ -5,8 +5,10 @@ add is one smooth function of the log size. To tell starts apart it need not be 
 polynomials make a pass cost the same however many counts there are.
 """
 
+import numpy as np
 import scipy.sparse as sp
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from sc_glm.family import LARGEST_LOG_SIZE, Rise, positive_counts, rise
@@ -23,21 +25,27 @@ class RiseCurves:
 
     Parameters
     ----------
-    places : Tensor of int of shape (n_counts,)
+    places : ndarray of int of shape (n_counts,)
         Where each count is.
-    y, shares : Tensor of shape (n_counts,)
+    y, shares : ndarray of shape (n_counts,)
         Positive counts, and what each is multiplied by.
     n_places : int
+    device : torch.device
+        Where the curves are asked for.
     """
 
-    def __init__(self, places: Tensor, y: Tensor, shares: Tensor, n_places: int) -> None:
-        distinct, which = torch.unique(y.double(), return_inverse=True)
-        indices = torch.stack([places, which]).cpu().numpy()
-        matrix = sp.csr_array(
-            (shares.double().cpu().numpy(), tuple(indices)), shape=(n_places, len(distinct))
-        )
-        curves = matrix @ _curves_of(distinct).flatten(1).numpy(force=True)
-        self._coefficients = torch.as_tensor(curves).to(y).view(-1, _COEFFICIENTS)
+    def __init__(
+        self,
+        places: NDArray[np.int64],
+        y: NDArray[np.float64],
+        shares: NDArray[np.float64],
+        n_places: int,
+        device: torch.device,
+    ) -> None:
+        distinct, which = np.unique(y, return_inverse=True)
+        counts = sp.csr_array((shares, (places, which)), shape=(n_places, len(distinct)))
+        curves = counts @ _curves_of(torch.from_numpy(distinct)).flatten(1).numpy()
+        self._coefficients = torch.from_numpy(curves).to(device).view(-1, _COEFFICIENTS)
 
     def rise(self, places: Tensor, rho: Tensor) -> Rise:
         """Return what is added in some places, less what is linear in the log size.

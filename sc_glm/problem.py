@@ -1,6 +1,7 @@
 """A block of genes with their designs, and how predictors move from one design to another."""
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,6 +16,7 @@ from torch import Tensor
 from sc_glm import rowwise
 from sc_glm.compression import Cells, Tally, similar_rows
 from sc_glm.contraction import is_constant
+from sc_glm.curves import RiseCurves
 from sc_glm.family import Family, NegBinFamily
 from sc_glm.grouped import GroupedObjective, Groups
 from sc_glm.objective import Objective, PartBasis, tile_cells
@@ -96,8 +98,18 @@ class Problem:
             self.counts.shape[1],
             tile=tile_cells([basis.U.shape[1] for basis in self.bases]),
             shares=shares,
-            likeness=self.is_likeness,
+            curves=self._curves(),
         )
+
+    def _curves(self) -> RiseCurves | None:
+        """Approximate what counts add through a regressed size, where they are many to a cell."""
+        n_places = math.prod(self.counts.shape)
+        one_size = self.bases[1].U.shape[1] <= 1
+        if not self.is_likeness or self.tally is None or one_size or self.counts.nnz < n_places:
+            return None
+        rows = np.repeat(np.arange(self.counts.shape[0]), np.diff(self.counts.indptr))
+        places = rows * self.counts.shape[1] + self.counts.indices
+        return RiseCurves(places, self.counts.data, self.tally.shares, n_places, self.offset.device)
 
     def project(self, predictor: Tensor, basis: PartBasis) -> Tensor:
         """Coordinates in ``basis`` of what is nearest to a predictor, or to each of several."""
@@ -127,10 +139,11 @@ class Problem:
         All counts are there, but at most ``size`` cells, and no more than it takes for predictors
         of unit length to differ by about ``narrow`` among those that a cell stands for.
         """
+        if self.offset.dtype != torch.float64:
+            return self._double().coarse(size, narrow)
         everything = torch.cat([*(basis.U for basis in self.bases), self.offset[:, None]], 1)
         groups = Cells(
-            similar_rows(everything.double().cpu().numpy(), size, narrow),
-            self.weights.double().cpu().numpy(),
+            similar_rows(everything.cpu().numpy(), size, narrow), self.weights.cpu().numpy()
         )
         tally = (
             Tally.of(self.counts, groups) if self.tally is None else self.tally.of_groups(groups)
@@ -138,7 +151,7 @@ class Problem:
         first, group = (
             torch.as_tensor(x, device=self.offset.device) for x in (groups.first(), groups.rows)
         )
-        weights = torch.as_tensor(groups.row_weights()).to(self.weights)
+        weights = torch.as_tensor(groups.row_weights(), device=self.offset.device)
         shares = (self.weights / weights[group])[:, None]
 
         def mean(x: Tensor) -> Tensor:
@@ -155,6 +168,15 @@ class Problem:
             tally=tally,
             groups=None,
             is_likeness=True,
+        )
+
+    def _double(self) -> "Problem":
+        """Return the same in double precision."""
+        return replace(
+            self,
+            bases=[PartBasis(basis.U.double(), basis.penalty.double()) for basis in self.bases],
+            offset=self.offset.double(),
+            weights=self.weights.double(),
         )
 
     def sample(self, n_cells: int) -> "Problem":

@@ -8,16 +8,20 @@ import torch
 from torch import Tensor
 
 _ALIGNMENT = 64  # bytes at which torch begins a tensor, and from which kernels count
-WIDTH = 8  # rows and columns that BLAS kernels take at a time, or a multiple of them
+WIDTH = 8  # rows that BLAS kernels take at a time, or a multiple of them
+_COLUMNS = 24  # likewise; the widest kernels take as long for fewer
+FEW = 8  # columns up to which products with one at a time are shorter
 
 
 def padded(columns: int) -> int:
-    """Return a number of columns filled up to whole groups; a single one is left alone."""
-    return columns + (-columns % WIDTH if columns > 1 else 0)
+    """Return a number of columns filled up to whole groups; few are left alone."""
+    return columns + (-columns % _COLUMNS if columns > FEW else 0)
 
 
 def pad_columns(matrix: Tensor) -> Tensor:
-    """Fill up the columns with zeros to whole groups; a single one is left alone."""
+    """Fill up the columns with zeros to whole groups; few are left alone, one after the other."""
+    if matrix.shape[1] <= FEW:
+        return matrix.mT.contiguous().mT
     missing = padded(matrix.shape[1]) - matrix.shape[1]
     return torch.nn.functional.pad(matrix, (0, missing)) if missing else matrix.contiguous()
 
@@ -44,8 +48,12 @@ def product(rows: Tensor, columns: Tensor) -> Tensor:
     -------
     Tensor of shape (n, m)
     """
-    whole = _pad_rows(rows) @ pad_columns(columns)
-    return whole[: rows.shape[0], : columns.shape[1]]
+    whole, across = _pad_rows(rows), pad_columns(columns)
+    if 1 < across.shape[1] <= FEW:
+        product = torch.cat([whole @ column for column in torch.split(across, 1, dim=1)], 1)
+    else:
+        product = whole @ across
+    return product[: rows.shape[0], : columns.shape[1]]
 
 
 def apply(matrices: Tensor, vectors: Tensor) -> Tensor:

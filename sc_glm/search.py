@@ -7,7 +7,7 @@ groups of similar cells when there are many.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
 import torch
@@ -30,6 +30,7 @@ _SAMPLED, _LEAST_SAMPLE, _NEAR, _FIRM = 10, 1_000, 0.1, 100.0
 _MANY_CELLS, _NARROW = 1_000, 0.02
 _MANY_CELLS_WITH_EDGES, _NARROW_WITH_EDGES = 2_000, 0.001
 _COARSE = 1_024  # groups at most
+_PLACES = 65_536  # genes x groups that are explored at a time, as memory bounds their curves
 # Log-likelihood by which the better of two maxima may be the worse one on groups, and from which on
 # they are two: coefficients do not tell, as they drift where the likelihood is flat.
 _CLOSE = 2.0
@@ -80,8 +81,7 @@ def search(problem: Problem, objective: Objective, *, max_iter: int, tol: float)
     if problem.counts.shape[1] < many:
         ends = _explore(problem, objective.block, silence, max_iter=max_iter)
         return maximize(objective, ends.theta, max_iter=max_iter, tol=tol)
-    coarse = problem.coarse(_COARSE, narrow)
-    ends = _explore(coarse, coarse.block(), silence, max_iter=max_iter)
+    ends = _survey(problem.coarse(_COARSE, narrow), silence, max_iter=max_iter).to(problem.offset)
     start = _nearer(problem, ends.theta)
     solution = maximize(objective, start, max_iter=max_iter, tol=tol)
 
@@ -100,6 +100,18 @@ def search(problem: Problem, objective: Objective, *, max_iter: int, tol: float)
         some = problem.some(lost)
         try_too(lost, _explore(some, some.block(), silence[lost], max_iter=max_iter).theta)
     return solution
+
+
+def _survey(coarse: Problem, silence: Tensor, *, max_iter: int) -> "_Ends":
+    """Explore a likeness of a problem, some of the genes at a time."""
+    n_genes, n_cells = coarse.counts.shape
+    numbers = torch.arange(n_genes, device=silence.device)
+    found = []
+    for genes in torch.split(numbers, max(1, _PLACES // n_cells)):
+        some = coarse if len(genes) == n_genes else coarse.some(genes)
+        own_silence = silence[genes].to(coarse.offset)
+        found.append(_explore(some, some.block(), own_silence, max_iter=max_iter))
+    return _Ends.join(found)
 
 
 def _nearer(problem: Problem, start: Tensor) -> Tensor:
@@ -324,6 +336,17 @@ class _Ends:
         """Return the ends of single runs."""
         theta, value = solution.theta, solution.value
         return cls(theta, value, theta.clone(), torch.full_like(value, -torch.inf))
+
+    @classmethod
+    def join(cls, ends: Sequence["_Ends"]) -> "_Ends":
+        """Return the ends of several blocks of genes."""
+        return cls(
+            *(torch.cat([getattr(one, field.name) for one in ends]) for field in fields(cls))
+        )
+
+    def to(self, like: Tensor) -> "_Ends":
+        """Return the same on the device and in the precision of a tensor."""
+        return _Ends(*(getattr(self, field.name).to(like) for field in fields(self)))
 
     def lifted(self, problem: Problem, bases: Sequence[PartBasis]) -> "_Ends":
         """Return the same in the problem's bases."""

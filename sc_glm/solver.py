@@ -124,6 +124,12 @@ class _Model:
         in_basis = rowwise.apply(self.vectors.mT, step)
         return (self.slope * in_basis - 0.5 * self.curvature * in_basis**2).sum(1)
 
+    def hope(self, step: Tensor, steps_left: int) -> Tensor:
+        """Gain that a run with so many steps left may find at the most."""
+        promised = self.newton_gain()
+        in_steps = _HOPE_UPHILL * steps_left * self.gain(step)
+        return torch.where(promised.isinf(), in_steps, _HOPE * promised)
+
 
 def _at_length(slope: Tensor, curvature: Tensor, limit: Tensor) -> Tensor:
     """Return the maxima of models whose Newton steps are longer than allowed, in the eigenbasis.
@@ -188,9 +194,8 @@ def maximize(
     rows = torch.arange(n_genes, device=theta.device)
     genes = rows if genes is None else genes
     at = objective.evaluate(theta, genes)
-    lost = ~_is_finite(at)
     theta = theta.clone()
-    radius = theta.new_full((n_genes,), _FIRST_RADIUS)
+    radius = torch.where(_is_finite(at), _FIRST_RADIUS, 0.0).to(theta)  # none from a lost start
     previous = torch.zeros_like(theta)
     stride = torch.ones_like(radius)
     for iteration in range(max_iter):
@@ -198,13 +203,11 @@ def maximize(
         floor = (0.1 * noise).clamp_min(tol)
         model = _Model.of(at, floor / (1 + theta.square().sum(1)), noise)
         promised = model.newton_gain()
-        done = (promised <= floor) & ~lost
+        done = (promised <= floor) & (radius > 0)
         step, newton = model.step(radius)
-        stalled = lost | (radius < eps)
+        stalled = radius < eps
         if beat is not None:
-            as_now = (max_iter - iteration) * model.gain(step)
-            hope = torch.where(promised.isinf(), _HOPE_UPHILL * as_now, _HOPE * promised)
-            stalled |= at.value + hope < beat[rows]
+            stalled |= at.value + model.hope(step, max_iter - iteration) < beat[rows]
         leaving = done | stalled if iteration < max_iter - 1 else torch.ones_like(done)
         if leaving.any():
             # The last step is not evaluated: only a firm model is trusted with it.
@@ -221,7 +224,6 @@ def maximize(
                 break
             rows, genes, theta, radius = rows[keep], genes[keep], theta[keep], radius[keep]
             previous, stride, step, newton = previous[keep], stride[keep], step[keep], newton[keep]
-            lost = lost[keep]
             at, noise = _select(at, keep), noise[keep]
             model = model.select(keep)
         stride, extra = _stride(step, previous, stride, newton)

@@ -14,8 +14,8 @@ from sc_glm import rowwise
 from sc_glm.objective import Objective, PartBasis
 from sc_glm.problem import Problem
 
-_START_SIZES = (0.2, 10.0)
-_LONGEST_LEAN = 0.5
+_START_SIZES = (0.2, 1000.0)
+_LONGEST_LEAN = 0.75
 _UNSEEN = 1e-9  # share of the largest curvature, or of a cell, that counts as none
 _ALIKE = 1e-6
 _SILENT_DEPTH = 18.0  # log units by which a silent cell's mean is put below the gene's
@@ -27,23 +27,27 @@ _LEAST_SHARE = 0.01  # of zeros or counts, when taken for a probability
 
 
 def moments(problem: Problem) -> Tensor:
-    """Match each gene's mean and variance over all cells, then lean towards its counts.
+    """Match each gene's mean and variance over all cells, with a mean that leans to its counts.
 
-    The second step is a Poisson Newton step from the constant mean, cut to a length at which the
-    quadratic model still holds. Coordinates are those of the mean and of one log size.
+    The lean is what normal covariates would have, as those with counts have their mean shifted by
+    it; it is cut to a length that others bear. Coordinates are those of the mean and of one log
+    size.
     """
     U, weights = problem.bases[0].U, problem.weights
     tiny = torch.finfo(U.dtype).eps
     exposure = problem.offset + weights.log()
+    log_exposure, log_cells = exposure.logsumexp(0), weights.sum().log()
     total = _total(problem).clamp_min(tiny)
-    mean = total / weights.sum()
-    squares = problem.sum(problem.counts.data**2, torch.ones_like(weights))
-    variance = squares / weights.sum() - mean**2
-    size = (mean**2 / (variance - mean).clamp_min(tiny)).clamp(*_START_SIZES)
-    level = total.log() - exposure.logsumexp(0)
-    constant = level[:, None] * problem.constant(problem.bases[0])
     lean = problem.sum(problem.counts.data, U) / total[:, None] - exposure.softmax(0) @ U
     lean *= (_LONGEST_LEAN / lean.norm(dim=1, keepdim=True).clamp_min(tiny)).clamp_max(1.0)
+    spread = lean.square().sum(1)
+    level = total.log() - log_exposure - 0.5 * spread
+    log_mean = total.log() - log_cells
+    squares = problem.sum(problem.counts.data**2, torch.ones_like(weights)) / weights.sum()
+    unequal = (exposure + problem.offset).logsumexp(0) - 2 * log_exposure + log_cells
+    of_mean = (2 * log_mean + spread + unequal).exp()  # mean square of the mean
+    size = (of_mean / (squares - of_mean - log_mean.exp()).clamp_min(tiny)).clamp(*_START_SIZES)
+    constant = level[:, None] * problem.constant(problem.bases[0])
     return torch.cat([constant + lean, size.log()[:, None]], 1)
 
 

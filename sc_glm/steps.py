@@ -75,10 +75,11 @@ class Steps:
         if self._others is not None:
             indptr, counts, times = self._others
             entries, rows = entries_of(indptr, genes)
-            rises = rise(counts.at(entries), rho.index_select(0, rows))
-            times = times.index_select(0, entries)
-            for sums, one in zip(total, rises, strict=True):
-                sums.index_add_(0, rows, one * times)
+            if len(entries):
+                rises = rise(counts.at(entries), rho.index_select(0, rows))
+                times = times.index_select(0, entries)
+                for sums, one in zip(total, rises, strict=True):
+                    sums.index_add_(0, rows, one * times)
         return Rise(*total.to(dtype))
 
 

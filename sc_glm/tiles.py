@@ -1,13 +1,12 @@
 """The positive counts of a block of genes, as passes over tiles of cells want them."""
 
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from sc_glm.curves import RiseCurves
-from sc_glm.family import Counts, positive_counts
+from sc_glm.family import Counts, Rise, positive_counts
 from sc_glm.rises import LARGEST_COUNT
 
 # Share of positive counts from which on tiles are kept with their zeros, which takes no more memory
@@ -25,6 +24,13 @@ class Shares(NamedTuple):
     positives: Tensor
 
 
+class Curves(Protocol):
+    """What the counts of many places add to the log-mass through the size."""
+
+    def rise(self, places: Tensor, rho: Tensor) -> Rise:
+        """Return it for some places, at a log size each, less the sum of the counts."""
+
+
 class CountBlock:
     """The positive counts of a block of genes, prepared once for all objectives on them.
 
@@ -38,8 +44,8 @@ class CountBlock:
         Number of cells that a pass takes at a time.
     shares : Shares, optional
         Given where a gene may have several counts in a cell.
-    likeness : bool, default=False
-        Whether what counts add through the size may be approximated.
+    curves : Curves, optional
+        Of genes x cells, if what counts add through the size may be approximated.
     """
 
     def __init__(
@@ -51,13 +57,12 @@ class CountBlock:
         *,
         tile: int,
         shares: Shares | None = None,
-        likeness: bool = False,
+        curves: Curves | None = None,
     ) -> None:
         self.indptr, self.cells, self.y, self.n_cells = indptr, cells, y, n_cells
         self.n_genes = indptr.numel() - 1
         self.bounds = [*range(0, n_cells, tile), n_cells]
-        self.shares = shares
-        self._likeness = likeness
+        self.shares, self.curves = shares, curves
         self.genes = torch.repeat_interleave(
             torch.arange(self.n_genes, device=y.device), indptr.diff()
         )
@@ -87,17 +92,8 @@ class CountBlock:
         whole.view(-1).index_add_(0, self.genes * self.n_cells + self.cells, self._shared_y)
         return [tile.contiguous() for tile in torch.split(whole, self.bounds[1], dim=1)]
 
-    @cached_property
-    def curves(self) -> RiseCurves | None:
-        """Approximations of what a gene's counts in a cell add; None if they are few, or exact."""
-        n_places = self.n_genes * self.n_cells
-        if self.shares is None or not self._likeness or len(self.y) < n_places:
-            return None
-        places = self.genes * self.n_cells + self.cells
-        return RiseCurves(places, self.y, self.shares.positives, n_places)
-
     def places(self, genes: Tensor, tile: int) -> Tensor:
-        """Number genes x cells of a tile as they stand in the block."""
+        """Return where genes x cells of a tile stand among those of the block."""
         cells = torch.arange(*self.bounds[tile : tile + 2], device=genes.device)
         return (genes[:, None] * self.n_cells + cells).view(-1)
 

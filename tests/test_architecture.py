@@ -32,6 +32,7 @@ TENSORS = [  # modules that know nothing else
 CORE = [
     *TENSORS,
     "compression",
+    "curves",
     "problem",
     "starts",
     "search",

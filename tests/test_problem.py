@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -261,9 +263,9 @@ def test_what_is_equal_in_all_cells_is_so_in_groups_to_the_last_digit(dtype):
     options = {"offset": np.full(N_CELLS, 0.1), "weights": WEIGHTS, "dtype": dtype}
     given = problem_of(NegBinFamily(), Y, CURVE, ONE, **options)
     coarse = given.coarse(64, 0.005)
-    assert coarse.offset.dtype == dtype
-    assert torch.equal(coarse.offset, given.offset[:1].expand_as(coarse.offset))
-    assert torch.equal(coarse.bases[1].U, given.bases[1].U[: len(coarse.offset)])
+    assert coarse.offset.dtype == torch.float64
+    assert torch.equal(coarse.offset, given.offset[:1].double().expand_as(coarse.offset))
+    assert torch.equal(coarse.bases[1].U, given.bases[1].U[: len(coarse.offset)].double())
 
 
 def test_exposures_of_any_size_are_averaged():
@@ -293,7 +295,37 @@ def test_cells_of_few_kinds_lose_nothing_in_groups():
     given = leveled()
     coarse = given.coarse(1000, 0.005)
     assert coarse.counts.shape[1] == 6
-    assert_likelihood(coarse, given)
+    assert_likelihood(replace(coarse, is_likeness=False), given)
+
+
+def test_a_likeness_has_nearly_the_likelihood_of_its_cells():
+    """Counts add through a regressed size what a curve says."""
+    coarse = leveled().coarse(1000, 0.005)
+    exact = replace(coarse, is_likeness=False)
+    assert coarse.block().curves is not None
+    assert exact.block().curves is None
+    genes = torch.arange(6)
+    theta = torch.cat([points(coarse, part) for part in range(3)], 1)
+    near, true = (problem.own_objective().evaluate(theta, genes) for problem in (coarse, exact))
+    assert_allclose(near.value, true.value, atol=0.01)
+    assert not torch.equal(near.value, true.value)
+    assert_allclose(near.gradient, true.gradient, atol=0.1)
+    assert_allclose(near.hessian, true.hessian, atol=0.5)
+
+
+def test_a_sample_has_the_weight_of_all_cells():
+    options = {"offset": OFFSET, "weights": WEIGHTS}
+    given = problem_of(ZINBFamily(), Y, LINE, CURVE, ONE, **options)
+    drawn = given.sample(60)
+    assert drawn.counts.shape == (given.counts.shape[0], 60)
+    assert_allclose(drawn.weights.sum(), WEIGHTS.sum())
+    cells = [int(np.flatnonzero(x == OFFSET)[0]) for x in drawn.offset.numpy()]
+    assert len(set(cells)) == 60
+    assert_array_equal(drawn.counts.toarray(), given.counts.toarray()[:, cells])
+    ratio = drawn.weights.numpy() / WEIGHTS[cells]
+    assert_allclose(ratio, ratio[0])
+    for basis, own in zip(given.bases, drawn.bases, strict=True):
+        assert torch.equal(own.U, basis.U[cells])
 
 
 @pytest.mark.parametrize("size", [1, 1000])
