@@ -18,7 +18,7 @@ from sc_glm.family import Terms, pairs
 # Entries of a tile below which terms that meet few columns are copied for one product: above, that
 # costs more than it saves.
 _FEW_ENTRIES = 16_384
-_KEPT_ENTRIES = 8_000_000  # of products of designs, up to which they are formed only once
+_KEPT_ENTRIES = 16_000_000  # of products of designs, up to which they are formed only once
 
 _Met = tuple[int, ...]  # the designs that a term meets: none, one, or two
 
@@ -142,16 +142,18 @@ class Contraction:
             return self._kept[tile]
         cells = self._tiles[tile]
         columns = [rowwise.pad_columns(self._product(met, cells)) for met in self._stacks]
-        if self._are_kept:
-            self._kept[tile] = columns
+        if not self._are_kept:  # but for the other genes of this tile
+            self._kept.clear()
+        self._kept[tile] = columns
         return columns
 
     def _product(self, met: _Met, cells: slice) -> Tensor:
         product = self._weights[cells]
         if _is_symmetric(met):
-            design = self.distinct[met[0]][cells]
-            row, column = torch.triu_indices(*2 * [design.shape[1]], device=design.device)
-            return product * design[:, row] * design[:, column]
+            columns = self.distinct[met[0]][cells].mT.contiguous()
+            row, column = torch.triu_indices(*2 * [len(columns)], device=columns.device)
+            both = columns.index_select(0, row).mul_(columns.index_select(0, column))
+            return both.mul_(product.mT).mT
         for design in (self.distinct[number][cells] for number in met):
             product = (product[:, :, None] * design[:, None, :]).flatten(1)
         return product
