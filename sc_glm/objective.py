@@ -126,9 +126,11 @@ class Objective:
         """Return the largest predictor of each gene's mean, without the offset."""
         block, lowest = self.block, self.offset.min()
         exposures = (lowest - self.offset).double().exp_()  # single precision may have none
-        exposed = block.y * exposures.index_select(0, block.cells)
-        largest = exposures.new_ones(block.n_genes)  # where there is no count
-        largest.scatter_reduce_(0, block.genes, exposed, "amax", include_self=False)
+        largest = block.largest.double()
+        if exposures.min() < 1:
+            exposed = block.y * exposures.index_select(0, block.cells)
+            largest = torch.zeros_like(largest).scatter_reduce_(0, block.genes, exposed, "amax")
+        largest = torch.where(largest > 0, largest, 1.0)  # where there is no count
         return largest.log_().to(lowest) - lowest + math.log(_LARGEST_MULTIPLE)
 
     def penalty_of(self, theta: Tensor) -> Tensor:
@@ -214,11 +216,9 @@ class Objective:
     def _size_of_counts(self) -> Tensor:
         """About how large each gene's terms are for its counts, whose roundings add in squares."""
         block = self.block
-        squares = self.weights.new_zeros(2, block.n_genes)
         of_counts = block.y.square().mul_(self._weights_of_counts())
-        squares[0].index_add_(0, block.genes, of_counts)
-        squares[1].scatter_reduce_(0, block.genes, block.y, "amax")
-        return squares[0].sqrt_() * (1 + squares[1].clamp_min(1.0).log())
+        squares = self.weights.new_zeros(block.n_genes).index_add_(0, block.genes, of_counts)
+        return squares.sqrt_() * (1 + block.largest.clamp_min(1.0).log())
 
     def _weights_of_counts(self) -> Tensor:
         weights = self.weights.index_select(0, self.block.cells)

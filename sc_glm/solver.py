@@ -209,18 +209,19 @@ def maximize(
         if beat is not None:
             stalled |= at.value + model.hope(step, max_iter - iteration) < beat[rows]
         leaving = done | stalled if iteration < max_iter - 1 else torch.ones_like(done)
-        if leaving.any():
+        gone = torch.nonzero(leaving)[:, 0]
+        if len(gone):
             # The last step is not evaluated: only a firm model is trusted with it.
             firm = done & newton & (model.lowest > _FIRM * floor)
             last = torch.where(firm, promised, 0.0)
-            ids = rows[leaving]
-            solution.theta[ids] = (theta + step * firm[:, None])[leaving]
-            solution.value[ids] = (at.value + last)[leaving]
-            solution.hessian[ids] = at.hessian[leaving]
+            ids = rows[gone]
+            solution.theta[ids] = (theta + step * firm[:, None])[gone]
+            solution.value[ids] = (at.value + last)[gone]
+            solution.hessian[ids] = at.hessian[gone]
             solution.n_iter[ids] = iteration + 1
-            solution.converged[ids] = done[leaving]
-            keep = ~leaving
-            if not keep.any():
+            solution.converged[ids] = done[gone]
+            keep = torch.nonzero(~leaving)[:, 0]
+            if not len(keep):
                 break
             rows, genes, theta, radius = rows[keep], genes[keep], theta[keep], radius[keep]
             previous, stride, step, newton = previous[keep], stride[keep], step[keep], newton[keep]

@@ -84,6 +84,11 @@ class CountBlock:
         return known & (self.y.dtype == torch.float64)
 
     @cached_property
+    def largest(self) -> Tensor:
+        """Largest count of each gene, zero where there is none."""
+        return self.y.new_zeros(self.n_genes).scatter_reduce_(0, self.genes, self.y, "amax")
+
+    @cached_property
     def dense(self) -> list[Tensor] | None:
         """Counts by tile, zeros and all, multiplied by their shares; None if they are few."""
         if len(self.y) < _DENSE * self.n_genes * self.n_cells:
