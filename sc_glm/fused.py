@@ -6,12 +6,13 @@ of them, as in a zero-inflated model.
 
 import warnings
 from collections.abc import Callable, Sequence
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 
 import torch
 from torch import Tensor
 
 from sc_glm.family import ZERO_INFLATION, Family, Terms
+from sc_glm.rises import SmallCounts, tile_of
 
 # Cells x genes of a fit from which on it gains more than a compiler takes (10 to 20 seconds, once
 # for each process that fits).
@@ -19,9 +20,9 @@ LARGE = 500_000_000
 
 
 class FusedTile:
-    """A family's :meth:`~sc_glm.family.Family.tile`, compiled when it is first needed.
+    """A family's :func:`~sc_glm.rises.tile_of`, compiled when it is first needed.
 
-    Where there is no compiler, or it fails, this is the family's own.
+    Where there is no compiler, or it fails, this is the same without.
 
     Parameters
     ----------
@@ -34,7 +35,7 @@ class FusedTile:
     """
 
     def __init__(self, family: Family) -> None:
-        self._family = family
+        self._plain = partial(tile_of, family)
         self.works = True
 
     @cached_property
@@ -43,21 +44,25 @@ class FusedTile:
             "cpp.threads": 1,
             "compile_threads": 1,
         }
-        return torch.compile(self._family.tile, dynamic=True, options=options)
+        return torch.compile(self._plain, dynamic=True, options=options)
 
     def __call__(
-        self, predictors: Sequence[Tensor], y: Tensor, zeros: Tensor | None = None
+        self,
+        predictors: Sequence[Tensor],
+        y: Tensor,
+        zeros: Tensor | None = None,
+        small: SmallCounts | None = None,
     ) -> Terms:
         """Return the terms of a tile."""
-        # A compiler would take a single row or column for another case.
-        if self.works and min(y.shape) > 1:
+        # A compiler would take a single row, column or count, or none, for another case.
+        if self.works and min(*y.shape, 2 if small is None else len(small.y)) > 1:
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # what the compiler has to say of itself
-                    return self._compiled(predictors, y, zeros)
+                    return self._compiled(predictors, y, zeros, small)
             except Exception:  # noqa: BLE001 - whatever it is, there is another way
                 self.works = False
-        return self._family.tile(predictors, y, zeros)
+        return self._plain(predictors, y, zeros, small)
 
 
 @cache

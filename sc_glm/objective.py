@@ -5,18 +5,18 @@ contracts them with the designs by matrix products that serve all genes of the t
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
+from collections.abc import Iterator, Sequence
+from functools import cached_property, partial
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from sc_glm import rowwise
 from sc_glm.contraction import Contraction
-from sc_glm.family import Family, Rise, Terms, rise
-from sc_glm.rises import RiseTable
+from sc_glm.family import Family, Terms, rise
+from sc_glm.rises import SmallCounts, add_rises, tile_of
 from sc_glm.steps import Steps
 from sc_glm.tiles import CountBlock, Entries
 
@@ -40,7 +40,16 @@ def tile_cells(ranks: Sequence[int]) -> int:
     return max(1, min(_TILE_CELLS, most - most % rowwise.WIDTH))
 
 
-_Tile = Callable[[Sequence[Tensor], Tensor, Tensor | None], Terms]
+class _Tile(Protocol):
+    """What :func:`~sc_glm.rises.tile_of` returns for a family."""
+
+    def __call__(
+        self,
+        predictors: Sequence[Tensor],
+        y: Tensor,
+        zeros: Tensor | None = None,
+        small: SmallCounts | None = None,
+    ) -> Terms: ...
 
 
 class PartBasis(NamedTuple):
@@ -66,7 +75,8 @@ class Evaluation(NamedTuple):
 class Objective:
     """Penalised log-likelihood of a block of genes as a function of all parts' coefficients.
 
-    Its ``tile`` is the family's, in whose place another of the same terms may be put; its
+    Its ``tile`` is that of :func:`~sc_glm.rises.tile_of`, in whose place another of the same terms
+    may be put; its
     ``contraction`` sums such terms over the cells.
 
     Parameters
@@ -92,7 +102,7 @@ class Objective:
         weights: Tensor,
     ) -> None:
         self.family = family
-        self.tile: _Tile = family.tile
+        self.tile: _Tile = partial(tile_of, family)
         self.block = block
         self.bases = list(bases)
         self.offset = offset
@@ -181,31 +191,22 @@ class Objective:
             ):
                 sums.view(-1).add_(own)
         else:
-            entries = block.entries(genes, tile)
-            rho = predictors[1].view(-1).index_select(0, entries.flat[entries.n_ones :])
-            terms = self.tile(predictors, block.tile(genes, tile, entries), zeros)
-            through_size = terms.value, terms.score[1], terms.hessian[len(predictors)]
-            for sums, own in zip(through_size, self._rises(entries, rho), strict=True):
-                sums.view(-1).scatter_add_(0, entries.flat, own)
+            # With zeros at hand, ones need not be listed: they add what is linear in the log size.
+            entries = block.entries(genes, tile, ones=block.dense is None)
+            y = block.tile(genes, tile, entries)
+            terms = self.tile(predictors, y, zeros, block.small(entries))
+            self._add_others(terms, entries, predictors[1])
         return terms if beyond is None else on_tangent(terms, beyond)
 
-    def _rises(self, entries: Entries, rho: Tensor) -> Rise:
-        """Return what counts add through a size; ``rho`` is that of all but the ones."""
-        block, n_ones, n_known = self.block, entries.n_ones, entries.n_known
-        ones = rho.new_ones(n_ones)
-        none = torch.zeros_like(ones)
-        known, others = entries.which[n_ones:].tensor_split([n_known])
-        found = [Rise(none, ones, none)]
-        if n_known:
-            y = block.y.index_select(0, known)
-            found.append(RiseTable.on(rho.device).rise(y, rho[:n_known]))
-        if len(others):
-            found.append(rise(block.counts_of(others), rho[n_known:]))
-        rises = [torch.cat(pieces) for pieces in zip(*found, strict=True)]
-        if block.shares is not None:
-            shares = block.shares.positives.index_select(0, entries.which)
-            rises = [one.mul_(shares) for one in rises]
-        return Rise(*rises)
+    def _add_others(self, terms: Terms, entries: Entries, rho: Tensor) -> None:
+        """Add what counts beyond the table add through a size, less what is linear in its log."""
+        others = slice(entries.n_ones + entries.n_known, None)
+        which, flat = entries.which[others], entries.flat[others]
+        if len(which):
+            counts = self.block.counts_of(which)
+            rises = rise(counts, rho.view(-1).index_select(0, flat))
+            rises.first.sub_(counts.y)
+            add_rises(terms, flat, rises, self.block.shares_of(which))
 
     @cached_property
     def _steps(self) -> Steps:

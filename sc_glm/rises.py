@@ -2,23 +2,27 @@
 
 Where the size differs by cell, each positive count takes two sets of gamma functions. But for the
 counts 1, 2, ... these are smooth functions of the size, the same for all genes: polynomials on
-short intervals of its logarithm give them at a quarter of the cost. For large sizes it is one
-polynomial in the inverse of the size, as the derivatives vanish with that.
+short intervals of its logarithm give them at a fifth of the cost. For large sizes they are
+polynomials in the inverse of the size, as the derivatives vanish with that.
 """
 
+from collections.abc import Sequence
 from functools import cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from sc_glm.family import LARGEST_LOG_SIZE, Rise, positive_counts, rise
+from sc_glm.family import LARGEST_LOG_SIZE, Family, Rise, Terms, positive_counts, rise
 
 LARGEST_COUNT = 64
 _LOWEST = -24.0  # of the log size, below which the function is linear
-_WIDTH = 0.5
-_INTERVALS = 59
-_HIGHEST = _LOWEST + _WIDTH * _INTERVALS
-_DEGREE = 8  # singularities are pi away from the real line, 13 half-widths of an interval
+_HIGHEST = 5.5  # from where on it is a function of the inverse size
+_WIDTH = 0.25
+_DEGREE = 7  # singularities are pi away from the real line, 25 half-widths of an interval
+# The inverse size, one where it begins, goes on at the same slope: down to zero in 1 / _WIDTH more.
+_FIRST_OF_INVERSE = round((_HIGHEST - _LOWEST) / _WIDTH)
+_INTERVALS = _FIRST_OF_INVERSE + round(1 / _WIDTH)
 
 
 class RiseTable:
@@ -26,23 +30,22 @@ class RiseTable:
 
     Attributes
     ----------
-    coefficients : list of Tensor of shape (n_counts * (n_intervals + 1),)
-        Of the powers, in ascending order, of the place in an interval from -1 to 1. The last
-        interval is that of the inverse size.
+    coefficients : Tensor of shape (degree + 1, (n_counts + 1) * n_intervals)
+        Of the powers, in ascending order, of the place in an interval from -1/2 to 1/2. Those of
+        a count of zero are zero.
     """
 
     def __init__(self, device: torch.device) -> None:
         powers = torch.arange(_DEGREE + 1).double()
-        nodes = torch.cos(torch.pi * (powers + 0.5) / (_DEGREE + 1))
-        begins = _LOWEST + _WIDTH * torch.arange(_INTERVALS).double()
-        small = begins[:, None] + 0.5 * _WIDTH * (nodes + 1)
-        large = _HIGHEST - (0.5 * (nodes + 1)).log()
-        rho = torch.cat([small, large[None]]).flatten().repeat(LARGEST_COUNT)
+        nodes = 0.5 * torch.cos(torch.pi * (powers + 0.5) / (_DEGREE + 1))
+        centres = _WIDTH * (torch.arange(_INTERVALS).double() + 0.5) + _LOWEST
+        at = centres[:, None] + _WIDTH * nodes
+        rho = at.clamp_max(_HIGHEST) - (1 - (at - _HIGHEST).clamp_min(0)).log()
         y = torch.arange(1, LARGEST_COUNT + 1).double()
-        counts = positive_counts(y.repeat_interleave(len(rho) // LARGEST_COUNT))
-        value = rise(counts, rho).value
+        counts = positive_counts(y.repeat_interleave(rho.numel()))
+        value = rise(counts, rho.flatten().repeat(LARGEST_COUNT)).value
         solved = torch.linalg.solve(nodes[:, None] ** powers, value.view(-1, _DEGREE + 1).mT)
-        self.coefficients = [row.contiguous().to(device) for row in solved]
+        self.coefficients = torch.nn.functional.pad(solved, (_INTERVALS, 0)).to(device)
 
     @classmethod
     @cache
@@ -51,7 +54,7 @@ class RiseTable:
         return cls(device)
 
     def rise(self, y: Tensor, rho: Tensor) -> Rise:
-        """Return what counts of at most ``LARGEST_COUNT`` add.
+        """Return what counts of at most ``LARGEST_COUNT`` add, less what is linear in log size.
 
         Parameters
         ----------
@@ -63,24 +66,76 @@ class RiseTable:
         Returns
         -------
         Rise
+            As :func:`~sc_glm.family.rise`, but that the counts are missing in ``first``.
         """
         inside = rho.clamp_min(_LOWEST)
-        place = (inside - _LOWEST).mul_(1 / _WIDTH)
-        interval = place.floor().clamp_max_(_INTERVALS)
-        is_large = interval == _INTERVALS
-        inverse = (_HIGHEST - inside).exp_().mul_(2)  # inverse size, from 0 to 2
-        t = torch.where(is_large, inverse, place.sub_(interval).mul_(2)).sub_(1)
-        # Derivatives of t in rho
-        slope = torch.where(is_large, -inverse, 2 / _WIDTH)
-        bend = torch.where(is_large, inverse, 0.0)
-        index = (y - 1).mul_(_INTERVALS + 1).add_(interval).long()
-        *others, value = (row.index_select(0, index) for row in self.coefficients)
-        first, half_second = torch.zeros_like(t), torch.zeros_like(t)
+        inverse = (_HIGHEST - inside).clamp_max_(0.0).exp_()  # one where it is not yet in use
+        place = (
+            inside.clamp_max(_HIGHEST).sub_(inverse).sub_(_LOWEST - 1).mul_(1 / _WIDTH).sub_(0.5)
+        )
+        interval = place.round().clamp_max_(_INTERVALS - 1)
+        t = place.sub_(interval)
+        of_inverse = interval >= _FIRST_OF_INVERSE
+        index = interval.add_(y, alpha=_INTERVALS).long()
+        *others, last_but_one, last = (
+            row.index_select(0, index) for row in self.coefficients.unbind()
+        )
+        value, first, half_second = torch.addcmul(last_but_one, last, t), last, torch.zeros_like(t)
         for coefficient in reversed(others):
             half_second = torch.addcmul(first, half_second, t)
-            first = torch.addcmul(value, first, t)
-            value = torch.addcmul(coefficient, value, t)
-        second = (first * bend).addcmul_(half_second.mul_(slope), slope, value=2)
+            first = first.mul_(t).add_(value)
+            value = value.mul_(t).add_(coefficient)
+        slope = inverse.mul_(1 / _WIDTH)  # of t in rho, whose own slope is minus this or zero
         first *= slope
+        bend = torch.where(of_inverse, first, 0.0)
+        second = half_second.mul_(2).mul_(slope).mul_(slope).sub_(bend)
         value.addcmul_(1 - y, rho.clamp_min(-LARGEST_LOG_SIZE) - inside)
-        return Rise(value, first.add_(y), second)
+        return Rise(value, first, second)
+
+
+class SmallCounts(NamedTuple):
+    """Counts in a tile that the table knows.
+
+    ``flat`` is where in the flat tile of genes x cells they are, and ``shares`` what they are
+    multiplied by, if it is not one.
+    """
+
+    table: RiseTable
+    flat: Tensor
+    y: Tensor
+    shares: Tensor | None
+
+
+def tile_of(
+    family: Family,
+    predictors: Sequence[Tensor],
+    y: Tensor,
+    zeros: Tensor | None = None,
+    small: SmallCounts | None = None,
+) -> Terms:
+    """Return the terms of a tile, with what small counts add through a size that differs by cell.
+
+    Parameters
+    ----------
+    family : Family
+    predictors, y, zeros
+        As for its :meth:`~sc_glm.family.Family.tile`.
+    small : SmallCounts, optional
+        Counts of the tile, other than zeros and ones, where the size differs between its cells.
+        Then what is linear in the log size is added for all counts, and for these the rest.
+    """
+    terms = family.tile(predictors, y, zeros)
+    if small is None:
+        return terms
+    terms.score[1].add_(y)
+    if len(small.y):  # in single precision the table knows none
+        rho = predictors[1].view(-1).index_select(0, small.flat)
+        add_rises(terms, small.flat, small.table.rise(small.y, rho), small.shares)
+    return terms
+
+
+def add_rises(terms: Terms, flat: Tensor, rises: Rise, shares: Tensor | None) -> None:
+    """Add to the terms of a tile what some counts add, in ``flat`` places, times their shares."""
+    through_size = terms.value, terms.score[1], terms.hessian[len(terms.score)]
+    for sums, own in zip(through_size, rises, strict=True):
+        sums.view(-1).scatter_add_(0, flat, own if shares is None else own.mul_(shares))

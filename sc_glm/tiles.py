@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sc_glm.family import Counts, Rise, positive_counts
-from sc_glm.rises import LARGEST_COUNT
+from sc_glm.rises import LARGEST_COUNT, RiseTable, SmallCounts
 
 # Share of positive counts from which on tiles are kept with their zeros, which takes no more memory
 # than the counts themselves with all that is prepared for each.
@@ -125,19 +125,31 @@ class CountBlock:
         cuts = [pointers[:, :-1], ends_of_ones[:, ::2], ends_of_known, pointers[:, 1:]]
         return order[again], torch.stack(cuts)
 
-    def entries(self, genes: Tensor, tile: int) -> "Entries":
-        """Return the positive counts of some genes in a tile."""
+    def entries(self, genes: Tensor, tile: int, *, ones: bool = True) -> "Entries":
+        """Return the positive counts of some genes in a tile, with or without ones."""
         start, stop = self.bounds[tile : tile + 2]
         order, cuts = self._runs
-        cuts = cuts[:, genes, tile]
+        cuts = cuts[0 if ones else 1 :, genes, tile]
         lengths = cuts.diff(dim=0)
         places, runs = ranges(cuts[:-1].flatten(), lengths.flatten())
         which = order.index_select(0, places)
-        shifts = torch.arange(len(genes), device=cuts.device).mul_(stop - start).sub_(start)
+        width = stop - start
+        shifts = torch.arange(-start, len(genes) * width - start, width, device=cuts.device)
         flat = self.cells.index_select(0, which)
         flat += shifts.repeat(len(lengths)).index_select(0, runs)
-        n_ones, n_known, _ = lengths.sum(1).tolist()
-        return Entries(which, flat, n_ones, n_known)
+        *n_ones, n_known, _ = lengths.sum(1).tolist()
+        return Entries(which, flat, sum(n_ones), n_known)
+
+    def small(self, entries: "Entries") -> SmallCounts:
+        """Return those of the entries that the table knows, ones aside."""
+        known = slice(entries.n_ones, entries.n_ones + entries.n_known)
+        which = entries.which[known]
+        table, y = RiseTable.on(self.y.device), self.y.index_select(0, which)
+        return SmallCounts(table, entries.flat[known], y, self.shares_of(which))
+
+    def shares_of(self, which: Tensor) -> Tensor | None:
+        """Return the shares of some of the counts; None if an entry is one cell."""
+        return None if self.shares is None else self.shares.positives.index_select(0, which)
 
     def tile(self, genes: Tensor, tile: int, entries: "Entries | None" = None) -> Tensor:
         """Return the counts of some genes in a tile, zeros and all, multiplied by their shares.
@@ -149,8 +161,9 @@ class CountBlock:
         start, stop = self.bounds[tile : tile + 2]
         which, flat, *_ = entries or self.entries(genes, tile)
         y = self.y.index_select(0, which)
-        if self.shares is not None:
-            y *= self.shares.positives.index_select(0, which)
+        shares = self.shares_of(which)
+        if shares is not None:
+            y *= shares
         whole = y.new_zeros(len(genes), stop - start)
         whole.view(-1).index_add_(0, flat, y)
         return whole
@@ -185,8 +198,7 @@ def _first_in_runs(pointers: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
 
 def ranges(starts: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
     """Concatenate ``range(start, start + length)``; also return each entry's range number."""
-    numbers = torch.arange(lengths.numel(), device=lengths.device)
-    rows = torch.repeat_interleave(numbers, lengths)
+    rows = torch.repeat_interleave(lengths)
     shift = starts - (lengths.cumsum(0) - lengths)
     entries = torch.arange(rows.numel(), device=rows.device).add_(shift.index_select(0, rows))
     return entries, rows

@@ -157,13 +157,14 @@ def kernel(repeats, parts, n_regressed, *, fused=False, n_cells=20_000, n_genes=
             settings,
         )
         objective = problem.own_objective()
+        plain = objective.tile
         if fused:
             objective.tile = fused_tile(family)
         given = []
 
-        def noting(predictors, y, zeros):
+        def noting(predictors, y, zeros=None, small=None):
             given.append(([x.clone() for x in predictors], y))
-            return family.tile(predictors, y, zeros)
+            return plain(predictors, y, zeros, small)
 
         flat = torch.cat([problem.constant(basis) for basis in problem.bases])
         theta = -flat.expand(n_genes, -1).contiguous()
