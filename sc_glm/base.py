@@ -610,9 +610,9 @@ def present(
     counts: CountMatrix, weights: FloatArray, covariates: FloatArray
 ) -> tuple[CountMatrix, FloatArray, FloatArray]:
     """Return the counts, weights and covariates of cells that have a weight."""
-    own = np.flatnonzero(weights)
-    if len(own) == len(weights):
+    if weights.all():
         return counts, weights, covariates
+    own = np.flatnonzero(weights)
     return counts[own], weights[own], covariates[own]
 
 

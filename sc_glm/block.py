@@ -148,12 +148,15 @@ def one_thread() -> Iterator[None]:
 
 def fit_block(
     family: Family,
-    counts: sp.csr_array,
+    counts: sp.csr_array | Tally,
     designs: Designs,
     settings: Settings,
     start: dict[str, FloatArray] | None,
 ) -> GeneFits:
-    """Fit the genes of ``counts``, one per row, from a search or from given coefficients."""
+    """Fit the genes of ``counts``, one per row, from a search or from given coefficients.
+
+    Counts may have been tallied by row of the designs before.
+    """
     with one_thread(), torch.inference_mode():
         problem = problem_of(family, counts, designs, settings)
         objective = problem.own_objective()
@@ -252,7 +255,7 @@ def _inflation_gain(
 
 
 def problem_of(
-    family: Family, counts: sp.csr_array, designs: Designs, settings: Settings
+    family: Family, counts: sp.csr_array | Tally, designs: Designs, settings: Settings
 ) -> Problem:
     """Put a block of genes, one per row of ``counts``, and the designs on the device."""
 
@@ -261,7 +264,11 @@ def problem_of(
         writable = np.require(x, requirements="W")
         return torch.as_tensor(writable, dtype=settings.dtype, device=settings.device)
 
-    tally = None if designs.cells is None else Tally.of(counts, designs.cells)
+    if not isinstance(counts, Tally) and designs.cells is not None:
+        counts = Tally.of(counts, designs.cells)
+    tally, positive = (
+        (counts, counts.counts) if isinstance(counts, Tally) else (None, counts.astype(np.float64))
+    )
     offset, weights = tensor(designs.offset), tensor(designs.weights)
     groups = None
     if designs.groups is not None:
@@ -269,7 +276,7 @@ def problem_of(
         groups = Groups(numbers.to(settings.device), offset, weights)
     return Problem(
         family,
-        counts.astype(np.float64) if tally is None else tally.counts,
+        positive,
         [PartBasis(tensor(d.U), tensor(d.penalty)) for d in designs.parts.values()],
         offset,
         weights,

@@ -4,10 +4,11 @@ With categorical covariates, a few rows stand for all cells. The likelihood of a
 on how often each count occurs in each row, which is counted once, however many cells there are.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,10 @@ _MOST_GROUPS = 512  # so that their tables stay small,
 _LONGEST_RANGE = 40.0  # as do those of such a range of offsets
 _CHUNK = 2**17  # numbers at a time, few enough to stay in cache
 _LARGEST_TABLE = 16  # places per count, from which on sorting the counts is as fast
+_ONE_TABLE = 2**17  # places for counts of all genes, few enough to stay in cache,
+_HIGHEST = 16  # which they are up to this one, or a lower one of more genes and rows,
+_LEAST_HIGHEST = 4  # down to this,
+_MOST_HIGHER = 1 / 8  # as long as no larger share of the counts is higher
 
 
 def group_rows(X: NDArray[np.float64]) -> NDArray[np.intp] | None:
@@ -51,7 +56,9 @@ def group_rows(X: NDArray[np.float64]) -> NDArray[np.intp] | None:
         sample = np.random.default_rng(0).choice(n_cells, _SAMPLE, replace=False)
         if _distinct(X[sample], int(_NEARLY_ALL * _SAMPLE)) is None:
             return None
-    return _distinct(X, int(_LARGEST_SHARE * n_cells))
+    most = int(_LARGEST_SHARE * n_cells)
+    rows = _by_sums(X, most)
+    return _distinct(X, most) if rows is None else rows
 
 
 def group_but_offset(
@@ -141,19 +148,25 @@ def _in_upper_half(
     return X[np.arange(len(X)), widest[groups]] > middle[groups]
 
 
+def _by_sums(X: NDArray[np.float64], most: int) -> NDArray[np.intp] | None:
+    """Do what ``_distinct`` does, in less time; None if sums leave it open, or there are more."""
+    rows, sums = pd.factorize(_sums(X).view(np.uint64))
+    if len(sums) > most:
+        return None
+    distinct = _last(X, rows, len(sums))
+    if _differ(X, distinct, rows).any():
+        return None
+    # Rounding may differ between equal rows.
+    numbers = _distinct(distinct, len(distinct))
+    return rows if numbers is None or numbers[-1] == len(sums) - 1 else numbers[rows]
+
+
 def _distinct(X: NDArray[np.float64], most: int) -> NDArray[np.intp] | None:
     """Return the number of each row's first equal, unless there are more than ``most``."""
     rows, keys = pd.factorize(_keys(X))
     if len(keys) > most:
         return None
-    last = np.empty(len(keys), dtype=np.intp)
-    last[rows] = np.arange(len(X))
-    distinct = np.ascontiguousarray(X[last])
-    differs = np.zeros(len(X), dtype=bool)
-    for part in _parts(X):
-        unequal = np.ascontiguousarray(X[part]) != distinct.take(rows[part], axis=0)
-        if unequal.any():
-            differs[part] = unequal.any(axis=1)
+    differs = _differ(X, _last(X, rows, len(keys)), rows)
     if differs.any():  # rows that are not equal, of one key: the last and its equals keep it
         others = _distinct(X[differs], most - len(keys))
         if others is None:
@@ -161,6 +174,33 @@ def _distinct(X: NDArray[np.float64], most: int) -> NDArray[np.intp] | None:
         rows[differs] = len(keys) + others
         rows, _ = pd.factorize(rows)
     return rows
+
+
+def _last(X: NDArray[np.float64], rows: NDArray[np.intp], n_rows: int) -> NDArray[np.float64]:
+    """Return the last row of each number."""
+    last = np.empty(n_rows, dtype=np.intp)
+    last[rows] = np.arange(len(X))
+    return np.ascontiguousarray(X[last])
+
+
+def _differ(
+    X: NDArray[np.float64], distinct: NDArray[np.float64], rows: NDArray[np.intp]
+) -> NDArray[np.bool_]:
+    """Tell which rows are not equal to that of ``distinct`` that they are said to be."""
+    differs = np.zeros(len(X), dtype=bool)
+    for part in _parts(X):
+        unequal = np.ascontiguousarray(X[part]) != distinct.take(rows[part], axis=0)
+        if unequal.any():
+            differs[part] = unequal.any(axis=1)
+    return differs
+
+
+def _sums(X: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return a weighted sum of each row, which tells most rows of dummies apart."""
+    with np.errstate(all="ignore"):
+        sums = np.einsum("ij,j->i", X, np.random.default_rng(0).uniform(size=X.shape[1]))
+    sums += 0.0  # -0.0 becomes 0.0
+    return sums
 
 
 def _keys(X: NDArray[np.float64]) -> NDArray[np.uint64]:
@@ -204,6 +244,38 @@ class Cells:
         """Return the sum of the weights of each row's cells."""
         return np.bincount(self.rows, self.weights).astype(np.float64)
 
+    def unequal_weights(self) -> NDArray[np.float64] | None:
+        """Return the weights, or None where all are equal."""
+        return None if np.ptp(self.weights) == 0 else self.weights
+
+
+class _Occurrences(NamedTuple):
+    """The distinct counts of each gene and row.
+
+    Attributes
+    ----------
+    place : ndarray of int of shape (n_counts,)
+        Number of rows times the gene, plus the row; ascending.
+    y : ndarray of shape (n_counts,)
+        Value, ascending where the place is the same.
+    times : ndarray of int of shape (n_counts,)
+        Number of times that it occurs there.
+    weight : ndarray of shape (n_counts,)
+        Sum of its weights, or ``times`` where none are given.
+    """
+
+    place: NDArray[np.intp]
+    y: NDArray[np.float64]
+    times: NDArray[np.intp]
+    weight: NDArray[np.float64]
+
+    @classmethod
+    def join(cls, found: Iterable["_Occurrences"]) -> "_Occurrences":
+        """Put those of several genes, or of higher counts, after each other."""
+        joined = cls(*(np.concatenate(x) for x in zip(*found, strict=True)))
+        order = np.argsort(joined.place, kind="stable")
+        return cls(*(x[order] for x in joined))
+
 
 @dataclass(frozen=True)
 class Tally:
@@ -236,25 +308,55 @@ class Tally:
             Positive counts by gene, of sorted cells.
         cells : Cells
         """
-        row_weights, row_cells = cells.row_weights(), np.bincount(cells.rows)
-        n_genes, n_rows = counts.shape[0], len(row_cells)
+        n_genes, n_rows = counts.shape[0], int(cells.rows.max()) + 1
         rows = cells.rows.astype(np.min_scalar_type(n_rows))  # the less of it, the faster read
-        equal = np.ptp(cells.weights) == 0
+        weights = cells.unequal_weights()
         found = []
         for first, stop in pairwise(_cuts(counts.indptr)):
             entries = slice(counts.indptr[first], counts.indptr[stop])
             where = counts.indices[entries]
-            place, y, n_cells, weight = _occurrences(
+            own = _occurrences(
                 np.diff(counts.indptr[first : stop + 1]),
                 rows.take(where),
                 counts.data[entries],
-                None if equal else cells.weights.take(where),
+                None if weights is None else weights.take(where),
                 n_rows=n_rows,
             )
-            found.append((place + first * n_rows, y, n_cells, weight))
-        place, y, n_cells, weight = (np.concatenate(x) for x in zip(*found, strict=True))
-        if equal:
+            found.append(own._replace(place=own.place + first * n_rows))
+        return cls._of_occurrences(_Occurrences.join(found), cells, n_genes)
+
+    @classmethod
+    def of_cells(cls, counts: sp.csr_array, cells: Cells) -> "Tally | None":
+        """Count the counts of a matrix as it is read cell by cell, to the same last digit.
+
+        Parameters
+        ----------
+        counts : csr_array of shape (n_cells, n_genes)
+            Positive counts, no two of one cell and gene.
+        cells : Cells
+
+        Returns
+        -------
+        Tally or None
+            None if counts are not whole, or too high or of too many genes and rows for this to be
+            faster than sorting them by gene.
+        """
+        n_genes, n_rows = counts.shape[1], int(cells.rows.max()) + 1
+        highest = min(_HIGHEST, _ONE_TABLE // max(1, n_genes * n_rows))
+        if highest < _LEAST_HIGHEST:
+            return None
+        found = _by_one_table(
+            counts, cells.rows, cells.unequal_weights(), highest=highest, n_rows=n_rows
+        )
+        return None if found is None else cls._of_occurrences(found, cells, n_genes)
+
+    @classmethod
+    def _of_occurrences(cls, found: _Occurrences, cells: Cells, n_genes: int) -> "Tally":
+        place, y, n_cells, weight = found
+        row_weights, row_cells = cells.row_weights(), np.bincount(cells.rows)
+        if cells.unequal_weights() is None:
             weight = weight * cells.weights[0]
+        n_rows = len(row_cells)
         gene, row = np.divmod(place, n_rows)
         shape = (n_genes, n_rows)
         indptr = np.searchsorted(gene, np.arange(n_genes + 1))
@@ -267,6 +369,10 @@ class Tally:
             weight / row_weights[row],
             np.where(none_left, 0.0, left.clip(0.0) / row_weights),
         )
+
+    def n_positive(self) -> NDArray[np.int64]:
+        """Return each gene's number of positive counts."""
+        return np.diff(np.append(0, np.cumsum(self.n_cells))[self.counts.indptr])
 
     def of_genes(self, genes: NDArray[np.intp]) -> "Tally":
         """Return the tally of some of the genes."""
@@ -326,7 +432,7 @@ def _occurrences(
     weights: NDArray[np.float64] | None,
     *,
     n_rows: int,
-) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.intp], NDArray[np.float64]]:
+) -> _Occurrences:
     """Find the distinct counts of each gene and row.
 
     Parameters
@@ -337,17 +443,6 @@ def _occurrences(
         Row and value of each count, gene by gene.
     weights : ndarray of shape (n_counts,), or None
     n_rows : int
-
-    Returns
-    -------
-    place : ndarray of int
-        ``n_rows`` times the gene, plus the row; ascending.
-    y : ndarray
-        Value, ascending where the place is the same.
-    times : ndarray of int
-        Number of times that it occurs there.
-    weight : ndarray
-        Sum of its weights, or ``times`` where none are given.
     """
     highest: NDArray[Any] = np.zeros(len(lengths))
     some = lengths > 0
@@ -365,7 +460,7 @@ def _occurrences(
     )
     place, rank = np.divmod(key, len(values))
     weight = times if weights is None else np.bincount(inverse, weights)
-    return place, values[rank].astype(np.float64), times, weight.astype(np.float64)
+    return _Occurrences(place, values[rank].astype(np.float64), times, weight.astype(np.float64))
 
 
 def _by_table(
@@ -376,7 +471,7 @@ def _by_table(
     *,
     highest: NDArray[np.int32],
     n_rows: int,
-) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.intp], NDArray[np.float64]]:
+) -> _Occurrences:
     """Do the same for small whole numbers, by a table with a place for each that there may be."""
     begin = np.cumsum(n_rows * highest, dtype=np.int32) - n_rows * highest
     key = rows * _spread(highest, lengths) + y + _spread(begin - 1, lengths)
@@ -386,7 +481,68 @@ def _by_table(
     gene = np.searchsorted(begin, used, side="right") - 1
     row, below = np.divmod(used - begin[gene], highest[gene])
     weight = times if weights is None else np.bincount(key, weights)[used]
-    return gene * n_rows + row, below + 1.0, times, weight.astype(np.float64)
+    return _Occurrences(gene * n_rows + row, below + 1.0, times, weight.astype(np.float64))
+
+
+def _by_one_table(
+    counts: sp.csr_array,
+    rows: NDArray[np.intp],
+    weights: NDArray[np.float64] | None,
+    *,
+    highest: int,
+    n_rows: int,
+) -> _Occurrences | None:
+    """Do the same for counts by cell, by a table of all genes for those up to ``highest``.
+
+    ``rows`` and ``weights`` are the cells'. None is returned where counts are not whole, or many
+    are higher.
+    """
+    n_genes = counts.shape[1]
+    times = np.zeros(n_genes * n_rows * highest + 1, dtype=np.intp)  # the last is of higher ones
+    weight = np.zeros(0 if weights is None else len(times))
+    begin = (rows * highest - 1).astype(np.int32)
+    higher, n_higher = [], 0
+    for first, stop in pairwise(_cuts(counts.indptr)):
+        own = counts.indptr[first : stop + 1]
+        gene = counts.indices[own[0] : own[-1]].astype(np.int32, copy=False)
+        y = counts.data[own[0] : own[-1]]
+        low = np.minimum(y, highest + 1) if y.max(initial=0) > highest else y
+        whole = low.astype(np.int32, copy=False)
+        if whole is not low and not np.array_equal(whole, low):
+            return None
+        lengths = np.diff(own)
+        key = np.repeat(begin[first:stop], lengths)
+        key += gene * np.int32(n_rows * highest)
+        key += whole
+        if low is not y:
+            high = np.flatnonzero(whole > highest)
+            key[high] = len(times) - 1
+            n_higher += len(high)
+            if n_higher > _MOST_HIGHER * counts.nnz:
+                return None
+            cell = np.searchsorted(own - own[0], high.astype(own.dtype), side="right") - 1 + first
+            higher.append((gene[high], cell, y[high]))
+        np.add.at(times, key, 1)
+        if weights is not None:
+            np.add.at(weight, key, np.repeat(weights[first:stop], lengths))
+    used = np.flatnonzero(times[:-1])
+    place, below = np.divmod(used, highest)
+    of_used = times[used] if weights is None else weight[used]
+    found = [_Occurrences(place, below + 1.0, times[used], of_used.astype(np.float64))]
+    if higher:
+        gene, cell, y = (np.concatenate(x) for x in zip(*higher, strict=True))
+        order = np.argsort(gene, kind="stable")
+        cell = cell[order]
+        found.append(
+            _occurrences(
+                np.bincount(gene, minlength=n_genes),
+                rows[cell],
+                y[order],
+                None if weights is None else weights[cell],
+                n_rows=n_rows,
+            )
+        )
+    return _Occurrences.join(found)
 
 
 def _spread(of_genes: NDArray[Any], lengths: NDArray[np.integer]) -> NDArray[Any]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -24,7 +25,7 @@ class CountMatrix:
 
     Attributes
     ----------
-    matrix : ndarray or csc_array of shape (n_cells, n_genes)
+    matrix : ndarray, csr_array or csc_array of shape (n_cells, n_genes)
         Finite, not negative, at most 2**53; a sparse matrix has sorted indices, no duplicates, no
         stored zeros.
     names : ndarray of str of shape (n_genes,)
@@ -77,7 +78,7 @@ class CountMatrix:
             values = values[:, None]
         if names is None:
             names = np.array([f"y{g}" for g in range(values.shape[1])], dtype=object)
-        if sp.issparse(values):
+        if sp.issparse(values) and not _is_canonical(values):
             values = canonical(values)
         check_values(values, names)
         return cls(values, names, one_dimensional)
@@ -102,13 +103,17 @@ class CountMatrix:
 
     def look_like_counts(self) -> bool:
         """Judge whether values are counts, not normalised or their logarithms."""
-        is_sparse = isinstance(self.matrix, sp.csc_array)
-        return are_counts(self.matrix.data if is_sparse else self.matrix.flat)
+        return are_counts(self.matrix.data if sp.issparse(self.matrix) else self.matrix.flat)
+
+    @cached_property
+    def by_column(self) -> Any:
+        """The matrix as genes are read from it: CSC, into which CSR is converted once, or dense."""
+        return self.matrix.tocsc() if isinstance(self.matrix, sp.csr_array) else self.matrix
 
     def n_positive(self) -> NDArray[np.int64]:
         """Return each gene's number of positive counts."""
-        if isinstance(self.matrix, sp.csc_array):
-            return np.diff(self.matrix.indptr).astype(np.int64)
+        if sp.issparse(self.matrix):
+            return np.diff(self.by_column.indptr).astype(np.int64)
         step = max(1, _ENTRIES // self.n_genes)
         cells = range(0, len(self), step)
         return sum(np.count_nonzero(self.matrix[i : i + step], axis=0) for i in cells)
@@ -129,7 +134,7 @@ class CountMatrix:
         """Return the counts of some genes."""
         if genes == slice(0, self.n_genes):
             return self  # SciPy would copy them
-        return replace(self, matrix=self.matrix[:, genes], names=self.names[genes])
+        return replace(self, matrix=self.by_column[:, genes], names=self.names[genes])
 
     def load(self) -> "CountMatrix":
         """Return the counts in memory, where they are."""
@@ -137,7 +142,7 @@ class CountMatrix:
 
     def dense(self, genes: slice) -> NDArray[Any]:
         """Return the counts of some genes as a dense array."""
-        block = self.matrix[:, genes]
+        block = self.by_column[:, genes]
         return block.toarray() if isinstance(block, sp.csc_array) else block
 
     def by_gene(self, genes: slice) -> sp.csr_array:
@@ -145,7 +150,7 @@ class CountMatrix:
 
         Those of a sparse matrix keep their type, and may share its memory.
         """
-        if not isinstance(self.matrix, sp.csc_array):
+        if not sp.issparse(self.matrix):
             rows = np.ascontiguousarray(self.matrix[:, genes].T, dtype=np.float64)
             flat = rows.ravel()
             is_positive = rows != 0
@@ -154,15 +159,16 @@ class CountMatrix:
             cells = places - np.repeat(np.arange(len(rows)) * len(self), lengths)
             pointers = np.append(0, np.cumsum(lengths))
             return sp.csr_array((flat[places], cells, pointers), shape=rows.shape)
+        matrix = self.by_column
         first, stop, _ = genes.indices(self.n_genes)
-        indptr = self.matrix.indptr[first : stop + 1]
+        indptr = matrix.indptr[first : stop + 1]
         own = slice(indptr[0], indptr[-1])
         block = sp.csr_array(
-            (self.matrix.data[own], self.matrix.indices[own], indptr - indptr[0]),
+            (matrix.data[own], matrix.indices[own], indptr - indptr[0]),
             shape=(stop - first, len(self)),
         )
         # A choice of cells in another order leaves them unsorted; SciPy looks once at the matrix.
-        block.has_sorted_indices = self.matrix.has_sorted_indices
+        block.has_sorted_indices = matrix.has_sorted_indices
         return block if block.has_sorted_indices else block.sorted_indices()
 
 
@@ -252,12 +258,16 @@ def _array(y: Any) -> Any:
 def canonical(values: Any) -> sp.csc_array:
     """Return CSC without duplicates, stored zeros or unsorted indices; never touch the caller's."""
     result = sp.csc_array(values)
-    is_canonical = result.has_canonical_format and np.count_nonzero(result.data) == result.nnz
-    if not is_canonical:
+    if not _is_canonical(result):
         result = result.copy()
         result.sum_duplicates()
         result.eliminate_zeros()
     return result
+
+
+def _is_canonical(values: Any) -> bool:
+    """Whether a matrix in CSR or CSC has neither duplicates, stored zeros nor unsorted indices."""
+    return values.has_canonical_format and np.count_nonzero(values.data) == values.nnz
 
 
 def check_values(
@@ -267,7 +277,7 @@ def check_values(
 
     Parameters
     ----------
-    values : ndarray or csc_array of shape (n_cells, n_genes)
+    values : ndarray, csr_array or csc_array of shape (n_cells, n_genes)
     names : ndarray of str of shape (n_genes,)
     name : str, default="y"
         What to call the matrix.
@@ -279,12 +289,15 @@ def check_values(
     ValueError
         If a value is not finite, negative or too large. The message names its gene and row.
     """
-    data = values.data if isinstance(values, sp.csc_array) else values
+    data = values.data if sp.issparse(values) else values
     if data.size == 0:
         return
     low, high = data.min(), data.max()  # NaN spreads to both
     if low >= 0 and high <= _LARGEST_COUNT:
         return
+    if isinstance(values, sp.csr_array):  # to name the same value in any form
+        values = values.tocsc()
+        data = values.data
     for wrong, what in (
         (~np.isfinite(data), "is not finite"),
         (data < 0, "is negative"),

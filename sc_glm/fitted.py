@@ -107,7 +107,8 @@ class FittedData:
         chosen = np.arange(counts.n_genes)
         if genes is not None:
             chosen = _positions(regressor.target_names_, genes)
-            counts = replace(counts, matrix=counts.matrix[:, chosen], names=counts.names[chosen])
+            matrix = counts.by_column[:, chosen]
+            counts = replace(counts, matrix=matrix, names=counts.names[chosen])
         return cls(regressor, design, covariates, counts, chosen)
 
     @property

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from sc_glm.block import Designs, GeneFits, Settings, fit_block
 from sc_glm.checkpoint import Checkpoint
+from sc_glm.compression import Tally
 from sc_glm.counts import CountMatrix, stretches
 from sc_glm.design import FloatArray
 from sc_glm.family import Family
@@ -106,9 +107,14 @@ def fit_genes(
     shared = workers == 1 or getattr(get_active_backend()[0], "supports_sharedmem", False)
     read_there = not (counts.in_memory or shared)
     groups = counts.groups(min(_GROUP_GENES, share) if read_there else counts.n_genes)
-    blocks = gene_blocks(counts, designs, batch_size, share)
+    tally = _tally_of(counts, designs)
+    blocks = gene_blocks(counts if tally is None else tally, designs, batch_size, share)
     remaining = _remaining(fits, counts.n_genes, [*blocks, *groups])
-    tasks = (_read_there if read_there else _read_here)(counts, groups, remaining, start, model)
+    if tally is not None:
+        tasks = _tallied(tally, remaining, start, model)
+    else:
+        read = _read_there if read_there else _read_here
+        tasks = read(counts, groups, remaining, start, model)
     done = sum(len(fit.status) for fit in fits.values())
     with (
         tqdm(
@@ -188,6 +194,25 @@ def map_blocks(
     return results
 
 
+def _tally_of(counts: CountMatrix, designs: Designs) -> Tally | None:
+    """Tally counts that are stored by cell, if that is faster than to convert them."""
+    if designs.cells is None or not isinstance(counts.matrix, sp.csr_array):
+        return None
+    return Tally.of_cells(counts.matrix, designs.cells)
+
+
+def _tallied(
+    tally: Tally,
+    blocks: Sequence[slice],
+    start: _Start,
+    model: tuple[Family, Designs, Settings],
+) -> Iterator[Any]:
+    """Yield a task for each block, with its tally."""
+    for block in blocks:
+        own = tally.of_genes(np.arange(block.start, block.stop))
+        yield joblib.delayed(_fit_block)(block.start, own, _of_genes(start, block), *model)
+
+
 def _read_here(
     counts: CountMatrix,
     groups: Sequence[slice],
@@ -222,7 +247,7 @@ def _read_there(
 
 
 def _fit_block(
-    first: int, counts: sp.csr_array, start: _Start, *model: Any
+    first: int, counts: sp.csr_array | Tally, start: _Start, *model: Any
 ) -> list[tuple[int, GeneFits]]:
     """Fit a block, and tell which it was."""
     family, designs, settings = model
@@ -301,7 +326,7 @@ def _remaining(fits: dict[int, GeneFits], n_genes: int, blocks: Iterable[slice])
 
 
 def gene_blocks(
-    counts: CountMatrix, designs: Designs, batch_size: int | str, most_genes: int
+    counts: CountMatrix | Tally, designs: Designs, batch_size: int | str, most_genes: int
 ) -> list[slice]:
     """Cut the genes into blocks; ``most_genes`` is for automatic ones."""
     if not isinstance(batch_size, str):
