@@ -274,7 +274,8 @@ class _Occurrences(NamedTuple):
         """Put those of several genes, or of higher counts, after each other."""
         joined = cls(*(np.concatenate(x) for x in zip(*found, strict=True)))
         order = np.argsort(joined.place, kind="stable")
-        return cls(*(x[order] for x in joined))
+        place, y, times, weight = joined
+        return cls(place[order], y[order], times[order], weight[order])
 
 
 @dataclass(frozen=True)

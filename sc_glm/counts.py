@@ -103,7 +103,8 @@ class CountMatrix:
 
     def look_like_counts(self) -> bool:
         """Judge whether values are counts, not normalised or their logarithms."""
-        return are_counts(self.matrix.data if sp.issparse(self.matrix) else self.matrix.flat)
+        is_sparse = sp.issparse(self.matrix)
+        return are_counts(self.matrix.data if is_sparse else self.matrix.flat)
 
     @cached_property
     def by_column(self) -> Any:
@@ -289,7 +290,8 @@ def check_values(
     ValueError
         If a value is not finite, negative or too large. The message names its gene and row.
     """
-    data = values.data if sp.issparse(values) else values
+    is_sparse = sp.issparse(values)
+    data = values.data if is_sparse else values
     if data.size == 0:
         return
     low, high = data.min(), data.max()  # NaN spreads to both

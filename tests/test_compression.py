@@ -106,6 +106,17 @@ def test_rows_of_a_design_have_keys_of_their_own(X):
     assert len(np.unique(compression._keys(X))) == len(X)
 
 
+@pytest.mark.parametrize(
+    "sums", [np.zeros(400), np.arange(400.0)], ids=["all alike", "rounded apart"]
+)
+def test_rows_are_told_apart_whatever_their_sums(monkeypatch, sums):
+    X = levels(400, 3, 4)
+    expected = group_rows(X)
+    assert_array_equal(expected, first_come(X))
+    monkeypatch.setattr(compression, "_sums", lambda _: sums)
+    assert_array_equal(group_rows(X), expected)
+
+
 def test_cuts_in_the_rows_do_not_show(monkeypatch):
     X = levels(200, 4, 3, 2)
     monkeypatch.setattr(compression, "_CHUNK", 1)
@@ -365,6 +376,34 @@ def test_the_counts_are_left_as_they_are():
     assert_array_equal(cells.rows, ROWS)
     assert_array_equal(cells.weights, WEIGHTS)
     assert_identical(tally, tally_of(Y))
+
+
+LOW = np.minimum(Y, [20, 3, 16, 17, 40, 4])  # a few above what the table of all genes holds
+
+
+@pytest.mark.parametrize("weights", [np.ones(N_CELLS), np.full(N_CELLS, 0.3), WEIGHTS])
+@pytest.mark.parametrize("chunk", [2**17, 1, 70])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.int64, np.uint8])
+def test_counts_read_by_cell_have_the_same_tally(monkeypatch, weights, chunk, dtype):
+    monkeypatch.setattr(compression, "_CHUNK", chunk)
+    monkeypatch.setattr(compression, "_MOST_HIGHER", 0.5)
+    assert (LOW > compression._HIGHEST).any()
+    cells = Cells(ROWS, weights)
+    assert_identical(Tally.of_cells(sp.csr_array(LOW.astype(dtype)), cells), tally_of(LOW, weights))
+
+
+@pytest.mark.parametrize("y", [FRACTIONS, 1e15 * Y, np.ones((N_CELLS, 10_000))])
+def test_counts_read_by_cell_are_left_to_others_where_that_is_faster(y):
+    """Fractions, counts of which many are high, and too many genes for the table."""
+    assert Tally.of_cells(sp.csr_array(y), Cells(ROWS, WEIGHTS)) is None
+
+
+def test_no_counts_read_by_cell():
+    assert_identical(Tally.of_cells(sp.csr_array(0 * Y), Cells(ROWS, WEIGHTS)), tally_of(0 * Y))
+
+
+def test_the_number_of_positive_counts_in_a_tally():
+    assert_array_equal(tally_of(Y).n_positive(), (Y > 0).sum(axis=0))
 
 
 @pytest.mark.parametrize("genes", [[4, 0, 2], [1], [0, 0]])

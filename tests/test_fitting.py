@@ -81,6 +81,25 @@ def test_blocks_do_not_change_the_fits(model, batch_size):
     assert_same(fit(*MODELS[model], batch_size=batch_size), fit(*MODELS[model]))
 
 
+@pytest.mark.parametrize("n_jobs", [None, 2])
+@pytest.mark.parametrize("dtype", [float, np.int32])
+def test_counts_by_cell_are_fitted_without_a_conversion(monkeypatch, n_jobs, dtype):
+    rows = np.arange(N_CELLS) % 3
+    groups = PartDesign.of(np.eye(3), np.bincount(rows, WEIGHTS))
+    one = PartDesign.of(np.ones((3, 1)), np.bincount(rows, WEIGHTS))
+    cells = Cells(rows, WEIGHTS)
+    parts = {"mean": groups, "dispersion": one}
+    few = Designs(parts, np.zeros(3), cells.row_weights(), cells)
+    y = Y.astype(dtype)
+    expected = fit(NegBinFamily(), few, y=sp.csc_array(y), n_jobs=n_jobs, batch_size=3)
+    monkeypatch.setattr(CountMatrix, "by_column", property(lambda _: pytest.fail("converted")))
+    found = fit(NegBinFamily(), few, y=sp.csr_array(y), n_jobs=n_jobs, batch_size=3)
+    for part, coef in expected.coef.items():
+        assert_array_equal(found.coef[part], coef)
+    assert_array_equal(found.log_likelihood, expected.log_likelihood)
+    assert found.status == expected.status
+
+
 def test_workers_do_not_change_the_fits():
     assert_same(fit(*NB, n_jobs=2, batch_size=3), fit(*NB))
 
