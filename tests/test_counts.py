@@ -116,10 +116,12 @@ def test_every_form_gives_the_same_counts(form):
 
 @pytest.mark.parametrize("form", SPARSE)
 def test_sparse_counts_stay_sparse_and_canonical(form):
-    matrix = CountMatrix.of(SPARSE[form](), n_cells=4).matrix
-    assert isinstance(matrix, sp.csc_array)
-    assert matrix.has_canonical_format
-    assert matrix.nnz == np.count_nonzero(Y)
+    counts = CountMatrix.of(SPARSE[form](), n_cells=4)
+    for matrix in (counts.matrix, counts.by_column):
+        assert isinstance(matrix, sp.csr_array | sp.csc_array)
+        assert matrix.has_canonical_format
+        assert matrix.nnz == np.count_nonzero(Y)
+    assert isinstance(counts.by_column, sp.csc_array)
 
 
 def test_canonical_sparse_counts_are_not_copied():
@@ -127,6 +129,8 @@ def test_canonical_sparse_counts_are_not_copied():
     counts = CountMatrix.of(y, n_cells=4)
     assert np.shares_memory(counts.matrix.data, y.data)
     assert np.shares_memory(counts.by_gene(slice(1, 3)).data, y.data)
+    by_cell = sp.csr_array(Y)
+    assert np.shares_memory(CountMatrix.of(by_cell, n_cells=4).matrix.data, by_cell.data)
 
 
 @pytest.mark.parametrize("form", [*DENSE, *SPARSE])
