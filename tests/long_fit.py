@@ -5,6 +5,7 @@ Genes that have the largest count wait for ever; who waits is told by a file ``w
 """
 
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -30,6 +31,7 @@ class Regressor(NegBinRegressor):
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which background jobs ignore
     folder = Path(sys.argv[1])
     X, y = np.load(folder / "data.npz").values()
     model = Regressor(batch_size=2, n_jobs=int(sys.argv[2]), checkpoint_dir=folder / "checkpoint")
