@@ -198,8 +198,9 @@ def _differ(
 def _sums(X: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return a weighted sum of each row, which tells most rows of dummies apart."""
     with np.errstate(all="ignore"):
-        sums = np.einsum("ij,j->i", X, np.random.default_rng(0).uniform(size=X.shape[1]))
-    sums += 0.0  # -0.0 becomes 0.0
+        sums: NDArray[np.float64] = np.einsum(
+            "ij,j->i", X, np.random.default_rng(0).uniform(size=X.shape[1])
+        )
     return sums
 
 

@@ -107,7 +107,9 @@ def test_rows_of_a_design_have_keys_of_their_own(X):
 
 
 @pytest.mark.parametrize(
-    "sums", [np.zeros(400), np.arange(400.0)], ids=["all alike", "rounded apart"]
+    "sums",
+    [np.zeros(400), np.arange(400.0), first_come(levels(400, 3, 4)) + np.arange(400) % 2 / 2],
+    ids=["all alike", "all apart", "some rounded apart"],
 )
 def test_rows_are_told_apart_whatever_their_sums(monkeypatch, sums):
     X = levels(400, 3, 4)
