@@ -7,8 +7,9 @@ groups of similar cells when there are many.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,6 +52,7 @@ _FEW = 16  # positive counts up to which a mean as steep as a step is likely
 # Gain in log-likelihood that a part must bring for its maximum to be taken for the only one: local
 # maxima were found where regression or inflation explain little.
 _EARNED = 8.0
+_CLIMB_ITER = 8
 _TRIAL_ITER = 30  # by when a start shows where it leads
 
 
@@ -161,7 +163,7 @@ def _inflate(hill: "_Hill", nb: "_Ends", constant: PartBasis, silence: Tensor) -
     mean, _, inflation = problem.bases
     bases = [mean, constant, inflation]
     first, *others = _inflated(nb.theta, starts.slopes(problem, inflation, _AT_NB))
-    best = hill.climb(problem.family, bases, first)
+    best = hill.climb(problem.family, bases, first, _CLIMB_ITER)
     others += _inflated(nb.theta, hill.inflation_edges)
     hill.improve(best, problem.family, bases, others, best.value - nb.value < _EARNED)
     hurdle = _silenced(starts.hurdle(problem, constant), silence)
@@ -179,7 +181,7 @@ def _regress_size(hill: "_Hill", nb: "_Ends", one_size: Sequence[PartBasis]) -> 
     problem = hill.problem
     sizes = problem.bases[:2]
     flat = problem.lift(nb.theta, one_size, sizes)
-    best = hill.climb(NegBinFamily(), sizes, flat)
+    best = hill.climb(NegBinFamily(), sizes, flat, _CLIMB_ITER)
     ascent = starts.ascent(problem.objective(hill.block, NegBinFamily(), sizes), flat, 1)
     others = [
         flat + _SIZE_SLOPE * ascent,
@@ -201,10 +203,10 @@ def _regress_all(
     problem = hill.problem
     mean, size, inflation = problem.bases
     chained = problem.lift(inflated.theta, [mean, constant, inflation], problem.bases)
-    best = hill.climb(problem.family, problem.bases, chained)
+    best = hill.climb(problem.family, problem.bases, chained, _CLIMB_ITER)
     one_inflation = [mean, size, constant]
     level = torch.cat([regression.theta, -torch.ones_like(chained[:, :1])], 1)
-    sibling = hill.climb(problem.family, one_inflation, level)
+    sibling = hill.climb(problem.family, one_inflation, level, _CLIMB_ITER)
     hurdle = _silenced(starts.hurdle(problem, size), silence)
     positive = regression.theta.clone()
     positive[:, : mean.U.shape[1]] = hurdle[:, : mean.U.shape[1]]
@@ -269,6 +271,7 @@ class _Hill:
     problem: Problem
     block: CountBlock
     max_iter: int
+    _objectives: dict[Any, Objective] = field(default_factory=dict)
 
     @property
     def few(self) -> Tensor:
@@ -292,10 +295,19 @@ class _Hill:
         beyond = _BEYOND_EDGE * self.problem.constant(basis)
         return [beyond + edge for edge in starts.edges(self.problem, basis, slope)]
 
-    def climb(self, family: Family, bases: Sequence[PartBasis], start: Tensor) -> "_Ends":
+    def climb(
+        self, family: Family, bases: Sequence[PartBasis], start: Tensor, max_iter: int | None = None
+    ) -> "_Ends":
         """Maximise one model from one start."""
-        objective = self.problem.objective(self.block, family, bases)
-        return _Ends.of(maximize(objective, start, max_iter=self.max_iter, tol=_LOOSE))
+        objective = self._objective(family, bases)
+        most = min(self.max_iter, max_iter or self.max_iter)
+        return _Ends.of(maximize(objective, start, max_iter=most, tol=_LOOSE))
+
+    def _objective(self, family: Family, bases: Sequence[PartBasis]) -> Objective:
+        model = family, tuple(id(basis.U) for basis in bases)
+        if model not in self._objectives:
+            self._objectives[model] = self.problem.objective(self.block, family, bases)
+        return self._objectives[model]
 
     def improve(
         self,
@@ -306,20 +318,23 @@ class _Hill:
         doubtful: Tensor,
     ) -> None:
         """Try other starts for the doubtful genes, and offer their ends to ``best``."""
-        genes = torch.nonzero(doubtful)[:, 0]
-        if not (genes.numel() and starts):
+        going, genes = (torch.nonzero(some)[:, 0] for some in (best.going, doubtful))
+        rows = torch.cat([going, genes.repeat(len(starts))])
+        if not len(rows):
             return
         trial = maximize(
-            self.problem.objective(self.block, family, bases),
-            torch.cat([start[genes] for start in starts]),
+            self._objective(family, bases),
+            torch.cat([best.theta[going], *(start[genes] for start in starts)]),
             max_iter=min(self.max_iter, _TRIAL_ITER),
             tol=_LOOSE,
-            genes=genes.repeat(len(starts)),
-            beat=(best.value[genes] - _CLOSE).repeat(len(starts)),
+            genes=rows,
+            beat=best.value[rows] - _CLOSE,
         )
-        for one in range(len(starts)):
-            rows = slice(one * len(genes), (one + 1) * len(genes))
-            best.offer(genes, trial.theta[rows], trial.value[rows].nan_to_num(-torch.inf))
+        value = trial.value.nan_to_num(-torch.inf)
+        best.go_on(going, trial.theta[: len(going)], value[: len(going)])
+        for first in range(len(going), len(rows), max(1, len(genes))):
+            own = slice(first, first + len(genes))
+            best.offer(genes, trial.theta[own], value[own])
 
 
 @dataclass
@@ -330,12 +345,13 @@ class _Ends:
     value: Tensor
     other: Tensor
     other_value: Tensor
+    going: Tensor
 
     @classmethod
     def of(cls, solution: Solution) -> "_Ends":
         """Return the ends of single runs."""
         theta, value = solution.theta, solution.value
-        return cls(theta, value, theta.clone(), torch.full_like(value, -torch.inf))
+        return cls(theta, value, theta.clone(), torch.full_like(value, -torch.inf), ~solution.converged)
 
     @classmethod
     def join(cls, ends: Sequence["_Ends"]) -> "_Ends":
@@ -346,12 +362,19 @@ class _Ends:
 
     def to(self, like: Tensor) -> "_Ends":
         """Return the same on the device and in the precision of a tensor."""
-        return _Ends(*(getattr(self, field.name).to(like) for field in fields(self)))
+        theta, value, other, other_value = (
+            x.to(like) for x in (self.theta, self.value, self.other, self.other_value)
+        )
+        return _Ends(theta, value, other, other_value, self.going.to(like.device))
 
     def lifted(self, problem: Problem, bases: Sequence[PartBasis]) -> "_Ends":
         """Return the same in the problem's bases."""
         theta, other = (problem.lift(x, bases, problem.bases) for x in (self.theta, self.other))
         return replace(self, theta=theta, other=other)
+
+    def go_on(self, genes: Tensor, theta: Tensor, value: Tensor) -> None:
+        """Take note of where the runs of some genes came to that had not ended."""
+        self.theta[genes], self.value[genes], self.going[genes] = theta, value, False
 
     def offer(self, genes: Tensor, theta: Tensor, value: Tensor) -> None:
         """Take note of where further runs of some genes ended."""
