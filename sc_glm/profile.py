@@ -189,21 +189,39 @@ class _Search(NamedTuple):
         restricted = Restricted(self.objective, self.test, torch.zeros_like(self.value))
         estimate = self.theta @ self.test
         free, way = restricted.inside(self.theta), restricted.inside(self.way)
+        inner = free.clone()  # at the near points
         near = torch.zeros_like(first), torch.zeros_like(first)
         far = torch.full_like(first, torch.inf), torch.full_like(first, torch.inf)
         last, at = torch.zeros_like(first), first.clone()
         result = torch.full_like(first, torch.nan)
         active = torch.arange(len(first))
+
+        def towards(points: Tensor, distance: Tensor, genes: Tensor) -> Tensor:
+            return points[genes] + side * (at - distance)[genes, None] * way[genes]
+
         for number in range(_MAX_STEPS):
             restricted.values = (estimate + side * at).clone()
-            start = free[active] + side * (at - last)[active, None] * way[active]
-            solution = maximize(restricted, start, max_iter=_MAX_ITER, tol=_TOL, genes=active)
+            # From far beyond the end another, lower maximum may be the nearest one.
+            lost = torch.nonzero(last[active] != near[0][active])[:, 0]
+            again = active[lost]
+            both = maximize(
+                restricted,
+                torch.cat([towards(free, last, active), towards(inner, near[0], again)]),
+                max_iter=_MAX_ITER,
+                tol=_TOL,
+                genes=torch.cat([active, again]),
+            )
+            rows = torch.arange(len(active))
+            solution, other = both.rows(rows), both.rows(len(active) + torch.arange(len(again)))
+            higher = other.value > solution.value[lost]
+            solution.put(lost[higher], other.rows(higher))
             free[active], last[active] = solution.theta, at[active]
             loss = self.value[active] - solution.value
             own = (2 * loss.clamp_min(0.0)).sqrt()
             here = at[active]
             missed = (loss < -_HIGHER) | ~solution.converged
             below = own < self.root
+            inner[active[below]] = solution.theta[below]
             for point, mask in ((near, below), (far, ~below)):
                 point[0][active[mask]], point[1][active[mask]] = here[mask], own[mask]
             # A profile jumps where it goes over from one maximum to another.

@@ -9,7 +9,6 @@ groups of similar cells when there are many.
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,7 +51,7 @@ _FEW = 16  # positive counts up to which a mean as steep as a step is likely
 # Gain in log-likelihood that a part must bring for its maximum to be taken for the only one: local
 # maxima were found where regression or inflation explain little.
 _EARNED = 8.0
-_CLIMB_ITER = 8
+_CLIMB_ITER = 8  # after which the few genes that are left go on beside the other starts
 _TRIAL_ITER = 30  # by when a start shows where it leads
 
 
@@ -182,7 +181,7 @@ def _regress_size(hill: "_Hill", nb: "_Ends", one_size: Sequence[PartBasis]) -> 
     sizes = problem.bases[:2]
     flat = problem.lift(nb.theta, one_size, sizes)
     best = hill.climb(NegBinFamily(), sizes, flat, _CLIMB_ITER)
-    ascent = starts.ascent(problem.objective(hill.block, NegBinFamily(), sizes), flat, 1)
+    ascent = starts.ascent(hill.objective(NegBinFamily(), sizes), flat, 1)
     others = [
         flat + _SIZE_SLOPE * ascent,
         flat - _SIZE_SLOPE * ascent,
@@ -271,7 +270,7 @@ class _Hill:
     problem: Problem
     block: CountBlock
     max_iter: int
-    _objectives: dict[Any, Objective] = field(default_factory=dict)
+    _objectives: dict[tuple[Family, tuple[int, ...]], Objective] = field(default_factory=dict)
 
     @property
     def few(self) -> Tensor:
@@ -299,11 +298,12 @@ class _Hill:
         self, family: Family, bases: Sequence[PartBasis], start: Tensor, max_iter: int | None = None
     ) -> "_Ends":
         """Maximise one model from one start."""
-        objective = self._objective(family, bases)
+        objective = self.objective(family, bases)
         most = min(self.max_iter, max_iter or self.max_iter)
         return _Ends.of(maximize(objective, start, max_iter=most, tol=_LOOSE))
 
-    def _objective(self, family: Family, bases: Sequence[PartBasis]) -> Objective:
+    def objective(self, family: Family, bases: Sequence[PartBasis]) -> Objective:
+        """Return a model's objective, which is prepared once."""
         model = family, tuple(id(basis.U) for basis in bases)
         if model not in self._objectives:
             self._objectives[model] = self.problem.objective(self.block, family, bases)
@@ -317,13 +317,16 @@ class _Hill:
         starts: Sequence[Tensor],
         doubtful: Tensor,
     ) -> None:
-        """Try other starts for the doubtful genes, and offer their ends to ``best``."""
+        """Try other starts for the doubtful genes, and offer their ends to ``best``.
+
+        Runs of ``best`` that have not ended go on beside them.
+        """
         going, genes = (torch.nonzero(some)[:, 0] for some in (best.going, doubtful))
         rows = torch.cat([going, genes.repeat(len(starts))])
         if not len(rows):
             return
         trial = maximize(
-            self._objective(family, bases),
+            self.objective(family, bases),
             torch.cat([best.theta[going], *(start[genes] for start in starts)]),
             max_iter=min(self.max_iter, _TRIAL_ITER),
             tol=_LOOSE,
@@ -339,7 +342,10 @@ class _Hill:
 
 @dataclass
 class _Ends:
-    """The highest end of each gene's runs, and the highest that is apart from it."""
+    """The highest end of each gene's runs, and the highest that is apart from it.
+
+    Where a run is ``going``, it is but a point on the way.
+    """
 
     theta: Tensor
     value: Tensor
@@ -351,7 +357,9 @@ class _Ends:
     def of(cls, solution: Solution) -> "_Ends":
         """Return the ends of single runs."""
         theta, value = solution.theta, solution.value
-        return cls(theta, value, theta.clone(), torch.full_like(value, -torch.inf), ~solution.converged)
+        return cls(
+            theta, value, theta.clone(), torch.full_like(value, -torch.inf), ~solution.converged
+        )
 
     @classmethod
     def join(cls, ends: Sequence["_Ends"]) -> "_Ends":

@@ -19,9 +19,8 @@ _FIRST_RADIUS = 2.0
 _LARGEST_RADIUS = 1e4
 _ACCEPT = 1e-4
 _FIRM = 1e3
-_FORESEEN = 0.1  # of the tolerance: error of a foreseen gain with which the last step is taken
 _SECULAR_STEPS = 3  # each doubles the digits to which a radius is met
-_LENGTHENED, _LONGEST_STRIDE = 3.0, 16.0
+_LONGEST_STRIDE = 16.0
 _HOPE = 10.0  # times the promised gain that a run may still rise: it is promised step by step
 _HOPE_UPHILL = 4.0  # where none is promised: times that of the next step, for all those left
 
@@ -199,24 +198,21 @@ def maximize(
     radius = torch.where(_is_finite(at), _FIRST_RADIUS, 0.0).to(theta)  # none from a lost start
     previous = torch.zeros_like(theta)
     stride = torch.ones_like(radius)
-    before = torch.zeros_like(radius)  # promise of the Newton step that led here
     for iteration in range(max_iter):
         noise = 10 * eps * at.summed
         floor = (0.1 * noise).clamp_min(tol)
         model = _Model.of(at, floor / (1 + theta.square().sum(1)), noise)
         promised = model.newton_gain()
+        done = (promised <= floor) & (radius > 0)
         step, newton = model.step(radius)
-        # The last step is not evaluated: only a firm model is trusted with it.
-        firm = newton & (model.lowest > _FIRM * floor)
-        foreseen = firm & (promised.square() <= _FORESEEN * floor * before)
-        done = (radius > 0) & ((promised <= floor) | foreseen)
         stalled = radius < eps
         if beat is not None:
             stalled |= at.value + model.hope(step, max_iter - iteration) < beat[rows]
         leaving = done | stalled if iteration < max_iter - 1 else torch.ones_like(done)
         gone = torch.nonzero(leaving)[:, 0]
         if len(gone):
-            firm &= done
+            # The last step is not evaluated: only a firm model is trusted with it.
+            firm = done & newton & (model.lowest > _FIRM * floor)
             last = torch.where(firm, promised, 0.0)
             ids = rows[gone]
             solution.theta[ids] = (theta + step * firm[:, None])[gone]
@@ -229,7 +225,7 @@ def maximize(
                 break
             rows, genes, theta, radius = rows[keep], genes[keep], theta[keep], radius[keep]
             previous, stride, step, newton = previous[keep], stride[keep], step[keep], newton[keep]
-            at, noise, promised = _select(at, keep), noise[keep], promised[keep]
+            at, noise = _select(at, keep), noise[keep]
             model = model.select(keep)
         stride, extra = _stride(step, previous, stride, newton, model)
         expected = model.gain(step)
@@ -237,9 +233,7 @@ def maximize(
         new = objective.evaluate(trial, genes)
         ratio = _kept_promise(new.value - at.value, expected, noise)
         accepted = (ratio > _ACCEPT) & _is_finite(new)
-        trusted = accepted & newton
-        previous = torch.where(trusted[:, None], step, 0.0)
-        before = torch.where(trusted & (stride == 1), promised, 0.0)
+        previous = torch.where(accepted[:, None], step, 0.0)
         radius = _next_radius(radius, _length(step), torch.where(accepted, ratio, 0.0))
         theta = torch.where(accepted[:, None], trial, theta)
         at = Evaluation(
@@ -262,7 +256,7 @@ def _stride(
     along = (step * previous).sum(1)
     length, last = _length(step), _length(previous)
     alike = newton & (along > 0.9 * length * last) & (length > 0.7 * last) & (length < 1.3 * last)
-    stride = torch.where(alike, (_LENGTHENED * stride).clamp_max(_LONGEST_STRIDE), 1.0)
+    stride = torch.where(alike, (2 * stride).clamp_max(_LONGEST_STRIDE), 1.0)
     in_basis = rowwise.apply(model.vectors.mT, step)
     major = in_basis.abs() > 0.5 * length[:, None]
     extra = rowwise.apply(model.vectors, torch.where(major, in_basis, 0.0))

@@ -104,7 +104,7 @@ def test_pancreas_fits_reach_the_best_known(tmp_path):
             "NB, dispersion ~ 1": -425384.94,
             "NB, dispersion ~ pseudotime": -415980.64,
             "NB, dispersion ~ .": -408968.82,
-            "ZINB, all ~ pseudotime": -411721.42,
+            "ZINB, all ~ pseudotime": -411720.31,
         },
         abs=0.011,
     )

@@ -119,7 +119,7 @@ SINGLE = {
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")  # silent groups
 @pytest.mark.parametrize("name", SINGLE)
 def test_single_precision_ends_near_the_maximum(name):
-    """Within 0.03 of the log-likelihood in double precision, of each gene."""
+    """Within 0.03 of the log-likelihood in double precision; 0.1 of a supremum far away."""
     dispersion, zero_inflation = SINGLE[name]
     regressor = NegBinRegressor if zero_inflation is None else ZINBRegressor
     if name.startswith("bench"):
@@ -137,7 +137,7 @@ def test_single_precision_ends_near_the_maximum(name):
         X, y = formulas.fit_transform(cells.obs), cells.layers["counts"]
     single, double = regressor(dtype="float32").fit(X, y), regressor().fit(X, y)
     below = double.log_likelihood_ - single.log_prob(X, y).sum(axis=0)
-    assert below.max() < 0.03
+    assert (below < np.where(double.status_ == "separated", 0.1, 0.03)).all()
 
 
 # Cells, cells with a count, and the largest count in nine cell types; counts are one but for it.
