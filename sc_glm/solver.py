@@ -7,6 +7,7 @@ extrapolated, so that a runaway costs a few passes and not one per unit.
 """
 
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -97,36 +98,41 @@ class _Model:
         """Return the models of some genes."""
         return _Model(self.curvature[keep], self.vectors[keep], self.slope[keep])
 
-    @property
+    @cached_property
     def lowest(self) -> Tensor:
         """Smallest curvature."""
         return self.curvature.amin(1)
 
+    @cached_property
     def newton_gain(self) -> Tensor:
         """Gain promised by a Newton step; infinite where the model is not concave."""
         gain = 0.5 * (self.slope**2 / self.curvature).sum(1)
         return torch.where(self.lowest > 0, gain, torch.inf)
 
     def step(self, radius: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the step to the model's maximum within ``radius``, and whether it is Newton's."""
+        """Return the step to the model's maximum within ``radius``, and whether it is Newton's.
+
+        The step is in the eigenbasis.
+        """
         tiny = torch.finfo(radius.dtype).tiny
-        in_basis = self.slope / self.curvature.clamp_min(tiny)
-        inside = (self.lowest > 0) & (_length(in_basis) <= radius)
+        step = self.slope / self.curvature.clamp_min(tiny)
+        inside = (self.lowest > 0) & (_length(step) <= radius)
         beyond = ~inside
         if beyond.any():
-            in_basis[beyond] = _at_length(
-                self.slope[beyond], self.curvature[beyond], radius[beyond]
-            )
-        return rowwise.apply(self.vectors, in_basis), inside
+            step[beyond] = _at_length(self.slope[beyond], self.curvature[beyond], radius[beyond])
+        return step, inside
+
+    def outside(self, step: Tensor) -> Tensor:
+        """Return in the coordinates of the genes what is given in the eigenbasis."""
+        return rowwise.apply(self.vectors, step)
 
     def gain(self, step: Tensor) -> Tensor:
-        """Gain that the model promises for ``step``."""
-        in_basis = rowwise.apply(self.vectors.mT, step)
-        return (self.slope * in_basis - 0.5 * self.curvature * in_basis**2).sum(1)
+        """Gain that the model promises for a step in the eigenbasis."""
+        return (self.slope * step - 0.5 * self.curvature * step**2).sum(1)
 
     def hope(self, step: Tensor, steps_left: int) -> Tensor:
-        """Gain that a run with so many steps left may find at the most."""
-        promised = self.newton_gain()
+        """Gain that a run with so many steps left may find at the most, given its next step."""
+        promised = self.newton_gain
         in_steps = _HOPE_UPHILL * steps_left * self.gain(step)
         return torch.where(promised.isinf(), in_steps, _HOPE * promised)
 
@@ -202,12 +208,13 @@ def maximize(
         noise = 10 * eps * at.summed
         floor = (0.1 * noise).clamp_min(tol)
         model = _Model.of(at, floor / (1 + theta.square().sum(1)), noise)
-        promised = model.newton_gain()
+        promised = model.newton_gain
         done = (promised <= floor) & (radius > 0)
-        step, newton = model.step(radius)
+        in_basis, newton = model.step(radius)
+        step = model.outside(in_basis)
         stalled = radius < eps
         if beat is not None:
-            stalled |= at.value + model.hope(step, max_iter - iteration) < beat[rows]
+            stalled |= at.value + model.hope(in_basis, max_iter - iteration) < beat[rows]
         leaving = done | stalled if iteration < max_iter - 1 else torch.ones_like(done)
         gone = torch.nonzero(leaving)[:, 0]
         if len(gone):
@@ -225,11 +232,11 @@ def maximize(
                 break
             rows, genes, theta, radius = rows[keep], genes[keep], theta[keep], radius[keep]
             previous, stride, step, newton = previous[keep], stride[keep], step[keep], newton[keep]
-            at, noise = _select(at, keep), noise[keep]
+            at, noise, in_basis = _select(at, keep), noise[keep], in_basis[keep]
             model = model.select(keep)
-        stride, extra = _stride(step, previous, stride, newton, model)
-        expected = model.gain(step)
-        trial = theta + step + extra
+        stride = _stride(step, previous, stride, newton)
+        expected = model.gain(in_basis)
+        trial = theta + step + _extra(in_basis, stride, model)
         new = objective.evaluate(trial, genes)
         ratio = _kept_promise(new.value - at.value, expected, noise)
         accepted = (ratio > _ACCEPT) & _is_finite(new)
@@ -245,22 +252,26 @@ def maximize(
     return solution
 
 
-def _stride(
-    step: Tensor, previous: Tensor, stride: Tensor, newton: Tensor, model: _Model
-) -> tuple[Tensor, Tensor]:
-    """Lengthen a Newton step that repeats the last one: it is on its way to infinity.
+def _stride(step: Tensor, previous: Tensor, stride: Tensor, newton: Tensor) -> Tensor:
+    """Return how many steps to take at once.
 
-    Returns how many such steps are taken at once, and what that adds to the step: along where the
-    model is flat, as across there is only what the last steps left to correct.
+    A Newton step that repeats the last one is on its way to infinity.
     """
     along = (step * previous).sum(1)
     length, last = _length(step), _length(previous)
     alike = newton & (along > 0.9 * length * last) & (length > 0.7 * last) & (length < 1.3 * last)
-    stride = torch.where(alike, (2 * stride).clamp_max(_LONGEST_STRIDE), 1.0)
-    in_basis = rowwise.apply(model.vectors.mT, step)
-    major = in_basis.abs() > 0.5 * length[:, None]
-    extra = rowwise.apply(model.vectors, torch.where(major, in_basis, 0.0))
-    return stride, (stride - 1)[:, None] * extra
+    return torch.where(alike, (2 * stride).clamp_max(_LONGEST_STRIDE), 1.0)
+
+
+def _extra(step: Tensor, stride: Tensor, model: _Model) -> Tensor | float:
+    """Return what several steps, given in the eigenbasis, add to one.
+
+    Across the way to infinity there is only what the last steps left to correct.
+    """
+    if not (stride > 1).any():
+        return 0.0
+    along = torch.where(step.abs() > 0.5 * _length(step)[:, None], step, 0.0)
+    return (stride - 1)[:, None] * model.outside(along)
 
 
 def _kept_promise(gain: Tensor, expected: Tensor, noise: Tensor) -> Tensor:

@@ -67,6 +67,19 @@ def test_the_loss_at_an_end_is_what_the_level_allows(regressor):
     assert np.isfinite(lower[0, :3]).all()
 
 
+@pytest.mark.parametrize("seed", [4, 9, 23])
+def test_ends_are_of_the_highest_profile_though_the_first_try_is_far_beyond(seed):
+    """The maximum that is nearest to a point beyond leads to a profile that is lower, or nowhere."""
+    rng = np.random.default_rng(seed)
+    y = rng.negative_binomial(2, 2 / (2 + MU)).ravel() * (rng.random(N) > 0.25)
+    model = ZINBRegressor(tol=1e-10).fit(X, y)
+    lower, upper = limits(model, y)
+    for coefficient in (0, 1):
+        for end in (lower[0, coefficient], upper[0, coefficient]):
+            loss = loss_at(model, y, coefficient, end)
+            assert 2 * loss == pytest.approx(ROOT**2, abs=2e-3)
+
+
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_an_infinite_estimate_has_one_finite_end():
     """Of n silent cells with a Poisson mean m, the log-likelihood is -n m."""

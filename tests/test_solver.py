@@ -149,6 +149,17 @@ def test_a_runaway_is_reached_in_a_few_strides(monkeypatch):
     assert toy.passes[0] <= 12
 
 
+def test_a_stride_does_not_repeat_what_a_step_corrected():
+    """The first step is to infinity, and from a mean that is off its maximum."""
+
+    def shelf(x):
+        return -0.01 * torch.exp(-x[0]) - 20 * (x[1] - 0.5) ** 2
+
+    toy, solution = climb(shelf, start=[(0, 0.2)], tol=1e-6)
+    assert toy.passes[0] <= 5
+    assert solution.value[0] > -1e-7
+
+
 def test_a_saddle_is_not_taken_for_a_maximum():
     _, solution = climb(ridge, start=[(0, 1)])
     at_maximum = abs(abs(solution.theta[0, 0]) - 1) < 1e-4
