@@ -69,7 +69,7 @@ def test_the_loss_at_an_end_is_what_the_level_allows(regressor):
 
 @pytest.mark.parametrize("seed", [4, 9, 23])
 def test_ends_are_of_the_highest_profile_though_the_first_try_is_far_beyond(seed):
-    """The maximum that is nearest to a point beyond leads to a profile that is lower, or nowhere."""
+    """The maximum nearest to a point beyond leads along a lower profile, or nowhere."""
     rng = np.random.default_rng(seed)
     y = rng.negative_binomial(2, 2 / (2 + MU)).ravel() * (rng.random(N) > 0.25)
     model = ZINBRegressor(tol=1e-10).fit(X, y)
