@@ -235,9 +235,14 @@ class Cells:
     rows: NDArray[np.intp]
     weights: NDArray[np.float64]
 
+    @property
+    def n_rows(self) -> int:
+        """Number of rows."""
+        return int(self.rows.max()) + 1
+
     def first(self) -> NDArray[np.intp]:
         """Return the first cell of each row."""
-        first = np.empty(self.rows.max() + 1, dtype=np.intp)
+        first = np.empty(self.n_rows, dtype=np.intp)
         first[self.rows[::-1]] = np.arange(len(self.rows))[::-1]  # of equal ones the last is kept
         return first
 
@@ -310,7 +315,7 @@ class Tally:
             Positive counts by gene, of sorted cells.
         cells : Cells
         """
-        n_genes, n_rows = counts.shape[0], int(cells.rows.max()) + 1
+        n_genes, n_rows = counts.shape[0], cells.n_rows
         rows = cells.rows.astype(np.min_scalar_type(n_rows))  # the less of it, the faster read
         weights = cells.unequal_weights()
         found = []
@@ -325,7 +330,7 @@ class Tally:
                 n_rows=n_rows,
             )
             found.append(own._replace(place=own.place + first * n_rows))
-        return cls._of_occurrences(_Occurrences.join(found), cells, n_genes)
+        return cls._of_occurrences(_Occurrences.join(found), cells, weights, n_genes)
 
     @classmethod
     def of_cells(cls, counts: sp.csr_array, cells: Cells) -> "Tally | None":
@@ -343,20 +348,26 @@ class Tally:
             None if counts are not whole, or too high or of too many genes and rows for this to be
             faster than sorting them by gene.
         """
-        n_genes, n_rows = counts.shape[1], int(cells.rows.max()) + 1
+        n_genes, n_rows = counts.shape[1], cells.n_rows
         highest = min(_HIGHEST, _ONE_TABLE // max(1, n_genes * n_rows))
         if highest < _LEAST_HIGHEST:
             return None
-        found = _by_one_table(
-            counts, cells.rows, cells.unequal_weights(), highest=highest, n_rows=n_rows
-        )
-        return None if found is None else cls._of_occurrences(found, cells, n_genes)
+        weights = cells.unequal_weights()
+        found = _by_one_table(counts, cells.rows, weights, highest=highest, n_rows=n_rows)
+        return None if found is None else cls._of_occurrences(found, cells, weights, n_genes)
 
     @classmethod
-    def _of_occurrences(cls, found: _Occurrences, cells: Cells, n_genes: int) -> "Tally":
+    def _of_occurrences(
+        cls,
+        found: _Occurrences,
+        cells: Cells,
+        weights: NDArray[np.float64] | None,
+        n_genes: int,
+    ) -> "Tally":
+        """Return the tally of what was found with the weights of cells, None if all are equal."""
         place, y, n_cells, weight = found
         row_weights, row_cells = cells.row_weights(), np.bincount(cells.rows)
-        if cells.unequal_weights() is None:
+        if weights is None:
             weight = weight * cells.weights[0]
         n_rows = len(row_cells)
         gene, row = np.divmod(place, n_rows)

@@ -76,8 +76,7 @@ class Objective:
     """Penalised log-likelihood of a block of genes as a function of all parts' coefficients.
 
     Its ``tile`` is that of :func:`~sc_glm.rises.tile_of`, in whose place another of the same terms
-    may be put; its
-    ``contraction`` sums such terms over the cells.
+    may be put; its ``contraction`` sums such terms over the cells.
 
     Parameters
     ----------

@@ -209,8 +209,7 @@ class Problem:
         """Number of each gene's cells with a positive count, all those that a cell stands for."""
         if self.tally is None:
             return np.diff(self.counts.indptr)
-        so_far = np.append(0, np.cumsum(self.tally.n_cells))
-        return np.diff(so_far[self.counts.indptr])
+        return self.tally.n_positive()
 
     @cached_property
     def positive(self) -> NDArray[np.float64]:

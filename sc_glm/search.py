@@ -7,7 +7,7 @@ groups of similar cells when there are many.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
 import torch
@@ -146,7 +146,8 @@ def _explore(problem: Problem, block: CountBlock, silence: Tensor, *, max_iter: 
     mean, size, *inflation = problem.bases
     one_size = [mean, constant]
     hill = _Hill(problem, block, max_iter)
-    nb = hill.climb(NegBinFamily(), one_size, _silenced(starts.moments(problem), silence))
+    simple = hill.objective(NegBinFamily(), one_size)
+    nb = hill.climb(simple, _silenced(starts.moments(problem), silence))
     if not inflation:
         return _regress_size(hill, nb, one_size)
     inflated = _inflate(hill, nb, constant, silence)
@@ -160,18 +161,18 @@ def _inflate(hill: "_Hill", nb: "_Ends", constant: PartBasis, silence: Tensor) -
     """Add zero inflation to a negative binomial with one size."""
     problem = hill.problem
     mean, _, inflation = problem.bases
-    bases = [mean, constant, inflation]
+    model = hill.objective(problem.family, [mean, constant, inflation])
     first, *others = _inflated(nb.theta, starts.slopes(problem, inflation, _AT_NB))
-    best = hill.climb(problem.family, bases, first, _CLIMB_ITER)
+    best = hill.climb(model, first, _CLIMB_ITER)
     others += _inflated(nb.theta, hill.inflation_edges)
-    hill.improve(best, problem.family, bases, others, best.value - nb.value < _EARNED)
+    hill.improve(best, model, others, best.value - nb.value < _EARNED)
     hurdle = _silenced(starts.hurdle(problem, constant), silence)
     stepped = _stepped(problem, hurdle)
     counts = nb.theta.shape[1]
     cornered = [
         both for step in stepped for both in _inflated(step[:, :counts], hill.inflation_edges)
     ]
-    hill.improve(best, problem.family, bases, [hurdle, *stepped, *cornered], hill.few)
+    hill.improve(best, model, [hurdle, *stepped, *cornered], hill.few)
     return best
 
 
@@ -180,14 +181,15 @@ def _regress_size(hill: "_Hill", nb: "_Ends", one_size: Sequence[PartBasis]) -> 
     problem = hill.problem
     sizes = problem.bases[:2]
     flat = problem.lift(nb.theta, one_size, sizes)
-    best = hill.climb(NegBinFamily(), sizes, flat, _CLIMB_ITER)
-    ascent = starts.ascent(hill.objective(NegBinFamily(), sizes), flat, 1)
+    model = hill.objective(NegBinFamily(), sizes)
+    best = hill.climb(model, flat, _CLIMB_ITER)
+    ascent = starts.ascent(model, flat, 1)
     others = [
         flat + _SIZE_SLOPE * ascent,
         flat - _SIZE_SLOPE * ascent,
         *_with_size_edges(hill, flat),
     ]
-    hill.improve(best, NegBinFamily(), sizes, others, best.value - nb.value < _EARNED)
+    hill.improve(best, model, others, best.value - nb.value < _EARNED)
     return best
 
 
@@ -202,10 +204,11 @@ def _regress_all(
     problem = hill.problem
     mean, size, inflation = problem.bases
     chained = problem.lift(inflated.theta, [mean, constant, inflation], problem.bases)
-    best = hill.climb(problem.family, problem.bases, chained, _CLIMB_ITER)
+    model = hill.objective(problem.family, problem.bases)
+    best = hill.climb(model, chained, _CLIMB_ITER)
     one_inflation = [mean, size, constant]
     level = torch.cat([regression.theta, -torch.ones_like(chained[:, :1])], 1)
-    sibling = hill.climb(problem.family, one_inflation, level, _CLIMB_ITER)
+    sibling = hill.climb(hill.objective(problem.family, one_inflation), level, _CLIMB_ITER)
     hurdle = _silenced(starts.hurdle(problem, size), silence)
     positive = regression.theta.clone()
     positive[:, : mean.U.shape[1]] = hurdle[:, : mean.U.shape[1]]
@@ -215,14 +218,14 @@ def _regress_all(
         *_inflated(positive, starts.slopes(problem, inflation, _AT_POSITIVES)),
         *_inflated(regression.theta, starts.slopes(problem, inflation, _AT_REGRESSION)),
     ]
-    hill.improve(best, problem.family, problem.bases, others, torch.ones_like(hill.few))
+    hill.improve(best, model, others, torch.ones_like(hill.few))
     others = [
         *_with_size_edges(hill, hurdle),
         *_inflated(regression.theta, hill.inflation_edges),
     ]
     doubtful = best.value - torch.maximum(inflated.value, regression.value) < _EARNED
-    hill.improve(best, problem.family, problem.bases, others, doubtful)
-    hill.improve(best, problem.family, problem.bases, _stepped(problem, hurdle), hill.few)
+    hill.improve(best, model, others, doubtful)
+    hill.improve(best, model, _stepped(problem, hurdle), hill.few)
     return best
 
 
@@ -270,7 +273,6 @@ class _Hill:
     problem: Problem
     block: CountBlock
     max_iter: int
-    _objectives: dict[tuple[Family, tuple[int, ...]], Objective] = field(default_factory=dict)
 
     @property
     def few(self) -> Tensor:
@@ -294,26 +296,19 @@ class _Hill:
         beyond = _BEYOND_EDGE * self.problem.constant(basis)
         return [beyond + edge for edge in starts.edges(self.problem, basis, slope)]
 
-    def climb(
-        self, family: Family, bases: Sequence[PartBasis], start: Tensor, max_iter: int | None = None
-    ) -> "_Ends":
-        """Maximise one model from one start."""
-        objective = self.objective(family, bases)
-        most = min(self.max_iter, max_iter or self.max_iter)
-        return _Ends.of(maximize(objective, start, max_iter=most, tol=_LOOSE))
-
     def objective(self, family: Family, bases: Sequence[PartBasis]) -> Objective:
-        """Return a model's objective, which is prepared once."""
-        model = family, tuple(id(basis.U) for basis in bases)
-        if model not in self._objectives:
-            self._objectives[model] = self.problem.objective(self.block, family, bases)
-        return self._objectives[model]
+        """Prepare a model."""
+        return self.problem.objective(self.block, family, bases)
+
+    def climb(self, model: Objective, start: Tensor, max_iter: int | None = None) -> "_Ends":
+        """Maximise a model from one start."""
+        most = min(self.max_iter, max_iter or self.max_iter)
+        return _Ends.of(maximize(model, start, max_iter=most, tol=_LOOSE))
 
     def improve(
         self,
         best: "_Ends",
-        family: Family,
-        bases: Sequence[PartBasis],
+        model: Objective,
         starts: Sequence[Tensor],
         doubtful: Tensor,
     ) -> None:
@@ -326,7 +321,7 @@ class _Hill:
         if not len(rows):
             return
         trial = maximize(
-            self.objective(family, bases),
+            model,
             torch.cat([best.theta[going], *(start[genes] for start in starts)]),
             max_iter=min(self.max_iter, _TRIAL_ITER),
             tol=_LOOSE,

@@ -236,7 +236,7 @@ def maximize(
             model = model.select(keep)
         stride = _stride(step, previous, stride, newton)
         expected = model.gain(in_basis)
-        trial = theta + step + _extra(in_basis, stride, model)
+        trial = _ahead(theta + step, in_basis, stride, model)
         new = objective.evaluate(trial, genes)
         ratio = _kept_promise(new.value - at.value, expected, noise)
         accepted = (ratio > _ACCEPT) & _is_finite(new)
@@ -263,15 +263,15 @@ def _stride(step: Tensor, previous: Tensor, stride: Tensor, newton: Tensor) -> T
     return torch.where(alike, (2 * stride).clamp_max(_LONGEST_STRIDE), 1.0)
 
 
-def _extra(step: Tensor, stride: Tensor, model: _Model) -> Tensor | float:
-    """Return what several steps, given in the eigenbasis, add to one.
+def _ahead(point: Tensor, step: Tensor, stride: Tensor, model: _Model) -> Tensor:
+    """Go on from where one step, given in the eigenbasis, leads to where several do.
 
     Across the way to infinity there is only what the last steps left to correct.
     """
     if not (stride > 1).any():
-        return 0.0
+        return point
     along = torch.where(step.abs() > 0.5 * _length(step)[:, None], step, 0.0)
-    return (stride - 1)[:, None] * model.outside(along)
+    return point + (stride - 1)[:, None] * model.outside(along)
 
 
 def _kept_promise(gain: Tensor, expected: Tensor, noise: Tensor) -> Tensor:

@@ -252,12 +252,12 @@ def test_a_climb_that_was_cut_short_goes_on_beside_other_starts(counts):
     hill = search._Hill(problem, problem.block(), 100)
     start = starts.moments(problem)
     start = problem.lift(start, [problem.bases[0], search._constant(problem)], problem.bases)
-    model = NegBinFamily(), problem.bases
-    whole, best = hill.climb(*model, start), hill.climb(*model, start, 3)
+    model = hill.objective(NegBinFamily(), problem.bases)
+    whole, best = hill.climb(model, start), hill.climb(model, start, 3)
     assert best.going.any()
     assert (best.value < whole.value - 0.1)[best.going].any()
     nowhere = torch.zeros_like(best.going)
-    hill.improve(best, *model, [start - 5.0], nowhere)
+    hill.improve(best, model, [start - 5.0], nowhere)
     assert not best.going.any()
     assert_allclose(best.value, whole.value, atol=1e-2)
     assert best.other_value.isneginf().all()  # one run is not two ends
