@@ -31,7 +31,8 @@ from sc_glm.notebook import NotebookMixin, notebook_html
 from sc_glm.ondisk import StoredCounts, StoredMatrix, parse_bytes
 from sc_glm.pipeline import last_step
 from sc_glm.state import StateMixin
-from sc_glm.validation import sound_sparse
+from sc_glm.validation import check_same_order, sound_sparse
+from sc_glm.warned import warn
 
 __all__ = ["AnnDataRegressor", "fit", "predict", "read_params", "sample"]
 
@@ -185,6 +186,7 @@ class AnnDataRegressor(
     def score(self, X: AnnData, y: None = None, sample_weight: ArrayLike | None = None) -> float:
         """Return the mean log-likelihood per entry; see :meth:`NegBinRegressor.score`."""
         _check_no_target(y)
+        check_same_order(X, sample_weight, "sample_weight")
         regressor, design = self.last_step(X)
         return regressor.score(design, self.counts(X), sample_weight=sample_weight)
 
@@ -491,12 +493,12 @@ def _fit(
         values = stored.sample(JUDGED_VALUES)
         _check_values(values, adata, layer)
     if not are_counts(values):
-        warnings.warn(
+        warn(
             f"Most values of {_spell(layer)} are not integers, as if they were normalised or "
-            f"logarithms; the model is one of counts.{_advice(adata, layer)}",
-            stacklevel=3,
+            f"logarithms; the model is one of counts.{_advice(adata, layer)}"
         )
     obs = _obs(adata)
+    check_same_order(obs, sample_weight, "sample_weight", of="adata.obs")
     if isinstance(model, CountRegressor):
         _check_numeric(obs, type(model).__name__)
     names = np.asarray(adata.var_names, dtype=object)

@@ -1,12 +1,13 @@
 """What the regressors share: everything but their family."""
 
+import functools
+import inspect
 import os
 import textwrap
-import warnings
 from collections import Counter
 from collections.abc import Callable
 from numbers import Integral, Real
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, ParamSpec, Self
 
 import numpy as np
 import pandas as pd
@@ -43,13 +44,48 @@ from sc_glm.sampling import sample_dense, sample_sparse
 from sc_glm.state import StateMixin, kept_if_failed
 from sc_glm.status import tally
 from sc_glm.tails import log_mass
-from sc_glm.validation import check_finite, check_numbers, check_same_order
+from sc_glm.validation import alike, check_finite, check_numbers, check_same_order, shown
+from sc_glm.warned import warn
 
 _SCORED_ENTRIES = 2_000_000  # of the matrix at a time
+_FORMULAS = (
+    "Formulas go to a FormulaTransformer before it, as in make_pipeline(FormulaTransformer('~ x'), "
+    "{0}())."
+)
 _FACTORS = (
     " A formula makes numbers of text and categories, as in "
     "make_pipeline(FormulaTransformer('~ cell_type'), NegBinRegressor())."
 )
+
+
+P = ParamSpec("P")
+
+
+def _by_name(init: Callable[P, None]) -> Callable[P, None]:
+    """Refuse parameters that are given by position or that there are not, in the user's terms.
+
+    Python would name the class that has the ``__init__``, which is a private one.
+    """
+    known = [name for name in inspect.signature(init).parameters if name != "self"]
+
+    @functools.wraps(init)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> None:
+        name, given = type(args[0]).__name__, args[1:]
+        if given:
+            raise TypeError(
+                f"{name} takes its parameters by name, such as {name}(alpha=0.1), but "
+                f"{shown(given[0])} was given without one. {_FORMULAS.format(name)}"
+            )
+        for parameter in kwargs:
+            if parameter not in known:
+                near = alike(parameter, known, 1)
+                hint = f"Did you mean {near[0]!r}?" if near else f"It has {', '.join(known)}."
+                raise TypeError(
+                    f"{name} has no parameter {parameter!r}. {hint} {_FORMULAS.format(name)}"
+                )
+        init(*args, **kwargs)
+
+    return checked
 
 
 class CountRegressor(NotebookMixin, StateMixin, RegressorMixin, BaseEstimator):  # type: ignore[misc]
@@ -82,6 +118,7 @@ class CountRegressor(NotebookMixin, StateMixin, RegressorMixin, BaseEstimator): 
         "verbose": ["verbose"],
     }
 
+    @_by_name
     def __init__(
         self,
         *,
@@ -162,10 +199,9 @@ class CountRegressor(NotebookMixin, StateMixin, RegressorMixin, BaseEstimator): 
         check_same_order(X, y, "y")
         counts = CountMatrix.of(y, n_cells=len(covariates))
         if counts is not y and not counts.look_like_counts():
-            warnings.warn(
+            warn(
                 "Most values of y are not integers, as if they were normalised, logarithms or "
-                "covariates; the model is one of counts, cells x genes.",
-                stacklevel=4,
+                "covariates; the model is one of counts, cells x genes."
             )
         weights = weights_of(sample_weight, X, covariates)
         parts = self._family.parts
@@ -297,12 +333,11 @@ class CountRegressor(NotebookMixin, StateMixin, RegressorMixin, BaseEstimator): 
             if status.worth_warning
         ]
         if reasons:
-            warnings.warn(
+            warn(
                 f"Of {len(self.status_)} genes, {'; '.join(reasons)}. "
                 "Predictions for them are usable, some of their coefficients are not: summary() "
                 "names them.",
                 ConvergenceWarning,
-                stacklevel=4,  # who called fit, above scikit-learn's wrapper of it
             )
 
     def summary(self) -> pd.DataFrame:

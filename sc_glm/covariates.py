@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from sc_glm.validation import alike
+from sc_glm.validation import alike, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -114,7 +114,7 @@ def plain(frame: pd.DataFrame, used: Mapping[str, bool], where: str) -> dict[str
             check_cells(~np.isfinite(values), column, f"{where}: column {name!r} is not finite")
         elif values.dtype.kind != "b":
             raise ValueError(
-                f"{where}: column {name!r} is read as numbers, but holds {values[0]!r} "
+                f"{where}: column {name!r} is read as numbers, but holds {shown(values[0])} "
                 f"(dtype {column.dtype})."
             )
         data[name] = values
@@ -126,7 +126,7 @@ def check_cells(bad: NDArray[np.bool_], column: pd.Series, problem: str) -> None
     if bad.any():
         first = int(bad.argmax())
         raise ValueError(
-            f"{problem} ({column.iloc[first]}) in row {column.index[first]!r}; "
+            f"{problem} ({column.iloc[first]}) in row {shown(column.index[first])}; "
             f"{int(bad.sum())} of {len(bad)} rows are affected."
         )
 
@@ -134,14 +134,15 @@ def check_cells(bad: NDArray[np.bool_], column: pd.Series, problem: str) -> None
 def check_levels(values: pd.Series, levels: list[Any], index: pd.Index, what: str) -> None:
     """Refuse values that are none of the known levels, and levels with one name for two."""
     if len({str(level) for level in levels}) < len(levels):
-        raise ValueError(f"{what} has levels that are spelled alike: {levels}.")
+        raise ValueError(f"{what} has levels that are spelled alike: {shown(list(levels))}.")
     known = set(levels)
     unseen = [value for value in values.unique() if value not in known]
     if unseen:
         rows = values.isin(unseen).to_numpy()
         raise ValueError(
-            f"{what} has the unknown level {unseen[0]!r} in row {index[int(rows.argmax())]!r} "
+            f"{what} has the unknown level {shown(unseen[0])} in row "
+            f"{shown(index[int(rows.argmax())])} "
             f"({int(rows.sum())} of {len(rows)} rows have unknown levels). "
             "Known are the levels of the cells of the fit: "
-            f"{', '.join(map(repr, levels[:10]))}{', ...' if levels[10:] else ''}."
+            f"{', '.join(map(shown, levels[:10]))}{', ...' if levels[10:] else ''}."
         )

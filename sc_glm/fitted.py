@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from sc_glm.base import CountRegressor, present, weights_of
 from sc_glm.pipeline import counts_in, last_step
 from sc_glm.tails import log_mass
-from sc_glm.validation import alike
+from sc_glm.validation import alike, check_same_order, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -48,10 +48,10 @@ class FittedData:
     ----------
     regressor : CountRegressor
         The last step of the model.
-    X : array-like
-        What it takes, as the steps before it transform the model's.
+    X : array-like, DataFrame or AnnData
+        What the model predicts from. Its rows may have labels, which steps of a pipeline may lose.
     covariates : ndarray of shape (n_cells, n_features)
-        The same, checked.
+        What the regressor makes of it, checked.
     counts : CountMatrix of shape (n_cells, n_genes)
         Counts of ``genes``.
     genes : ndarray of int of shape (n_genes,)
@@ -93,6 +93,7 @@ class FittedData:
         ValueError
             If data are not what they should be, or not of the model's genes.
         """
+        check_same_order(X, y, "y")
         if y is None:
             y = counts_in(getattr(model, "best_estimator_", model), X)
         regressor, design = last_step(model, X)
@@ -109,7 +110,7 @@ class FittedData:
             chosen = _positions(regressor.target_names_, genes)
             matrix = counts.by_column[:, chosen]
             counts = replace(counts, matrix=matrix, names=counts.names[chosen])
-        return cls(regressor, design, covariates, counts, chosen)
+        return cls(regressor, X, covariates, counts, chosen)
 
     @property
     def names(self) -> NDArray[np.object_]:
@@ -213,13 +214,13 @@ class FittedData:
 def _positions(names: NDArray[np.object_], genes: str | Sequence[str]) -> NDArray[np.intp]:
     asked = [genes] if isinstance(genes, str) else list(np.atleast_1d(np.asarray(genes, object)))
     if not all(isinstance(gene, str) for gene in asked):
-        raise TypeError(f"genes must be names of genes, not {asked[:5]}.")
+        raise TypeError(f"genes must be names of genes, not {shown(asked[:5])}.")
     where = pd.Index(names).get_indexer(pd.Index(asked))
     missing = [gene for gene, position in zip(asked, where, strict=True) if position < 0]
     if missing:
         near = alike(missing[0], names, 3)  # such as murine Ins1 for human INS1
-        hint = f" Like {missing[0]!r} are {near}." if near else ""
-        raise ValueError(f"{len(missing)} gene(s) are not of the fit: {missing[:5]}.{hint}")
+        hint = f" Like {shown(missing[0])} are {near}." if near else ""
+        raise ValueError(f"{len(missing)} gene(s) are not of the fit: {shown(missing[:5])}.{hint}")
     if not asked:
         raise ValueError("genes is empty: at least one is needed, and None is all.")
     return where

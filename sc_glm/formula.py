@@ -37,7 +37,7 @@ from sc_glm.covariates import (
 from sc_glm.expressions import MAX_LENGTH, columns_read
 from sc_glm.splines import with_margin
 from sc_glm.state import StateMixin, kept_if_failed
-from sc_glm.validation import check_no_anndata
+from sc_glm.validation import check_no_anndata, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -328,7 +328,7 @@ class FormulaTransformer(StateMixin, TransformerMixin, BaseEstimator):  # type: 
                 if differs.any():
                     raise ValueError(
                         f"{part}={getattr(self, part)!r}: "
-                        f"{spec.column_names[differs.argmax()]!r} of row {frame.index[row]!r} "
+                        f"{spec.column_names[differs.argmax()]!r} of row {shown(frame.index[row])} "
                         "depends on the other rows, so that it would change with new data. Use "
                         "transforms that keep their state, such as center, scale, poly or bs."
                     )

@@ -22,7 +22,7 @@ from sklearn.utils.metadata_routing import MetadataRequest
 from sc_glm.counts import check_genes
 from sc_glm.distributions import NB, CountDistribution
 from sc_glm.pipeline import counts_in, last_step
-from sc_glm.validation import check_numbers, check_same_order, sound_sparse
+from sc_glm.validation import check_numbers, check_same_order, shown, sound_sparse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -320,7 +320,7 @@ class _CountTable:
         self._y: Any = y.reshape(-1, 1) if y.ndim == 1 else y
         self._is_sparse = is_sparse
         self._dist = dist[:, None] if dist.ndim == 1 else dist
-        self._weight = _check_weights(sample_weight, self._y.shape[0])
+        self._weight = _check_weights(sample_weight, y_true, self._y.shape[0])
 
     def _blocks(self) -> Iterator[tuple[slice, FloatArray]]:
         n_rows, n_targets = self._y.shape
@@ -337,7 +337,7 @@ class _CountTable:
         valid = (values >= 0) & (values < np.inf)
         if not valid.all():
             row, column = np.argwhere(~valid)[0]
-            target = column if self._names is None else repr(self._names[column])
+            target = column if self._names is None else shown(self._names[column])
             raise ValueError(
                 f"y_true must hold counts, finite and at least 0, but row {start + row} of "
                 f"target {target} is {values[row, column]}."
@@ -364,10 +364,11 @@ class _CountTable:
         return np.equal(low, high)
 
 
-def _check_weights(sample_weight: ArrayLike | None, n_rows: int) -> FloatArray:
+def _check_weights(sample_weight: ArrayLike | None, y_true: Any, n_rows: int) -> FloatArray:
     if sample_weight is None:
         return np.ones(n_rows)
     check_numbers(sample_weight, "sample_weight")
+    check_same_order(y_true, sample_weight, "sample_weight", of="y_true")
     weight = np.asarray(sample_weight, dtype=np.float64)
     if weight.shape != (n_rows,):
         raise ValueError(f"sample_weight has the shape {weight.shape}, expected ({n_rows},).")
@@ -485,6 +486,7 @@ class _Scorer:
         if y is None:
             y = counts_in(estimator, X)
         check_same_order(X, y, "y")
+        check_same_order(X, sample_weight, "sample_weight")
         predictor, design = last_step(estimator, X)
         check_genes(y, getattr(predictor, "target_names_", ()))
         value = self.metric(y, predictor.predict_dist(design), sample_weight=sample_weight)

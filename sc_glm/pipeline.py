@@ -1,6 +1,6 @@
 """scikit-learn's pipeline with the verbs of a fitted count distribution."""
 
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from sc_glm.distributions import NB, ZINB
 from sc_glm.notebook import NotebookMixin, notebook_html
 from sc_glm.state import StateMixin
+from sc_glm.validation import check_same_order
 
 
 def _last_step_has(method: str) -> Any:
@@ -75,6 +76,25 @@ class Pipeline(NotebookMixin, StateMixin, pipeline.Pipeline):  # type: ignore[mi
     True
     """
 
+    def fit(self, X: Any, y: Any = None, **params: Any) -> Self:
+        """Fit the steps; see :meth:`sklearn.pipeline.Pipeline.fit`.
+
+        Rows of `y` and of weights whose labels are those of `X` in another order are refused here,
+        as a step may make an array of `X`, which has no labels.
+        """
+        for name, value in {"y": y, **params}.items():
+            check_same_order(X, value, name)
+        return super().fit(X, y, **params)
+
+    @_last_step_has("score")
+    def score(
+        self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None, **params: Any
+    ) -> float:
+        """Return the score of the last step; see :meth:`sklearn.pipeline.Pipeline.score`."""
+        for name, value in {"y": y, "sample_weight": sample_weight, **params}.items():
+            check_same_order(X, value, name)
+        return super().score(X, y, sample_weight=sample_weight, **params)
+
     @_last_step_has("sample")
     def sample(
         self,
@@ -111,6 +131,7 @@ class Pipeline(NotebookMixin, StateMixin, pipeline.Pipeline):  # type: ignore[mi
     @_last_step_has("log_prob")
     def log_prob(self, X: ArrayLike, y: Any) -> NDArray[np.float64]:
         """Return the log-probability of `y`; see :meth:`NegBinRegressor.log_prob`."""
+        check_same_order(X, y, "y")
         last, design = last_step(self, X)
         return last.log_prob(design, y)
 

@@ -26,10 +26,11 @@ from sc_glm.plots_axes import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
+    from sc_glm.distributions import NB, ZINB
     from sc_glm.plots_axes import Axes
 
 _INSIDE = 4  # levels in a legend that is not beside the axes
@@ -139,7 +140,8 @@ class CovariateDisplay:
         gene : str
             The gene.
         covariate : str
-            Column of `X` along the horizontal axis: numbers, or levels.
+            Column of `X` along the horizontal axis: numbers, or levels. Numbers that the model
+            takes for levels, as ``C(batch)`` does, are drawn as these.
         by : str, default=None
             Column of `X` with at most 10 levels, which have a curve and a colour each.
         at : mapping of str to object, default=None
@@ -183,9 +185,21 @@ class CovariateDisplay:
         inner, obs = _frame_of(model, X)
         at = dict(at or {})
         _check_columns(obs, [covariate, *([] if by is None else [by])], at)
+        held = {
+            name: at[name] if name in at else _typical(obs[name])
+            for name in obs.columns
+            if name not in (covariate, by)
+        }
+
+        def predicted(varying: dict[Any, Any]) -> NB | ZINB:
+            """Predict at values of the columns that vary, the others held."""
+            columns = {name: varying.get(name, held.get(name)) for name in list(obs.columns)}
+            frame = pd.DataFrame(columns, index=range(len(varying[covariate])))
+            return distributions(inner, frame, gene)[:, 0]
+
         cells = pd.DataFrame(
             {
-                "covariate": _values(obs, covariate),
+                "covariate": _values(obs, covariate, by, predicted),
                 "count": fitted.counts.dense(slice(None))[:, 0],
                 "level": pd.Categorical([""] * len(obs)) if by is None else _levels(obs[by]),
             }
@@ -196,16 +210,10 @@ class CovariateDisplay:
                 f"{len(LEVELS)} colours that are told apart."
             )
         grid = _grid(cells, grid_resolution)
-        held = {
-            name: at[name] if name in at else _typical(obs[name])
-            for name in obs.columns
-            if name not in (covariate, by)
-        }
-        frame = pd.DataFrame({name: [value] * len(grid) for name, value in held.items()})
-        frame[covariate] = grid["covariate"].to_numpy()
+        varying = {covariate: grid["covariate"].to_numpy()}
         if by is not None:
-            frame[by] = grid["level"].to_numpy()
-        dist = distributions(inner, frame[list(obs.columns)], gene)[:, 0]
+            varying[by] = grid["level"].to_numpy()
+        dist = predicted(varying)
         curves = grid.assign(mean=dist.mean(), lower=dist.ppf(low), upper=dist.ppf(high))
         display = cls(
             cells=cells,
@@ -355,17 +363,41 @@ def _levels(column: pd.Series) -> pd.Categorical:
     return pd.Categorical(column).remove_unused_categories()
 
 
-def _values(obs: pd.DataFrame, name: str) -> pd.Categorical | NDArray[Any]:
+def _values(
+    obs: pd.DataFrame, name: str, by: str | None, predicted: Callable[[dict[Any, Any]], Any]
+) -> pd.Categorical | NDArray[Any]:
+    """Return a column as levels or as numbers.
+
+    Numbers are levels to a model that knows none between two of them, as ``C(batch)`` makes them.
+    """
     column = obs[name]
-    return _levels(column) if _has_levels(column) else column.to_numpy()
+    if _has_levels(column):
+        return _levels(column)
+    values = column.to_numpy()
+    observed = np.unique(values)
+    if len(observed) < 2:
+        return values
+    first = int(np.argmin(values))
+    between = observed[0] + _GOLDEN * (observed[1] - observed[0])
+
+    def takes(value: Any) -> bool:
+        varying = {name: [value]} | ({} if by is None else {by: [obs[by].iloc[first]]})
+        try:
+            predicted(varying)
+        except ValueError:
+            return False
+        return True
+
+    return _levels(column) if not takes(between) and takes(values[first]) else values
 
 
 def _typical(column: pd.Series) -> Any:
-    """Return the lower median of numbers, or the most common of other values."""
+    """Return a value that a cell has: the lower median of numbers, or the most common of others."""
     if _has_levels(column):
         common = column.mode()
         return common.iloc[0] if len(common) else None
-    return column.quantile(interpolation="lower")
+    known = column.dropna().sort_values()
+    return known.iloc[(len(known) - 1) // 2] if len(known) else np.nan
 
 
 def _grid(cells: pd.DataFrame, resolution: int) -> pd.DataFrame:

@@ -19,6 +19,7 @@ from sc_glm.plots_axes import (
     require_matplotlib,
     title,
 )
+from sc_glm.validation import shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -216,8 +217,8 @@ class VolcanoDisplay:
         genes = pd.Index(table["target"]) if "target" in table.columns else table.index
         if not genes.is_unique:
             raise ValueError(
-                f"table has several rows of {genes[genes.duplicated()][0]!r}: choose those of one "
-                "part and feature."
+                f"table has several rows of {shown(genes[genes.duplicated()][0])}: choose those "
+                "of one part and feature."
             )
         tested = table["p_value"].notna()
         if tested.any() and table.loc[tested, "log2_fold_change"].isna().all():

@@ -25,7 +25,8 @@ from sklearn.utils.validation import _num_samples
 from sc_glm.base import CountRegressor
 from sc_glm.counts import CountMatrix
 from sc_glm.fitted import FittedData
-from sc_glm.validation import check_same_order, group_codes
+from sc_glm.validation import check_same_order, group_codes, shown
+from sc_glm.warned import warn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -309,7 +310,7 @@ def _check_held_out(tests: Sequence[Any], units: NDArray[np.intp], groups: Any) 
     torn = held_out[fold_of_unit[units[held_out]] != fold_of[held_out]]
     if len(torn):
         raise ValueError(
-            f"Cells of group {np.asarray(groups)[torn[0]]!r} are held out in several folds: "
+            f"Cells of group {shown(np.asarray(groups)[torn[0]])} are held out in several folds: "
             "GroupKFold and the like hold out a group as a whole."
         )
     if np.count_nonzero(fold_of_unit) < 2:
@@ -468,9 +469,8 @@ def _warn(table: pd.DataFrame) -> None:
     failed = pd.unique(table.loc[table["n_failed"] > 0, "target"])
     if len(failed):
         more = ", ..." if len(failed) > _NAMED_IN_WARNING else ""
-        warnings.warn(
+        warn(
             f"Fits of {len(failed)} gene(s) did not converge in some fold "
             f"({', '.join(failed[:_NAMED_IN_WARNING])}{more}): see n_failed.",
             ConvergenceWarning,
-            stacklevel=3,
         )

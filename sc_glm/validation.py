@@ -17,6 +17,34 @@ from numpy.typing import NDArray
 _ALIKE = 0.7  # names that may be one misspelled, as difflib compares them
 
 
+def shown(value: Any) -> str:
+    """Return a label or a level as messages show it: as Python writes it, without NumPy's types.
+
+    Parameters
+    ----------
+    value : object
+        A value, or a list or tuple of values.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> shown(np.int64(3)), shown([np.str_("a"), 1.5]), shown(np.datetime64("2020-01-01"))
+    ('3', "['a', 1.5]", '2020-01-01')
+    """
+    if isinstance(value, list | tuple):
+        inside = ", ".join(map(shown, value))
+        if isinstance(value, list):
+            return f"[{inside}]"
+        return f"({inside},)" if len(value) == 1 else f"({inside})"
+    if isinstance(value, np.datetime64 | np.timedelta64 | pd.Timestamp | pd.Timedelta | pd.Period):
+        return str(value)
+    return repr(value.item() if isinstance(value, np.generic) else value)
+
+
 def alike(name: str, names: Iterable[Any], most: int) -> list[str]:
     """Return the names that may have been meant, the nearest first; case does not matter.
 
@@ -53,12 +81,16 @@ def check_no_anndata(data: Any, name: str) -> None:
     TypeError
         It says what takes one.
     """
-    if any(kind.__name__ == "AnnData" for kind in type(data).__mro__):
+    if _is_anndata(data):
         raise TypeError(
             f"{name} is an AnnData. sc_glm.adata.fit(adata, model) fits it and "
             "sc_glm.adata.predict(adata, model) predicts for it; sc_glm.adata.AnnDataRegressor("
             "model) takes one as its X. Here, X is adata.obs, and y is adata.X or a layer."
         )
+
+
+def _is_anndata(data: Any) -> bool:
+    return any(kind.__name__ == "AnnData" for kind in type(data).__mro__)
 
 
 def check_numbers(data: Any, name: str, advice: str = "") -> None:
@@ -104,7 +136,7 @@ def check_numbers(data: Any, name: str, advice: str = "") -> None:
         if not data.shape[1]:
             raise ValueError(f"{name} has no columns (0 feature(s)): at least one is needed.")
         wrong = [
-            f"{column!r} ({dtype})"
+            f"{shown(column)} ({dtype})"
             for i, (column, dtype) in enumerate(data.dtypes.items())
             if not _is_real(dtype) or _is_text(data.iloc[:, i])
         ]
@@ -133,20 +165,23 @@ def _is_text(column: pd.Series) -> bool:
     return column.dtype == object and pd.api.types.infer_dtype(column) in ("string", "bytes")
 
 
-def check_same_order(X: Any, other: Any, name: str) -> None:
+def check_same_order(X: Any, other: Any, name: str, *, of: str = "X") -> None:
     """Refuse rows whose labels are those of `X` in another order.
 
     As in scikit-learn, rows belong together by their position. Labels that contradict it are a
-    mistake; labels of another kind, or pandas' own numbers of rows, say nothing.
+    mistake, whatever their type. Other labels than those of `X` say nothing, nor do the numbers
+    from zero on that pandas gives to rows without labels (a ``RangeIndex``).
 
     Parameters
     ----------
     X : object
-        The covariates.
+        The covariates; the labels of an AnnData are the names of its cells.
     other : object
         What goes with them.
     name : str
         What to call it.
+    of : str, default="X"
+        What to call the covariates.
 
     Raises
     ------
@@ -156,19 +191,40 @@ def check_same_order(X: Any, other: Any, name: str) -> None:
     of_X, own = _labels(X), _labels(other)
     if of_X is None or own is None or len(of_X) != len(own) or of_X.nlevels != own.nlevels:
         return
-    if not of_X.equals(own) and of_X.isin(own).all() and own.isin(of_X).all():
-        row = next(i for i, (a, b) in enumerate(zip(of_X, own, strict=True)) if a != b)
-        raise ValueError(
-            f"The rows of {name} have the labels of X in another order: in row {row} stands "
-            f"{own[row]!r}, in X {of_X[row]!r}. {name}.loc[X.index] puts them in order."
-        )
+    if of_X.equals(own):
+        return
+    of_one_type = of_X.nlevels > 1 or of_X.inferred_type == own.inferred_type
+    if not of_one_type:  # an AnnData makes texts of numbers
+        of_X, own = of_X.map(str), own.map(str)
+    if not (of_X.isin(own).all() and own.isin(of_X).all()):
+        return
+    row = next((i for i, (a, b) in enumerate(zip(of_X, own, strict=True)) if not _same(a, b)), None)
+    if row is None:
+        return
+    if not of_X.is_unique:
+        mend = "Some labels stand there more than once: make them unique in both."
+    elif of_one_type:
+        mend = f"{name}.loc[{of}.index] puts them in order."
+    else:
+        mend = "Give both labels of one type, and put them in one order."
+    raise ValueError(
+        f"The rows of {name} have the labels of {of} in another order: in row {row} stands "
+        f"{shown(own[row])}, in {of} {shown(of_X[row])}. {mend} Where rows belong together by "
+        f"position, give {name}.to_numpy(), which has no labels."
+    )
+
+
+def _same(a: Any, b: Any) -> bool:
+    return a is b or a == b
 
 
 def _labels(data: Any) -> pd.Index | None:
+    if _is_anndata(data):
+        return pd.Index(data.obs_names)
     if not isinstance(data, pd.DataFrame | pd.Series):
         return None
-    is_default = data.index.equals(pd.RangeIndex(len(data)))
-    return None if is_default else data.index
+    numbered = isinstance(data.index, pd.RangeIndex) and data.index.equals(pd.RangeIndex(len(data)))
+    return None if numbered else data.index
 
 
 def group_codes(groups: Any, X: Any, n_cells: int) -> NDArray[np.intp]:
@@ -270,6 +326,6 @@ def check_finite(X: NDArray[np.float64], names: Any) -> None:
         row, column = np.argwhere(wrong)[0]
         word = "NaN" if np.isnan(X[row, column]) else "infinity"
         raise ValueError(
-            f"Input X contains {word} in column {names[column]!r}, row {row}, and "
+            f"Input X contains {word} in column {shown(names[column])}, row {row}, and "
             f"{int(wrong.sum())} such value(s) in all."
         )

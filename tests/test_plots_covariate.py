@@ -245,3 +245,41 @@ def test_names_of_categories_do_not_cover_each_other(size, rotated, data):
             model, obs, data.counts, gene="gene_0", covariate="cell_type"
         )
     assert [label.get_rotation() != 0 for label in display.ax_.get_xticklabels()] == [rotated] * 3
+
+
+def coded():
+    """Cells whose batch and dose are numbers, some of which no cell has."""
+    rng = np.random.default_rng(0)
+    obs = pd.DataFrame({"batch": rng.choice([1, 2, 4], 200), "dose": rng.choice([0.1, 1, 10], 200)})
+    obs["x"] = rng.normal(size=200)
+    return obs, rng.poisson(obs["batch"].to_numpy()[:, None], (200, 2))
+
+
+def test_numbers_that_the_model_takes_for_levels_are_levels():
+    obs, y = coded()
+    steps = FormulaTransformer("~ C(batch) + C(dose) + x"), NegBinRegressor()
+    model = make_pipeline(*steps).fit(obs, y)
+    options = {"model": model, "X": obs, "y": y, "gene": "y0"}
+    for covariate, levels in {"batch": [1, 2, 4], "dose": [0.1, 1.0, 10.0]}.items():
+        display = CovariateDisplay.from_estimator(**options, covariate=covariate)
+        assert list(display.curves["covariate"]) == levels
+        ticks = [label.get_text() for label in display.ax_.get_xticklabels()]
+        assert ticks == [str(level) for level in levels]
+        frame = pd.DataFrame({covariate: levels}).assign(**display.held)
+        check_curves(display.curves, predicted(model, frame, 0))
+    each = CovariateDisplay.from_estimator(**options, covariate="batch", by="dose")
+    assert len(each.curves) == 9
+    beside = CovariateDisplay.from_estimator(**options, covariate="x", by="batch")
+    assert [len(line.get_xdata()) for line in beside.lines_] == [100] * 3
+    # Of the columns that are held, some cell has the value.
+    for name, value in beside.held.items():
+        assert value in obs[name].to_numpy()
+
+
+def test_numbers_that_the_model_takes_for_numbers_are_numbers():
+    obs, y = coded()
+    model = make_pipeline(FormulaTransformer("~ batch + x"), NegBinRegressor()).fit(obs, y)
+    options = {"model": model, "y": y, "gene": "y0", "covariate": "batch"}
+    assert len(CovariateDisplay.from_estimator(X=obs, **options).curves) == 100
+    alone = obs.assign(batch=2)
+    assert CovariateDisplay.from_estimator(X=alone, **options).curves["covariate"].unique() == [2]

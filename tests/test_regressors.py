@@ -858,3 +858,19 @@ def test_a_device_that_is_not_there(device):
         NegBinRegressor(device=device).fit([[0.0], [1.0]], [1, 2])
     assert "Devices are 'cpu'" in str(caught.value)
     assert len(str(caught.value)) < 350
+
+
+@BOTH
+def test_parameters_have_names_and_formulas_another_place(regressor):
+    name = regressor.__name__
+    formula = r"Formulas go to a FormulaTransformer .*make_pipeline\(FormulaTransformer\('~ x'\)"
+    for positional, words in [
+        (("~ x",), f"^{name} takes its parameters by name.*'~ x' was given.*{formula}"),
+        ((0.5,), rf"^{name} takes .*{name}\(alpha=0.1\), but 0.5 was given"),
+    ]:
+        with pytest.raises(TypeError, match=words):
+            regressor(*positional)
+    with pytest.raises(TypeError, match=f"^{name} has no parameter 'mean'.*{formula}"):
+        regressor(mean="~ x")
+    with pytest.raises(TypeError, match=r"has no parameter 'n_job'\. Did you mean 'n_jobs'"):
+        regressor(n_job=2)

@@ -12,6 +12,7 @@ from sc_glm.validation import (
     check_no_anndata,
     check_numbers,
     check_same_order,
+    shown,
     sound_sparse,
 )
 
@@ -132,3 +133,51 @@ def test_an_anndata_is_refused_in_words():
 def test_advice_on_columns_of_text():
     with pytest.raises(ValueError, match=r"'a' \(object\)\. Do this$"):
         check_numbers(pd.DataFrame({"a": ["x"]}), "Z", " Do this")
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (np.int64(3), "3"),
+        (np.str_("a'b"), '"a\'b"'),
+        ("T", "'T'"),
+        ((np.int64(1), "a"), "(1, 'a')"),
+        ((np.float64(0.5),), "(0.5,)"),
+        ([np.bool_(True), None], "[True, None]"),
+        (np.datetime64("2020-01-02"), "2020-01-02"),
+        (pd.Timestamp("2020-01-02"), "2020-01-02 00:00:00"),
+        (pd.Period("2020-01"), "2020-01"),
+    ],
+)
+def test_labels_are_shown_without_types(value, words):
+    assert shown(value) == words
+
+
+NUMBERED = pd.DataFrame({"x": np.arange(4.0)})
+
+
+@pytest.mark.parametrize("rows", [[3, 2, 1, 0], [2, 0, 3, 1], slice(3, 0, -1), slice(1, 3), [3, 1]])
+def test_numbers_are_labels_unless_pandas_only_counts_the_rows(rows):
+    cells = NUMBERED.iloc[rows]
+    for other in (cells["x"], cells.to_numpy(), cells.reset_index(drop=True)):
+        check_same_order(cells, other, "y")
+        check_same_order(other, cells, "y")
+    turned = cells.iloc[::-1]
+    with pytest.raises(ValueError, match=rf"in row 0 stands {turned.index[0]}, in X \d\. y\.loc"):
+        check_same_order(cells, turned, "y")
+
+
+def test_numbers_that_an_anndata_made_texts_are_the_same_labels():
+    cells = NUMBERED.iloc[[2, 0, 3, 1]]
+    adata = AnnData(np.ones((4, 2)), obs=cells.set_axis(cells.index.astype(str)))
+    check_same_order(adata, cells["x"], "groups")
+    check_same_order(adata, pd.Series([1, 2, 3, 4]), "groups")
+    with pytest.raises(ValueError, match=r"groups .* row 0 stands '0', in X '2'\. Give both"):
+        check_same_order(adata, cells["x"].loc[[0, 1, 2, 3]], "groups")
+
+
+def test_labels_that_stand_there_twice():
+    cells = pd.DataFrame({"x": range(4)}, index=[0, 1, 0, 1])
+    check_same_order(cells, cells["x"], "y")
+    with pytest.raises(ValueError, match=r"in row 1 stands 0, in X 1\. Some labels .* more than"):
+        check_same_order(cells, cells["x"].set_axis([0, 0, 1, 1]), "y")
