@@ -10,7 +10,7 @@ import pandas as pd
 from sc_glm.validation import alike, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from numpy.typing import NDArray
 
@@ -45,6 +45,10 @@ class Columns:
             self._is_text[name] = _is_categorical(self._frame[name])
         return self._is_text[name]
 
+    def is_boolean(self, name: str) -> bool:
+        """Whether a column holds True and False."""
+        return not self.is_text(name) and _numpy(self._frame[name]).dtype.kind == "b"
+
 
 def no_column(name: Any, names: Iterable[Any]) -> str:
     """Say that `X` has no such column, and which one may have been meant."""
@@ -68,7 +72,7 @@ def check_column_names(X: pd.DataFrame) -> None:
     if odd:
         raise ValueError(
             f"Column names of X must be strings, got {odd[0]!r} ({type(odd[0]).__name__}). "
-            "X.columns = X.columns.astype(str) makes them so."
+            "X.add_prefix('x') makes names such as 'x0' of them."
         )
     if not X.columns.is_unique:
         twice = X.columns[X.columns.duplicated()][0]
@@ -78,7 +82,7 @@ def check_column_names(X: pd.DataFrame) -> None:
 def _is_categorical(column: pd.Series) -> bool:
     if isinstance(column.dtype, pd.CategoricalDtype):
         return True
-    return _numpy(column).dtype.kind in "OUS"
+    return _numpy(column).dtype.kind in "OUSMm"  # dates are no numbers either
 
 
 def _numpy(column: pd.Series) -> NDArray[Any]:
@@ -89,11 +93,13 @@ def _numpy(column: pd.Series) -> NDArray[Any]:
     return values
 
 
-def plain(frame: pd.DataFrame, used: Mapping[str, bool], where: str) -> dict[str, Any]:
+def plain(
+    frame: pd.DataFrame, used: Mapping[str, bool], booleans: Collection[str], where: str
+) -> dict[str, Any]:
     """Return the columns that a formula reads, complete, each of the kind it had at fit.
 
-    Categorical columns become categoricals or objects, numbers int64 or float64 (so that no
-    dtype of the new data overflows or rounds where the fitted one did not).
+    Categorical columns become categoricals or objects, booleans bool, numbers int64 or float64 (so
+    that no dtype of the new data overflows or rounds where the fitted one did not).
     """
     data: dict[str, Any] = {}
     for name, categorical in used.items():
@@ -109,14 +115,25 @@ def plain(frame: pd.DataFrame, used: Mapping[str, bool], where: str) -> dict[str
             data[name] = column.array if is_level else column.to_numpy(dtype=object)
             continue
         values = _numpy(column)
-        if values.dtype.kind in "iuf":
-            values = values.astype(np.result_type(values.dtype, np.int64), copy=False)
-            check_cells(~np.isfinite(values), column, f"{where}: column {name!r} is not finite")
-        elif values.dtype.kind != "b":
+        if values.dtype.kind not in "biuf":
             raise ValueError(
-                f"{where}: column {name!r} is read as numbers, but holds {shown(values[0])} "
+                f"{where}: column {name!r} is read as numbers, but holds {shown(column.iloc[0])} "
                 f"(dtype {column.dtype})."
             )
+        if name in booleans:
+            check_cells(
+                (values != 0) & (values != 1),
+                column,
+                f"{where}: column {name!r} was True and False at fit, and is another value",
+            )
+            data[name] = values.astype(bool)
+            continue
+        if values.dtype.kind == "u":
+            beyond = values > np.iinfo(np.int64).max
+            check_cells(beyond, column, f"{where}: column {name!r} is beyond 2**63")
+        whole = values.dtype.kind != "f"
+        values = values.astype(np.int64 if whole else np.float64, copy=False)
+        check_cells(~np.isfinite(values), column, f"{where}: column {name!r} is not finite")
         data[name] = values
     return data
 

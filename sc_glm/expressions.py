@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import ast
 import operator
+import re
+from keyword import iskeyword
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sc_glm.covariates import no_column
+from sc_glm.rewriting import requoted
 from sc_glm.vocabulary import (
     BRACKETS,
     CONTRAST_CLASSES,
@@ -50,7 +53,6 @@ ARITHMETIC: Mapping[type[ast.operator | ast.unaryop], Callable[..., Any]] = {
     ast.Pow: operator.pow,
     ast.BitAnd: operator.and_,
     ast.BitOr: operator.or_,
-    ast.LShift: operator.lshift,
     ast.RShift: operator.rshift,
     ast.UAdd: operator.pos,
     ast.USub: operator.neg,
@@ -104,15 +106,21 @@ def columns_read(
     # What Python's parser raises for nesting, null bytes and surrogates is not all SyntaxError.
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         # `as` is a word of Python's own, so that R's call does not come to be a call.
-        why = "Write C(x)." if code.lstrip().startswith("as.factor") else error
+        why: object = "Write C(x)." if code.lstrip().startswith("as.factor") else error
+        words = re.findall(r"\w+", code)
+        own = [name for name in columns.names if name in words and iskeyword(name)]
+        if own:
+            why = f"{_pythons_own(own[0])}."
         raise ValueError(
-            f"{where}: {_shortened(code)!r} is not a Python expression. {why}"
+            f"{where}: {_shortened(requoted(code))!r} is not a Python expression. {why}"
         ) from error
     nodes: list[ast.AST] = [tree]
     for _ in range(MAX_DEPTH):
         nodes = [child for node in nodes for child in ast.iter_child_nodes(node)]
     if nodes:
-        raise ValueError(f"{where}: {_shortened(code)!r} is nested too deeply, or too long a sum.")
+        raise ValueError(
+            f"{where}: {_shortened(requoted(code))!r} is nested too deeply, or too long a sum."
+        )
     checker = _Checker(tree, aliases, columns, where)
     checker.value(tree)
     return checker.read
@@ -144,7 +152,7 @@ class _Checker:
         }
 
     def refusal(self, node: ast.AST, reason: str) -> ValueError:
-        piece = _shortened(ast.unparse(node))
+        piece = _shortened(requoted(ast.unparse(node)))
         return ValueError(f"{self.where}: {piece!r} is not allowed in a formula: {reason}.")
 
     def value(self, node: ast.expr) -> Value:
@@ -156,6 +164,8 @@ class _Checker:
 
     def constant(self, node: ast.Constant) -> Value:
         value = node.value
+        if (isinstance(value, bool) or value is None) and str(value) in self.columns.names:
+            raise self.refusal(node, _pythons_own(str(value)))
         if isinstance(value, str):
             return Value(text=True)
         if isinstance(value, float) or (isinstance(value, int) and value <= MAX_INTEGER):
@@ -196,7 +206,7 @@ class _Checker:
         if len(numbers) < len(values):
             return Value(column=any(value.column for value in values))
         # Between numbers alone Python computes, not NumPy, and without bounds.
-        if isinstance(node.op, ast.Pow | ast.LShift) and _bits(node.op, *numbers) > 64:
+        if isinstance(node.op, ast.Pow) and _bits(*numbers) > 64:
             raise self.refusal(node, "the number is too large")
         try:
             number = ARITHMETIC[type(node.op)](*numbers)
@@ -322,13 +332,16 @@ class _Checker:
         return True
 
 
+def _pythons_own(name: str) -> str:
+    return f"{name} is a word of Python's own; write `{name}` for the column"
+
+
 def _shortened(text: str) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _bits(op: ast.Pow | ast.LShift, left: float, right: float) -> float:
-    """Return about how many bits the result has at least, if of whole numbers."""
+def _bits(left: float, right: float) -> float:
+    """Return about how many bits a power has at least, if of whole numbers."""
     if not (isinstance(left, int) and isinstance(right, int)):
         return 0
-    bits = left.bit_length()
-    return bits + right if isinstance(op, ast.LShift) else (bits - 1) * right
+    return (left.bit_length() - 1) * right

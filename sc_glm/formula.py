@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import difflib
+import functools
 import math
 import re
 import warnings
@@ -18,10 +19,11 @@ from formulaic.materializers import PandasMaterializer
 from formulaic.materializers.types import FactorValues
 from formulaic.parser import DefaultFormulaParser
 from formulaic.parser.algos.tokenize import tokenize
-from formulaic.parser.types import ASTNode, Factor, Token
+from formulaic.parser.types import ASTNode, Factor, Term, Token
 from formulaic.transforms import TRANSFORMS
-from formulaic.utils.code import sanitize_variable_names
+from formulaic.utils.code import format_expr
 from formulaic.utils.constraints import LinearConstraints
+from formulaic.utils.stateful_transforms import stateful_eval
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -35,7 +37,16 @@ from sc_glm.covariates import (
     plain,
 )
 from sc_glm.expressions import MAX_LENGTH, columns_read
-from sc_glm.splines import with_margin
+from sc_glm.rewriting import (
+    AS_NUMBER,
+    RESERVED,
+    as_number,
+    in_double_precision,
+    makes_levels,
+    requoted,
+    unquoted,
+)
+from sc_glm.splines import check_bs, check_cc, check_cr, check_poly, checked, with_margin
 from sc_glm.state import StateMixin, kept_if_failed
 from sc_glm.validation import check_no_anndata, shown
 
@@ -45,12 +56,16 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
     from sklearn.utils import Tags
 
+    from sc_glm.rewriting import Expression
+
 __all__ = ["FormulaTransformer"]
 
 # Enough for any design that can be fitted; beyond them, memory and hours are spent in vain.
 MAX_TERMS = 10_000
 MAX_ORDER = 8
 MAX_COLUMNS = 10_000
+# Donors, batches and clusters that have numbers for names are no more, as a rule.
+MAX_LABELS = 15
 
 PARTS = ("mean", "dispersion", "zero_inflation", "offset")
 
@@ -148,7 +163,7 @@ class FormulaTransformer(StateMixin, TransformerMixin, BaseEstimator):  # type: 
     1.0
     """
 
-    _fitted_state = ("model_specs_", "covariates_", "n_features_in_")
+    _fitted_state = ("model_specs_", "covariates_", "_booleans", "n_features_in_")
 
     def __init__(
         self,
@@ -241,23 +256,33 @@ class FormulaTransformer(StateMixin, TransformerMixin, BaseEstimator):  # type: 
         columns = Columns(frame)
 
         specs, covariates, matrices = {}, {}, []
+        booleans: set[str] = set()
+        like_labels: dict[str, int] = {}
         for part, text in formulas.items():
             where = f"{part}={text!r}"
             parse = _parse_offset if part == "offset" else _parse
             formula = parse(text, columns, where)
             used = {name: columns.is_text(name) for name in _names_read(formula, columns, where)}
-            data = plain(frame, used, where)
-            matrix, specs[part] = _materialize(ModelSpec(formula), data, frame.index, where)
+            booleans |= {name for name in used if columns.is_boolean(name)}
+            data = plain(frame, used, booleans, where)
+            matrix, specs[part] = _materialize(
+                ModelSpec(formula), data, frame.index, where, numeric=part == "offset"
+            )
             if part == "offset":
                 _check_offset(specs[part], where)
             if not matrix.shape[1]:
                 raise ValueError(f"{where}: the formula has no columns.")
             covariates[part] = used
             matrices.append(matrix)
+            if part != "offset":
+                like_labels |= _like_labels(formula, data)
 
         self.model_specs_ = specs
         self.covariates_ = covariates
+        self._booleans = frozenset(booleans)
         self._check_rows_stand_alone(frame, matrices)
+        if like_labels:
+            _warn_of_slopes(like_labels)
 
     def _formulas(self) -> dict[str, str]:
         formulas = {part: getattr(self, part) for part in PARTS}
@@ -306,8 +331,9 @@ class FormulaTransformer(StateMixin, TransformerMixin, BaseEstimator):  # type: 
         matrices = []
         for part, spec in self.model_specs_.items():
             where = f"{part}={getattr(self, part)!r}"
-            data = plain(frame, self.covariates_[part], where)
-            matrices.append(_materialize(spec, data, frame.index, where)[0])
+            data = plain(frame, self.covariates_[part], self._booleans, where)
+            matrix, _ = _materialize(spec, data, frame.index, where, numeric=part == "offset")
+            matrices.append(matrix)
         return matrices
 
     def _check_rows_stand_alone(
@@ -350,7 +376,7 @@ def _parsing(where: str, hint: str = "") -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = " ".join(_message(error).split())
+        reason = " ".join(requoted(_message(error)).split())
         raise ValueError(f"{where}: the formula does not parse. {reason}{hint}") from error
 
 
@@ -375,12 +401,14 @@ def _parse(text: str, columns: Columns, where: str) -> SimpleFormula:
     for token in tokens:
         if token.kind is Token.Kind.PYTHON:
             _names_in_expression(token.token, columns, where)
+    _check_told_apart(tokens, columns, where)
     bare = [n for n in columns.names if " " in n and n in text and f"`{n}`" not in text]
+    code = _without_quoted_names(text, tokens)
     with _parsing(where, f". Names with spaces stand in backquotes: `{bare[0]}`." if bare else ""):
-        tree = DefaultFormulaParser().get_ast(text)
+        tree = DefaultFormulaParser().get_ast(code)
     _check_size(tree, len(columns.names), where)
     with _parsing(where):
-        formula = Formula(text, _context={"__formulaic_variables_available__": columns.names})
+        formula = Formula(code, _context={"__formulaic_variables_available__": columns.names})
     if not isinstance(formula, SimpleFormula):
         raise ValueError(  # noqa: TRY004
             f"{where}: a formula has one side, as in '~ a + b'. The counts are the y of fit, and "
@@ -390,7 +418,50 @@ def _parse(text: str, columns: Columns, where: str) -> SimpleFormula:
     for token in tokens:
         if token.kind is Token.Kind.NAME and token.token not in columns.names:
             raise ValueError(f"{where}: {no_column(token.token, columns.names)}")
-    return formula
+    return _with_quoted_names(formula)
+
+
+def _without_quoted_names(text: str, tokens: Sequence[Token]) -> str:
+    """Spare formulaic's parser the names in backquotes that stand within expressions."""
+    pieces, end = [], 0
+    for token in tokens:
+        if token.kind is Token.Kind.PYTHON:
+            start = text.index(token.token, end)
+            pieces += [text[end:start], unquoted(token.token)[0]]
+            end = start + len(token.token)
+    return "".join([*pieces, text[end:]])
+
+
+def _with_quoted_names(formula: SimpleFormula) -> SimpleFormula:
+    terms = [
+        Term(
+            Factor(requoted(factor.expr), eval_method=factor.eval_method) for factor in term.factors
+        )
+        for term in formula
+    ]
+    return SimpleFormula(terms, _ordering="none")
+
+
+def _check_told_apart(tokens: Sequence[Token], columns: Columns, where: str) -> None:
+    """Refuse columns that formulaic takes for the intercept, a number or an expression.
+
+    It tells apart what a formula is made of by its text alone.
+    """
+    texts = {token.token for token in tokens if token.kind is Token.Kind.NAME}
+    if any(token.token == "." for token in tokens):  # noqa: S105
+        texts.update(columns.names)
+    others = {"1": "the intercept"}
+    for token in tokens:
+        if token.kind is Token.Kind.VALUE and token.token not in ("0", "1"):
+            others[token.token] = "a number"
+        elif token.kind is Token.Kind.PYTHON:
+            others[requoted(format_expr(unquoted(token.token)[0]))] = "an expression"
+    for name in columns.names:
+        if name in texts and name in others:
+            raise ValueError(
+                f"{where}: a formula cannot tell the column {name!r} from {others[name]}. Give "
+                f"it another name: X.rename(columns={{{name!r}: ...}})."
+            )
 
 
 def _check_size(tree: ASTNode | Token | None, n_columns: int, where: str) -> None:
@@ -491,36 +562,94 @@ def _names_read(formula: SimpleFormula, columns: Columns, where: str) -> list[st
 
 def _names_in_expression(expression: str, columns: Columns, where: str) -> set[str]:
     """Check a Python expression, with names in backquotes, and return the columns it reads."""
-    if "``" in expression or "_formulaic_" in expression:
+    if "``" in expression or RESERVED in expression:
         raise ValueError(f"{where}: {expression!r} has an empty or a reserved name.")
-    aliases: dict[str, str] = {}
-    code = sanitize_variable_names(expression, {}, aliases)
-    for alias, name in aliases.items():
-        own = re.sub(r"^(?=\d)|\W", "_", name)
-        if alias != name and (alias != own or alias in columns.names or alias in TRANSFORMS):
-            # formulaic would draw a random alias, under which no state could be found again.
-            raise ValueError(
-                f"{where}: formulas read `{name}` in {expression!r} as {own}, which is another "
-                "column or a transform. Rename the column."
-            )
+    code, aliases = unquoted(expression)
     return columns_read(code, aliases, columns, where)
 
 
-class _Materializer(PandasMaterializer):  # type: ignore[misc]
-    """Refuses columns beyond what a design can hold, before they are made.
+def _like_labels(formula: SimpleFormula, data: Mapping[str, Any]) -> dict[str, int]:
+    """Return how many values those columns have that are numbers here, and look like labels.
 
-    Categories that no cell has are no levels of a factor, as in R's glm: nothing is known of their
-    coefficients, and as reference they would leave those of all others open. Comparisons know them.
+    Labels are whole numbers, few, and most numbers between the first and the last are there, which
+    doses and times are seldom. With two values, a slope is a difference of groups.
+    """
+    names = {
+        factor.expr
+        for term in formula
+        for factor in term.factors
+        if factor.eval_method is Factor.EvalMethod.LOOKUP
+    }
+    found = {}
+    for name in sorted(names):
+        if getattr(data[name], "dtype", None) == np.int64:
+            values = np.unique(data[name])
+            if 2 < len(values) <= MAX_LABELS and 2 * len(values) > values[-1] - values[0] + 1:
+                found[name] = len(values)
+    return found
+
+
+def _warn_of_slopes(n_values: Mapping[str, int]) -> None:
+    listed = ", ".join(f"{name!r} ({number} values)" for name, number in n_values.items())
+    first = next(iter(n_values))
+    spelled = first if first.isidentifier() else f"`{first}`"
+    warnings.warn(
+        f"Whole numbers get one slope in a formula, from the first value to the last: {listed}. If "
+        f"they are labels, write C({spelled}); if they are numbers, I({spelled}) says so.",
+        stacklevel=4,  # who called fit
+    )
+
+
+class _Materializer(PandasMaterializer):  # type: ignore[misc]
+    """Computes in double precision, and has a factor's levels as R has them.
+
+    Columns beyond what a design can hold are refused before they are made. Categories that no cell
+    has are no levels of a factor, as in R's glm: nothing is known of their coefficients, and as
+    reference they would leave those of all others open. Comparisons know them. A condition is a
+    factor with the levels False and True.
     """
 
+    numeric = False  # whether conditions are numbers, as in an offset
     n_columns = 0
+
+    @PandasMaterializer.override
+    def _evaluate(self, expr: str, metadata: Any, spec: ModelSpec) -> tuple[Any, set[Any]]:
+        """Run an expression on columns that have names of their own, apart from functions."""
+        code, aliases = unquoted(expr)
+
+        def run(expression: Expression) -> Any:
+            columns = {name: self.data[column] for name, column in expression.columns.items()}
+            env = {**TRANSFORMS, **self.context, AS_NUMBER: as_number, **columns}
+            return stateful_eval(
+                expression.code, env, {expression.code: metadata}, spec.transform_state, spec
+            )
+
+        exact = in_double_precision(code, aliases)
+        values = run(exact)
+        as_given = in_double_precision(code, aliases, numbers=False)
+        if makes_levels(code) and as_given != exact:
+            # Levels that are whole numbers are called 1, not 1.0, if they are right.
+            with contextlib.suppress(TypeError, ValueError):
+                whole = run(as_given)
+                if np.array_equal(_series(whole), _series(values)):
+                    values = whole
+        return values, set()
+
+    @PandasMaterializer.override
+    def _is_categorical(self, values: Any) -> bool:
+        return (_is_condition(values) and not self.numeric) or super()._is_categorical(values)
 
     @PandasMaterializer.override
     def _encode_evaled_factor(
         self, factor: Any, spec: ModelSpec, drop_rows: Any, reduced_rank: bool = False
     ) -> dict[str, Any]:
-        if factor.metadata.kind is Factor.Kind.CATEGORICAL:
-            values = _series(factor)
+        if factor.metadata.kind is Factor.Kind.NUMERICAL:
+            factor = factor.replace(values=_in_floats(factor.expr, factor.values))
+        elif _is_condition(factor.values) and factor.metadata.encoder is None:
+            values = FactorValues(factor.values, metadata=factor.metadata, encoder=_false_and_true)
+            factor = factor.replace(values=values)
+        elif factor.metadata.kind is Factor.Kind.CATEGORICAL:
+            values = _series(factor.values)
             if isinstance(values.dtype, pd.CategoricalDtype):
                 values = values.cat.remove_unused_categories()
                 factor = factor.replace(values=FactorValues(values, metadata=factor.metadata))
@@ -542,12 +671,46 @@ class _Materializer(PandasMaterializer):  # type: ignore[misc]
         return super()._get_columns_for_term(factors, spec, scale)
 
 
-def _series(factor: Any) -> pd.Series:
-    return pd.Series(getattr(factor.values, "__wrapped__", factor.values))
+def _series(values: Any) -> pd.Series:
+    return pd.Series(getattr(values, "__wrapped__", values))
+
+
+def _in_floats(name: str, numbers: Any) -> Any:
+    """Return numbers as float64, which products of them do not overflow."""
+    dtype = getattr(numbers, "dtype", None)
+    kind = getattr(dtype, "kind", None)
+    if kind in ("m", "M") or isinstance(dtype, pd.PeriodDtype | pd.IntervalDtype):
+        raise ValueError(
+            f"{name!r} holds {dtype}, not numbers. C() makes levels of them. For a trend, "
+            "make numbers of them before, such as days since a beginning."
+        )
+    if kind not in ("b", "i", "u"):
+        return numbers
+    return FactorValues(np.asarray(numbers, np.float64), metadata=numbers.__formulaic_metadata__)
+
+
+def _false_and_true(values: Any, **_: Any) -> FactorValues:
+    """Encode a condition by both levels, whichever occur, as patsy does.
+
+    Where the intercept or another factor leaves one of them, it has the name of the condition.
+    """
+    true = np.asarray(values, dtype=np.float64)
+    return FactorValues(
+        {False: 1 - true, True: true},
+        kind="categorical",
+        spans_intercept=True,
+        drop_field=False,
+        format="{name}[{field}]",
+        format_reduced="{name}",
+    )
+
+
+def _is_condition(values: Any) -> bool:
+    return getattr(values, "dtype", None) == np.bool_
 
 
 def _materialize(
-    spec: ModelSpec, data: dict[str, Any], index: pd.Index, where: str
+    spec: ModelSpec, data: dict[str, Any], index: pd.Index, where: str, *, numeric: bool = False
 ) -> tuple[NDArray[np.float64], ModelSpec]:
     """Evaluate a formula, and return its matrix and the formula with all that it has learnt.
 
@@ -564,6 +727,7 @@ def _materialize(
     # Labels of rows may occur twice, which pandas could not align.
     frame = pd.DataFrame(data, index=pd.RangeIndex(len(index)), copy=False)
     materializer = _Materializer(frame, context=CONTEXT)
+    materializer.numeric = numeric
     try:
         with np.errstate(all="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)
@@ -578,7 +742,7 @@ def _materialize(
         if factor.metadata.kind is Factor.Kind.CATEGORICAL:
             levels = spec.encoder_state.get(expression, (None, {}))[1].get("categories")
             if levels is not None:
-                check_levels(_series(factor), levels, index, f"{where}: {expression!r}")
+                check_levels(_series(factor.values), levels, index, f"{where}: {expression!r}")
     if tuple(matrix.columns) != tuple(spec.column_names):
         raise ValueError(f"{where}: two columns share a name in {list(spec.column_names)}.")
     for name, dtype in matrix.dtypes.items():
@@ -645,13 +809,9 @@ def linear_constraints(
     except KeyError as error:
         name = str(error.args[0])
         close = difflib.get_close_matches(name, names, n=3, cutoff=0.0)
-        factor, _, level = name.partition("[T.")
-        hint = ""
-        if level and any(other.startswith(f"{factor}[T.") for other in names):
-            hint = f" If {level[:-1]!r} is the reference level, its coefficient is zero."
         raise ValueError(
             f"{where}: there is no coefficient {name!r}. There are {len(names)}, such as "
-            f"{close}.{hint}"
+            f"{close}.{_reference_hint(name, names)}"
         ) from None
     except Exception as error:
         raise ValueError(
@@ -663,6 +823,25 @@ def linear_constraints(
     if not rank or rank < len(matrix):
         raise ValueError(f"{where}: each constraint must say something that the others do not.")
     return matrix, np.asarray(parsed.constraint_values, dtype=np.float64)
+
+
+def _reference_hint(name: str, names: Sequence[str]) -> str:
+    """Say of a name that is no coefficient's which level in it may be a reference level."""
+
+    def levels(name: str) -> list[tuple[str, str]]:
+        factors = _outside_names(":", lambda _: "\n", name).split("\n")
+        halves = [factor.partition("[T.") for factor in factors]
+        return [(factor, level[:-1]) for factor, _, level in halves if level]
+
+    known: dict[str, set[str]] = {}
+    for other in names:
+        for factor, level in levels(other):
+            known.setdefault(factor, set()).add(level)
+    return "".join(
+        f" If {level!r} is the reference level of {factor}, its coefficient is zero."
+        for factor, level in levels(name)
+        if factor in known and level not in known[factor]
+    )
 
 
 # What names have around signs of their own: backquotes and brackets, which may be nested
@@ -690,5 +869,15 @@ def _outside_names(pattern: str, replace: Callable[[str], str], line: str) -> st
 # Beside formulaic's transforms, all that a formula can see.
 CONTEXT: Mapping[str, Any] = {
     "np": np,
-    **{name: with_margin(TRANSFORMS[name]) for name in ("bs", "cc", "cr", "cs")},
+    "exp10": functools.partial(np.power, 10.0),  # formulaic's is x**10
+    **{
+        name: with_margin(checked(TRANSFORMS[name], check))
+        for name, check in (
+            ("bs", check_bs),
+            ("cc", check_cc),
+            ("cr", check_cr),
+            ("cs", check_cr),
+        )
+    },
+    "poly": checked(TRANSFORMS["poly"], check_poly),
 }

@@ -73,6 +73,19 @@ TRANSFORMS: Mapping[str, Signature] = {
 # formulaic finds their state under the text of the call, which it pastes between quotes.
 STATEFUL = frozenset({"Q", "bs", "cc", "center", "cr", "cs", "poly", "scale", "standardize"})
 
+# Functions of conditions, levels or bits: what they are given is not made a number before.
+AS_THEY_ARE = frozenset(
+    {
+        *("C", "I", "hashed", "where", "isin", "ldexp", "gcd", "right_shift"),
+        *("equal", "not_equal", "greater", "greater_equal", "less", "less_equal"),
+        *("logical_and", "logical_not", "logical_or", "logical_xor"),
+        *("bitwise_and", "bitwise_count", "bitwise_invert", "bitwise_not", "bitwise_or"),
+        *("bitwise_right_shift", "bitwise_xor", "invert"),
+    }
+)
+# Functions of whole numbers alone, which overflow without a word.
+OVERFLOWING = frozenset({"bitwise_left_shift", "lcm", "left_shift"})
+
 CONTRAST_CLASSES = frozenset({"Diff", "Helmert", "Poly", "Sum"})
 CONTRASTS = frozenset({"SAS", "custom", "diff", "helmert", "poly", "sum", "treatment"})
 
@@ -82,7 +95,10 @@ def _ufuncs() -> dict[str, Signature]:
     return {
         name: Signature(function.nin)
         for name, function in vars(np).items()
-        if isinstance(function, np.ufunc) and function.signature is None and function.nout == 1
+        if isinstance(function, np.ufunc)
+        and function.signature is None
+        and function.nout == 1
+        and name not in OVERFLOWING
     }
 
 
@@ -167,6 +183,7 @@ INSTEAD: Mapping[str, str] = {
     "pow": "write x**2",
     # To Python `^` is another operator, which turns whole numbers into wrong ones without a word.
     "BitXor": "write x**2 for a power, (a) != (b) for one condition without the other",
+    "LShift": "write x * 2**n, which does not overflow",
     "BoolOp": BRACKETS,
     "IfExp": "write np.where(condition, a, b)",
     "Not": BRACKETS,

@@ -14,7 +14,7 @@ MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
 
 # Each imports from those before it only. A new module belongs in one of these lists.
 FOUNDATION = ["validation", "warned", "state"]
-FORMULAS = ["covariates", "vocabulary", "expressions", "splines", "formula"]
+FORMULAS = ["covariates", "vocabulary", "rewriting", "expressions", "splines", "formula"]
 TENSORS = [  # modules that know nothing else
     "special",
     "rowwise",

@@ -20,6 +20,11 @@ INDEX = ["u", "v", "w"]
         (pd.array([1, 2, None], dtype="Int64"), False),
         ([0.5, np.nan, np.inf], False),
         ([True, False, True], False),
+        (pd.date_range("2020", periods=3), True),
+        (pd.date_range("2020", periods=3, tz="UTC"), True),
+        (pd.timedelta_range(0, periods=3), True),
+        (pd.period_range("2020", periods=3, freq="D"), True),
+        (pd.interval_range(0, 3), True),
     ],
 )
 def test_which_columns_are_text(values, is_text):
@@ -48,15 +53,41 @@ def test_a_kind_is_looked_up_once():
 )
 def test_numbers_are_read_wide(values, dtype):
     frame = pd.DataFrame({"x": values}, index=INDEX)
-    found = plain(frame, {"x": False}, "mean='x'")["x"]
+    found = plain(frame, {"x": False}, set(), "mean='x'")["x"]
     assert found.dtype == dtype
     assert_array_equal(found, np.asarray(frame["x"]))
+
+
+@pytest.mark.parametrize("dtype", ["i1", "u8", "f4", "Int64", "boolean", "bool", "object"])
+def test_what_was_boolean_at_fit_stays_so(dtype):
+    frame = pd.DataFrame({"x": pd.Series([1, 0, 1]).astype(dtype)}, index=INDEX)
+    found = plain(frame, {"x": False}, {"x"}, "mean='x'")["x"]
+    assert found.dtype == np.bool_
+    assert_array_equal(found, [True, False, True])
+    frame = pd.DataFrame({"x": [1, 0, 2]}, index=INDEX)
+    with pytest.raises(ValueError, match=r"'x' was True and False at fit.* \(2\) in row 'w'"):
+        plain(frame, {"x": False}, {"x"}, "mean='x'")
+
+
+@pytest.mark.parametrize(
+    ("values", "is_boolean"),
+    [
+        ([True, False], True),
+        (pd.array([True, False], dtype="boolean"), True),
+        (np.array([True, False], dtype=object), True),
+        ([1, 0], False),
+        (["True", "False"], False),
+        (pd.Categorical([True, False]), False),
+    ],
+)
+def test_which_columns_are_boolean(values, is_boolean):
+    assert Columns(pd.DataFrame({"x": values})).is_boolean("x") is is_boolean
 
 
 def test_levels_are_read_as_they_are():
     level = pd.Categorical(["b", "a", "b"], categories=["b", "c", "a"], ordered=True)
     frame = pd.DataFrame({"kind": ["a", "b", "a"], "level": level, "n": [1, 2, 3]})
-    found = plain(frame, {"level": True, "kind": True, "n": True}, "mean='x'")
+    found = plain(frame, {"level": True, "kind": True, "n": True}, set(), "mean='x'")
     assert list(found) == ["level", "kind", "n"]
     assert list(found["level"].categories) == ["b", "c", "a"]
     for name in ("kind", "n"):
@@ -66,7 +97,7 @@ def test_levels_are_read_as_they_are():
 
 def test_columns_that_are_not_read_may_hold_anything():
     frame = pd.DataFrame({"x": [1, 2], "other": [None, np.nan], "date": pd.NaT})
-    assert list(plain(frame, {"x": False}, "mean='x'")) == ["x"]
+    assert list(plain(frame, {"x": False}, set(), "mean='x'")) == ["x"]
 
 
 @pytest.mark.parametrize(
@@ -75,13 +106,14 @@ def test_columns_that_are_not_read_may_hold_anything():
         ([1.0, np.inf, np.inf], ["is not finite (inf) in row 'v'", "2 of 3"]),
         ([1.0, 2.0, None], ["is missing (nan) in row 'w'", "1 of 3"]),
         (["1", "2", "3"], ["is read as numbers, but holds '1'", "object"]),
-        (pd.date_range("2020", periods=3), ["is read as numbers", "datetime64[ns]"]),
+        (pd.date_range("2020", periods=3), ["holds 2020-01-01 00:00:00 (dtype datetime64[ns])"]),
+        (np.array([1, 2**63, 3], dtype="u8"), ["beyond 2**63 (9223372036854775808) in row 'v'"]),
     ],
 )
 def test_a_column_that_cannot_be_read_is_named(values, words):
     frame = pd.DataFrame({"x": values}, index=INDEX)
     with pytest.raises(ValueError, match=r"^mean='x': column 'x'") as caught:
-        plain(frame, {"x": False}, "mean='x'")
+        plain(frame, {"x": False}, set(), "mean='x'")
     for word in words:
         assert word in str(caught.value)
 

@@ -182,7 +182,7 @@ ESCAPES = [
     "bs(x, extrapolation='\\x22) or open()')",
     "center(np.where(kind == '\"]+open(\"', x, y))",
     "I('`x`' + `x`)",
-    "C(kind, levels=['_formulaic_x', 'a'])",
+    "C(kind, levels=['_column_x', 'a'])",
     "Q(kind)",
     "Q('np')",
     "Q('__class__')",
@@ -424,7 +424,7 @@ def test_what_users_write_as_one_column(cells, text, expected):
         cells
     )
     if expected is not None:
-        assert_allclose(design.iloc[:, 0], expected(cells))
+        assert_allclose(design.iloc[:, -1], expected(cells))  # of a condition, True
 
 
 @pytest.mark.parametrize(
@@ -489,11 +489,63 @@ def test_the_callers_cells_stay_as_they_are(cells):
         pd.testing.assert_frame_equal(cells, before)
 
 
-def test_two_names_that_are_read_as_one(cells):
-    X = cells.rename(columns={"x": "a b", "y": "a-b"})
-    with pytest.raises(ValueError, match=r"^mean=.*as a_b.*Rename"):
-        FormulaTransformer("~ {`a b` + `a-b`}").fit(X)
-    assert FormulaTransformer("~ `a b` + np.log(`a-b`)").fit_transform(X).shape == (40, 3)
+def test_odd_names_are_told_apart(cells):
+    X = cells.rename(columns={"x": "a b", "y": "a-b", "batch": "a bc"}).assign(a_b=7.0)
+    seeded = np.random.get_state()[1].copy()  # noqa: NPY002
+    design = FormulaTransformer(
+        "~ 0 + {`a b` + `a-b`} + {`a bc` - `a b`} + {`a b` * a_b} + center(`a b`) + center(`a-b`)"
+    ).fit_transform(X)
+    x, y = cells["x"], cells["y"]
+    expected = [x + y, cells["batch"] - x, 7 * x, x - x.mean(), y - y.mean()]
+    assert_allclose(design, np.column_stack(expected), atol=1e-12)
+    assert list(design)[0] == "mean__`a b` + `a-b`"
+    assert_array_equal(np.random.get_state()[1], seeded)  # noqa: NPY002
+
+
+def test_needless_backquotes_change_nothing_but_the_name(cells):
+    """formulaic replaces the letters of such a name wherever they stand."""
+    for text in (
+        "np.exp(x)",
+        "bs(x, df=4, extrapolation='extend')",
+        "scale(x)",
+        "C(np.where(x > 0, 'x', 'y'))",
+    ):
+        quoted = text.replace("(x", "(`x`")
+        bare, odd = (FormulaTransformer(f"~ {one}").fit_transform(cells) for one in (text, quoted))
+        assert_array_equal(odd, bare)
+        assert [name.replace("`", "") for name in odd] == list(bare)
+
+
+SHADOWS = ["I", "C", "Q", "bs", "poly", "log", "center", "np", "contr", "nan", "Sum", "lag"]
+KEYWORDS = ["True", "None", "lambda", "class", "in", "and", "not", "def"]
+
+
+@pytest.mark.parametrize("name", [*SHADOWS, *KEYWORDS])
+def test_columns_named_as_functions_and_words_of_python(name):
+    """In backquotes any name is a column's; functions are those that are called."""
+    values = np.random.default_rng(0).uniform(1, 2, 30)
+    X = pd.DataFrame({name: values, "other": 5.0})
+    model = FormulaTransformer(
+        f"~ 0 + `{name}` + I(2 * `{name}`) + np.log(`{name}`) + center(log(Q('{name}')))"
+        f" + poly(`{name}`, 1) + np.where(`{name}` > 1.5, 1, 0)"
+    ).fit(X)
+    logs = np.log(values)
+    line = (values - values.mean()) / np.sqrt(np.sum((values - values.mean()) ** 2))
+    expected = [values, 2 * values, logs, logs - logs.mean(), line, values > 1.5]
+    assert_allclose(model.transform(X), np.column_stack(expected), atol=1e-12)
+    assert_allclose(model.transform(X.tail(1)), model.transform(X).tail(1), atol=1e-12)
+    if name in SHADOWS:
+        bare = FormulaTransformer(f"~ 0 + {name} + np.log({name}) + center({name})")
+        assert_allclose(bare.fit_transform(X).iloc[:, 1], logs)
+    else:
+        assert_allclose(FormulaTransformer(f"~ 0 + {name}").fit_transform(X), values[:, None])
+        with pytest.raises(ValueError, match=f"{name} is a word of Python.*write `{name}` for"):
+            FormulaTransformer(f"~ I(2 * {name})").fit(X)
+
+
+def test_exp10_is_a_power_of_ten(cells):
+    design = FormulaTransformer("~ 0 + exp10(x)").fit_transform(cells)
+    assert_allclose(design.iloc[:, 0], 10 ** cells["x"])
 
 
 # The list itself
