@@ -47,6 +47,7 @@ from sc_glm.tails import log_mass
 from sc_glm.validation import alike, check_finite, check_numbers, check_same_order, shown
 from sc_glm.warned import warn
 
+_SHOWN = 5  # columns in a message
 _SCORED_ENTRIES = 2_000_000  # of the matrix at a time
 _FORMULAS = (
     "Formulas go to a FormulaTransformer before it, as in make_pipeline(FormulaTransformer('~ x'), "
@@ -98,6 +99,7 @@ class CountRegressor(NotebookMixin, StateMixin, RegressorMixin, BaseEstimator): 
         "_held",
         "_layout",
         "_one_dimensional",
+        "_open",
         "n_cells_",
         "n_features_in_",
         "params_",
@@ -302,6 +304,8 @@ class CountRegressor(NotebookMixin, StateMixin, RegressorMixin, BaseEstimator): 
         self._held = held
         self._one_dimensional = counts.one_dimensional
         self._ceiling = fits.ceiling
+        # Most designs leave nothing open, and rows of these need no check.
+        self._open = {part: design.free for part, design in designs.parts.items() if design.free}
         self.target_names_ = counts.names
         self.params_ = {
             part: pd.DataFrame(coef, index=layout.columns[part], columns=counts.names)
@@ -407,11 +411,39 @@ class CountRegressor(NotebookMixin, StateMixin, RegressorMixin, BaseEstimator): 
         """Each part's linear predictor, cells x genes."""
         return self._predictors_of(*self._designs(X))
 
-    def _designs(self, X: ArrayLike) -> tuple[dict[str, FloatArray], FloatArray]:
-        """Check `X`, and return the parts' designs and the offset."""
+    def _designs(
+        self, X: ArrayLike, sample_weight: ArrayLike | None = None
+    ) -> tuple[dict[str, FloatArray], FloatArray]:
+        """Check `X`, and return the parts' designs and the offset.
+
+        Rows that have a weight must be such that the fit determines their predictors.
+        """
         check_is_fitted(self)
         covariates = self._covariates(X, reset=False)
-        return self._layout.designs(covariates), self._layout.offset_of(covariates)
+        designs, offset = self._layout.designs(covariates), self._layout.offset_of(covariates)
+        if self._open:
+            self._check_determined(X, designs, weights_of(sample_weight, X, covariates) > 0)
+        return designs, offset
+
+    def _check_determined(
+        self, X: Any, designs: dict[str, FloatArray], used: NDArray[np.bool_]
+    ) -> None:
+        """Refuse rows with another combination of columns than those that the fit's cells had."""
+        for part, space in self._open.items():
+            rows = np.flatnonzero(used & space.opens(designs[part], unit=1.0))
+            if not len(rows):
+                continue
+            row = designs[part][rows[0]]
+            columns = space.columns_of(row)
+            shown = [f"{self._layout.columns[part][i]} = {row[i]:g}" for i in columns]
+            label = X.index[rows[0]] if isinstance(X, pd.DataFrame) else rows[0]
+            others = f" Of {len(used)} rows, {len(rows)} are so." if len(rows) > 1 else ""
+            raise ValueError(
+                f"The fit does not determine the {part} in row {label}: no cell of the fit had a "
+                f"combination of columns like {', '.join(shown[:_SHOWN])}"
+                f"{', ...' if len(shown) > _SHOWN else ''}.{others} Leave such rows out, fit cells "
+                "that have the combination, or take a formula without it."
+            )
 
     def _predictors_of(
         self, designs: dict[str, FloatArray], offset: FloatArray, genes: Any = slice(None)
@@ -604,7 +636,8 @@ class CountRegressor(NotebookMixin, StateMixin, RegressorMixin, BaseEstimator): 
         -------
         float
         """
-        predictors = list(self._predictors(X).values())
+        designs, offset = self._designs(X, sample_weight)
+        predictors = list(self._predictors_of(designs, offset).values())
         n_cells = len(predictors[0])
         counts = self._checked(X, y, n_cells)
         weights = weights_of(sample_weight, X, predictors[0])

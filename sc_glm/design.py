@@ -21,7 +21,7 @@ _SEPARATOR = "__"
 _LARGEST_OFFSET = 300.0  # its exponential is no number of counts
 _REFINEMENTS = 3
 _ALIGNED = 1e-10  # sine of an angle under which two directions are one
-_ALIASED = 1e-8  # share of a column in directions that leave the predictor as it is
+_ROUNDING = 1e-6  # share of a combination in directions that leave the predictor as it is
 _KNOWN_PARTS = ("mean", "dispersion", "zero_inflation", OFFSET)
 
 
@@ -139,6 +139,75 @@ def _take(X: FloatArray, where: Sequence[int]) -> FloatArray:
 
 
 @dataclass(frozen=True)
+class NullSpace:
+    """Directions of a part's coefficients that change nothing in any cell of a fit.
+
+    A linear combination of the coefficients is estimable if it is the same along all of them. A row
+    of a design is such a combination: its predictor is the value.
+
+    Attributes
+    ----------
+    scale : ndarray of shape (n_columns,)
+        Units in which the columns are alike: their root mean squares, or one.
+    empty : ndarray of bool of shape (n_columns,)
+        Columns that are zero, so that any number in their place is another combination.
+    directions : ndarray of shape (n_columns, n_directions)
+        Orthonormal directions of the other coefficients, in units of one by ``scale``.
+    """
+
+    scale: FloatArray
+    empty: NDArray[np.bool_]
+    directions: FloatArray
+
+    @classmethod
+    def of(cls, basis: FloatArray, scale: FloatArray, empty: NDArray[np.bool_]) -> "NullSpace":
+        """Take the columns that are zero apart, whose units are unknown.
+
+        Parameters
+        ----------
+        basis : ndarray of shape (n_columns, n)
+            Orthonormal basis of all directions.
+        scale, empty : ndarray of shape (n_columns,)
+            Units of the columns, and which of them are zero.
+        """
+        empty = empty & (np.linalg.norm(basis, axis=1) > 0.5)  # it is one, or zero
+        left, singular, _ = np.linalg.svd(np.where(empty[:, None], 0.0, basis), full_matrices=False)
+        return cls(scale, empty, left[:, singular > 0.5])
+
+    def __bool__(self) -> bool:
+        """Whether any combination is open."""
+        return bool(self.empty.any() or self.directions.shape[1])
+
+    def opens(self, combinations: FloatArray, unit: float = 0.0) -> NDArray[np.bool_]:
+        """Tell which combinations of the coefficients are open, as they are not estimable.
+
+        Parameters
+        ----------
+        combinations : ndarray of shape (n_combinations, n_columns)
+        unit : float
+            What is rounding, is so in comparison with the combination, or with so many units of the
+            columns. Rows of a design are rounded as its columns are, and have one.
+
+        Returns
+        -------
+        ndarray of bool of shape (n_combinations,)
+        """
+        is_open = (combinations[:, self.empty] != 0).any(axis=1)
+        if self.directions.shape[1]:
+            scaled = combinations / self.scale
+            along = np.linalg.norm(scaled @ self.directions, axis=1)
+            size = np.maximum(np.linalg.norm(scaled, axis=1), unit)
+            is_open |= along > _ROUNDING * size
+        return is_open
+
+    def columns_of(self, row: FloatArray) -> NDArray[np.intp]:
+        """Return the columns of which a row has an open combination."""
+        along = self.directions @ (self.directions.T @ (row / self.scale))
+        open_ones = np.abs(along) > _ROUNDING * np.linalg.norm(along)
+        return np.flatnonzero(np.where(self.empty, row != 0, open_ones))
+
+
+@dataclass(frozen=True)
 class PartDesign:
     """A design matrix in coordinates that make it orthonormal.
 
@@ -155,8 +224,10 @@ class PartDesign:
         ``U @ from_coef``.
     penalty : ndarray of shape (rank, rank)
         Penalty on the squared penalised coefficients as a quadratic form in the coordinates.
-    aliased : ndarray of bool of shape (n_columns,)
-        Columns whose coefficient is not identified, as they depend on others or are zero.
+    null : NullSpace
+        Directions that leave the predictor of each cell as it is.
+    free : NullSpace
+        Those of them that leave the penalty as it is, too, so that no fit can tell them.
     source : str
         Digest of the design matrix and its penalty, which unlike the rest of this does not depend
         on the rounding of a machine.
@@ -166,8 +237,14 @@ class PartDesign:
     to_coef: FloatArray
     from_coef: FloatArray
     penalty: FloatArray
-    aliased: NDArray[np.bool_]
+    null: NullSpace
+    free: NullSpace
     source: str
+
+    @property
+    def aliased(self) -> NDArray[np.bool_]:
+        """Columns whose coefficient is not identified, as they depend on others or are zero."""
+        return self.null.opens(np.eye(len(self.to_coef)))
 
     @classmethod
     def of(
@@ -187,7 +264,8 @@ class PartDesign:
         source = blake2b(np.ascontiguousarray(X).data, digest_size=16)
         root = np.ones(n) if weights is None else np.sqrt(weights / weights.mean())
         largest = np.abs(X).max(axis=0, initial=0.0)
-        largest[largest == 0] = 1.0
+        empty = largest == 0
+        largest[empty] = 1.0
         scale = largest * np.sqrt(np.mean((X / largest * root[:, None]) ** 2, axis=0))
         scale[scale == 0] = 1.0
         Q, R = scipy.linalg.qr(X / scale * root[:, None], mode="economic")
@@ -199,19 +277,23 @@ class PartDesign:
         to_coef = right[:rank].T / (singular[:rank] / np.sqrt(n)) / scale[:, None]
         # Of all coefficients with the same predictor, those of smallest norm without scaling. Where
         # scales differ much, projecting once leaves rounding of the largest in the smallest.
-        aliased = np.linalg.norm(right[rank:], axis=0) > _ALIASED
+        space = NullSpace.of(right[rank:].T, scale, empty)
         null = right[rank:].T / scale[:, None]
         null = scipy.linalg.qr(null / np.linalg.norm(null, axis=0), mode="economic")[0]
         for _ in range(_REFINEMENTS if rank < p else 0):
             to_coef -= null @ (null.T @ to_coef)
             to_coef += to_coef @ (np.eye(rank) - rows @ to_coef)
+        to_coef[empty], rows[:, empty] = 0.0, 0.0
         if p == rank == 1 and np.ptp(X) == 0:
             # Exactly constant, to be seen as such
             U, rows, to_coef = np.ones((n, 1)), X[:1], 1.0 / X[:1]
         if penalised is None:
-            return cls(U, to_coef, rows, np.zeros((rank, rank)), aliased, source.hexdigest())
+            penalty = np.zeros((rank, rank))
+            return cls(U, to_coef, rows, penalty, space, space, source.hexdigest())
         source.update(penalised.tobytes() + np.float64(strength).tobytes())
         free = scipy.linalg.pinv(null[penalised], atol=_ALIGNED, rtol=0.0)
         to_coef -= null @ (free @ to_coef[penalised])
         penalty = strength * to_coef[penalised].T @ to_coef[penalised]
-        return cls(U, to_coef, rows, penalty, aliased, source.hexdigest())
+        unpenalised = scipy.linalg.null_space(right[rank:, penalised].T)
+        free_space = NullSpace.of(right[rank:].T @ unpenalised, scale, empty)
+        return cls(U, to_coef, rows, penalty, space, free_space, source.hexdigest())

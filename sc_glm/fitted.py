@@ -191,9 +191,16 @@ class FittedData:
         regressor._set_fitted(regressor._layout, counts, designs, fits, held)
 
     def blocks(self) -> Iterator[Block]:
-        """Yield the genes by blocks whose cells x genes are no large array."""
+        """Yield the genes by blocks whose cells x genes are no large array.
+
+        Raises
+        ------
+        ValueError
+            If the fit does not determine what a cell has.
+        """
         step = max(1, _ENTRIES // len(self.counts))
         designs, offset = self.designs, self.offset
+        self.regressor._check_determined(self.X, designs, np.ones(len(offset), dtype=bool))
         for first in range(0, len(self.genes), step):
             genes = slice(first, min(first + step, len(self.genes)))
             predictors = self.regressor._predictors_of(designs, offset, self.genes[genes])

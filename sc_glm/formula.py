@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import copy
 import difflib
@@ -22,7 +23,6 @@ from formulaic.parser.algos.tokenize import tokenize
 from formulaic.parser.types import ASTNode, Factor, Term, Token
 from formulaic.transforms import TRANSFORMS
 from formulaic.utils.code import format_expr
-from formulaic.utils.constraints import LinearConstraints
 from formulaic.utils.stateful_transforms import stateful_eval
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -51,7 +51,7 @@ from sc_glm.state import StateMixin, kept_if_failed
 from sc_glm.validation import check_no_anndata, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Container, Iterator, Mapping, Sequence
 
     from numpy.typing import ArrayLike, NDArray
     from sklearn.utils import Tags
@@ -766,8 +766,8 @@ def linear_constraints(
     ----------
     text : str or sequence of str
         Such as ``"a[T.y] - a[T.x] = 0"``, several separated by commas or as a sequence. Without
-        ``=``, the right-hand side is zero. Names with operators in them, such as ``a:b``, stand in
-        backquotes, unless they are all of the text.
+        ``=``, the right-hand side is zero. Names may stand in backquotes. They must if they also
+        read as numbers or as sums of other names, unless they are all of the text.
     names : sequence of str
         Names of the coefficients.
 
@@ -795,17 +795,12 @@ def linear_constraints(
     lines = [text] if isinstance(text, str) else text
     if not (isinstance(lines, list | tuple) and all(isinstance(line, str) for line in lines)):
         raise TypeError(f"A constraint is a string, or a list of them, not {text!r}.")
-    lines = [f"`{line}`" if line in names else line for line in lines]
     where = f"constraint {', '.join(lines)!r}"
     if len(where) > MAX_LENGTH:
         raise ValueError(f"{where[:50]}... is longer than {MAX_LENGTH} characters.")
-    plain_lines = [_plain(line) for line in lines]
     try:
-        for line in plain_lines:
-            signs = [token.token for token in tokenize(line)]
-            if "==" in "".join(sign for sign in signs if sign in ("=", ",")):
-                raise ValueError("A constraint has one equals sign.")  # noqa: TRY301
-        parsed = LinearConstraints.from_spec(plain_lines, list(names))
+        code = [_with_placeholders(line, names) for line in lines]
+        forms = [_equation(each, len(names)) for line in code for each in line.split(",")]
     except KeyError as error:
         name = str(error.args[0])
         close = difflib.get_close_matches(name, names, n=3, cutoff=0.0)
@@ -815,21 +810,29 @@ def linear_constraints(
         ) from None
     except Exception as error:
         raise ValueError(
-            f"{where} does not parse. {' '.join(_message(error).split())} (Names with operators "
-            "in them stand in backquotes: `a:b`.)"
+            f"{where} does not parse. A constraint is an equation between sums of coefficients, "
+            "each times or divided by a number, and numbers, with one equals sign or none. (Names "
+            "with operators in them stand in backquotes: `a-b`.)"
         ) from error
-    matrix = np.asarray(parsed.constraint_matrix, dtype=np.float64)
+    matrix, values = np.split(np.array(forms), [len(names)], axis=1)
     rank = np.linalg.matrix_rank(matrix) if matrix.size else 0
     if not rank or rank < len(matrix):
         raise ValueError(f"{where}: each constraint must say something that the others do not.")
-    return matrix, np.asarray(parsed.constraint_values, dtype=np.float64)
+    return matrix, 0.0 - values[:, 0]
+
+
+_BRACKETS = r"\[[^\]]*\]|\((?:[^()]|\((?:[^()]|\([^()]*\))*\))*\)"  # nested as names have them
+_OTHERS = (
+    r"(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?(?![\w.]))"
+    rf"|(?P<other>(?:[^\W\d]|`[^`]*`)(?:[\w.:]|`[^`]*`|{_BRACKETS})*)"
+)
 
 
 def _reference_hint(name: str, names: Sequence[str]) -> str:
     """Say of a name that is no coefficient's which level in it may be a reference level."""
 
     def levels(name: str) -> list[tuple[str, str]]:
-        factors = _outside_names(":", lambda _: "\n", name).split("\n")
+        factors = re.findall(rf"(?:[^:`(\[]|`[^`]*`|{_BRACKETS})+", name)
         halves = [factor.partition("[T.") for factor in factors]
         return [(factor, level[:-1]) for factor, _, level in halves if level]
 
@@ -844,26 +847,76 @@ def _reference_hint(name: str, names: Sequence[str]) -> str:
     )
 
 
-# What names have around signs of their own: backquotes and brackets, which may be nested
-_IN_NAMES = r"(`[^`]*`|\[[^\]]*\]|\((?:[^()]|\((?:[^()]|\([^()]*\))*\))*\))"
+def _with_placeholders(line: str, names: Sequence[str]) -> str:
+    """Write ``_0``, ``_1``, ... in place of the names, which may hold any sign.
 
-
-def _plain(line: str) -> str:
-    """Spell numbers of a constraint as formulaic reads them.
-
-    It knows no exponents, and takes an equals sign and a minus for one operator.
+    Raises
+    ------
+    KeyError
+        If there is another name.
     """
-    line = _outside_names(
-        r"(?<![\w.])(\d+\.?\d*|\.\d+)[eE][+-]?\d+(?![\w.])",
-        lambda number: np.format_float_positional(float(number), trim="-"),
-        line,
+    known = {name: number for number, name in enumerate(names)}
+    if line in known:
+        return f"_{known[line]}"
+    sums = {name for name in names if _is_sum(name, known)}
+    quoted = {f"`{name}`": number for name, number in known.items()}
+    known = {name: number for name, number in known.items() if name not in sums} | quoted
+    in_line = sorted((name for name in known if name in line), key=len, reverse=True)
+    whole = "|".join(re.escape(name) + r"(?![\w.:`\[(])" for name in in_line)
+
+    def placeholder(found: re.Match[str]) -> str:
+        if found["other"] is not None:
+            raise KeyError(found["other"].removeprefix("`").removesuffix("`"))
+        return found["number"] or f" _{known[found[0]]} "
+
+    return re.sub(f"{whole}|{_OTHERS}" if whole else _OTHERS, placeholder, line)
+
+
+def _is_sum(name: str, names: Container[str]) -> bool:
+    """Tell whether a name reads as a number, or as a sum of numbers and other names."""
+    number = r"\d*\.?\d*(?:[eE][+-]?\d+)?"
+    pieces = [piece.strip(" ()") for piece in re.split("[-+*/=,]", name)]
+    return bool(re.fullmatch(number, name)) or all(
+        re.fullmatch(number, piece) or (piece != name and piece in names) for piece in pieces
     )
-    return _outside_names(r"=\s*-(?=\s*[\d.]+\s*(,|$))", lambda _: "= 0 -", line)
 
 
-def _outside_names(pattern: str, replace: Callable[[str], str], line: str) -> str:
-    """Replace what a pattern matches, but within backquotes and brackets, which names have."""
-    return re.sub(f"{_IN_NAMES}|{pattern}", lambda found: found[1] or replace(found[0]), line)
+def _equation(text: str, n_names: int) -> NDArray[np.float64]:
+    """Return the coefficients of ``_0``, ``_1``, ... and the constant, of left less right side."""
+    left, *right = [ast.parse(side.strip(), mode="eval").body for side in text.split("=")]
+    if len(right) > 1:
+        raise ValueError("A constraint has one equals sign.")
+    with np.errstate(all="ignore"):
+        form = _linear(left, n_names) - sum(_linear(side, n_names) for side in right)
+    if not np.isfinite(form).all():
+        raise ValueError("A number is infinite.")
+    return form
+
+
+def _linear(node: ast.expr, n_names: int) -> NDArray[np.float64]:
+    total = np.zeros(n_names + 1)
+    while isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add | ast.Sub):
+        sign = 1.0 if isinstance(node.op, ast.Add) else -1.0
+        total += sign * _linear(node.right, n_names)
+        node = node.left
+    match node:
+        case ast.Constant(value=int() | float()):
+            total[-1] += node.value
+        case ast.Name():
+            total[int(node.id[1:])] += 1.0
+        case ast.UnaryOp(op=ast.UAdd() | ast.USub()):
+            sign = 1.0 if isinstance(node.op, ast.UAdd) else -1.0
+            total += sign * _linear(node.operand, n_names)
+        case ast.BinOp(op=ast.Mult() | ast.Div()):
+            left, right = _linear(node.left, n_names), _linear(node.right, n_names)
+            if isinstance(node.op, ast.Mult) and not left[:-1].any():
+                left, right = right, left
+            if right[:-1].any():
+                raise ValueError("Coefficients are multiplied or divided by numbers alone.")
+            total += left * right[-1] if isinstance(node.op, ast.Mult) else left / right[-1]
+        case _:
+            raise ValueError("This is no sum.")
+    return total
 
 
 # Beside formulaic's transforms, all that a formula can see.

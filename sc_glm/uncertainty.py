@@ -57,7 +57,6 @@ _KINDS = ("observed", "robust", "cluster")
 
 _FURTHER = 20.0  # units of a predictor, in which a mean of next to nothing falls to nothing
 _ROUNDING = 1e-14  # of the largest curvature
-_ESTIMABLE = 1e-7  # share of a combination outside of the design, up to which it is rounding's
 _ONE_GROUP = 0.99  # of a variance that groups tell when each is enlarged; less, if one tells alone
 _ALONE = 1e-6  # share of a direction's information outside of one group, below which that is alone
 _SAME_FIT = {"float64": 1e-6, "float32": 1e-3}  # of a log-likelihood, as it may differ by rounding
@@ -76,7 +75,8 @@ class Combinations:
     of_theta : ndarray of shape (n_tests, n_together, n_params)
         The same of the coordinates.
     estimable : ndarray of bool of shape (n_tests,)
-        Whether they follow from the model's predictors, whatever aliased coefficients are.
+        Whether they follow from the predictors of the fit's cells, whatever aliased coefficients
+        are.
     """
 
     of_coef: FloatArray
@@ -87,14 +87,13 @@ class Combinations:
     def of(cls, of_coef: FloatArray, designs: Designs) -> Combinations:
         """Translate combinations of coefficients."""
         to_coef = block_diag(*[part.to_coef for part in designs.parts.values()])
-        from_coef = block_diag(*[part.from_coef for part in designs.parts.values()])
-        # In units in which columns are alike
-        size = np.linalg.norm(from_coef, axis=0)
-        size[size == 0] = 1.0
-        of_theta = of_coef @ to_coef
-        outside = np.linalg.norm((of_coef - of_theta @ from_coef) / size, axis=2)
-        estimable = outside <= _ESTIMABLE * np.linalg.norm(of_coef / size, axis=2)
-        return cls(of_coef, of_theta, estimable.all(axis=1))
+        nulls = [part.null for part in designs.parts.values()]
+        stops = np.cumsum([len(null.scale) for null in nulls])[:-1]
+        flat = of_coef.reshape(-1, of_coef.shape[2])
+        pieces = zip(nulls, np.split(flat, stops, axis=1), strict=True)
+        is_open = np.any([null.opens(piece) for null, piece in pieces], axis=0)
+        estimable = ~is_open.reshape(of_coef.shape[:2]).any(axis=1)
+        return cls(of_coef, of_coef @ to_coef, estimable)
 
 
 @dataclass(frozen=True)

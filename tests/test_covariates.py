@@ -48,7 +48,7 @@ def test_a_kind_is_looked_up_once():
         (pd.array([1, 2, 3], dtype="Int8"), np.int64),
         (np.array([1, 2, 3], dtype=object), np.int64),
         (pd.arrays.SparseArray([0, 2, 0]), np.int64),
-        ([True, False, True], np.bool_),
+        ([True, False, True], np.int64),
     ],
 )
 def test_numbers_are_read_wide(values, dtype):

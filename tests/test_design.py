@@ -293,3 +293,66 @@ def test_any_integer_matrix_with_a_penalty(X, which):
     values, vectors = np.linalg.eigh(unseen)
     free = vectors[:, values > 1 - 1e-9].T @ null
     assert_allclose(free @ design.to_coef, 0, atol=1e-9)
+
+
+# What a fit leaves open
+
+
+@given(
+    X=MATRIX,
+    row=arrays(float, 6, elements=st.integers(-2, 2).map(float)),
+    copies=st.integers(0, 2),
+    exponents=st.lists(st.integers(-8, 8), max_size=8),
+)
+def test_a_row_is_open_if_no_combination_of_the_rows_makes_it(X, row, copies, exponents):
+    row = row[: X.shape[1]]
+    X, row = np.c_[X, X[:, :copies]], np.r_[row, row[:copies]]
+    scales = 10.0 ** np.array(exponents + [0] * X.shape[1])[: X.shape[1]]
+    null = PartDesign.of(X * scales).null
+    assert not null.opens(X * scales, unit=1.0).any()
+    outside = np.linalg.matrix_rank(np.vstack([X, row])) > np.linalg.matrix_rank(X)
+    for unit in (0.0, 1.0):
+        assert null.opens((row * scales)[None], unit)[0] == outside
+    if outside:
+        assert len(null.columns_of(row * scales))
+
+
+@pytest.mark.parametrize("name", MATRICES)
+def test_rows_of_the_fit_are_closed_and_aliased_columns_are_open(name):
+    X = MATRICES[name]
+    design = PartDesign.of(X)
+    assert bool(design.null) == (RANKS[name] < X.shape[1])
+    assert not design.null.opens(X, unit=1.0).any()
+    whole = np.linalg.matrix_rank(X / np.maximum(np.abs(X).max(axis=0), 1e-300))
+    for column, aliased in enumerate(design.aliased):
+        rest = np.delete(X / np.maximum(np.abs(X).max(axis=0), 1e-300), column, axis=1)
+        assert aliased == (np.linalg.matrix_rank(rest) == whole)
+
+
+def test_the_rounding_of_columns_is_no_combination():
+    """A column rounded beside larger numbers differs from its copy by much, of a small number."""
+    x = np.r_[1e-12, 1e-9, np.linspace(0.1, 1, 20)]
+    X = np.c_[x, (x + 1) - 1]
+    null = PartDesign.of(X).null
+    assert null
+    assert not null.opens(X, unit=1.0).any()
+
+
+def test_any_number_in_an_empty_column_is_open():
+    """Its units are unknown: a dose of 1e-9 is as far from none as any."""
+    null = PartDesign.of(np.c_[np.ones(5), np.zeros(5)]).null
+    assert_array_equal(null.opens(np.array([[1, 0], [3, 0], [1, 1e-9], [0, 1e-300]])), [0, 0, 1, 1])
+
+
+def test_a_penalty_leaves_open_what_it_does_not_see():
+    X = np.c_[np.ones(N), LEVELS, np.zeros(N)]
+    rows = np.array([[1.0, 0, 0, 0, 0, 0], [1.0, 1, 0, 0, 0, 1]])
+    for penalised, expected in (
+        ([0, 1, 1, 1, 1, 1], [False, False]),
+        ([0, 1, 1, 1, 1, 0], [False, True]),
+        ([0, 0, 0, 0, 0, 0], [True, True]),
+        ([0, 0, 0, 0, 0, 1], [True, False]),
+    ):
+        design = PartDesign.of(X, penalised=np.array(penalised, dtype=bool))
+        assert_array_equal(design.free.opens(rows, unit=1.0), expected)
+        assert_array_equal(design.null.opens(rows, unit=1.0), [True, True])

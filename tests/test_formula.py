@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from pandas.testing import assert_frame_equal
@@ -721,6 +721,70 @@ def test_names_with_numbers_and_signs_stay(name):
         matrix, values = linear_constraints(text, ["t", name])
         assert_array_equal(matrix, [[0, 1]])
         assert_array_equal(values, [2])
+
+
+SIGNS = st.text(alphabet="abT1é_ .,:;=-+*/'\"`[](){}", max_size=8)
+
+
+@given(names=st.lists(SIGNS, min_size=2, max_size=5, unique=True))
+def test_any_name_is_all_of_a_text_or_stands_in_backquotes(names):
+    for number, name in enumerate(names):
+        assert_array_equal(linear_constraints(name, names)[0], np.eye(len(names))[[number]])
+    assume(not any("` " in name or " `" in name for name in names))
+    matrix, values = linear_constraints(f"2 * `{names[0]}` - `{names[-1]}` = -1e-3", names)
+    assert_array_equal(matrix, [2.0 * np.eye(len(names))[0] - np.eye(len(names))[-1]])
+    assert_array_equal(values, [-1e-3])
+
+
+def test_names_that_formulas_make_need_no_backquotes():
+    rng = np.random.default_rng(0)
+    cells = pd.DataFrame(
+        {
+            "cell type": rng.choice(["T, helper's = 1", 'the "B" cells', "a-b/c:d", "CD4+"], 60),
+            "my x": rng.uniform(1, 2, 60),
+            "größe": rng.normal(size=60),
+            "HLA-A": rng.normal(size=60),
+        }
+    )
+    odd = """~ C(`cell type`, contr.treatment("CD4+")) * `my x` + bs(`my x`, df=4, degree=2)
+        + np.log(`my x` + 1e-3) + I((`my x` - 1) * (größe + 2)) + größe + `HLA-A`"""
+    names = list(fit(cells, odd.replace("\n", " ")).transform(cells).columns.str.slice(6))
+    assert sum("`" in name for name in names) >= 8
+    for number, name in enumerate(names):
+        unit = np.eye(len(names))[number]
+        for text in (name, f"{name} = 0", f"`{name}` = 0"):
+            assert_array_equal(linear_constraints(text, names)[0], [unit])
+        if number:
+            matrix, values = linear_constraints(
+                f"Intercept + 3 = 2 * {name}, {name} / 4 = 1", names
+            )
+            assert_array_equal(matrix, [np.eye(len(names))[0] - 2 * unit, unit / 4])
+            assert_array_equal(values, [-3, 1])
+
+
+def test_what_also_reads_as_a_sum_or_a_number_is_one_without_backquotes():
+    names = ["a", "b", "a-b", "1", "c-d", "(a)"]
+    for text, row, value in (
+        ("a-b + b", [1, 0, 0, 0, 0, 0], 0),
+        ("`a-b` + b", [0, 1, 1, 0, 0, 0], 0),
+        ("a-b", [0, 0, 1, 0, 0, 0], 0),
+        ("2 * c-d", [0, 0, 0, 0, 2, 0], 0),
+        ("b = 1", [0, 1, 0, 0, 0, 0], 1),
+        ("b = `1`", [0, 1, 0, -1, 0, 0], 0),
+        ("2 * (a) - (b + -1) / 2 = -+.5", [2, -0.5, 0, 0, 0, 0], -1),
+    ):
+        matrix, values = linear_constraints(text, names)
+        assert_array_equal(matrix, [row])
+        assert_array_equal(values, [value])
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a * b", "a / b", "a / 0", "1e999 * a", "2 a", "a +", "(a", "a = b = 0", "a, , b", "a // b"],
+)
+def test_what_is_no_linear_equation(text):
+    with pytest.raises(ValueError, match=r"does not parse\. A constraint is an equation"):
+        linear_constraints(text, ["a", "b"])
 
 
 def test_a_constraint_has_one_equals_sign():

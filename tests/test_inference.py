@@ -332,6 +332,105 @@ def test_aliased_columns_have_no_test_but_their_differences_do():
     assert_array_equal(profile["reason"] == "aliased", is_aliased)
 
 
+def crossed():
+    """Cells of two factors without one of their combinations, and of donors within conditions."""
+    rng = np.random.default_rng(8)
+    frame = pd.DataFrame(
+        {
+            "kind": rng.choice(["A", "B", "C"], 400),
+            "dose": rng.choice(["none", "low", "high"], 400),
+            "donor": rng.choice(list("uvwxyz"), 400),
+        }
+    )
+    frame["cond"] = np.where(frame["donor"] < "x", "ctrl", "stim")
+    frame["group"] = np.arange(400) % 20
+    return frame
+
+
+MISSING = ("B", "high")
+EMPTY_CELLS = {
+    "missing": ("~ kind * dose", ["kind", "dose"]),
+    "weightless": ("~ kind * dose", ["kind", "dose"]),
+    "nested": ("~ cond / donor", ["cond", "donor"]),
+}
+
+
+def with_empty_cells(name):
+    cells, weights = crossed(), None
+    counts = np.random.default_rng(2).negative_binomial(2, 0.3, size=(len(cells), 2))
+    absent = ((cells["kind"] == MISSING[0]) & (cells["dose"] == MISSING[1])).to_numpy()
+    if name == "weightless":
+        weights = np.where(absent, 0.0, 1.0)
+    elif name == "missing":
+        cells, counts = cells[~absent].reset_index(drop=True), counts[~absent]
+    return cells, counts, weights
+
+
+@pytest.mark.parametrize("name", EMPTY_CELLS)
+def test_empty_cells_leave_the_other_coefficients_as_the_cell_means_have_them(name):
+    cells, counts, weights = with_empty_cells(name)
+    formula, factors = EMPTY_CELLS[name]
+    present = slice(None) if weights is None else weights > 0
+    means = pd.get_dummies(cells[factors].agg("_".join, axis=1), dtype=float)
+    means = means.loc[:, means[present].any()]
+    tight = {"tol": 1e-10}
+    model = make_pipeline(FormulaTransformer(formula), NegBinRegressor(**tight))
+    model.fit(cells, counts, negbinregressor__sample_weight=weights)
+    reference = NegBinRegressor(fit_intercept=False, **tight)
+    reference.fit(means, counts, sample_weight=weights)
+
+    design = model[0].transform(cells)
+    columns = [column for column in design if column.startswith("mean__")]
+    rows = pd.concat([means, design[columns]], axis=1)[present].drop_duplicates()
+    rows, to_mean = rows[columns].to_numpy(), rows[means.columns].to_numpy()
+    aliased = set(model[-1].aliased_["mean"])
+    assert 0 < len(aliased) < len(columns)
+    for kind, groups in (("observed", None), ("robust", None), ("cluster", cells["group"])):
+        how = {"kind": kind, "groups": groups, "sample_weight": weights}
+        table = inference.coefficient_table(model, cells, counts, **how)
+        table = table[table["part"] == "mean"].set_index("feature")
+        limits = inference.confidence_intervals(model, cells, counts, **how)
+        limits = limits[limits["part"] == "mean"].set_index("feature")
+        for number, column in enumerate(columns):
+            feature = column.removeprefix("mean__")
+            own, unit = table.loc[feature], np.eye(len(columns))[number]
+            of_rows = np.linalg.lstsq(rows.T, unit, rcond=None)[0]
+            estimable = np.allclose(rows.T @ of_rows, unit, atol=1e-9)
+            assert (feature in aliased) == (not estimable)
+            one = inference.wald_test(model, cells, counts, feature, **how)
+            if not estimable:
+                assert (own["reason"] == "aliased").all()
+                assert (one["reason"] == "aliased").all()
+                assert (limits.loc[feature, "reason"] == "aliased").all()
+                continue
+            share = np.where(np.abs(of_rows) > 1e-12, of_rows, 0) @ to_mean
+            terms = zip(share, means.columns, strict=True)
+            text = " + ".join(f"{value:.17f} * `{label}`" for value, label in terms)
+            expected = inference.wald_test(reference, means, counts, text, **how)
+            assert (own["reason"] == "").all()
+            for found in (own, one):
+                assert_allclose(found["p_value"], expected["p_value"], rtol=1e-6)
+                assert_allclose(found["standard_error"], expected["standard_error"], rtol=1e-6)
+            assert (limits.loc[feature, "reason"] == "").all()
+
+
+@pytest.mark.parametrize("name", EMPTY_CELLS)
+def test_empty_cells_leave_profiles_and_summaries_of_the_other_coefficients(name):
+    cells, counts, weights = with_empty_cells(name)
+    model = make_pipeline(FormulaTransformer(EMPTY_CELLS[name][0]), NegBinRegressor())
+    model.fit(cells, counts, negbinregressor__sample_weight=weights)
+    aliased = set(model[-1].aliased_["mean"])
+    profile = inference.confidence_intervals(
+        model, cells, counts, method="profile", sample_weight=weights
+    )
+    profile = profile[profile["part"] == "mean"]
+    assert set(profile.loc[profile["reason"] != "", "feature"]) == aliased
+    summary = inference.gene_summary(model, cells, counts, "y0", sample_weight=weights)
+    reasons = summary.coefficients["mean"]["reason"]
+    assert set(reasons.index[reasons != ""]) == aliased
+    assert not model[-1].undetermined_["mean"].to_numpy().any()
+
+
 @pytest.mark.parametrize("mean", ["~ cell_type", "~ cell_type + pseudotime"])
 def test_likelihood_ratios(mean):
     reduced = pipeline(mean="~ 1").fit(OBS, COUNTS)
