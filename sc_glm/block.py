@@ -22,6 +22,7 @@ from sc_glm.problem import Problem
 from sc_glm.search import search
 from sc_glm.solver import Solution, maximize
 from sc_glm.status import Endpoints, Status, flat_directions, judge, undetermined
+from sc_glm.submodels import surpass
 
 _KEPT_BYTES = 32 * 2**20 - 2**16  # just under the largest block that the GNU C library learns from
 
@@ -171,6 +172,7 @@ def fit_block(
                 max_iter=settings.max_iter,
                 tol=settings.tol,
             )
+            surpass(problem, objective, solution, {}, max_iter=settings.max_iter, tol=settings.tol)
         runaways.lead_on(problem, objective, solution, max_iter=settings.max_iter, tol=settings.tol)
         return fits_at(problem, objective, designs, solution)
 

@@ -7,7 +7,7 @@ groups of similar cells when there are many.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -18,6 +18,7 @@ from sc_glm.family import Family, NegBinFamily
 from sc_glm.objective import Objective, PartBasis
 from sc_glm.problem import Problem
 from sc_glm.solver import Solution, maximize
+from sc_glm.submodels import SLIGHT, Submodel, is_regressed, surpass
 from sc_glm.tiles import CountBlock
 
 _LOOSE = 1e-3  # tolerance of a stage that only leads to the next
@@ -81,7 +82,10 @@ def search(problem: Problem, objective: Objective, *, max_iter: int, tol: float)
         many, narrow = _MANY_CELLS_WITH_EDGES, _NARROW_WITH_EDGES
     if problem.counts.shape[1] < many:
         ends = _explore(problem, objective.block, silence, max_iter=max_iter)
-        return maximize(objective, ends.theta, max_iter=max_iter, tol=tol)
+        solution = maximize(objective, ends.theta, max_iter=max_iter, tol=tol)
+        below = ends.contained(_APART)
+        surpass(problem, objective, solution, below, max_iter=max_iter, tol=tol)
+        return solution
     ends = _survey(problem.coarse(_COARSE, narrow), silence, max_iter=max_iter).to(problem.offset)
     start = _nearer(problem, ends.theta)
     solution = maximize(objective, start, max_iter=max_iter, tol=tol)
@@ -100,6 +104,8 @@ def search(problem: Problem, objective: Objective, *, max_iter: int, tol: float)
     if len(lost):
         some = problem.some(lost)
         try_too(lost, _explore(some, some.block(), silence[lost], max_iter=max_iter).theta)
+    below = ends.contained(_EARNED)
+    surpass(problem, objective, solution, below, max_iter=max_iter, tol=tol)
     return solution
 
 
@@ -148,13 +154,18 @@ def _explore(problem: Problem, block: CountBlock, silence: Tensor, *, max_iter: 
     hill = _Hill(problem, block, max_iter)
     simple = hill.objective(NegBinFamily(), one_size)
     nb = hill.climb(simple, _silenced(starts.moments(problem), silence))
+    contained = {Submodel((False,)): nb}
     if not inflation:
-        return _regress_size(hill, nb, one_size)
+        return replace(_regress_size(hill, nb, one_size), below=contained)
     inflated = _inflate(hill, nb, constant, silence)
     if size.U.shape[1] <= 1:
-        return inflated.lifted(problem, [*one_size, *inflation])
+        return replace(inflated.lifted(problem, [*one_size, *inflation]), below=contained)
     regression = _regress_size(hill, nb, one_size)
-    return _regress_all(hill, inflated, regression, constant, silence)
+    best, sibling = _regress_all(hill, inflated, regression, constant, silence)
+    contained[Submodel((True,))] = regression
+    contained[Submodel((False, is_regressed(inflation[0])))] = inflated
+    contained[Submodel((True, False))] = sibling
+    return replace(best, below=contained)
 
 
 def _inflate(hill: "_Hill", nb: "_Ends", constant: PartBasis, silence: Tensor) -> "_Ends":
@@ -173,6 +184,8 @@ def _inflate(hill: "_Hill", nb: "_Ends", constant: PartBasis, silence: Tensor) -
         both for step in stepped for both in _inflated(step[:, :counts], hill.inflation_edges)
     ]
     hill.improve(best, model, [hurdle, *stepped, *cornered], hill.few)
+    inner = replace(problem, bases=[mean, constant, inflation])
+    hill.let_in(best, model, inner, Submodel((False,)), nb)
     return best
 
 
@@ -195,11 +208,11 @@ def _regress_size(hill: "_Hill", nb: "_Ends", one_size: Sequence[PartBasis]) -> 
 
 def _regress_all(
     hill: "_Hill", inflated: "_Ends", regression: "_Ends", constant: PartBasis, silence: Tensor
-) -> "_Ends":
+) -> tuple["_Ends", "_Ends"]:
     """Regress the size under zero inflation.
 
     The model contains the zero-inflated one with one size and the negative binomial regression of
-    mean and size, both solved.
+    mean and size, both solved. Also returned is the one with one zero inflation for all cells.
     """
     problem = hill.problem
     mean, size, inflation = problem.bases
@@ -226,7 +239,26 @@ def _regress_all(
     doubtful = best.value - torch.maximum(inflated.value, regression.value) < _EARNED
     hill.improve(best, model, others, doubtful)
     hill.improve(best, model, _stepped(problem, hurdle), hill.few)
-    return best
+    if is_regressed(inflation):
+        _look_closer(hill, sibling, one_inflation, silence, best.value - sibling.value < _EARNED)
+    hill.let_in(best, model, problem, Submodel((True,)), regression)
+    hill.let_in(best, model, problem, Submodel((True, False)), sibling)
+    return best, sibling
+
+
+def _look_closer(
+    hill: "_Hill",
+    ends: "_Ends",
+    bases: Sequence[PartBasis],
+    silence: Tensor,
+    doubtful: Tensor,
+) -> None:
+    """Explore a contained model as if it were fitted for itself, where it may be the better one."""
+    genes = torch.nonzero(doubtful)[:, 0]
+    if len(genes):
+        some = replace(hill.problem, bases=bases).some(genes)
+        own = _explore(some, some.block(), silence[genes], max_iter=hill.max_iter)
+        ends.offer(genes, own.theta, own.value)
 
 
 def _constant(problem: Problem) -> PartBasis:
@@ -334,12 +366,29 @@ class _Hill:
             own = slice(first, first + len(genes))
             best.offer(genes, trial.theta[own], value[own])
 
+    def let_in(
+        self, best: "_Ends", model: Objective, problem: Problem, below: Submodel, ends: "_Ends"
+    ) -> None:
+        """Offer the maxima of a contained model to ``best`` where they are higher.
+
+        ``problem`` has the bases of the model.
+        """
+        low = ends.value > best.value + _APART
+        if not (low.any() and below.is_contained(problem)):
+            return
+        if not below.has_all_parts(problem):
+            self.improve(best, model, [below.lift(problem, ends.theta, SLIGHT)], low)
+        genes = torch.nonzero(low)[:, 0]
+        theta = below.lift(problem, ends.theta[genes])
+        best.offer(genes, theta, model.evaluate(theta, genes).value)
+
 
 @dataclass
 class _Ends:
     """The highest end of each gene's runs, and the highest that is apart from it.
 
-    Where a run is ``going``, it is but a point on the way.
+    Where a run is ``going``, it is but a point on the way. Ends of models that are contained are
+    ``below``.
     """
 
     theta: Tensor
@@ -347,6 +396,7 @@ class _Ends:
     other: Tensor
     other_value: Tensor
     going: Tensor
+    below: dict[Submodel, "_Ends"] = field(default_factory=dict)
 
     @classmethod
     def of(cls, solution: Solution) -> "_Ends":
@@ -359,8 +409,14 @@ class _Ends:
     @classmethod
     def join(cls, ends: Sequence["_Ends"]) -> "_Ends":
         """Return the ends of several blocks of genes."""
+        below = {model: cls.join([one.below[model] for one in ends]) for model in ends[0].below}
         return cls(
-            *(torch.cat([getattr(one, field.name) for one in ends]) for field in fields(cls))
+            theta=torch.cat([one.theta for one in ends]),
+            value=torch.cat([one.value for one in ends]),
+            other=torch.cat([one.other for one in ends]),
+            other_value=torch.cat([one.other_value for one in ends]),
+            going=torch.cat([one.going for one in ends]),
+            below=below,
         )
 
     def to(self, like: Tensor) -> "_Ends":
@@ -368,7 +424,12 @@ class _Ends:
         theta, value, other, other_value = (
             x.to(like) for x in (self.theta, self.value, self.other, self.other_value)
         )
-        return _Ends(theta, value, other, other_value, self.going.to(like.device))
+        below = {model: ends.to(like) for model, ends in self.below.items()}
+        return _Ends(theta, value, other, other_value, self.going.to(like.device), below)
+
+    def contained(self, margin: float) -> dict[Submodel, tuple[Tensor, Tensor]]:
+        """Return the ends of contained models, and what their values are at most."""
+        return {model: (ends.theta, ends.value + margin) for model, ends in self.below.items()}
 
     def lifted(self, problem: Problem, bases: Sequence[PartBasis]) -> "_Ends":
         """Return the same in the problem's bases."""
