@@ -594,6 +594,11 @@ def _spell(layer: str | None) -> str:
     return "adata.X" if layer is None else f"adata.layers[{layer!r}]"
 
 
+def _layers(adata: AnnData) -> list[str]:
+    """Return the names of the layers, of which anndata 0.13 has None for ``X``."""
+    return [name for name in adata.layers if name is not None]
+
+
 def _matrix_of(adata: AnnData, layer: str | None) -> Any:
     """Return ``X`` or a layer as it is."""
     if not all(_checked(adata).shape):
@@ -605,10 +610,10 @@ def _matrix_of(adata: AnnData, layer: str | None) -> Any:
             "adata.var_names_make_unique() makes them unique."
         )
     if layer is not None and not (isinstance(layer, str) and layer in adata.layers):
-        raise ValueError(f"adata has no layer {layer!r}; its layers are {list(adata.layers)}.")
+        raise ValueError(f"adata has no layer {layer!r}; its layers are {_layers(adata)}.")
     matrix = adata.X if layer is None else adata.layers[layer]
     if matrix is None:
-        raise ValueError(f"adata.X is None; name one of its layers, layer=: {list(adata.layers)}.")
+        raise ValueError(f"adata.X is None; name one of its layers, layer=: {_layers(adata)}.")
     return matrix
 
 
@@ -677,7 +682,7 @@ def _looks_like_counts(matrix: Any) -> bool:
 
 def _advice(adata: AnnData, layer: str | None) -> str:
     """Name the other matrices that look like counts."""
-    others = {name: adata.layers[name] for name in adata.layers if name != layer}
+    others: dict[str | None, Any] = {n: adata.layers[n] for n in _layers(adata) if n != layer}
     if layer is not None:
         others[None] = adata.X
     names = [_spell(name) for name, matrix in others.items() if _looks_like_counts(matrix)]

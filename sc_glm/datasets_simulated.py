@@ -224,7 +224,7 @@ def make_counts(
             rng=rng,
         )
     predictors = {part: (features[part] @ params[part]).to_numpy() for part in features}
-    predictors["mean"] += offsets
+    predictors["mean"] = predictors["mean"] + offsets  # pandas 3 lets nobody write into its array
     more = {}
     if kind is not None and kind.donor_sd is not None:
         more["donor_effects"] = _draw_donors(kind.donor_sd, obs["donor"], genes, rng)

@@ -260,7 +260,7 @@ def test_a_negative_value_in_integers():
             pd.DataFrame(np.ones((4, 2)), columns=pd.MultiIndex.from_tuples([("a", 1), ("a", 2)])),
             "MultiIndex",
         ),
-        (pd.DataFrame({"a": ["x"] * 4}), "'a' (object)"),
+        (pd.DataFrame({"a": ["x"] * 4}, dtype=object), "'a' (object)"),
         (pd.DataFrame({"a": pd.to_datetime(["2020"] * 4)}), "datetime64"),
         (
             pd.DataFrame({"a": pd.array([1, 2, None, 4], dtype="Int64")}),
