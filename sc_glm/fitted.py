@@ -165,6 +165,23 @@ class FittedData:
         """Return the cells' weights, checked."""
         return weights_of(sample_weight, self.X, self.covariates)
 
+    def with_weight(self, sample_weight: ArrayLike | None) -> tuple[FittedData, FloatArray]:
+        """Return the cells that have a weight, whose labels are checked, and their weights."""
+        weights = self.weights(sample_weight)
+        counts, weights, covariates = present(self.counts, weights, self.covariates)
+        return replace(self, X=None, counts=counts, covariates=covariates), weights
+
+    @property
+    def typical(self) -> tuple[FittedData, FloatArray]:
+        """A few cells that stand for those of the fit, without counts, and their weights."""
+        covariates, weights = self.regressor._cells_of_fit
+        return replace(self, X=None, covariates=covariates), weights
+
+    def predictors(self, genes: slice) -> list[FloatArray]:
+        """Return the parts' predictors of some of the genes, cells x genes."""
+        own = self.regressor._predictors_of(self.designs, self.offset, self.genes[genes])
+        return list(own.values())
+
     def weighted(self, weights: FloatArray) -> tuple[CountMatrix, Designs]:
         """Return the counts and the designs of the cells that have a weight, as a fit has them."""
         counts, weights, covariates = present(self.counts, weights, self.covariates)
@@ -190,9 +207,9 @@ class FittedData:
         )
         regressor._set_fitted(regressor._layout, counts, designs, fits, held)
 
-    def blocks(self) -> Iterator[Block]:
-        """Yield the genes by blocks whose cells x genes are no large array."""
-        step = max(1, _ENTRIES // len(self.counts))
+    def blocks(self, n_rows: int = 0) -> Iterator[Block]:
+        """Yield the genes by blocks whose cells x genes, or rows x genes, are no large array."""
+        step = max(1, _ENTRIES // max(len(self.counts), n_rows))
         designs, offset = self.designs, self.offset
         for first in range(0, len(self.genes), step):
             genes = slice(first, min(first + step, len(self.genes)))
