@@ -291,7 +291,12 @@ def zero_test(
     .. math:: \frac{\sum 1\{y = 0\} - \sum p}{\sqrt V}, \qquad
         V = \sum p (1 - p) - c^\top I^{-1} c, \qquad c = \sum p s,
 
-    and standard normal if the model is true. For a negative binomial fit it is the score test of a
+    and standard normal if the model is true. New cells have zeros that the fit has not seen. The
+    error of the coefficients then adds to the variance, by the information :math:`J` of the fit:
+
+    .. math:: V = \sum p (1 - p) + c^\top J^{-1} c.
+
+    For a negative binomial fit it is the score test of a
     zero inflation that is the same in all cells, by van den Broek (1995) [1]_ for the Poisson and
     Deng and Paul (2005) [2]_ for the negative binomial distribution: too many zeros speak for a
     :class:`~sc_glm.ZINBRegressor`, or for a covariate that is not there.
@@ -305,6 +310,9 @@ def zero_test(
         What the model predicts from.
     y : array-like, DataFrame or sparse matrix of shape (n_cells, n_genes) or (n_cells,)
         Counts of all genes of the fit; None where `X` is an AnnData that holds them.
+    sample_weight : array-like of shape (n_cells,), default=None
+        Weights of the cells: an integer weight is as many cells. For the cells of the fit, its
+        weights.
 
     Returns
     -------
@@ -312,7 +320,7 @@ def zero_test(
         One row per gene, with columns
 
         observed, expected
-            Number of zeros in the counts and in the model.
+            Number of zeros in the counts and in the model, by weight.
         ratio
             Observed by expected zeros; above 1 there are too many.
         statistic
@@ -333,8 +341,14 @@ def zero_test(
 
     Notes
     -----
-    `X` and `y` are the cells of the fit, each of weight one: other cells have zeros that the fit
-    has not seen, and a larger :math:`V`. Of a fit with a penalty (`alpha`) there is no p-value.
+    A gene's cells are those of the fit if its log-likelihood is that of the fit, with the same
+    weights, but for rounding. All others are taken for new ones, also a part of the cells of the
+    fit, or these with other weights: their :math:`V` is rather too large then, and so are p-values.
+    :math:`J` is that of up to 128 typical cells, or twice as many as there are covariates, which a
+    fitted model keeps.
+
+    Weights count cells. Those that are no numbers of cells, such as inverse probabilities, have
+    p-values as if they were. Of a fit with a penalty (`alpha`) there is no p-value.
 
     Nor is there one where :math:`V` is below one squared cell. Then either next to no cell could
     be zero or not, as at high means, or the coefficients explain the zeros whatever
@@ -388,6 +402,9 @@ def goodness_of_fit(
         What the model predicts from.
     y : array-like, DataFrame or sparse matrix of shape (n_cells, n_genes) or (n_cells,)
         Counts of all genes of the fit; None where `X` is an AnnData that holds them.
+    sample_weight : array-like of shape (n_cells,), default=None
+        Weights of the cells: an integer weight is as many cells. For the cells of the fit, its
+        weights.
     random_state : int, RandomState, Generator or None, default=None
         Seed of the quantile residuals; an integer gives the same results each time. None is NumPy's
         global state.
@@ -400,14 +417,16 @@ def goodness_of_fit(
         status
             How the fit ended, as in ``status_``.
         pearson
-            Sum of squared Pearson residuals by degrees of freedom, which are the cells less the
-            coefficients that the counts determine. Near 1 if the model is true, though with heavy
+            Sum of squared Pearson residuals by degrees of freedom, which are the cells, and for
+            those of the fit less by the coefficients that the counts determine. Near 1 if the model is true, though with heavy
             tails where counts are few; NaN without degrees of freedom.
         deviance
             Mean unit deviance, as :func:`~sc_glm.metrics.mean_deviance`.
         ks_statistic, ks_p_value
-            Kolmogorov-Smirnov test of the quantile residuals against the normal distribution. As
-            these come from a fit to the same counts, p-values are rather too large than too small.
+            Kolmogorov-Smirnov test of the quantile residuals against the normal distribution.
+            P-values are rather too large than too small: residuals of the cells of the fit are
+            closer to normal than others, and of other cells the error of the coefficients is
+            accounted for by a bound.
         n_outliers
             Number of cells with a quantile residual so large, up or down, that a gene of the model
             has any with probability 0.01.
@@ -427,7 +446,8 @@ def goodness_of_fit(
 
     Notes
     -----
-    `X` and `y` are the cells of the fit. Of :math:`n` normal residuals the largest is beyond
+    Which cells are those of the fit, and which are new to it, is told as in :func:`zero_test`. A cell
+    of weight three has three quantile residuals, as three cells have. Of :math:`n` normal residuals the largest is beyond
     :math:`\pm z` with probability :math:`1 - (1 - 2 \Phi(-z))^n`, which says where outliers begin:
     at 4.9 for 10 000 cells.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,7 @@ from sc_glm.validation import alike, check_same_order, shown
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    import scipy.sparse as sp
     from numpy.typing import ArrayLike, NDArray
 
     from sc_glm.block import Designs, GeneFits
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from sc_glm.design import FloatArray
     from sc_glm.distributions import NB, ZINB
     from sc_glm.family import Family
+    from sc_glm.variates import RandomSource
+
+    Seed: TypeAlias = int | RandomSource | None
 
 _ENTRIES = 2_000_000  # cells x genes that are dense at a time
 
@@ -170,6 +174,13 @@ class FittedData:
         weights = self.weights(sample_weight)
         counts, weights, covariates = present(self.counts, weights, self.covariates)
         return replace(self, X=None, counts=counts, covariates=covariates), weights
+
+    def sample_sparse(self, cells: NDArray[np.intp], random_state: Seed) -> sp.csr_array:
+        """Draw counts of these cells, some of them several times, from the model."""
+        names = getattr(self.regressor, "feature_names_in_", None)
+        covariates = pd.DataFrame(self.covariates[cells], columns=names)
+        X = covariates.to_numpy() if names is None else covariates
+        return self.regressor.sample_sparse(X, random_state)[:, self.genes]
 
     @property
     def typical(self) -> tuple[FittedData, FloatArray]:
