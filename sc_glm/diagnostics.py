@@ -418,8 +418,8 @@ def goodness_of_fit(
             How the fit ended, as in ``status_``.
         pearson
             Sum of squared Pearson residuals by degrees of freedom, which are the cells, and for
-            those of the fit less by the coefficients that the counts determine. Near 1 if the model is true, though with heavy
-            tails where counts are few; NaN without degrees of freedom.
+            those of the fit less by the coefficients that the counts determine. Near 1 if the model
+            is true, though with heavy tails where counts are few; NaN without degrees of freedom.
         deviance
             Mean unit deviance, as :func:`~sc_glm.metrics.mean_deviance`.
         ks_statistic, ks_p_value
@@ -446,8 +446,9 @@ def goodness_of_fit(
 
     Notes
     -----
-    Which cells are those of the fit, and which are new to it, is told as in :func:`zero_test`. A cell
-    of weight three has three quantile residuals, as three cells have. Of :math:`n` normal residuals the largest is beyond
+    Which cells are those of the fit, and which are new to it, is told as in :func:`zero_test`. A
+    cell of weight three has three quantile residuals, as three cells have. Of :math:`n` normal
+    residuals the largest is beyond
     :math:`\pm z` with probability :math:`1 - (1 - 2 \Phi(-z))^n`, which says where outliers begin:
     at 4.9 for 10 000 cells.
 
