@@ -15,7 +15,6 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-import sklearn
 from anndata import AnnData, ImplicitModificationWarning
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, RegressorMixin, clone
@@ -29,7 +28,7 @@ from sc_glm.distributions import NB, ZINB
 from sc_glm.formula import FormulaTransformer
 from sc_glm.notebook import NotebookMixin, notebook_html
 from sc_glm.ondisk import StoredCounts, StoredMatrix, parse_bytes
-from sc_glm.pipeline import last_step
+from sc_glm.pipeline import fit_params, last_step
 from sc_glm.state import StateMixin
 from sc_glm.validation import check_same_order, sound_sparse
 from sc_glm.warned import warn
@@ -507,7 +506,7 @@ def _fit(
     else:
         counts = StoredCounts.scan(stored, names, budget)
     del matrix, values  # not to be kept beside the counts
-    model.fit(obs, counts, **_fit_params(model, sample_weight))
+    model.fit(obs, counts, **fit_params(model, sample_weight))
 
 
 def _check_regressor(regressor: Any) -> None:
@@ -526,16 +525,6 @@ def _check_numeric(obs: pd.DataFrame, regressor: str) -> None:
             "are not numbers. Choose covariates by a formula: "
             f"make_pipeline(FormulaTransformer(...), {regressor}(...))."
         )
-
-
-def _fit_params(model: Any, sample_weight: ArrayLike | None) -> dict[str, ArrayLike]:
-    """Return the weights under the name by which a pipeline hands them to its last step."""
-    if sample_weight is None:
-        return {}
-    name = "sample_weight"
-    if not sklearn.get_config()["enable_metadata_routing"] and isinstance(model, Pipeline):
-        name = f"{model.steps[-1][0]}__{name}"
-    return {name: sample_weight}
 
 
 def _unwrapped(model: Any) -> Any:

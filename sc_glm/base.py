@@ -26,7 +26,7 @@ from sklearn.utils.validation import (
 )
 
 from sc_glm.block import Designs, GeneFits, Settings
-from sc_glm.compression import Cells, group_but_offset, group_rows
+from sc_glm.compression import Cells, group_but_offset, group_rows, typical_rows
 from sc_glm.counts import CountMatrix, check_genes
 from sc_glm.design import INTERCEPT, FloatArray, Layout, PartDesign
 from sc_glm.distributions import NB, ZINB
@@ -49,6 +49,10 @@ from sc_glm.warned import warn
 
 _SHOWN = 5  # columns in a message
 _SCORED_ENTRIES = 2_000_000  # of the matrix at a time
+# Rows that a fitted model keeps of its cells' covariates, and how much those of one differ. They
+# tell how certain it is of other cells, for which it takes no exact number.
+_TYPICAL_ROWS = 128
+_NARROW = 0.1
 _FORMULAS = (
     "Formulas go to a FormulaTransformer before it, as in make_pipeline(FormulaTransformer('~ x'), "
     "{0}())."
@@ -95,6 +99,7 @@ class CountRegressor(NotebookMixin, StateMixin, RegressorMixin, BaseEstimator): 
     _family: ClassVar[Family]
     _distribution: ClassVar[type[NB] | type[ZINB]]
     _fitted_state = (
+        "_cells_of_fit",
         "_ceiling",
         "_held",
         "_layout",
@@ -228,6 +233,9 @@ class CountRegressor(NotebookMixin, StateMixin, RegressorMixin, BaseEstimator): 
             progress=bool(self.verbose),
         )
         self._set_fitted(layout, counts, designs, fits)
+        self._cells_of_fit = typical_rows(
+            covariates, weights, max(_TYPICAL_ROWS, 2 * covariates.shape[1]), _NARROW
+        )
         self.n_cells_ = len(counts)
 
     def _designs_of(self, layout: Layout, covariates: FloatArray, weights: FloatArray) -> Designs:

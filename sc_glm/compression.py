@@ -131,6 +131,43 @@ def similar_rows(X: NDArray[np.float64], most: int, narrow: float) -> NDArray[np
     return groups
 
 
+def typical_rows(
+    X: NDArray[np.float64], weights: NDArray[np.float64], most: int, narrow: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return a few rows that stand for many: the means of similar ones, with their weights.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_cells, n_columns)
+        Finite numbers.
+    weights : ndarray of shape (n_cells,)
+        Positive.
+    most : int
+        Number of rows that is not exceeded.
+    narrow : float
+        As in :func:`similar_rows`, in standard deviations of the columns.
+
+    Returns
+    -------
+    rows : ndarray of shape (n_rows, n_columns)
+    weights : ndarray of shape (n_rows,)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> typical_rows(np.array([[0.0], [7], [7], [0]]), np.array([1.0, 1, 2, 3]), 8, 0.1)
+    (array([[0.],
+           [7.]]), array([4., 3.]))
+    """
+    largest = np.abs(X).max(axis=0)
+    unit = X / np.where(largest > 0, largest, 1.0)
+    spread = unit.std(axis=0)
+    groups = similar_rows(unit / np.where(spread > 0, spread, 1.0), most, narrow)
+    whole = np.bincount(groups, weights).astype(np.float64)
+    sums = np.stack([np.bincount(groups, weights * x) for x in unit.T], axis=1)
+    return sums / whole[:, None] * largest, whole
+
+
 def _in_upper_half(
     X: NDArray[np.float64], groups: NDArray[np.intp], narrow: float
 ) -> NDArray[np.bool_]:

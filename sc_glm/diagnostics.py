@@ -6,6 +6,7 @@ on blocks of genes: sparse counts are never made dense as a whole.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
@@ -15,14 +16,15 @@ from scipy import special, stats
 from sc_glm.design import PartDesign
 from sc_glm.expected import Zeros, contracted, expected_information
 from sc_glm.fitted import FittedData
-from sc_glm.sampling import drawn_seed, stream
+from sc_glm.sampling import copies, drawn_seed, stream
 from sc_glm.status import FLAT, Status
-from sc_glm.uncertainty import adjusted
+from sc_glm.tails import log_mass
+from sc_glm.uncertainty import adjusted, is_of_fit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
     from sc_glm.distributions import CountDistribution
     from sc_glm.fitted import Block
@@ -277,7 +279,9 @@ def residual_blocks(
     return _residual_blocks(FittedData.of(model, X, y, genes=genes), kind, random_state)
 
 
-def zero_test(model: Any, X: Any, y: Any = None) -> pd.DataFrame:
+def zero_test(
+    model: Any, X: Any, y: Any = None, *, sample_weight: ArrayLike | None = None
+) -> pd.DataFrame:
     r"""Compare each gene's number of zeros with what the model expects, and test the difference.
 
     The fit has seen the zeros, so that their number is closer to the expected one than it would be
@@ -287,7 +291,12 @@ def zero_test(model: Any, X: Any, y: Any = None) -> pd.DataFrame:
     .. math:: \frac{\sum 1\{y = 0\} - \sum p}{\sqrt V}, \qquad
         V = \sum p (1 - p) - c^\top I^{-1} c, \qquad c = \sum p s,
 
-    and standard normal if the model is true. For a negative binomial fit it is the score test of a
+    and standard normal if the model is true. New cells have zeros that the fit has not seen. The
+    error of the coefficients then adds to the variance, by the information :math:`J` of the fit:
+
+    .. math:: V = \sum p (1 - p) + c^\top J^{-1} c.
+
+    For a negative binomial fit it is the score test of a
     zero inflation that is the same in all cells, by van den Broek (1995) [1]_ for the Poisson and
     Deng and Paul (2005) [2]_ for the negative binomial distribution: too many zeros speak for a
     :class:`~sc_glm.ZINBRegressor`, or for a covariate that is not there.
@@ -301,6 +310,9 @@ def zero_test(model: Any, X: Any, y: Any = None) -> pd.DataFrame:
         What the model predicts from.
     y : array-like, DataFrame or sparse matrix of shape (n_cells, n_genes) or (n_cells,)
         Counts of all genes of the fit; None where `X` is an AnnData that holds them.
+    sample_weight : array-like of shape (n_cells,), default=None
+        Weights of the cells: an integer weight is as many cells. For the cells of the fit, its
+        weights.
 
     Returns
     -------
@@ -308,7 +320,7 @@ def zero_test(model: Any, X: Any, y: Any = None) -> pd.DataFrame:
         One row per gene, with columns
 
         observed, expected
-            Number of zeros in the counts and in the model.
+            Number of zeros in the counts and in the model, by weight.
         ratio
             Observed by expected zeros; above 1 there are too many.
         statistic
@@ -329,8 +341,14 @@ def zero_test(model: Any, X: Any, y: Any = None) -> pd.DataFrame:
 
     Notes
     -----
-    `X` and `y` are the cells of the fit, each of weight one: other cells have zeros that the fit
-    has not seen, and a larger :math:`V`. Of a fit with a penalty (`alpha`) there is no p-value.
+    A gene's cells are those of the fit if its log-likelihood is that of the fit, with the same
+    weights, but for rounding. All others are taken for new ones, also a part of the cells of the
+    fit, or these with other weights: their :math:`V` is rather too large then, and so are p-values.
+    :math:`J` is that of up to 128 typical cells, or twice as many as there are covariates, which a
+    fitted model keeps.
+
+    Weights count cells. Those that are no numbers of cells, such as inverse probabilities, have
+    p-values as if they were. Of a fit with a penalty (`alpha`) there is no p-value.
 
     Nor is there one where :math:`V` is below one squared cell. Then either next to no cell could
     be zero or not, as at high means, or the coefficients explain the zeros whatever
@@ -358,16 +376,20 @@ def zero_test(model: Any, X: Any, y: Any = None) -> pd.DataFrame:
     y0        12    13.413    0.638
     y1       118    83.957    0.000
     """
-    data = FittedData.of(model, X, y)
-    bases = _bases(data)
-    table = pd.concat([_zeros(data, bases, block) for block in data.blocks()])
+    cells = _WeightedCells.of(FittedData.of(model, X, y), sample_weight)
+    table = pd.concat([_zeros(cells, block) for block in cells.data.blocks()])
     table["p_adjusted"] = adjusted(table["p_value"].to_numpy())
     columns = ["observed", "expected", "ratio", "statistic", "p_value", "p_adjusted", "reason"]
     return table[columns]
 
 
 def goodness_of_fit(
-    model: Any, X: Any, y: Any = None, *, random_state: Seed = None
+    model: Any,
+    X: Any,
+    y: Any = None,
+    *,
+    sample_weight: ArrayLike | None = None,
+    random_state: Seed = None,
 ) -> pd.DataFrame:
     r"""Summarise how well the model describes each gene's counts.
 
@@ -380,6 +402,9 @@ def goodness_of_fit(
         What the model predicts from.
     y : array-like, DataFrame or sparse matrix of shape (n_cells, n_genes) or (n_cells,)
         Counts of all genes of the fit; None where `X` is an AnnData that holds them.
+    sample_weight : array-like of shape (n_cells,), default=None
+        Weights of the cells: an integer weight is as many cells. For the cells of the fit, its
+        weights.
     random_state : int, RandomState, Generator or None, default=None
         Seed of the quantile residuals; an integer gives the same results each time. None is NumPy's
         global state.
@@ -392,14 +417,16 @@ def goodness_of_fit(
         status
             How the fit ended, as in ``status_``.
         pearson
-            Sum of squared Pearson residuals by degrees of freedom, which are the cells less the
-            coefficients that the counts determine. Near 1 if the model is true, though with heavy
-            tails where counts are few; NaN without degrees of freedom.
+            Sum of squared Pearson residuals by degrees of freedom, which are the cells, and for
+            those of the fit less by the coefficients that the counts determine. Near 1 if the model
+            is true, though with heavy tails where counts are few; NaN without degrees of freedom.
         deviance
             Mean unit deviance, as :func:`~sc_glm.metrics.mean_deviance`.
         ks_statistic, ks_p_value
-            Kolmogorov-Smirnov test of the quantile residuals against the normal distribution. As
-            these come from a fit to the same counts, p-values are rather too large than too small.
+            Kolmogorov-Smirnov test of the quantile residuals against the normal distribution.
+            P-values are rather too large than too small: residuals of the cells of the fit are
+            closer to normal than others, and of other cells the error of the coefficients is
+            accounted for by a bound.
         n_outliers
             Number of cells with a quantile residual so large, up or down, that a gene of the model
             has any with probability 0.01.
@@ -419,7 +446,9 @@ def goodness_of_fit(
 
     Notes
     -----
-    `X` and `y` are the cells of the fit. Of :math:`n` normal residuals the largest is beyond
+    Which cells are those of the fit, and which are new to it, is told as in :func:`zero_test`. A
+    cell of weight three has three quantile residuals, as three cells have. Of :math:`n` normal
+    residuals the largest is beyond
     :math:`\pm z` with probability :math:`1 - (1 - 2 \Phi(-z))^n`, which says where outliers begin:
     at 4.9 for 10 000 cells.
 
@@ -439,22 +468,24 @@ def goodness_of_fit(
     y0  converged     1.03           0           0.64
     y1  converged     1.85           3           0.05
     """
-    data = FittedData.of(model, X, y)
-    bases, quantile = _bases(data), _quantile(data, random_state)
-    n_cells = len(data.counts)
-    outlying = stats.norm.isf(-np.expm1(np.log1p(-_OUTLIER) / n_cells) / 2)
+    cells = _WeightedCells.of(FittedData.of(model, X, y), sample_weight)
+    total = cells.weights.sum()
+    drawn_for, counted = copies(cells.weights)
+    quantile = _quantile(cells.data, random_state, drawn_for)
+    outlying = stats.norm.isf(-np.expm1(np.log1p(-_OUTLIER) / total) / 2)
     tables = []
-    for block in data.blocks():
-        zeros, residuals = _zeros(data, bases, block), quantile(block)
-        tests = stats.kstest(residuals, special.ndtr, axis=0)
-        free = n_cells - zeros["n_estimated"].to_numpy()
+    for block in cells.data.blocks(len(drawn_for)):
+        zeros, residuals = _zeros(cells, block), quantile(block)
+        distance, p_value = _distance_from_normal(residuals, counted, zeros["share"].to_numpy())
+        free = total - zeros["n_followed"].to_numpy()
+        squares = cells.weights @ np.square(_pearson(block))
         table = {
-            "status": data.status[block.genes],
-            "pearson": np.square(_pearson(block)).sum(axis=0) / np.where(free > 0, free, np.nan),
-            "deviance": block.dist.unit_deviance(block.counts).mean(axis=0),
-            "ks_statistic": tests.statistic,
-            "ks_p_value": tests.pvalue,
-            "n_outliers": (np.abs(residuals) > outlying).sum(axis=0),
+            "status": cells.data.status[block.genes],
+            "pearson": squares / np.where(free > 0, free, np.nan),
+            "deviance": cells.weights @ block.dist.unit_deviance(block.counts) / total,
+            "ks_statistic": distance,
+            "ks_p_value": p_value,
+            "n_outliers": cells.number(counted @ (np.abs(residuals) > outlying)),
             "observed_zeros": zeros["observed"],
             "expected_zeros": zeros["expected"],
             "zeros_p_value": zeros["p_value"],
@@ -498,15 +529,39 @@ def _deviance(block: Block) -> FloatArray:
 _OF_BLOCK = {"pearson": _pearson, "deviance": _deviance}
 
 
-def _quantile(data: FittedData, random_state: Seed) -> OfBlock:
-    """Return the quantile residuals of a block as a function of it, and of one seed."""
+def weighted_quantile_residuals(
+    data: FittedData, sample_weight: ArrayLike | None, random_state: Seed
+) -> tuple[FloatArray, FloatArray]:
+    """Return quantile residuals of weighted cells, one for each copy of a cell, and their weights.
+
+    Returns
+    -------
+    residuals : ndarray of shape (n_draws, n_genes)
+    counted : ndarray of shape (n_draws,)
+        See :func:`~sc_glm.sampling.copies`.
+    """
+    data, weights = data.with_weight(sample_weight)
+    cells, counted = copies(weights)
+    of_block = _quantile(data, random_state, cells)
+    residuals = np.empty((len(cells), len(data.genes)))
+    for block in data.blocks(len(cells)):
+        residuals[:, block.genes] = of_block(block)
+    return residuals, counted
+
+
+def _quantile(data: FittedData, random_state: Seed, cells: Any = slice(None)) -> OfBlock:
+    """Return the quantile residuals of a block as a function of it, and of one seed.
+
+    ``cells`` are those that a residual is drawn for, some of them several times.
+    """
     seed = drawn_seed(random_state)
 
     def of_block(block: Block) -> FloatArray:
-        uniform = np.empty(block.counts.shape[::-1])
+        counts, dist = block.counts[cells], block.dist[cells]
+        uniform = np.empty(counts.shape[::-1])
         for row, gene in zip(uniform, data.genes[block.genes], strict=True):
             stream(seed, int(gene)).random(out=row)
-        return _normal_quantiles(block.counts, block.dist, np.maximum(uniform.T, _LEAST_UNIFORM))
+        return _normal_quantiles(counts, dist, np.maximum(uniform.T, _LEAST_UNIFORM))
 
     return of_block
 
@@ -532,32 +587,115 @@ def _normal_quantiles(
     return residuals
 
 
-# Zeros
+# What the fit has seen, and what is new to it
 
 
-def _bases(data: FittedData) -> list[FloatArray]:
-    """Return an orthonormal basis of each part's identified design."""
-    return [PartDesign.of(design).U for design in data.designs.values()]
+@dataclass(frozen=True)
+class _WeightedCells:
+    """Cells that have a weight, and designs by which they are compared with those of the fit.
 
-
-def _zeros(data: FittedData, bases: list[FloatArray], block: Block) -> pd.DataFrame:
-    """Return the columns of :func:`zero_test` that need no other gene, and ``n_estimated``.
-
-    The latter is the number of coefficients that the counts determine.
+    Attributes
+    ----------
+    data : FittedData
+    weights : ndarray of shape (n_cells,)
+    bases : list of ndarray of shape (n_cells, rank)
+        An orthonormal basis of each part's identified design.
+    fit : FittedData
+        A few cells that stand for those of the fit; it has no counts of them.
+    fit_weights : ndarray of shape (n_rows,)
+    fit_bases : list of ndarray of shape (n_rows, rank)
+        The same of these.
+    outside_bases : list of ndarray of shape (n_cells, rank)
+        The designs of ``data`` in the coordinates of ``fit_bases``.
     """
+
+    data: FittedData
+    weights: FloatArray
+    bases: list[FloatArray]
+    fit: FittedData
+    fit_weights: FloatArray
+    fit_bases: list[FloatArray]
+    outside_bases: list[FloatArray]
+
+    @classmethod
+    def of(cls, data: FittedData, sample_weight: ArrayLike | None) -> _WeightedCells:
+        data, weights = data.with_weight(sample_weight)
+        bases = [PartDesign.of(design, weights).U for design in data.designs.values()]
+        fit, fit_weights = data.typical
+        parts = [PartDesign.of(design, fit_weights) for design in fit.designs.values()]
+        outside = [
+            design @ part.to_coef for design, part in zip(data.designs.values(), parts, strict=True)
+        ]
+        of_fit = [part.U for part in parts]
+        return cls(data, weights, bases, fit, fit_weights, of_fit, outside)
+
+    def number(self, sums: FloatArray) -> NDArray[Any]:
+        """Return sums of weights, which are integers if the weights are."""
+        whole = (self.weights == np.rint(self.weights)).all()
+        return np.rint(sums).astype(np.int64) if whole else sums
+
+    def of_fit(self, block: Block) -> NDArray[np.bool_]:
+        """Tell for which genes these are the cells of the fit, with its weights."""
+        logs = log_mass(self.data.family, block.counts, list(block.predictors.values()))
+        return is_of_fit(self.data, self.weights @ logs, block.genes)
+
+    def information(
+        self, zeros: Zeros, predictors: list[FloatArray], bases: list[FloatArray]
+    ) -> FloatArray:
+        """Return the expected information of these cells, in coordinates of a basis."""
+        return _information(zeros, predictors, self.weights, bases)
+
+    def information_of_fit(self, genes: slice) -> FloatArray:
+        """Return the expected information that the fit had, in coordinates of its bases."""
+        predictors = self.fit.predictors(genes)
+        zeros = Zeros.of(self.fit.family, predictors)
+        return _information(zeros, predictors, self.fit_weights, self.fit_bases)
+
+
+def _information(
+    zeros: Zeros, predictors: list[FloatArray], weights: FloatArray, bases: list[FloatArray]
+) -> FloatArray:
+    entries = expected_information(zeros, predictors)
+    weighted = {pair: weights[:, None] * values for pair, values in entries.items()}
+    return contracted(weighted, bases)
+
+
+def _zeros(cells: _WeightedCells, block: Block) -> pd.DataFrame:
+    """Return the columns of :func:`zero_test` that need no other gene, and two more.
+
+    ``n_followed`` is the number of coefficients that follow these counts, and ``share`` the largest
+    share of these cells' information in that of the fit, where it is one of other cells: in no
+    direction do they tell more of the coefficients.
+    """
+    data, weights = cells.data, cells.weights
     predictors = list(block.predictors.values())
     zeros = Zeros.of(data.family, predictors)
     p = np.exp(zeros.log_mass)
-    gradient = [(p * score).T @ basis for score, basis in zip(zeros.score, bases, strict=True)]
-    information = contracted(expected_information(zeros, predictors), bases)
-    values, directions = np.linalg.eigh(information)
-    along = np.einsum("gi,gij->gj", np.hstack(gradient), directions)
-    estimated = values > FLAT
-    explained = np.divide(along**2, values, out=np.zeros_like(values), where=estimated)
+    slopes = [weights[:, None] * p * score for score in zeros.score]
+    observed, expected = weights @ (block.counts == 0), weights @ p
+    free = -(weights @ (p * np.expm1(zeros.log_mass)))
+    of_fit = cells.of_fit(block)
+    correction, n_followed = np.zeros(len(free)), np.zeros(len(free), dtype=int)
+    share = np.zeros(len(free))
+    if of_fit.any():
+        information = cells.information(zeros, predictors, cells.bases)
+        along, values, _ = _principal(slopes, cells.bases, information)
+        estimated = values > FLAT
+        explained = np.divide(along**2, values, out=np.zeros_like(values), where=estimated)
+        correction[of_fit] = -explained.sum(axis=1)[of_fit]
+        n_followed[of_fit] = estimated.sum(axis=1)[of_fit]
+    if not of_fit.all():
+        information = cells.information_of_fit(block.genes)
+        along, values, directions = _principal(slopes, cells.outside_bases, information)
+        # Along what the fit leaves open, coefficients may be off by about a unit.
+        known = np.where(values > FLAT, values, 1.0)
+        correction[~of_fit] = (along**2 / known).sum(axis=1)[~of_fit]
+        whitened = directions / np.sqrt(known)[:, None]
+        here = cells.information(zeros, predictors, cells.outside_bases)
+        shares = np.linalg.eigvalsh(np.swapaxes(whitened, 1, 2) @ here @ whitened)
+        share[~of_fit] = np.maximum(shares[~of_fit, -1], 0.0)
 
-    observed, expected = (block.counts == 0).sum(axis=0), p.sum(axis=0)
-    free = -(p * np.expm1(zeros.log_mass)).sum(axis=0)
-    variance = free - explained.sum(axis=1)
+    variance = free + correction
     least = np.maximum(_LEAST_VARIANCE, _ROUNDING * free)
     reasons = {
         "the fit has a penalty": np.full(len(free), data.is_penalised),
@@ -572,13 +710,57 @@ def _zeros(data: FittedData, bases: list[FloatArray], block: Block) -> pd.DataFr
     statistic = (observed - expected) / spread
     return pd.DataFrame(
         {
-            "observed": observed,
+            "observed": cells.number(observed),
             "expected": expected,
             "ratio": ratio,
             "statistic": statistic,
             "p_value": 2 * stats.norm.sf(np.abs(statistic)),
             "reason": reason,
-            "n_estimated": estimated.sum(axis=1),
+            "n_followed": n_followed,
+            "share": share,
         },
         index=pd.Index(data.names[block.genes]),
     )
+
+
+def _principal(
+    slopes: list[FloatArray], bases: list[FloatArray], information: FloatArray
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return the slope of the number of zeros along the directions of an information.
+
+    Also returns the information along these, and the directions.
+    """
+    gradient = [slope.T @ basis for slope, basis in zip(slopes, bases, strict=True)]
+    values, directions = np.linalg.eigh(information)
+    along = np.einsum("gi,gij->gj", np.hstack(gradient), directions)
+    return along, values, directions
+
+
+# Distribution of residuals
+
+
+def _distance_from_normal(
+    residuals: FloatArray, counted: FloatArray, share: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Return Kolmogorov and Smirnov's statistic of weighted residuals, and its p-values.
+
+    Draws of unequal weight tell as much as fewer that count alike (Kish 1965, Survey Sampling).
+
+    Of other cells than those of the fit, the error of the coefficients widens the distribution of
+    the statistic. Their empirical distribution F is then off by a bridge B, of variance
+    u (1 - u) / n at u, and by g(u) e with the slopes g of F in the coefficients and their error e,
+    whose covariance is the inverse of the fit's information J. The slope of g at u is the mean
+    score there. So the integral of its square is by Jensen's inequality at most a mean cell's
+    information I / N, and the covariance of g e at most c = n / N times the largest eigenvalue of
+    J^-1 I, in units of the bridge's. A symmetric convex set, as the statistic's below any bound, is
+    then at least as probable as under a bridge of 1 + c times the variance (Anderson 1955,
+    Proceedings of the American Mathematical Society 6: 170): p-values are rather too large.
+    """
+    place, total = np.argsort(residuals, axis=0), counted.sum()
+    upper = np.cumsum(counted[place], axis=0)
+    probability = special.ndtr(np.take_along_axis(residuals, place, axis=0))
+    lower = upper - counted[place]
+    distance = np.maximum(upper / total - probability, probability - lower / total).max(axis=0)
+    n_alike = total**2 / np.square(counted).sum()
+    n_alike = n_alike / (1 + share * n_alike / total)
+    return distance, stats.kstwo.sf(distance, np.maximum(np.floor(n_alike + _ROUNDING), 1.0))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,7 @@ from sc_glm.validation import alike, check_same_order, shown
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    import scipy.sparse as sp
     from numpy.typing import ArrayLike, NDArray
 
     from sc_glm.block import Designs, GeneFits
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from sc_glm.design import FloatArray
     from sc_glm.distributions import NB, ZINB
     from sc_glm.family import Family
+    from sc_glm.variates import RandomSource
+
+    Seed: TypeAlias = int | RandomSource | None
 
 _ENTRIES = 2_000_000  # cells x genes that are dense at a time
 
@@ -165,6 +169,30 @@ class FittedData:
         """Return the cells' weights, checked."""
         return weights_of(sample_weight, self.X, self.covariates)
 
+    def with_weight(self, sample_weight: ArrayLike | None) -> tuple[FittedData, FloatArray]:
+        """Return the cells that have a weight, whose labels are checked, and their weights."""
+        weights = self.weights(sample_weight)
+        counts, weights, covariates = present(self.counts, weights, self.covariates)
+        return replace(self, X=None, counts=counts, covariates=covariates), weights
+
+    def sample_sparse(self, cells: NDArray[np.intp], random_state: Seed) -> sp.csr_array:
+        """Draw counts of these cells, some of them several times, from the model."""
+        names = getattr(self.regressor, "feature_names_in_", None)
+        covariates = pd.DataFrame(self.covariates[cells], columns=names)
+        X = covariates.to_numpy() if names is None else covariates
+        return self.regressor.sample_sparse(X, random_state)[:, self.genes]
+
+    @property
+    def typical(self) -> tuple[FittedData, FloatArray]:
+        """A few cells that stand for those of the fit, without counts, and their weights."""
+        covariates, weights = self.regressor._cells_of_fit
+        return replace(self, X=None, covariates=covariates), weights
+
+    def predictors(self, genes: slice) -> list[FloatArray]:
+        """Return the parts' predictors of some of the genes, cells x genes."""
+        own = self.regressor._predictors_of(self.designs, self.offset, self.genes[genes])
+        return list(own.values())
+
     def weighted(self, weights: FloatArray) -> tuple[CountMatrix, Designs]:
         """Return the counts and the designs of the cells that have a weight, as a fit has them."""
         counts, weights, covariates = present(self.counts, weights, self.covariates)
@@ -190,15 +218,15 @@ class FittedData:
         )
         regressor._set_fitted(regressor._layout, counts, designs, fits, held)
 
-    def blocks(self) -> Iterator[Block]:
-        """Yield the genes by blocks whose cells x genes are no large array.
+    def blocks(self, n_rows: int = 0) -> Iterator[Block]:
+        """Yield the genes by blocks whose cells x genes, or rows x genes, are no large array.
 
         Raises
         ------
         ValueError
             If the fit does not determine what a cell has.
         """
-        step = max(1, _ENTRIES // len(self.counts))
+        step = max(1, _ENTRIES // max(len(self.counts), n_rows))
         designs, offset = self.designs, self.offset
         self.regressor._check_determined(self.X, designs, np.ones(len(offset), dtype=bool))
         for first in range(0, len(self.genes), step):

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
-from sklearn import pipeline
+from sklearn import get_config, pipeline
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
@@ -39,6 +39,32 @@ def last_step(model: Any, X: Any) -> tuple[Any, Any]:
         return model, X
     check_is_fitted(model)
     return model[-1], model[:-1].transform(X) if len(model) > 1 else X
+
+
+def fit_params(model: Any, sample_weight: ArrayLike | None) -> dict[str, ArrayLike]:
+    """Return weights under the name by which a model's ``fit`` hands them to its regressor.
+
+    Parameters
+    ----------
+    model : estimator
+        A regressor, a pipeline that ends in one, a search over these, or an estimator whose ``fit``
+        takes `sample_weight`.
+    sample_weight : array-like or None
+    """
+    if sample_weight is None:
+        return {}
+    return {_weight_name(model): sample_weight}
+
+
+def _weight_name(model: Any) -> str:
+    if get_config()["enable_metadata_routing"]:
+        return "sample_weight"
+    if hasattr(model, "estimator"):  # a search
+        return _weight_name(model.estimator)
+    if isinstance(model, pipeline.Pipeline):
+        name, last = model.steps[-1]
+        return f"{name}__{_weight_name(last)}"
+    return "sample_weight"
 
 
 def counts_in(estimator: Any, X: Any) -> Any:

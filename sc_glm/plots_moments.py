@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike
 
+    from sc_glm.design import FloatArray
     from sc_glm.plots_axes import Axes
 
 
@@ -92,6 +93,7 @@ class MeanVarianceDisplay:
         y: Any = None,
         *,
         genes: str | Sequence[str] | None = None,
+        sample_weight: ArrayLike | None = None,
         ax: Axes | None = None,
         line_kwargs: dict[str, Any] | None = None,
     ) -> Self:
@@ -108,6 +110,8 @@ class MeanVarianceDisplay:
             Counts of all genes of the fit; None where `X` is an AnnData that holds them.
         genes : str or sequence of str, default=None
             The genes to show; None is all.
+        sample_weight : array-like of shape (n_cells,), default=None
+            Weights of the cells; an integer weight is as many cells.
         ax : matplotlib Axes, default=None
             Where to draw; None makes a figure.
         line_kwargs : dict, default=None
@@ -125,13 +129,14 @@ class MeanVarianceDisplay:
             If `X`, `y` or `genes` are not what they should be.
         """
         require_matplotlib(f"{cls.__name__}.from_estimator")
-        fitted = FittedData.of(model, X, y, genes=genes)
+        fitted, weights = FittedData.of(model, X, y, genes=genes).with_weight(sample_weight)
+        share = weights / weights.sum()
         moments = []
         for block in fitted.blocks():
-            means = block.dist.mean()
-            within = block.dist.var().mean(axis=0)
-            observed = block.counts.mean(axis=0), block.counts.var(axis=0)
-            moments.append([*observed, means.mean(axis=0), within + means.var(axis=0)])
+            mean, between = _moments(block.dist.mean(), share)
+            moments.append(
+                [*_moments(block.counts, share), mean, share @ block.dist.var() + between]
+            )
         mean, variance, fitted_mean, fitted_variance = np.hstack(moments)
         display = cls(
             mean=mean,
@@ -203,3 +208,11 @@ class MeanVarianceDisplay:
         title(axes, None, f"{hidden} constant gene(s) not shown" if hidden else None)
         self.ax_, self.figure_ = axes, axes.figure
         return self
+
+
+def _moments(values: FloatArray, share: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return the mean and the variance of each column, over rows that have a share of all."""
+    first = values[0]
+    from_first = values - first  # of a constant, there is no rounding
+    mean = share @ from_first
+    return first + mean, share @ np.square(from_first - mean)

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import special, stats
 from sklearn.utils import check_scalar
 
-from sc_glm.diagnostics import quantile_residuals
+from sc_glm.diagnostics import weighted_quantile_residuals
 from sc_glm.fitted import FittedData
 from sc_glm.plots_axes import (
     BAND,
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
+    from sc_glm.design import FloatArray
     from sc_glm.plots_axes import Axes
 
 _N_POINTS = 500  # of a gene's residuals; they are dense where they are left out
@@ -111,12 +112,15 @@ class QuantileQuantileDisplay:
         y: Any = None,
         *,
         genes: str | Sequence[str] | None = None,
+        sample_weight: ArrayLike | None = None,
         confidence: float = 0.95,
         random_state: int | np.random.RandomState | np.random.Generator | None = None,
         ax: Axes | None = None,
         line_kwargs: dict[str, Any] | None = None,
     ) -> Self:
         """Draw the residuals of a fitted model's genes.
+
+        A cell of weight three has three residuals of its own, as three cells have.
 
         Parameters
         ----------
@@ -129,6 +133,8 @@ class QuantileQuantileDisplay:
             Counts of all genes of the fit; None where `X` is an AnnData that holds them.
         genes : str or sequence of str, default=None
             The genes to show; None is all.
+        sample_weight : array-like of shape (n_cells,), default=None
+            Weights of the cells; an integer weight is as many cells.
         confidence : float, default=0.95
             Probability of the envelope at each point.
         random_state : int, RandomState, Generator or None, default=None
@@ -154,11 +160,10 @@ class QuantileQuantileDisplay:
         sc_glm.diagnostics.quantile_residuals : The residuals.
         """
         require_matplotlib(f"{cls.__name__}.from_estimator")
-        residuals = quantile_residuals(model, X, y, genes=genes, random_state=random_state)
-        names = FittedData.of(model, X, y, genes=genes).names
-        return cls.from_residuals(
-            residuals, genes=names, confidence=confidence, ax=ax, line_kwargs=line_kwargs
-        )
+        data = FittedData.of(model, X, y, genes=genes)
+        residuals, counted = weighted_quantile_residuals(data, sample_weight, random_state)
+        display = cls._of(residuals, counted, data.names, confidence)
+        return display.plot(ax, line_kwargs=line_kwargs)
 
     @classmethod
     def from_residuals(
@@ -202,30 +207,40 @@ class QuantileQuantileDisplay:
         -----
         The i-th of n ordered uniform numbers has a Beta(i, n + 1 - i) distribution. Points stand at
         the normal scores of its median, the envelope at those of its quantiles. It is for each
-        point alone and for a model that was known beforehand. Of many cells, a few hundred points
+        point alone and for a model that was known beforehand: residuals of the cells of the fit
+        stray less, those of other cells more. Of many cells, a few hundred points
         at even distances are kept.
         """
-        check_scalar(
-            confidence, "confidence", Real, min_val=0, max_val=1, include_boundaries="neither"
-        )
         values = np.asarray(residuals, dtype=np.float64)
         values = values[:, None] if values.ndim == 1 else values
         if np.isnan(values).any():
             raise ValueError(f"{int(np.isnan(values).sum())} residual(s) are NaN.")
         if genes is None:
             genes = [str(name) for name in getattr(residuals, "columns", range(values.shape[1]))]
-        ranks = _ranks(len(values))
+        display = cls._of(values, np.ones(len(values)), genes, confidence)
+        return display.plot(ax, line_kwargs=line_kwargs)
+
+    @classmethod
+    def _of(
+        cls, values: FloatArray, counted: FloatArray, genes: Iterable[str], confidence: float
+    ) -> Self:
+        """Order residuals that count so much each."""
+        check_scalar(
+            confidence, "confidence", Real, min_val=0, max_val=1, include_boundaries="neither"
+        )
+        # As many that count alike tell as much (Kish 1965, Survey Sampling).
+        n = max(1, round(counted.sum() ** 2 / np.square(counted).sum()))
+        ranks = _ranks(n)
         tails = np.array([(1 - confidence) / 2, 0.5, (1 + confidence) / 2])
-        uniform = stats.beta.ppf(tails[:, None], ranks, len(values) + 1 - ranks)
+        uniform = stats.beta.ppf(tails[:, None], ranks, n + 1 - ranks)
         lower, theoretical, upper = np.asarray(special.ndtri(uniform))
-        display = cls(
+        return cls(
             theoretical=theoretical,
-            ordered=np.sort(values, axis=0)[ranks - 1],
+            ordered=_order_statistics(values, counted, (ranks - 0.5) / n),
             lower=lower,
             upper=upper,
             genes=genes,
         )
-        return display.plot(ax, line_kwargs=line_kwargs)
 
     def plot(self, ax: Axes | None = None, *, line_kwargs: dict[str, Any] | None = None) -> Self:
         """Draw the points and their envelope.
@@ -275,6 +290,14 @@ class QuantileQuantileDisplay:
         axes.set(xlabel="normal quantile", ylabel="quantile residual")
         self.ax_, self.figure_ = axes, axes.figure
         return self
+
+
+def _order_statistics(values: FloatArray, counted: FloatArray, shares: FloatArray) -> FloatArray:
+    """Return the values of each column up to which such shares of all are counted."""
+    place = np.argsort(values, axis=0)
+    sums = np.cumsum(counted[place], axis=0)
+    found = [np.searchsorted(own, shares * own[-1]) for own in sums.T]
+    return np.take_along_axis(values, np.take_along_axis(place, np.stack(found, 1), axis=0), axis=0)
 
 
 def _ranks(n: int) -> NDArray[np.int64]:

@@ -15,7 +15,7 @@ from sc_glm.tails import POISSON_SIZE
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import ArrayLike
 
     from sc_glm.design import FloatArray
     from sc_glm.distributions import NB, ZINB
@@ -114,6 +114,7 @@ class RootogramDisplay:
         y: Any = None,
         *,
         genes: str | Sequence[str] | None = None,
+        sample_weight: ArrayLike | None = None,
         ax: Axes | None = None,
         bar_kwargs: dict[str, Any] | None = None,
     ) -> Self:
@@ -131,6 +132,8 @@ class RootogramDisplay:
             that are not integers are rounded.
         genes : str or sequence of str, default=None
             A gene, or several, whose frequencies are added up; None is all.
+        sample_weight : array-like of shape (n_cells,), default=None
+            Weights of the cells; an integer weight is as many cells.
         ax : matplotlib Axes, default=None
             Where to draw; None makes a figure.
         bar_kwargs : dict, default=None
@@ -152,23 +155,24 @@ class RootogramDisplay:
         Few different counts have a bin each. Many have bins that widen from one count upwards; what
         is larger than twice the 99 % quantile is in the last one. The expected number of a bin is
         the sum of its probabilities over cells, and the band is that of a binomial number with the
-        mean and the variance of the model's. It takes the model as given, and misses that
-        its coefficients follow these counts: bars stray less than it says.
+        mean and the variance of the model's. It takes the model as given. But coefficients follow
+        the cells of the fit, whose bars stray less than it says; those of other cells stray more.
         """
         require_matplotlib(f"{cls.__name__}.from_estimator")
-        fitted = FittedData.of(model, X, y, genes=genes)
-        n_entries = len(fitted.counts) * len(fitted.names)
-        stored = np.rint(fitted.counts.by_gene(slice(None)).data)
-        values, frequencies = np.unique(stored, return_counts=True)
+        fitted, weights = FittedData.of(model, X, y, genes=genes).with_weight(sample_weight)
+        stored = fitted.counts.by_gene(slice(None))
+        values, place = np.unique(np.rint(stored.data), return_inverse=True)
         values = np.append(0.0, values)
-        frequencies = np.append(n_entries - len(stored), frequencies)
+        sums = np.bincount(place + 1, weights[stored.indices], minlength=len(values))
+        frequencies = sums.astype(np.float64)
+        frequencies[0] = weights.sum() * len(fitted.names) - frequencies.sum()
         edges = _edges(values, frequencies)
         observed = np.histogram(values, edges, weights=frequencies)[0]
         expected, squares = np.zeros(len(observed)), np.zeros(len(observed))
         for block in fitted.blocks():
             for i, probability in enumerate(_probabilities(block.dist, edges)):
-                expected[i] += probability.sum()
-                squares[i] += np.square(probability).sum()
+                expected[i] += (weights @ probability).sum()
+                squares[i] += (weights @ np.square(probability)).sum()
         lower, upper = _band(expected, squares)
         name = fitted.names[0] if len(fitted.names) == 1 else f"{len(fitted.names)} genes"
         display = cls(
@@ -233,7 +237,7 @@ class RootogramDisplay:
         return f"{'≥ ' if np.isinf(self.edges[i + 1]) else ''}{self.edges[i]:.0f}"
 
 
-def _edges(values: FloatArray, frequencies: NDArray[np.int64]) -> FloatArray:
+def _edges(values: FloatArray, frequencies: FloatArray) -> FloatArray:
     """Cut counts into bins: single counts, or if these are many, bins that widen."""
     reached = np.cumsum(frequencies) / frequencies.sum()
     top = min(values[-1], max(10.0, 2 * values[np.searchsorted(reached, 0.99)]))

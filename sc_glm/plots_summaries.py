@@ -9,7 +9,6 @@ from scipy import sparse
 from sklearn.utils.sparsefuncs import mean_variance_axis
 
 from sc_glm.fitted import FittedData
-from sc_glm.pipeline import last_step
 from sc_glm.plots_axes import (
     DATA,
     identity,
@@ -20,11 +19,12 @@ from sc_glm.plots_axes import (
     require_matplotlib,
     title,
 )
+from sc_glm.sampling import copies
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
     from sc_glm.design import FloatArray
     from sc_glm.plots_axes import Axes
@@ -91,6 +91,7 @@ class SimulatedSummariesDisplay:
         y: Any = None,
         *,
         genes: str | Sequence[str] | None = None,
+        sample_weight: ArrayLike | None = None,
         random_state: int | np.random.RandomState | np.random.Generator | None = None,
         ax: Any = None,
         line_kwargs: dict[str, Any] | None = None,
@@ -108,8 +109,11 @@ class SimulatedSummariesDisplay:
             Counts of all genes of the fit; None where `X` is an AnnData that holds them.
         genes : str or sequence of str, default=None
             The genes to show; None is all.
+        sample_weight : array-like of shape (n_cells,), default=None
+            Weights of the cells; an integer weight is as many cells.
         random_state : int, RandomState, Generator or None, default=None
-            Seed of the counts that are drawn: those of the model's ``sample_sparse``.
+            Seed of the counts that are drawn: those of the model's ``sample_sparse``. A cell of
+            weight three is drawn three times.
         ax : array-like of four matplotlib Axes, default=None
             Where to draw; None makes a figure.
         line_kwargs : dict, default=None
@@ -132,15 +136,18 @@ class SimulatedSummariesDisplay:
         variation in one of both.
         """
         require_matplotlib(f"{cls.__name__}.from_estimator")
-        fitted = FittedData.of(model, X, y, genes=genes)
-        regressor, design = last_step(model, X)
-        simulated = regressor.sample_sparse(design, random_state)[:, fitted.genes]
-        both = [fitted.counts.by_gene(slice(None)), sparse.csr_array(simulated.T)]
-        means = mean_variance_axis(both[0], axis=1)[0]
-        varying = np.logical_and(*(mean_variance_axis(counts, axis=1)[1] > 0 for counts in both))
-        top = np.argsort(-means, kind="stable")
+        fitted, weights = FittedData.of(model, X, y, genes=genes).with_weight(sample_weight)
+        cells, counted = copies(weights)
+        simulated = fitted.sample_sparse(cells, random_state)
+        both = (
+            (fitted.counts.by_gene(slice(None)).astype(np.float64), weights),
+            (sparse.csr_array(simulated.T).astype(np.float64), counted),
+        )
+        moments = [mean_variance_axis(counts, axis=1, weights=w) for counts, w in both]
+        varying = np.logical_and(*(variance > 0 for _, variance in moments))
+        top = np.argsort(-moments[0][0], kind="stable")
         top = np.sort(top[varying[top]][:_CORRELATED])
-        observed, drawn = (_summaries(counts, top) for counts in both)
+        observed, drawn = (_summaries(counts, w, top) for counts, w in both)
         display = cls(observed=observed, simulated=drawn)
         return display.plot(ax, line_kwargs=line_kwargs)
 
@@ -175,13 +182,17 @@ class SimulatedSummariesDisplay:
         return self
 
 
-def _summaries(counts: sparse.csr_array, correlated: NDArray[np.intp]) -> dict[str, FloatArray]:
+def _summaries(
+    counts: sparse.csr_array, weights: FloatArray, correlated: NDArray[np.intp]
+) -> dict[str, FloatArray]:
     """Summarise counts, genes x cells, and correlate some of the genes."""
-    mean, variance = mean_variance_axis(counts, axis=1)
-    zeros = 1.0 - np.diff(counts.indptr) / counts.shape[1]
+    mean, variance = mean_variance_axis(counts, axis=1, weights=weights)
+    share = weights / weights.sum()
+    positive = sparse.csr_array((np.ones(counts.nnz), counts.indices, counts.indptr), counts.shape)
+    zeros = 1.0 - positive @ weights / weights.sum()
     some = counts[correlated].astype(np.float64).log1p()
-    center, spread = mean_variance_axis(some, axis=1)
-    products = (some @ some.T).toarray() / counts.shape[1]
+    center, spread = mean_variance_axis(some, axis=1, weights=weights)
+    products = (some.multiply(share).tocsr() @ some.T).toarray()
     covariance = products - np.outer(center, center)
     scale = np.sqrt(spread)
     pairs = np.triu_indices(len(correlated), 1)

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 # processor's cache.
 _BLOCK_ENTRIES = 2**14
 
+_MOST_COPIES = 10_000_000  # of cells by weight
+
 _TASK_ENTRIES = 2**20  # which a worker draws before it hands them over
 
 
@@ -129,6 +131,35 @@ def sample_sparse(
 def drawn_seed(random_state: Seed) -> int:
     """Return a seed of many streams, one number drawn from a source of random numbers."""
     return int.from_bytes(check_rng(random_state).bytes(16), "little")
+
+
+def copies(weights: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """Return the cells that draws are for, where each has a weight, and how much a draw counts.
+
+    A cell of weight three has three draws of its own, as three cells have. Of a weight that is no
+    whole number, each draw counts for a part; so it does where there would be too many of them.
+
+    Parameters
+    ----------
+    weights : ndarray of shape (n_cells,)
+        Positive.
+
+    Returns
+    -------
+    cells : ndarray of int of shape (n_draws,)
+        Ascending.
+    counted : ndarray of shape (n_draws,)
+        They add up to the weights.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> cells, counted = copies(np.array([1.0, 3.0, 1.5]))
+    >>> cells.tolist(), counted.tolist()
+    ([0, 1, 1, 1, 2, 2], [1.0, 1.0, 1.0, 1.0, 0.75, 0.75])
+    """
+    times = np.ceil(weights * min(1.0, _MOST_COPIES / weights.sum())).astype(np.intp)
+    return np.repeat(np.arange(len(weights)), times), np.repeat(weights / times, times)
 
 
 def stream(seed: int, *key: int) -> np.random.Generator:

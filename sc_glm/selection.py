@@ -22,9 +22,10 @@ from sklearn.utils import _safe_indexing, indexable
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import _num_samples
 
-from sc_glm.base import CountRegressor
+from sc_glm.base import CountRegressor, weights_of
 from sc_glm.counts import CountMatrix
 from sc_glm.fitted import FittedData
+from sc_glm.pipeline import fit_params
 from sc_glm.validation import check_same_order, group_codes, shown
 from sc_glm.warned import warn
 
@@ -48,6 +49,7 @@ def compare_models(
     *,
     cv: Any = None,
     groups: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
     n_jobs: int | None = None,
 ) -> pd.DataFrame:
     r"""Compare models gene by gene by the log-likelihood of held-out cells.
@@ -72,6 +74,10 @@ def compare_models(
         The group of each cell, such as its donor. A number of folds then is one of
         :class:`~sklearn.model_selection.GroupKFold`, and standard errors are between groups. The
         held-out cells of a group are all in one fold.
+    sample_weight : array-like of shape (n_cells,), default=None
+        Weights of the cells, in fits and in the likelihood of held-out cells. An integer weight is
+        as many cells, of one fold and one group. Without `groups`, these are independent of each
+        other: give a label for each cell as `groups` if they are repetitions of one.
     n_jobs : int, default=None
         Folds to work on at the same time, as joblib counts them. The result is the same for any
         number. A model's own ``n_jobs`` shares out the genes of one fit.
@@ -111,9 +117,9 @@ def compare_models(
     Notes
     -----
     Let :math:`D_i` be the sum over cells of group :math:`i` of the difference of two models'
-    log-likelihoods, :math:`n_i` the number of these cells, and :math:`m` the number of groups. With
-    :math:`N = \sum_i n_i`, the difference per cell is the ratio of means :math:`\delta = \sum_i D_i
-    / N`, and its standard error
+    log-likelihoods, :math:`n_i` the number of these cells, and :math:`m` the number of groups; all
+    by weight. With :math:`N = \sum_i n_i`, the difference per cell is the ratio of means
+    :math:`\delta = \sum_i D_i / N`, and its standard error
 
     .. math:: \sqrt{\frac{m}{m - 1} \sum_i (D_i - \delta n_i)^2} \, / \, N,
 
@@ -165,11 +171,20 @@ def compare_models(
         CountMatrix.of(y, n_cells=n_cells)
     # Without groups, each cell is one by itself.
     units = np.arange(n_cells) if groups is None else group_codes(groups, X, n_cells)
+    weights = weights_of(sample_weight, X, np.empty((n_cells, 1)))
     splits = _splits(cv, X, y, groups, units)
-    _check_held_out([test for _, test in splits], units, groups)
+    _check_held_out([test for _, test in splits], units, groups, weights)
     distinct, place = _distinct(models)
     folds = Parallel(n_jobs=n_jobs)(
-        delayed(_score_fold)(distinct, X, y, split, units=units, fold=f"fold {k} of {len(splits)}")
+        delayed(_score_fold)(
+            distinct,
+            X,
+            y,
+            split,
+            units=None if groups is None else units,
+            weights=None if sample_weight is None else weights,
+            fold=f"fold {k} of {len(splits)}",
+        )
         for k, split in enumerate(splits, start=1)
     )
     genes = folds[0][0]
@@ -292,7 +307,9 @@ def _splits(cv: Any, X: Any, y: Any, groups: Any, units: NDArray[np.intp]) -> li
     return list(check_cv(cv).split(X, y, groups))
 
 
-def _check_held_out(tests: Sequence[Any], units: NDArray[np.intp], groups: Any) -> None:
+def _check_held_out(
+    tests: Sequence[Any], units: NDArray[np.intp], groups: Any, weights: FloatArray
+) -> None:
     """Refuse folds in which cells or groups are not what the standard error takes them for."""
     fold_of = np.zeros(len(units), dtype=int)
     for fold, test in enumerate(tests, start=1):
@@ -313,7 +330,8 @@ def _check_held_out(tests: Sequence[Any], units: NDArray[np.intp], groups: Any) 
             f"Cells of group {shown(np.asarray(groups)[torn[0]])} are held out in several folds: "
             "GroupKFold and the like hold out a group as a whole."
         )
-    if np.count_nonzero(fold_of_unit) < 2:
+    of_units = np.bincount(units[held_out], weights[held_out])
+    if (of_units.sum() if groups is None else np.count_nonzero(of_units)) < 2:
         what = "cells" if groups is None else "groups"
         raise ValueError(f"Standard errors need at least two {what} that are held out.")
 
@@ -324,11 +342,12 @@ def _check_held_out(tests: Sequence[Any], units: NDArray[np.intp], groups: Any) 
 class _Sums(NamedTuple):
     """Sums over units, which are groups of held-out cells; those of several folds add up.
 
-    Of a unit, n is the number of cells and L their log-likelihood under a model.
+    Of a unit, n is the number of cells and L their log-likelihood under a model. A cell of weight
+    two is two cells.
     """
 
-    n_cells: int
-    n_units: int
+    n_cells: float
+    n_units: float
     size_squares: float  # of n²
     total: FloatArray  # of L, models x genes
     by_size: FloatArray  # of n L, models x genes
@@ -351,7 +370,8 @@ def _score_fold(
     y: Any,
     split: tuple[Any, Any],
     *,
-    units: NDArray[np.intp],
+    units: NDArray[np.intp] | None,
+    weights: FloatArray | None,
     fold: str,
 ) -> tuple[NDArray[np.object_], _Sums]:
     """Fit models to training cells; return the genes, and sums over the cells held out."""
@@ -362,24 +382,33 @@ def _score_fold(
         y_train = _safe_indexing(y, train)
         # Checked once for all models.
         y_test = CountMatrix.of(_safe_indexing(y, test), n_cells=_num_samples(X_test))
+    weight = np.ones(_num_samples(X_test)) if weights is None else weights[test]
     scored: dict[str, FittedData] = {}
     for name, model in models.items():
         with _blamed(name, fold):
+            params = fit_params(model, None if weights is None else weights[train])
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)  # the table has them
-                fitted = clone(model).fit(X_train, y_train)
+                fitted = clone(model).fit(X_train, y_train, **params)
             scored[name] = FittedData.of(fitted, X_test, y_test)
             _check_comparable(scored[name], *next(iter(scored.items())))
     names = next(iter(scored.values())).names
-    return names, _sums_of(scored, units[test], fold)
+    return names, _sums_of(scored, None if units is None else units[test], weight, fold)
 
 
-def _sums_of(scored: dict[str, FittedData], units: NDArray[np.intp], fold: str) -> _Sums:
+def _sums_of(
+    scored: dict[str, FittedData], units: NDArray[np.intp] | None, weight: FloatArray, fold: str
+) -> _Sums:
     data = list(scored.values())
-    _, unit = np.unique(units, return_inverse=True)
-    n_cells, n_units = len(unit), int(unit.max()) + 1
-    of_unit = sp.csr_array((np.ones(n_cells), (unit, np.arange(n_cells))))
-    sizes = np.bincount(unit).astype(np.float64)
+    cells = np.arange(len(weight))
+    if units is None:
+        # Each copy of a cell is a unit: it has the size one and counts as often as its weight.
+        unit, inside, times = cells, np.ones(len(weight)), weight
+    else:
+        unit, inside = np.unique(units, return_inverse=True)[1], weight
+        times = (np.bincount(unit, weight) > 0).astype(np.float64)
+    sizes = np.bincount(unit, inside).astype(np.float64)
+    of_unit = sp.csr_array((inside, (unit, cells)))
     shape = len(data), len(data[0].names)
     total, by_size, squares = np.empty(shape), np.empty(shape), np.zeros((len(data), *shape))
     blocks = [_finite(*item, fold) for item in scored.items()]
@@ -387,12 +416,14 @@ def _sums_of(scored: dict[str, FittedData], units: NDArray[np.intp], fold: str) 
         genes = block[0][0]
         logs = [of_unit @ log_probs for _, log_probs in block]
         for j, log in enumerate(logs):
-            total[j, genes] = log.sum(axis=0)
-            by_size[j, genes] = sizes @ log
+            total[j, genes] = times @ log
+            by_size[j, genes] = (times * sizes) @ log
         for j, k in combinations(range(len(logs)), 2):
-            squares[j, k, genes] = squares[k, j, genes] = np.square(logs[j] - logs[k]).sum(axis=0)
+            between = times @ np.square(logs[j] - logs[k])
+            squares[j, k, genes] = squares[k, j, genes] = between
     n_failed = np.array([~one.regressor.converged_ for one in data]).astype(np.int64)
-    return _Sums(n_cells, n_units, float(sizes @ sizes), total, by_size, squares, n_failed)
+    n_cells, n_units = float(weight.sum()), float(times.sum())
+    return _Sums(n_cells, n_units, float(times @ sizes**2), total, by_size, squares, n_failed)
 
 
 @contextlib.contextmanager

@@ -242,10 +242,18 @@ def _held(fitted: FittedData, designs: Designs) -> NDArray[np.bool_]:
     return np.repeat([part in fitted.held for part in designs.parts], ranks)
 
 
+def is_of_fit(
+    fitted: FittedData, log_likelihood: FloatArray, genes: slice = slice(None)
+) -> NDArray[np.bool_]:
+    """Tell for which genes a log-likelihood, of some data, is that of the fit but for rounding."""
+    expected = fitted.log_likelihood[genes]
+    slack = _SAME_FIT[fitted.regressor.dtype] * (1 + np.abs(expected))
+    return np.asarray(~(np.abs(log_likelihood - expected) > slack))
+
+
 def _check_same_fit(fitted: FittedData, value: FloatArray) -> None:
     expected = fitted.log_likelihood
-    slack = _SAME_FIT[fitted.regressor.dtype] * (1 + np.abs(expected))
-    differs = np.abs(value - expected) > slack
+    differs = ~is_of_fit(fitted, value)
     if differs.any():
         gene = int(np.argmax(differs))
         raise ValueError(

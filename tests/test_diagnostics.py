@@ -372,6 +372,110 @@ def test_reasons_stand_where_there_is_no_p_value():
     assert penalised["p_adjusted"].isna().all()
 
 
+# ---------------------------------------------------------------------------- weights, new cells
+
+
+def drawn(n_cells, seed, n_genes=1500):
+    """Cells of genes that are the same for any seed."""
+    truth = np.random.default_rng(2)
+    level, slope = truth.uniform(0, 1.5, n_genes), truth.normal(0, 0.4, n_genes)
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n_cells, 1))
+    return x, rng.negative_binomial(1.0, 1 / (1 + np.exp(level + x * slope)))
+
+
+@pytest.mark.parametrize("is_new", [False, True], ids=["of the fit", "new"])
+def test_weights_are_repeated_cells(is_new):
+    x, y = drawn(120, 1, 8)
+    weights = np.random.default_rng(0).integers(0, 4, 120)
+    rows = np.repeat(np.arange(120), weights)
+    if is_new:
+        model = NegBinRegressor().fit(*drawn(150, 2, 8))
+    else:
+        model = NegBinRegressor().fit(x, y, sample_weight=weights)
+    found = goodness_of_fit(model, x, y, sample_weight=weights, random_state=0)
+    expected = goodness_of_fit(model, x[rows], y[rows], random_state=0)
+    pd.testing.assert_frame_equal(found, expected, rtol=1e-6)
+    found = zero_test(model, x, y, sample_weight=pd.Series(weights))
+    pd.testing.assert_frame_equal(found, zero_test(model, x[rows], y[rows]), rtol=1e-6)
+    # Half a cell each is as the cells are, but for what their number says.
+    half = goodness_of_fit(model, x[rows], y[rows], sample_weight=np.full(len(rows), 0.5))
+    assert_allclose(half["deviance"], expected["deviance"])
+    assert_allclose(2 * half["expected_zeros"], expected["expected_zeros"])
+
+
+def test_residuals_of_unequal_weights_are_normal():
+    """Draws that count unequally tell as much as fewer that count alike."""
+    x, y = drawn(400, 3, 600)
+    weights = np.random.default_rng(1).gamma(0.5, size=400)
+    model = NegBinRegressor().fit(x, y)
+    table = goodness_of_fit(model, x, y, sample_weight=weights, random_state=0)
+    assert (table["ks_p_value"] < 0.05).mean() < 0.07
+    naive = stats.kstwo.sf(table["ks_statistic"], 400)
+    assert (naive < 0.05).mean() > 0.15
+
+
+@pytest.mark.parametrize("sizes", [(300, 300), (200, 600)], ids=str)
+def test_true_models_are_not_rejected_by_new_cells(sizes):
+    """Coefficients do not follow the counts of new cells: their error adds to the variance."""
+    model = NegBinRegressor().fit(*drawn(sizes[0], 4))
+    new = drawn(sizes[1], 5)
+    table = zero_test(model, *new)
+    assert (table["reason"] == "").all()
+    within = 3 * np.sqrt(0.05 * 0.95 / len(table))
+    assert (table["p_value"] < 0.05).mean() == pytest.approx(0.05, abs=within)
+    assert distance_from_uniform(table["p_value"]) < 0.045
+    fit = goodness_of_fit(model, *new, random_state=0)
+    assert (fit["ks_p_value"] < 0.05).mean() < 0.05 + within
+    assert_array_equal(fit["zeros_p_value"], table["p_value"])
+    # Pearson residuals have no coefficient taken off.
+    squares = (pearson_residuals(model, *new) ** 2).mean(axis=0)
+    assert_allclose(fit["pearson"], squares)
+
+
+def test_new_cells_of_another_kind_have_the_error_of_the_fit_there():
+    """Few cells of the fit are like these, so that it knows little of them."""
+    rng = np.random.default_rng(6)
+    n_genes = 1500
+    level = rng.uniform(0, 1.5, n_genes)
+
+    def cells(n, share):
+        group = (rng.random(n) < share).astype(float)[:, None]
+        group[:5] = 1
+        return group, rng.negative_binomial(1.0, 1 / (1 + np.exp(level + 0.3 * group)))
+
+    model = NegBinRegressor().fit(*cells(1000, 0.05))
+    p_value = zero_test(model, *cells(100, 1.0))["p_value"].dropna()
+    assert len(p_value) > 1400
+    assert 0.02 < (p_value < 0.05).mean() < 0.08
+
+
+def test_a_part_of_the_cells_of_the_fit_rejects_too_little():
+    x, y = drawn(300, 7)
+    model = NegBinRegressor().fit(x, y)
+    assert (zero_test(model, x[:200], y[:200])["p_value"] < 0.05).mean() < 0.03
+    weights = np.random.default_rng(0).integers(1, 4, 300)
+    assert (zero_test(model, x, y, sample_weight=weights)["p_value"] < 0.05).mean() < 0.2
+
+
+def test_a_misfit_is_seen_in_new_cells_too():
+    model = NegBinRegressor().fit(*drawn(300, 8, 100))
+    x, y = drawn(300, 9, 100)
+    y = y * (np.random.default_rng(0).random(y.shape) < 0.6)
+    table = goodness_of_fit(model, x, y, random_state=0)
+    assert (table["zeros_p_value"] < 0.05).mean() > 0.9
+    assert (table["ks_p_value"] < 0.05).mean() > 0.9
+
+
+def test_weights_and_groups_in_another_order_are_refused(model, data):
+    weights = pd.Series(1.0, index=data.obs.index)
+    for function in (zero_test, goodness_of_fit):
+        with pytest.raises(ValueError, match=r"rows of sample_weight .* another order"):
+            function(model, data.obs, data.counts, sample_weight=weights[::-1])
+    with pytest.raises(ValueError, match=r"rows of y .* another order"):
+        pearson_residuals(model, data.obs, data.counts[::-1])
+
+
 # ---------------------------------------------------------------------------- goodness of fit
 
 
@@ -424,5 +528,8 @@ def test_what_counts_leave_open_takes_no_degree_of_freedom():
     assert model.status_ == ["Poisson boundary"]
     expected = (pearson_residuals(model, x, y) ** 2).sum() / 99
     assert_allclose(goodness_of_fit(model, x, y)["pearson"], expected)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model = NegBinRegressor().fit(x[:1], y[:1])
     alone = goodness_of_fit(model, x[:1], y[:1], random_state=0)
     assert alone["pearson"].isna().all()
