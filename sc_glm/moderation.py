@@ -115,9 +115,8 @@ def moderate_dispersion(
     inflation.
 
     The same is known from bulk tissue: edgeR (McCarthy, Chen and Smyth 2012, Nucleic Acids Research
-    40: 4288), DESeq2 (Love, Huber and Anders 2014, Genome Biology 15: 550) and glmGamPoi
-    (Ahlmann-Eltze and Huber 2020, Bioinformatics 36: 5701), from which it differs in that no first
-    estimates are used.
+    40: 4288) and DESeq2 (Love, Huber and Anders 2014, Genome Biology 15: 550), from which it
+    differs in that no first estimates are used.
 
     ``status_`` tells how the other coefficients ended, and ``log_likelihood_`` is the likelihood at
     the moderated sizes, lower than at its maximum. So :mod:`sc_glm.inference` has no likelihood
