@@ -113,7 +113,16 @@ class FormulaTransformer(StateMixin, TransformerMixin, BaseEstimator):  # type: 
         formula that does not parse or holds what a formula may not (see the notes), a missing
         column, a missing or infinite value, a level not seen by :meth:`fit`, a value outside a
         spline's range, a result that is not a finite number; from :meth:`fit` also an expression
-        that mixes rows, such as ``I(x - np.mean(x))`` (``center(x)`` keeps its mean).
+        that mixes rows, such as ``I(x - np.mean(x))`` (``center(x)`` keeps its mean), a spline that
+        cannot be made, and a column that cannot be told from the intercept, such as one named
+        ``1``.
+
+    Warns
+    -----
+    UserWarning
+        Once, from :meth:`fit`, if a formula reads as a number a column of whole numbers that look
+        like labels: 3 to 15 values, and more than half of the numbers between the least and the
+        greatest. ``C(donor)`` makes levels of them, and ``I(donor)`` says that they are numbers.
 
     Notes
     -----
@@ -133,14 +142,21 @@ class FormulaTransformer(StateMixin, TransformerMixin, BaseEstimator):  # type: 
     still take time and memory in proportion to the columns that it makes, so limit both where
     formulas come from people you do not know.
 
-    A spline with a range (``bs``) holds its end value for 5 % of the range beyond it, so that a
-    fold's extreme cells do not fail a cross-validation; farther out is an error.
+    Arithmetic and functions of numbers compute in double precision, also with whole numbers and
+    booleans. Whole numbers beyond 2**53 are an error there; ``C()`` and comparisons tell them
+    apart.
 
-    Text and categorical columns are factors, numbers and booleans are not: write ``C(batch)`` for a
-    batch number. Levels are those of the cells given to :meth:`fit`, whatever their weights: a
-    pandas categorical's in its own order, others sorted; the first is the reference. A category
-    that no cell has is no level, as in R's ``glm``: it has no coefficient, and cells that have it
-    later are an error.
+    A spline with a range (``bs``) holds its end value for 5 % of the range beyond it, so that a
+    fold's extreme cells do not fail a cross-validation; farther out is an error, and with
+    ``extrapolation="raise"`` any value beyond it is. A cyclic spline (``cc``) needs ``lower_bound``
+    and ``upper_bound``, the ends of its period.
+
+    Text and categorical columns are factors, and so are booleans and comparisons, with the levels
+    False and True. Beside an intercept, a boolean is one column with its own name. Numbers are
+    numbers: write ``C(batch)`` for a batch number, and ``C(day)`` for dates. Levels are those of
+    the cells given to :meth:`fit`, whatever their weights: a pandas categorical's in its own order,
+    others sorted; the first is the reference. A category that no cell has is no level, as in R's
+    ``glm``: it has no coefficient, and cells that have it later are an error.
 
     Examples
     --------

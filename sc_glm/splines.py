@@ -86,7 +86,7 @@ def checked(curve: Callable[..., Any], check: Callable[..., None]) -> Callable[.
 def _told(signature: inspect.Signature, *args: Any, **kwargs: Any) -> inspect.BoundArguments:
     """Return what a formula tells a transform, without what formulaic adds to it."""
     own = {name: value for name, value in kwargs.items() if not name.startswith("_")}
-    return signature.bind(*args, **own)
+    return signature.bind_partial(*args, **own)
 
 
 def check_bs(

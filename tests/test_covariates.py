@@ -60,7 +60,7 @@ def test_numbers_are_read_wide(values, dtype):
 
 @pytest.mark.parametrize("dtype", ["i1", "u8", "f4", "Int64", "boolean", "bool", "object"])
 def test_what_was_boolean_at_fit_stays_so(dtype):
-    frame = pd.DataFrame({"x": pd.Series([1, 0, 1]).astype(dtype)}, index=INDEX)
+    frame = pd.DataFrame({"x": pd.Series([1, 0, 1], INDEX).astype(dtype)})
     found = plain(frame, {"x": False}, {"x"}, "mean='x'")["x"]
     assert found.dtype == np.bool_
     assert_array_equal(found, [True, False, True])

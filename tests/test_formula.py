@@ -1,6 +1,7 @@
 import pickle
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,9 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from sc_glm.formula import MAX_COLUMNS, FormulaTransformer, linear_constraints
+
+# Of the cells' batches, which are numbers here. The warning has tests of its own.
+pytestmark = pytest.mark.filterwarnings("ignore:Whole numbers get one slope")
 
 STATEFUL = [
     "~ bs(x, df=5)",
@@ -184,9 +188,7 @@ def test_odd_names_in_expressions(name):
 def test_columns_whose_names_are_alike_are_told_apart():
     X = pd.DataFrame({"a b": [1.0, 2, 6], "a_b": [1.0, 0, 5], "a-b": [7.0, 8, 9]})
     design = fit(X, "~ center(`a b`) + a_b + center(`a-b`) + {`a b` - a_b} + Q('a b')").transform(X)
-    assert_array_equal(
-        design, [[1, -2, 1, -1, 0, 1], [1, -1, 0, 0, 2, 2], [1, 3, 5, 1, 1, 6]]
-    )
+    assert_array_equal(design, [[1, -2, 1, -1, 0, 1], [1, -1, 0, 0, 2, 2], [1, 3, 5, 1, 1, 6]])
 
 
 def test_expressions_over_several_columns(cells):
@@ -447,11 +449,252 @@ def test_small_integers_do_not_overflow():
     assert_array_equal(fit(X, "~ 0 + {x**2} + {x * 100}").transform(X), [[1e4, 1e4], [49, 700]])
 
 
+OTHER_WHOLE = ["int32", "uint32", "int64", "uint64", "Int64", "UInt32", "object", "Sparse[int64]"]
+
+
+@pytest.mark.parametrize("dtype", OTHER_WHOLE)
+def test_whole_numbers_do_not_overflow(dtype):
+    """Also where NumPy's would turn around without a word."""
+    reads, umis = np.array([3.1e6, 4e9, 2.0]), np.array([7.0, 4.2e9, 5])
+    X = pd.DataFrame({"reads": reads, "umis": umis}).astype("int64").astype(dtype, errors="ignore")
+    if dtype in ("int32", "uint32", "UInt32"):
+        reads, umis = np.array([3.1e6, 2e9, 2.0]), np.array([7.0, 2e9, 5])
+        X = pd.DataFrame({"reads": reads, "umis": umis}).astype(dtype)
+    model = fit(
+        X,
+        "~ 0 + I(reads**3) + {reads * umis * 5} + reads:umis + {umis - reads} + np.square(reads)"
+        " + {np.where(reads > 0, reads, umis)**3} + poly(reads, 2, raw=True) + {reads**-1}"
+        " + scale(reads, center=False) + np.power(umis, 3) + np.add(reads, umis) + {-reads}",
+    )
+    expected = [
+        reads**3,
+        5 * reads * umis,
+        umis - reads,
+        reads**2,
+        reads**3,
+        reads,
+        reads**2,
+        1 / reads,
+        reads / np.sqrt(np.sum(reads**2) / 2),
+        umis**3,
+        reads + umis,
+        -reads,
+        reads * umis,
+    ]
+    design = model.transform(X)
+    assert list(design)[-1] == "mean__reads:umis"
+    assert_allclose(design, np.column_stack(expected), rtol=1e-14)
+    assert_allclose(model.transform(X.astype(float)), design, rtol=1e-14)
+
+
+def test_whole_numbers_beyond_double_precision_are_not_computed_with():
+    X = pd.DataFrame({"barcode": np.array([2**53 + 1, 2**53, 5]), "x": [1.0, 2, 3]})
+    for formula in ("~ {barcode - 2}", "~ np.log(barcode)", "~ scale(barcode)"):
+        with pytest.raises(ValueError, match=r"^mean=.*9007199254740993 is a whole number beyond"):
+            fit(X, formula)
+    assert fit(X, "~ C(barcode)").transform(X).shape == (3, 3)  # levels stay apart
+    assert_array_equal(fit(X, "~ {barcode > 2**53}").transform(X).iloc[:, 1], [1, 0, 0])
+    assert_array_equal(fit(X, "~ barcode").transform(X).iloc[:, 1], [2.0**53, 2.0**53, 5])
+
+
+@pytest.mark.parametrize(
+    ("factor", "names"),
+    [
+        ("C(batch)", ["[T.2]", "[T.3]"]),
+        ("C(batch // 2)", ["[T.1]"]),
+        ("C(batch % 2 + 1)", ["[T.2]"]),
+        ("C(np.where(batch > 2, 0, batch))", ["[T.1]", "[T.2]"]),
+        ("C(batch / 2)", ["[T.1.0]", "[T.1.5]"]),
+        ("C(batch - 1.0)", ["[T.1.0]", "[T.2.0]"]),
+        ("C(flag + flag)", ["[T.2.0]"]),
+        ("C(flag)", ["[T.True]"]),
+        ("C(batch > 1)", ["[T.True]"]),
+        ("C(batch ** 40)", ["[T.1099511627776.0]", "[T.1.2157665459056929e+19]"]),
+    ],
+)
+def test_levels_are_called_as_the_numbers_that_they_are(cells, factor, names):
+    model = fit(cells, f"~ {factor}")
+    assert list(model.transform(cells))[1:] == [f"mean__{factor}{name}" for name in names]
+    assert_frame_equal(model.transform(cells.head(1)), model.transform(cells).head(1))
+
+
 def test_numbers_in_categories_stay_levels():
     X = pd.DataFrame({"g": pd.Categorical([2, 1, 10, 1])})
     model = fit(X, "~ g")
     assert list(model.transform(X)) == ["mean__Intercept", "mean__g[T.2]", "mean__g[T.10]"]
     assert_array_equal(model.transform(pd.DataFrame({"g": [10, 1]})), [[1, 0, 1], [1, 0, 0]])
+
+
+# Conditions
+
+
+CONDITIONS = ["flag", "I(x > 0)", "x > 0", "~flag", "np.isin(kind, ['a'])", "flag & (x > 0)"]
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+@pytest.mark.parametrize("dtype", ["bool", "boolean", "object"])
+def test_a_condition_is_a_factor(cells, condition, dtype):
+    """As in R and patsy. Beside an intercept it looks like the number that it is."""
+    cells["flag"] = cells["flag"].astype(dtype)
+    term = condition if condition[0] not in "~x" and "&" not in condition else f"{{{condition}}}"
+    true = fit(cells, f"~ {term}").transform(cells).iloc[:, 1].to_numpy()
+    assert set(true) == {0.0, 1.0}
+    x, b = cells["x"].to_numpy(), (cells["kind"] == "b").to_numpy(float)
+    both = {"[False]": 1 - true, "[True]": true}
+    expected = {
+        f"~ {term}": {"Intercept": 1.0, condition: true},
+        f"~ 0 + {term}": {f"{condition}{level}": side for level, side in both.items()},
+        f"~ x + {term}:x": {"Intercept": 1.0, "x": x, f"{condition}:x": x * true},
+        f"~ 0 + {term}:x": {f"{condition}{level}:x": x * side for level, side in both.items()},
+        f"~ {term} * level": {
+            "Intercept": 1.0,
+            condition: true,
+            "level[T.hi]": cells["level"] == "hi",
+            f"{condition}:level[T.hi]": true * (cells["level"] == "hi"),
+        },
+        f"~ 0 + {term} + {{kind == 'b'}}": {
+            **{f"{condition}{level}": side for level, side in both.items()},
+            "kind == 'b'": b,
+        },
+    }
+    for formula, columns in expected.items():
+        design = fit(cells, formula).transform(cells)
+        wanted = pd.DataFrame(columns, index=cells.index).add_prefix("mean__").astype(float)
+        assert_frame_equal(design[sorted(design)], wanted[sorted(wanted)], check_exact=True)
+        assert np.linalg.matrix_rank(design) == design.shape[1]
+
+
+@pytest.mark.parametrize("value", [True, False])
+def test_a_condition_has_both_levels_whichever_occur(cells, value):
+    model = fit(cells.assign(flag=value), "~ 0 + flag", dispersion="~ flag")
+    names = ["mean__flag[False]", "mean__flag[True]", "dispersion__Intercept", "dispersion__flag"]
+    design = model.transform(cells)
+    assert list(design) == names
+    flag = cells["flag"].to_numpy(float)
+    assert_array_equal(design, np.column_stack([1 - flag, flag, np.ones(60), flag]))
+    assert_frame_equal(pickle.loads(pickle.dumps(model)).transform(cells), design)  # noqa: S301
+
+
+def test_conditions_in_arithmetic_are_numbers(cells):
+    flag, positive = cells["flag"].to_numpy(float), (cells["x"] > 0).to_numpy(float)
+    design = fit(
+        cells,
+        "~ 0 + {flag + (x > 0)} + {flag - (x > 0)} + {-flag} + {flag * x} + np.exp(flag)"
+        " + np.add(flag, x > 0) + np.log1p(x > 0) + {(x > 0) * flag} + center(flag)"
+        " + bs(flag, df=3)",
+    ).transform(cells)
+    expected = [
+        flag + positive,
+        flag - positive,
+        -flag,
+        flag * cells["x"],
+        np.exp(flag),
+        flag + positive,
+        np.log1p(positive),
+        flag * positive,
+        flag - flag.mean(),
+        0 * flag,
+        0 * flag,
+        flag,
+    ]
+    assert_allclose(design, np.column_stack(expected), rtol=1e-14, atol=1e-14)
+    for offset in ("flag", "{x > 0}", "{flag + flag}"):
+        assert fit(cells, offset=offset).transform(cells).shape[1] == 1
+
+
+def test_a_boolean_of_the_fit_is_one_in_later_data(cells):
+    model = fit(cells, "~ {~flag} + 0")
+    assert_frame_equal(model.transform(cells.astype({"flag": int})), model.transform(cells))
+    with pytest.raises(ValueError, match=r"column 'flag' was True and False at fit.*\(3\)"):
+        model.transform(cells.assign(flag=3))
+    number = fit(cells.astype({"flag": float}), "~ 0 + flag")
+    assert_array_equal(number.transform(cells).iloc[:, 0], cells["flag"])
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    ("name", "formula", "what"),
+    [
+        ("1", "~ .", "the intercept"),
+        ("1", "~ `1`", "the intercept"),
+        ("1", "~ 0 + x + `1`", "the intercept"),
+        ("1", "~ x - `1`", "the intercept"),
+        ("1", "~ `1`:x", "the intercept"),
+        ("2", "~ `2` + 2:x", "a number"),
+        ("np.log(y)", "~ `np.log(y)` + np.log( y )", "an expression"),
+        ("x + y", "~ . + {x+y}", "an expression"),
+    ],
+)
+def test_columns_that_a_formula_cannot_tell_from_something_else(name, formula, what):
+    X = pd.DataFrame({name: [1.0, 2, 5], "x": [2.0, 1, 1], "y": [1.0, 3, 4]})
+    with pytest.raises(ValueError, match=r"^mean=.*cannot tell the column") as caught:
+        fit(X, formula)
+    assert f"{name!r} from {what}." in str(caught.value)
+
+
+def test_columns_named_by_numbers():
+    X = pd.DataFrame(np.random.default_rng(0).normal(size=(5, 3)), columns=["0", "1", "2"])
+    design = fit(X, "~ 0 + `0` + `2` + I(`1`) + Q('1') + 2:`0`").transform(X[["2", "1", "0"]])
+    expected = [X["0"], X["2"], X["1"], X["1"], 2 * X["0"]]
+    assert_array_equal(design, np.column_stack(expected))
+    assert fit(X, "~ 1 + `0`").transform(X).shape == (5, 2)  # one that is not read is no trouble
+
+
+# Whole numbers that may be labels
+
+
+def slopes(X, *formulas, **parts):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit(X, *formulas, **parts)
+    return [str(one.message) for one in caught]
+
+
+@pytest.mark.parametrize(
+    ("values", "warns"),
+    [
+        ([1, 2, 3, 4, 5, 6], True),
+        ([0, 1, 2], True),
+        ([1, 2, 4, 5, 6], True),
+        (list(range(101, 116)), True),
+        ([0, 1], False),
+        ([1, 2], False),
+        ([0, 6, 12, 24], False),
+        ([0, 3, 7], False),
+        (list(range(16)), False),
+        ([1.0, 2.0, 3.0], False),
+    ],
+)
+@pytest.mark.parametrize("dtype", [None, "Int32", "object"])
+def test_whole_numbers_like_labels_are_warned_of(values, warns, dtype):
+    series = pd.Series(values * 3)
+    X = pd.DataFrame({"donor": series if dtype is None or not warns else series.astype(dtype)})
+    for formula in ("~ donor", "~ .", "~ 0 + donor:I(donor > 2)"):
+        messages = slopes(X, formula)
+        assert len(messages) == warns
+        for message in messages:
+            assert f"'donor' ({len(values)} values)" in message
+            assert "C(donor)" in message
+            assert "I(donor)" in message
+
+
+def test_which_uses_of_whole_numbers_are_not_warned_of():
+    X = pd.DataFrame({"my donor": [1, 2, 3, 4] * 3, "x": np.arange(12.0)})
+    for formula in (
+        "~ C(`my donor`)",
+        "~ I(`my donor`)",
+        "~ . - `my donor`",
+        "~ bs(`my donor`, df=3)",
+        "~ {`my donor` / 2}",
+        "~ Q('my donor')",
+    ):
+        assert not slopes(X, formula)
+    assert not slopes(X, offset="my donor".join("``"))
+    assert not slopes(X.astype(float), "~ .")
+    (message,) = slopes(X, "~ .", dispersion="~ `my donor`")
+    assert "C(`my donor`)" in message
 
 
 # Errors
@@ -811,9 +1054,33 @@ def test_a_constraint_is_not_evaluated(text):
 def test_the_reference_level_has_no_coefficient():
     with pytest.raises(ValueError, match=r"'a\[T.w\]'.*If 'w' is the reference level"):
         linear_constraints("a[T.z] - a[T.w] = 0", NAMES)
+    with pytest.raises(ValueError, match=r"If 'w' is the reference level of a, its .* zero\.$"):
+        linear_constraints("`a[T.w]:b` = 0", NAMES)
     with pytest.raises(ValueError, match=r"no coefficient 'c'\. There are 6, such as") as raised:
         linear_constraints("c = 0", NAMES)
     assert "reference" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "levels"),
+    [
+        ("kind[T.T]:cond[T.stim]", ["'T' is the reference level of kind,"]),
+        ("kind[T.b]:cond[T.ctrl]", ["'ctrl' is the reference level of cond,"]),
+        ("kind[T.T]:cond[T.ctrl]", ["'T' is the reference", "'ctrl' is the reference"]),
+        ("kind[T.a:b]:cond[T.stim]", ["'a:b' is the reference level of kind,"]),
+        ("C(d, contr.treatment('x:[y'))[T.z]", ["'z' is the reference level of C(d, contr.trea"]),
+        ("cond[T.stim]:kind[T.b]", []),
+        ("other[T.a]", []),
+        ("kind", []),
+    ],
+)
+def test_the_reference_level_of_an_interaction_is_named_with_its_factor(name, levels):
+    names = ["kind[T.b]:cond[T.stim]", "C(d, contr.treatment('x:[y'))[T.w]"]
+    with pytest.raises(ValueError, match="no coefficient") as caught:
+        linear_constraints(f"`{name}` = 0", names)
+    assert str(caught.value).count("If ") == len(levels)
+    for words in levels:
+        assert f"If {words}" in str(caught.value)
 
 
 # What newcomers write

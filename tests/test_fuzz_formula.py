@@ -10,6 +10,8 @@ from pandas.testing import assert_frame_equal
 
 from sc_glm.formula import FormulaTransformer
 
+pytestmark = pytest.mark.filterwarnings("ignore:Whole numbers get one slope")
+
 CHUNKS, FRAMES, FORMULAS = 20, 50, 10
 
 NUMERIC = ["x", "depth", "a b"]
