@@ -5,6 +5,7 @@ import textwrap
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
@@ -45,6 +46,7 @@ from sc_glm.status import tally
 from sc_glm.tails import log_mass
 from sc_glm.validation import check_finite, check_numbers, check_same_order
 
+_MEAN_WEIGHTS = 1.0, 4.0  # from the least to the most that a fit has
 _SCORED_ENTRIES = 2_000_000  # of the matrix at a time
 _FACTORS = (
     " A formula makes numbers of text and categories, as in "
@@ -129,7 +131,9 @@ class CountRegressor(NotebookMixin, StateMixin, RegressorMixin, BaseEstimator): 
         y : array-like or sparse matrix of shape (n_cells, n_genes) or (n_cells,)
             Counts, which must be given; the columns of a DataFrame name the genes.
         sample_weight : array-like of shape (n_cells,), default=None
-            Weights of the cells. An integer weight equals as many copies of the cell.
+            Weights of the cells. An integer weight equals as many copies of the cell. Weights whose
+            mean is below 1 or above 4 are fitted as if it were that, and `log_likelihood_` is
+            scaled back: their unit changes neither coefficients nor statuses.
 
         Returns
         -------
@@ -161,6 +165,8 @@ class CountRegressor(NotebookMixin, StateMixin, RegressorMixin, BaseEstimator): 
         covariates = self._covariates(X, reset=True)
         check_same_order(X, y, "y")
         counts = CountMatrix.of(y, n_cells=len(covariates))
+        if self.dtype == "float32":
+            counts.check_single_precision()
         if counts is not y and not counts.look_like_counts():
             warnings.warn(
                 "Most values of y are not integers, as if they were normalised, logarithms or "
@@ -177,7 +183,10 @@ class CountRegressor(NotebookMixin, StateMixin, RegressorMixin, BaseEstimator): 
         )
         _check_unique(layout)
         counts, weights, covariates = present(counts, weights, covariates)
-        designs = self._designs_of(layout, covariates, weights)
+        # Gains in log-likelihood are judged by their size, which must not be one of the weights'.
+        mean_weight = float(weights.mean())
+        unit = mean_weight / np.clip(mean_weight, *_MEAN_WEIGHTS)
+        designs = self._designs_of(layout, covariates, weights / unit)
         fits = fit_genes(
             self._family,
             counts,
@@ -189,6 +198,7 @@ class CountRegressor(NotebookMixin, StateMixin, RegressorMixin, BaseEstimator): 
             checkpoint_dir=self.checkpoint_dir,
             progress=bool(self.verbose),
         )
+        fits = replace(fits, log_likelihood=unit * fits.log_likelihood)
         self._set_fitted(layout, counts, designs, fits)
         self.n_cells_ = len(counts)
 

@@ -87,8 +87,7 @@ def search(problem: Problem, objective: Objective, *, max_iter: int, tol: float)
     if problem.counts.shape[1] < many:
         ends = _explore(problem, objective.block, silence, max_iter=max_iter)
         solution = maximize(objective, ends.theta, max_iter=max_iter, tol=tol)
-        below = ends.contained(_APART)
-        surpass(problem, objective, solution, below, max_iter=max_iter, tol=tol)
+        _surpass(problem, objective, solution, ends, max_iter=max_iter, tol=tol)
         return solution
     ends = _survey(problem.coarse(_COARSE, narrow), silence, max_iter=max_iter).to(problem.offset)
     start = _nearer(problem, ends.theta)
@@ -108,9 +107,28 @@ def search(problem: Problem, objective: Objective, *, max_iter: int, tol: float)
     if len(lost):
         some = problem.some(lost)
         try_too(lost, _explore(some, some.block(), silence[lost], max_iter=max_iter).theta)
-    below = ends.contained(_CLOSE)
-    surpass(problem, objective, solution, below, max_iter=max_iter, tol=tol)
+    _surpass(problem, objective, solution, ends, max_iter=max_iter, tol=tol)
     return solution
+
+
+def _surpass(
+    problem: Problem,
+    objective: Objective,
+    solution: Solution,
+    ends: "_Ends",
+    *,
+    max_iter: int,
+    tol: float,
+) -> None:
+    """Let no gene end lower than a model that is contained, whose loose climbs have ``ends``."""
+    # Where counts are sparse, loose climbs may have ended on a way that goes on for long.
+    margin = torch.where(_is_sparse(problem), _EARNED, _CLOSE)
+    below = {model: (end.theta, end.value + margin) for model, end in ends.below.items()}
+    surpass(problem, objective, solution, below, max_iter=max_iter, tol=tol)
+
+
+def _is_sparse(problem: Problem) -> Tensor:
+    return torch.as_tensor(problem.n_positive <= _SPARSE, device=problem.offset.device)
 
 
 def _survey(coarse: Problem, silence: Tensor, *, max_iter: int) -> "_Ends":
@@ -264,8 +282,7 @@ def _look_closer(
     silence: Tensor,
 ) -> None:
     """Explore a contained model as if it were fitted for itself, of genes with sparse counts."""
-    sparse = torch.as_tensor(hill.problem.n_positive <= _SPARSE, device=silence.device)
-    genes = torch.nonzero(sparse)[:, 0]
+    genes = torch.nonzero(_is_sparse(hill.problem))[:, 0]
     if len(genes):
         some = replace(hill.problem, bases=bases).some(genes)
         own = _explore(some, some.block(), silence[genes], max_iter=hill.max_iter)
@@ -440,10 +457,6 @@ class _Ends:
         )
         below = {model: ends.to(like) for model, ends in self.below.items()}
         return _Ends(theta, value, other, other_value, self.going.to(like.device), below)
-
-    def contained(self, margin: float) -> dict[Submodel, tuple[Tensor, Tensor]]:
-        """Return the ends of contained models, and what their values are at most."""
-        return {model: (ends.theta, ends.value + margin) for model, ends in self.below.items()}
 
     def lifted(self, problem: Problem, bases: Sequence[PartBasis]) -> "_Ends":
         """Return the same in the problem's bases."""
