@@ -6,6 +6,7 @@ import os
 import textwrap
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, ClassVar, ParamSpec, Self
 
@@ -48,6 +49,7 @@ from sc_glm.validation import alike, check_finite, check_numbers, check_same_ord
 from sc_glm.warned import warn
 
 _SHOWN = 5  # columns in a message
+_MEAN_WEIGHTS = 1.0, 4.0  # from the least to the most that a fit has
 _SCORED_ENTRIES = 2_000_000  # of the matrix at a time
 # Rows that a fitted model keeps of its cells' covariates, and how much those of one differ. They
 # tell how certain it is of other cells, for which it takes no exact number.
@@ -173,7 +175,9 @@ class CountRegressor(NotebookMixin, StateMixin, RegressorMixin, BaseEstimator): 
         y : array-like or sparse matrix of shape (n_cells, n_genes) or (n_cells,)
             Counts, which must be given; the columns of a DataFrame name the genes.
         sample_weight : array-like of shape (n_cells,), default=None
-            Weights of the cells. An integer weight equals as many copies of the cell.
+            Weights of the cells. An integer weight equals as many copies of the cell. Weights whose
+            mean is below 1 or above 4 are fitted as if it were that, and `log_likelihood_` is
+            scaled back: their unit changes neither coefficients nor statuses.
 
         Returns
         -------
@@ -205,6 +209,8 @@ class CountRegressor(NotebookMixin, StateMixin, RegressorMixin, BaseEstimator): 
         covariates = self._covariates(X, reset=True)
         check_same_order(X, y, "y")
         counts = CountMatrix.of(y, n_cells=len(covariates))
+        if self.dtype == "float32":
+            counts.check_single_precision()
         if counts is not y and not counts.look_like_counts():
             warn(
                 "Most values of y are not integers, as if they were normalised, logarithms or "
@@ -220,7 +226,10 @@ class CountRegressor(NotebookMixin, StateMixin, RegressorMixin, BaseEstimator): 
         )
         _check_unique(layout)
         counts, weights, covariates = present(counts, weights, covariates)
-        designs = self._designs_of(layout, covariates, weights)
+        # Gains in log-likelihood are judged by their size, which must not be one of the weights'.
+        mean_weight = float(weights.mean())
+        unit = mean_weight / np.clip(mean_weight, *_MEAN_WEIGHTS)
+        designs = self._designs_of(layout, covariates, weights / unit)
         fits = fit_genes(
             self._family,
             counts,
@@ -232,6 +241,7 @@ class CountRegressor(NotebookMixin, StateMixin, RegressorMixin, BaseEstimator): 
             checkpoint_dir=self.checkpoint_dir,
             progress=bool(self.verbose),
         )
+        fits = replace(fits, log_likelihood=unit * fits.log_likelihood)
         self._set_fitted(layout, counts, designs, fits)
         self._cells_of_fit = typical_rows(
             covariates, weights, max(_TYPICAL_ROWS, 2 * covariates.shape[1]), _NARROW

@@ -14,7 +14,9 @@ from sklearn.utils.validation import check_array
 
 from sc_glm.validation import check_numbers, sound_sparse
 
-_LARGEST_COUNT = 2**53  # beyond it, a double does not tell a count from the next
+# Counts up to which fits are right to six digits: a log-likelihood is a sum of terms as large as the
+# counts, which cancel, and single precision does not tell a count from the next beyond its own.
+_LARGEST_COUNT, _LARGEST_SINGLE = 10**9, 2**24
 _ENTRIES = 4_000_000  # of the matrix at a time
 JUDGED_VALUES = 20_000  # of a matrix, to tell whether they are counts
 
@@ -26,7 +28,7 @@ class CountMatrix:
     Attributes
     ----------
     matrix : ndarray, csr_array or csc_array of shape (n_cells, n_genes)
-        Finite, not negative, at most 2**53; a sparse matrix has sorted indices, no duplicates, no
+        Finite, not negative, at most 10**9; a sparse matrix has sorted indices, no duplicates, no
         stored zeros.
     names : ndarray of str of shape (n_genes,)
         Genes' names.
@@ -100,6 +102,17 @@ class CountMatrix:
         """Return some of the cells: scikit-learn splits rows by ``y[cells, ...]``."""
         rows = cells[0] if isinstance(cells, tuple) else cells
         return CountMatrix(self.matrix[rows], self.names, self.one_dimensional)
+
+    def check_single_precision(self) -> None:
+        """Refuse counts in memory that single precision does not tell from the next.
+
+        Raises
+        ------
+        ValueError
+            It names the gene, the row and the value.
+        """
+        if self.in_memory:
+            check_values(self.matrix, self.names, largest=_LARGEST_SINGLE)
 
     def look_like_counts(self) -> bool:
         """Judge whether values are counts, not normalised or their logarithms."""
@@ -272,7 +285,12 @@ def _is_canonical(values: Any) -> bool:
 
 
 def check_values(
-    values: Any, names: NDArray[np.object_], *, name: str = "y", first_row: int = 0
+    values: Any,
+    names: NDArray[np.object_],
+    *,
+    name: str = "y",
+    first_row: int = 0,
+    largest: int = _LARGEST_COUNT,
 ) -> None:
     """Refuse what no count can be.
 
@@ -284,6 +302,8 @@ def check_values(
         What to call the matrix.
     first_row : int, default=0
         Row of the matrix in which ``values`` begin.
+    largest : int, default=10**9
+        The largest count that there may be.
 
     Raises
     ------
@@ -295,7 +315,7 @@ def check_values(
     if data.size == 0:
         return
     low, high = data.min(), data.max()  # NaN spreads to both
-    if low >= 0 and high <= _LARGEST_COUNT:
+    if low >= 0 and high <= largest:
         return
     if isinstance(values, sp.csr_array):  # to name the same value in any form
         values = values.tocsc()
@@ -303,7 +323,7 @@ def check_values(
     for wrong, what in (
         (~np.isfinite(data), "is not finite"),
         (data < 0, "is negative"),
-        (data > _LARGEST_COUNT, "is too large for a count"),
+        (data > largest, "is too large for a count"),
     ):
         if wrong.any():
             if isinstance(values, sp.csc_array):
@@ -317,6 +337,9 @@ def check_values(
             hint = ""
             if what == "is negative":
                 hint = f" (Negative {name} means that these are not counts.)"
+            if what == "is too large for a count":
+                hint = f" (Counts may be up to {largest}"
+                hint += " in single precision.)" if largest < _LARGEST_COUNT else ".)"
             word = "NaN" if np.isnan(value) else "infinity" if np.isinf(value) else value
             raise ValueError(
                 f"{name} {what}: {word} for gene {names[column]!r} in row {first_row + row}, and "

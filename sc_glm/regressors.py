@@ -28,7 +28,8 @@ class NegBinRegressor(CountRegressor):
     max_iter : int, default=100
         Newton iterations allowed to a gene.
     tol : float, default=1e-6
-        A gene has converged when a further Newton step promises it less log-likelihood than this.
+        A gene has converged when a further Newton step promises it less log-likelihood than this,
+        at weights whose mean is from 1 to 4; others are taken relative to these bounds.
     batch_size : int or "auto", default="auto"
         Genes fitted side by side by one worker.
     n_jobs : int, default=None
@@ -38,7 +39,9 @@ class NegBinRegressor(CountRegressor):
         Where torch computes: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``. The fitted model
         holds NumPy and pandas only, and opens anywhere.
     dtype : {"float64", "float32"}, default="float64"
-        Precision of the computation; single precision is for devices without fast double.
+        Precision of the computation; single precision is for devices without fast double, and for
+        counts up to 2**24, about 17 million. Double precision is for counts up to a thousand
+        million.
     warm_start : bool, default=False
         Whether to start a further fit of the same genes and columns at the last coefficients.
     checkpoint_dir : str or path-like, default=None
@@ -129,7 +132,8 @@ class ZINBRegressor(CountRegressor):
     max_iter : int, default=100
         Newton iterations allowed to a gene.
     tol : float, default=1e-6
-        A gene has converged when a further Newton step promises it less log-likelihood than this.
+        A gene has converged when a further Newton step promises it less log-likelihood than this,
+        at weights whose mean is from 1 to 4; others are taken relative to these bounds.
     batch_size : int or "auto", default="auto"
         Genes fitted side by side by one worker.
     n_jobs : int, default=None
@@ -139,7 +143,9 @@ class ZINBRegressor(CountRegressor):
         Where torch computes: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``. The fitted model
         holds NumPy and pandas only, and opens anywhere.
     dtype : {"float64", "float32"}, default="float64"
-        Precision of the computation; single precision is for devices without fast double.
+        Precision of the computation; single precision is for devices without fast double, and for
+        counts up to 2**24, about 17 million. Double precision is for counts up to a thousand
+        million.
     warm_start : bool, default=False
         Whether to start a further fit of the same genes and columns at the last coefficients.
     checkpoint_dir : str or path-like, default=None

@@ -49,11 +49,15 @@ _INFLATION_EDGE = 30.0
 _BEYOND_EDGE = -2.0
 _MEAN_STEP = 8.0
 _FEW = 16  # positive counts up to which a mean as steep as a step is likely
+_SPARSE = 100  # positive counts up to which maxima are many
 # Gain in log-likelihood that a part must bring for its maximum to be taken for the only one: local
 # maxima were found where regression or inflation explain little.
 _EARNED = 8.0
 _CLIMB_ITER = 8  # after which the few genes that are left go on beside the other starts
 _TRIAL_ITER = 30  # by when a start shows where it leads
+# Models contained in others: with one size, or a regressed one, and no or one zero inflation
+_NB, _ZINB = Submodel((False,)), Submodel((False, False))
+_NB_REGRESSED, _ONE_INFLATION = Submodel((True,)), Submodel((True, False))
 
 
 def search(problem: Problem, objective: Objective, *, max_iter: int, tol: float) -> Solution:
@@ -83,8 +87,7 @@ def search(problem: Problem, objective: Objective, *, max_iter: int, tol: float)
     if problem.counts.shape[1] < many:
         ends = _explore(problem, objective.block, silence, max_iter=max_iter)
         solution = maximize(objective, ends.theta, max_iter=max_iter, tol=tol)
-        below = ends.contained(_APART)
-        surpass(problem, objective, solution, below, max_iter=max_iter, tol=tol)
+        _surpass(problem, objective, solution, ends, max_iter=max_iter, tol=tol)
         return solution
     ends = _survey(problem.coarse(_COARSE, narrow), silence, max_iter=max_iter).to(problem.offset)
     start = _nearer(problem, ends.theta)
@@ -104,9 +107,28 @@ def search(problem: Problem, objective: Objective, *, max_iter: int, tol: float)
     if len(lost):
         some = problem.some(lost)
         try_too(lost, _explore(some, some.block(), silence[lost], max_iter=max_iter).theta)
-    below = ends.contained(_EARNED)
-    surpass(problem, objective, solution, below, max_iter=max_iter, tol=tol)
+    _surpass(problem, objective, solution, ends, max_iter=max_iter, tol=tol)
     return solution
+
+
+def _surpass(
+    problem: Problem,
+    objective: Objective,
+    solution: Solution,
+    ends: "_Ends",
+    *,
+    max_iter: int,
+    tol: float,
+) -> None:
+    """Let no gene end lower than a model that is contained, whose loose climbs have ``ends``."""
+    # Where counts are sparse, loose climbs may have ended on a way that goes on for long.
+    margin = torch.where(_is_sparse(problem), _EARNED, _CLOSE)
+    below = {model: (end.theta, end.value + margin) for model, end in ends.below.items()}
+    surpass(problem, objective, solution, below, max_iter=max_iter, tol=tol)
+
+
+def _is_sparse(problem: Problem) -> Tensor:
+    return torch.as_tensor(problem.n_positive <= _SPARSE, device=problem.offset.device)
 
 
 def _survey(coarse: Problem, silence: Tensor, *, max_iter: int) -> "_Ends":
@@ -154,18 +176,19 @@ def _explore(problem: Problem, block: CountBlock, silence: Tensor, *, max_iter: 
     hill = _Hill(problem, block, max_iter)
     simple = hill.objective(NegBinFamily(), one_size)
     nb = hill.climb(simple, _silenced(starts.moments(problem), silence))
-    contained = {Submodel((False,)): nb}
     if not inflation:
-        return replace(_regress_size(hill, nb, one_size), below=contained)
+        return replace(_regress_size(hill, nb, one_size), below={_NB: nb})
     inflated = _inflate(hill, nb, constant, silence)
     if size.U.shape[1] <= 1:
-        return replace(inflated.lifted(problem, [*one_size, *inflation]), below=contained)
+        return inflated.lifted(problem, [*one_size, *inflation])
     regression = _regress_size(hill, nb, one_size)
     best, sibling = _regress_all(hill, inflated, regression, constant, silence)
-    contained[Submodel((True,))] = regression
-    contained[Submodel((False, is_regressed(inflation[0])))] = inflated
-    contained[Submodel((True, False))] = sibling
-    return replace(best, below=contained)
+    contained = {
+        _NB_REGRESSED: regression,
+        Submodel((False, is_regressed(inflation[0]))): inflated,
+        _ONE_INFLATION: sibling,
+    }
+    return replace(best, below=inflated.below | contained)
 
 
 def _inflate(hill: "_Hill", nb: "_Ends", constant: PartBasis, silence: Tensor) -> "_Ends":
@@ -185,8 +208,14 @@ def _inflate(hill: "_Hill", nb: "_Ends", constant: PartBasis, silence: Tensor) -
     ]
     hill.improve(best, model, [hurdle, *stepped, *cornered], hill.few)
     inner = replace(problem, bases=[mean, constant, inflation])
-    hill.let_in(best, model, inner, Submodel((False,)), nb)
-    return best
+    hill.let_in(best, model, inner, _NB, nb)
+    below = {_NB: nb}
+    if is_regressed(inflation):
+        # That of one inflation is not climbed: it is looked for nearby where it may be as high.
+        flat = problem.lift(best.theta, model.bases, [mean, constant, constant])
+        doubtful = best.value - nb.value < _EARNED
+        below[_ZINB] = _Ends.at(flat, torch.where(doubtful, best.value, -torch.inf))
+    return replace(best, below=below)
 
 
 def _regress_size(hill: "_Hill", nb: "_Ends", one_size: Sequence[PartBasis]) -> "_Ends":
@@ -240,9 +269,9 @@ def _regress_all(
     hill.improve(best, model, others, doubtful)
     hill.improve(best, model, _stepped(problem, hurdle), hill.few)
     if is_regressed(inflation):
-        _look_closer(hill, sibling, one_inflation, silence, best.value - sibling.value < _EARNED)
-    hill.let_in(best, model, problem, Submodel((True,)), regression)
-    hill.let_in(best, model, problem, Submodel((True, False)), sibling)
+        _look_closer(hill, sibling, one_inflation, silence)
+    hill.let_in(best, model, problem, _NB_REGRESSED, regression)
+    hill.let_in(best, model, problem, _ONE_INFLATION, sibling)
     return best, sibling
 
 
@@ -251,10 +280,9 @@ def _look_closer(
     ends: "_Ends",
     bases: Sequence[PartBasis],
     silence: Tensor,
-    doubtful: Tensor,
 ) -> None:
-    """Explore a contained model as if it were fitted for itself, where it may be the better one."""
-    genes = torch.nonzero(doubtful)[:, 0]
+    """Explore a contained model as if it were fitted for itself, of genes with sparse counts."""
+    genes = torch.nonzero(_is_sparse(hill.problem))[:, 0]
     if len(genes):
         some = replace(hill.problem, bases=bases).some(genes)
         own = _explore(some, some.block(), silence[genes], max_iter=hill.max_iter)
@@ -401,10 +429,13 @@ class _Ends:
     @classmethod
     def of(cls, solution: Solution) -> "_Ends":
         """Return the ends of single runs."""
-        theta, value = solution.theta, solution.value
-        return cls(
-            theta, value, theta.clone(), torch.full_like(value, -torch.inf), ~solution.converged
-        )
+        return replace(cls.at(solution.theta, solution.value), going=~solution.converged)
+
+    @classmethod
+    def at(cls, theta: Tensor, value: Tensor) -> "_Ends":
+        """Return single ends."""
+        going = torch.zeros_like(value, dtype=torch.bool)
+        return cls(theta, value, theta.clone(), torch.full_like(value, -torch.inf), going)
 
     @classmethod
     def join(cls, ends: Sequence["_Ends"]) -> "_Ends":
@@ -426,10 +457,6 @@ class _Ends:
         )
         below = {model: ends.to(like) for model, ends in self.below.items()}
         return _Ends(theta, value, other, other_value, self.going.to(like.device), below)
-
-    def contained(self, margin: float) -> dict[Submodel, tuple[Tensor, Tensor]]:
-        """Return the ends of contained models, and what their values are at most."""
-        return {model: (ends.theta, ends.value + margin) for model, ends in self.below.items()}
 
     def lifted(self, problem: Problem, bases: Sequence[PartBasis]) -> "_Ends":
         """Return the same in the problem's bases."""

@@ -22,6 +22,7 @@ _ACCEPT = 1e-4
 _FIRM = 1e3
 _SECULAR_STEPS = 3  # each doubles the digits to which a radius is met
 _LONGEST_STRIDE = 16.0
+_ROUNDED = 8.0  # times the noise, which roundings of equal terms may exceed
 _HOPE = 10.0  # times the promised gain that a run may still rise: it is promised step by step
 _HOPE_UPHILL = 4.0  # where none is promised: times that of the next step, for all those left
 
@@ -280,7 +281,7 @@ def _kept_promise(gain: Tensor, expected: Tensor, noise: Tensor) -> Tensor:
     A promise that is lost in the rounding of the value is believed: the gradient, from which it
     comes, is known to more digits.
     """
-    unseen = (expected < noise) & (gain.abs() < noise)
+    unseen = (expected < _ROUNDED * noise) & (gain.abs() < _ROUNDED * noise)
     return torch.where(unseen, 1.0, gain / expected)
 
 

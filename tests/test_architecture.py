@@ -34,6 +34,7 @@ CORE = [
     "compression",
     "curves",
     "problem",
+    "submodels",
     "starts",
     "search",
     "runaways",

@@ -184,6 +184,11 @@ FIT = {
         ValueError,
         "9007199254740993.*'y1'",
     ),
+    "a count that fits would lose digits of": (
+        {"y": put(Y, (3, 1), 10**9 + 1)},
+        ValueError,
+        "1000000001 for gene 'y1' in row 3.*up to 1000000000",
+    ),
     "an integer beyond 64 bits": ({"y": [2**70] + [1] * 7}, ValueError, "too large.*'y0' in row 0"),
     "an integer beyond floats": ({"y": [10**400] + [1] * 7}, ValueError, "y is not.*too large"),
     "NaN in the offset": (

@@ -66,7 +66,7 @@ def bad_value(rng, dtype):
     if dtype.kind == "i":
         values += [-1, np.iinfo(dtype).min]
     if dtype.itemsize >= 8 and dtype.kind in "iuf":
-        values += [2**53 + 2, 2**62]
+        values += [10**9 + 1, 2**62]
     return rng.choice(np.array(values, dtype=dtype)) if values else None
 
 
@@ -167,7 +167,7 @@ def content(arrays, shape, *, transposed):
             if not 0 <= indices[entry] < width:
                 return None
             dense[line, indices[entry]] += float(data[entry])
-    if not ((dense >= 0) & (dense <= 2**53)).all():
+    if not ((dense >= 0) & (dense <= 10**9)).all():
         return None
     return dense.T if transposed else dense
 
