@@ -95,7 +95,12 @@ class Designs:
 
     def coordinates(self, coef: dict[str, FloatArray]) -> FloatArray:
         """Return the genes' coordinates, genes x parameters, of coefficients of each part."""
-        return np.hstack([(part.from_coef @ coef[name]).T for name, part in self.parts.items()])
+        return np.hstack(
+            [
+                rowwise.product(torch.tensor(coef[name].T), torch.tensor(part.from_coef.T)).numpy()
+                for name, part in self.parts.items()
+            ]
+        )
 
     def of_cells(self, index: NDArray[np.intp]) -> "Designs":
         """Return the designs of some of the cells, in the same coordinates and unpenalised."""

@@ -105,11 +105,17 @@ class Problem:
         """Approximate what counts add through a regressed size, where they are many to a cell."""
         n_places = math.prod(self.counts.shape)
         one_size = self.bases[1].U.shape[1] <= 1
-        if not self.is_likeness or self.tally is None or one_size or self.counts.nnz < n_places:
+        if not self.is_likeness or self.tally is None or one_size or not self.is_dense.all():
             return None
         rows = np.repeat(np.arange(self.counts.shape[0]), np.diff(self.counts.indptr))
         places = rows * self.counts.shape[1] + self.counts.indices
         return RiseCurves(places, self.counts.data, self.tally.shares, n_places, self.offset.device)
+
+    @property
+    def is_dense(self) -> Tensor:
+        """Whether a gene has as many positive counts as there are cells, or more."""
+        n_cells = self.counts.shape[1]
+        return torch.as_tensor(np.diff(self.counts.indptr) >= n_cells, device=self.offset.device)
 
     def project(self, predictor: Tensor, basis: PartBasis) -> Tensor:
         """Coordinates in ``basis`` of what is nearest to a predictor, or to each of several."""

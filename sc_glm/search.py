@@ -134,13 +134,15 @@ def _is_sparse(problem: Problem) -> Tensor:
 def _survey(coarse: Problem, silence: Tensor, *, max_iter: int) -> "_Ends":
     """Explore a likeness of a problem, some of the genes at a time."""
     n_genes, n_cells = coarse.counts.shape
-    numbers = torch.arange(n_genes, device=silence.device)
     found = []
-    for genes in torch.split(numbers, max(1, _PLACES // n_cells)):
+    # Counts are approximated or not for all genes of a problem, but as each by itself would be.
+    kinds = [torch.nonzero(kind)[:, 0] for kind in (coarse.is_dense, ~coarse.is_dense)]
+    pieces = [p for kind in kinds if len(kind) for p in kind.split(max(1, _PLACES // n_cells))]
+    for genes in pieces:
         some = coarse if len(genes) == n_genes else coarse.some(genes)
         own_silence = silence[genes].to(coarse.offset)
         found.append(_explore(some, some.block(), own_silence, max_iter=max_iter))
-    return _Ends.join(found)
+    return _Ends.join(found).rows(torch.cat(pieces).argsort())
 
 
 def _nearer(problem: Problem, start: Tensor) -> Tensor:
@@ -449,6 +451,10 @@ class _Ends:
             going=torch.cat([one.going for one in ends]),
             below=below,
         )
+
+    def rows(self, index: Tensor) -> "_Ends":
+        """Return the ends of some of the genes."""
+        return _Ends(*(getattr(self, field.name)[index] for field in fields(self)))
 
     def to(self, like: Tensor) -> "_Ends":
         """Return the same on the device and in the precision of a tensor."""
