@@ -15,9 +15,9 @@ from scipy import special, stats
 from sc_glm.design import PartDesign
 from sc_glm.expected import Zeros, contracted, expected_information
 from sc_glm.fitted import FittedData
+from sc_glm.p_values import adjusted, log_f_tail, log_kolmogorov_tail, p_value_columns
 from sc_glm.sampling import drawn_seed, stream
 from sc_glm.status import FLAT, Status
-from sc_glm.uncertainty import adjusted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -314,7 +314,10 @@ def zero_test(model: Any, X: Any, y: Any = None) -> pd.DataFrame:
         statistic
             The difference in standard deviations; positive for too many zeros.
         p_value
-            Two-sided; NaN where there is a reason for it.
+            Two-sided; NaN where there is a reason for it. None is below 2.2e-308, the smallest
+            normal number.
+        log10_p_value
+            Its logarithm to the base 10, which has no such end: rank by it.
         p_adjusted
             P-values by Benjamini and Hochberg, over the genes that have one.
         reason
@@ -362,8 +365,8 @@ def zero_test(model: Any, X: Any, y: Any = None) -> pd.DataFrame:
     bases = _bases(data)
     table = pd.concat([_zeros(data, bases, block) for block in data.blocks()])
     table["p_adjusted"] = adjusted(table["p_value"].to_numpy())
-    columns = ["observed", "expected", "ratio", "statistic", "p_value", "p_adjusted", "reason"]
-    return table[columns]
+    tests = ["statistic", "p_value", "log10_p_value", "p_adjusted", "reason"]
+    return table[["observed", "expected", "ratio", *tests]]
 
 
 def goodness_of_fit(
@@ -397,13 +400,13 @@ def goodness_of_fit(
             tails where counts are few; NaN without degrees of freedom.
         deviance
             Mean unit deviance, as :func:`~sc_glm.metrics.mean_deviance`.
-        ks_statistic, ks_p_value
+        ks_statistic, ks_p_value, ks_log10_p_value
             Kolmogorov-Smirnov test of the quantile residuals against the normal distribution. As
             these come from a fit to the same counts, p-values are rather too large than too small.
         n_outliers
             Number of cells with a quantile residual so large, up or down, that a gene of the model
             has any with probability 0.01.
-        observed_zeros, expected_zeros, zeros_p_value
+        observed_zeros, expected_zeros, zeros_p_value, zeros_log10_p_value
             As in :func:`zero_test`.
 
     Raises
@@ -447,17 +450,19 @@ def goodness_of_fit(
     for block in data.blocks():
         zeros, residuals = _zeros(data, bases, block), quantile(block)
         tests = stats.kstest(residuals, special.ndtr, axis=0)
+        log_p = log_kolmogorov_tail(tests.statistic, tests.pvalue, n_cells)
         free = n_cells - zeros["n_estimated"].to_numpy()
         table = {
             "status": data.status[block.genes],
             "pearson": np.square(_pearson(block)).sum(axis=0) / np.where(free > 0, free, np.nan),
             "deviance": block.dist.unit_deviance(block.counts).mean(axis=0),
             "ks_statistic": tests.statistic,
-            "ks_p_value": tests.pvalue,
+            **p_value_columns(log_p, "ks_"),
             "n_outliers": (np.abs(residuals) > outlying).sum(axis=0),
             "observed_zeros": zeros["observed"],
             "expected_zeros": zeros["expected"],
             "zeros_p_value": zeros["p_value"],
+            "zeros_log10_p_value": zeros["log10_p_value"],
         }
         tables.append(pd.DataFrame(table, index=zeros.index))
     return pd.concat(tables)
@@ -576,7 +581,7 @@ def _zeros(data: FittedData, bases: list[FloatArray], block: Block) -> pd.DataFr
             "expected": expected,
             "ratio": ratio,
             "statistic": statistic,
-            "p_value": 2 * stats.norm.sf(np.abs(statistic)),
+            **p_value_columns(log_f_tail(statistic**2, 1.0, np.inf)),
             "reason": reason,
             "n_estimated": estimated.sum(axis=1),
         },
