@@ -16,10 +16,11 @@ from scipy import special, stats
 from sc_glm.design import PartDesign
 from sc_glm.expected import Zeros, contracted, expected_information
 from sc_glm.fitted import FittedData
+from sc_glm.p_values import adjusted, log_f_tail, log_kolmogorov_tail, p_value_columns
 from sc_glm.sampling import copies, drawn_seed, stream
 from sc_glm.status import FLAT, Status
 from sc_glm.tails import log_mass
-from sc_glm.uncertainty import adjusted, is_of_fit
+from sc_glm.uncertainty import is_of_fit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -326,7 +327,10 @@ def zero_test(
         statistic
             The difference in standard deviations; positive for too many zeros.
         p_value
-            Two-sided; NaN where there is a reason for it.
+            Two-sided; NaN where there is a reason for it. None is below 2.2e-308, the smallest
+            normal number.
+        log10_p_value
+            Its logarithm to the base 10, which has no such end: rank by it.
         p_adjusted
             P-values by Benjamini and Hochberg, over the genes that have one.
         reason
@@ -379,8 +383,8 @@ def zero_test(
     cells = _WeightedCells.of(FittedData.of(model, X, y), sample_weight)
     table = pd.concat([_zeros(cells, block) for block in cells.data.blocks()])
     table["p_adjusted"] = adjusted(table["p_value"].to_numpy())
-    columns = ["observed", "expected", "ratio", "statistic", "p_value", "p_adjusted", "reason"]
-    return table[columns]
+    tests = ["statistic", "p_value", "log10_p_value", "p_adjusted", "reason"]
+    return table[["observed", "expected", "ratio", *tests]]
 
 
 def goodness_of_fit(
@@ -422,7 +426,7 @@ def goodness_of_fit(
             is true, though with heavy tails where counts are few; NaN without degrees of freedom.
         deviance
             Mean unit deviance, as :func:`~sc_glm.metrics.mean_deviance`.
-        ks_statistic, ks_p_value
+        ks_statistic, ks_p_value, ks_log10_p_value
             Kolmogorov-Smirnov test of the quantile residuals against the normal distribution.
             P-values are rather too large than too small: residuals of the cells of the fit are
             closer to normal than others, and of other cells the error of the coefficients is
@@ -430,7 +434,7 @@ def goodness_of_fit(
         n_outliers
             Number of cells with a quantile residual so large, up or down, that a gene of the model
             has any with probability 0.01.
-        observed_zeros, expected_zeros, zeros_p_value
+        observed_zeros, expected_zeros, zeros_p_value, zeros_log10_p_value
             As in :func:`zero_test`.
 
     Raises
@@ -476,7 +480,7 @@ def goodness_of_fit(
     tables = []
     for block in cells.data.blocks(len(drawn_for)):
         zeros, residuals = _zeros(cells, block), quantile(block)
-        distance, p_value = _distance_from_normal(residuals, counted, zeros["share"].to_numpy())
+        distance, log_p = _distance_from_normal(residuals, counted, zeros["share"].to_numpy())
         free = total - zeros["n_followed"].to_numpy()
         squares = cells.weights @ np.square(_pearson(block))
         table = {
@@ -484,11 +488,12 @@ def goodness_of_fit(
             "pearson": squares / np.where(free > 0, free, np.nan),
             "deviance": cells.weights @ block.dist.unit_deviance(block.counts) / total,
             "ks_statistic": distance,
-            "ks_p_value": p_value,
+            **p_value_columns(log_p, "ks_"),
             "n_outliers": cells.number(counted @ (np.abs(residuals) > outlying)),
             "observed_zeros": zeros["observed"],
             "expected_zeros": zeros["expected"],
             "zeros_p_value": zeros["p_value"],
+            "zeros_log10_p_value": zeros["log10_p_value"],
         }
         tables.append(pd.DataFrame(table, index=zeros.index))
     return pd.concat(tables)
@@ -714,7 +719,7 @@ def _zeros(cells: _WeightedCells, block: Block) -> pd.DataFrame:
             "expected": expected,
             "ratio": ratio,
             "statistic": statistic,
-            "p_value": 2 * stats.norm.sf(np.abs(statistic)),
+            **p_value_columns(log_f_tail(statistic**2, 1.0, np.inf)),
             "reason": reason,
             "n_followed": n_followed,
             "share": share,
@@ -742,7 +747,7 @@ def _principal(
 def _distance_from_normal(
     residuals: FloatArray, counted: FloatArray, share: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """Return Kolmogorov and Smirnov's statistic of weighted residuals, and its p-values.
+    """Return Kolmogorov and Smirnov's statistic of weighted residuals, and log p-values.
 
     Draws of unequal weight tell as much as fewer that count alike (Kish 1965, Survey Sampling).
 
@@ -763,4 +768,4 @@ def _distance_from_normal(
     distance = np.maximum(upper / total - probability, probability - lower / total).max(axis=0)
     n_alike = total**2 / np.square(counted).sum()
     n_alike = n_alike / (1 + share * n_alike / total)
-    return distance, stats.kstwo.sf(distance, np.maximum(np.floor(n_alike + _ROUNDING), 1.0))
+    return distance, log_kolmogorov_tail(distance, np.maximum(np.floor(n_alike + _ROUNDING), 1.0))

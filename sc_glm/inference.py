@@ -21,9 +21,10 @@ from sc_glm.fitted import FittedData
 from sc_glm.formula import linear_constraints
 from sc_glm.inference_summary import GeneSummary
 from sc_glm.nesting import nesting_of
+from sc_glm.p_values import adjusted, log_f_tail, p_value_columns
 from sc_glm.profile import profile_limits
 from sc_glm.status import Status
-from sc_glm.uncertainty import Combinations, adjusted, how_of, log_likelihoods, uncertainty
+from sc_glm.uncertainty import Combinations, how_of, log_likelihoods, uncertainty
 from sc_glm.validation import group_codes
 
 if TYPE_CHECKING:
@@ -209,7 +210,9 @@ def coefficient_table(
             Degrees of freedom of the t distribution that it is referred to: how many groups, or
             cells, tell of the coefficient. Infinite for ``kind="observed"``: the normal one.
         p_value
-            Of both sides.
+            Of both sides; none is below 2.2e-308, the smallest normal number.
+        log10_p_value
+            Its logarithm to the base 10, which has no such end: rank by it.
         p_adjusted
             By Benjamini and Hochberg (1995), over the genes of the same coefficient.
         reason
@@ -384,7 +387,9 @@ def wald_test(
             Of the F distribution that the statistic by ``df`` is referred to; infinite for
             ``kind="observed"``, where it is chi-squared (see :mod:`sc_glm.uncertainty`).
         p_value
-            Of the statistic's distribution.
+            Of the statistic's distribution; none is below 2.2e-308, the smallest normal number.
+        log10_p_value
+            Its logarithm to the base 10, which has no such end: rank by it.
         p_adjusted
             By Benjamini and Hochberg (1995), over the genes.
         reason
@@ -444,11 +449,7 @@ def wald_test(
     with np.errstate(invalid="ignore"):
         # Pustejovsky and Tipton's reference distribution, which for many groups is chi-squared
         scaled = np.where(np.isinf(df), 1.0, df / found.df[:, 0]) * statistic / q
-    p_value = np.where(
-        np.isinf(df),
-        stats.chi2.sf(statistic, q),
-        stats.f.sf(scaled, q, np.where(np.isfinite(df) & (df > 0), df, 1.0)),
-    )
+    p_values = p_value_columns(log_f_tail(scaled, q, np.where(known, df, np.nan)))
     one = known & (q == 1)
     estimate = np.where(one, distance[:, 0], np.nan)
     return pd.DataFrame(
@@ -459,8 +460,8 @@ def wald_test(
             "statistic": statistic,
             "df": q,
             "df_denominator": np.where(known, df, np.nan),
-            "p_value": p_value,
-            "p_adjusted": adjusted(p_value),
+            **p_values,
+            "p_adjusted": adjusted(p_values["p_value"]),
             "reason": reason,
         },
         index=pd.Index(fitted.names),
@@ -494,7 +495,10 @@ def likelihood_ratio_test(
         p_value
             By the chi-squared distribution. Without zero inflation, its probability is at the end
             of its range: then by the mixture in equal parts of the chi-squared distributions of
-            ``df`` and ``df - 1`` (Self and Liang 1987, cases 5 and 6).
+            ``df`` and ``df - 1`` (Self and Liang 1987, cases 5 and 6). None is below 2.2e-308, the
+            smallest normal number.
+        log10_p_value
+            Its logarithm to the base 10, which has no such end: rank by it.
         p_adjusted
             By Benjamini and Hochberg (1995), over the genes.
         reason
@@ -545,18 +549,22 @@ def likelihood_ratio_test(
         for status in (Status.ALL_ZERO, Status.ITERATION_LIMIT):
             reason[fitted.status == status] = str(status)
     statistic = np.where(reason == "", np.maximum(statistic, 0.0), np.nan)
-    p_value = stats.chi2.sf(statistic, nesting.df)
+    log_p = log_f_tail(statistic / nesting.df, nesting.df, np.inf)
     if nesting.on_boundary:
         fewer = nesting.df - 1  # the chi-squared distribution of none is zero
-        below = stats.chi2.sf(statistic, fewer) if fewer else np.where(statistic > 0, 0.0, 1.0)
-        p_value = 0.5 * (p_value + below)
-    p_value = np.where(reason == "", p_value, np.nan)
+        below = (
+            log_f_tail(statistic / fewer, fewer, np.inf)
+            if fewer
+            else np.where(statistic > 0, -np.inf, 0.0)
+        )
+        log_p = np.logaddexp(log_p, below) - np.log(2)
+    p_values = p_value_columns(np.where(reason == "", log_p, np.nan))
     return pd.DataFrame(
         {
             "statistic": statistic,
             "df": nesting.df,
-            "p_value": p_value,
-            "p_adjusted": adjusted(p_value),
+            **p_values,
+            "p_adjusted": adjusted(p_values["p_value"]),
             "reason": reason,
         },
         index=pd.Index(larger.names),
@@ -719,6 +727,7 @@ def gene_summary(
         "statistic",
         "df",
         "p_value",
+        "log10_p_value",
         "lower",
         "upper",
         "reason",
@@ -814,7 +823,7 @@ def _tests_against_zero(fitted: FittedData, found: _Found) -> pd.DataFrame:
     """Return the table of :func:`coefficient_table`."""
     error = found.standard_error()
     statistic = found.estimate[..., 0] / error
-    p_value = np.asarray(2 * stats.t.sf(np.abs(statistic), found.df))
+    p_values = p_value_columns(log_f_tail(statistic**2, 1.0, found.df))
     table = _named(fitted)
     is_fold = (table["part"] == MEAN) & (table["feature"] != INTERCEPT)
     table["estimate"] = found.estimate.ravel()
@@ -822,10 +831,10 @@ def _tests_against_zero(fitted: FittedData, found: _Found) -> pd.DataFrame:
     table["log2_fold_change"] = np.where(is_fold, table["estimate"] / np.log(2), np.nan)
     table["statistic"] = statistic.ravel()
     table["df"] = found.df.ravel()
-    table["p_value"] = p_value.ravel()
+    table = table.assign(**{name: column.ravel() for name, column in p_values.items()})
     table["p_adjusted"] = np.nan
     table.loc[found.reason.ravel() != "", list(table.columns[3:])] = np.nan
-    columns = [adjusted(p) for p in table["p_value"].to_numpy().reshape(p_value.shape).T]
+    columns = [adjusted(p) for p in table["p_value"].to_numpy().reshape(statistic.shape).T]
     table["p_adjusted"] = np.column_stack(columns).ravel()
     table["reason"] = found.reason.ravel()
     return table

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import Decimal
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from sc_glm.design import INTERCEPT
 from sc_glm.family import DISPERSION, MEAN, ZERO_INFLATION
+from sc_glm.p_values import LEAST_P_VALUE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,8 +61,8 @@ class GeneSummary:
     coefficients : dict of str to DataFrame
         By part, a row for each coefficient with columns estimate, standard_error, statistic
         (``estimate / standard_error``), df (of the t distribution that it is referred to; infinite
-        for the normal one), p_value, lower and upper (ends of the interval) and reason: why
-        numbers are missing, else empty.
+        for the normal one), p_value, log10_p_value, lower and upper (ends of the interval) and
+        reason: why numbers are missing, else empty.
     """
 
     gene: str
@@ -134,7 +136,7 @@ class GeneSummary:
             "standard error": table["standard_error"].map(_number),
             "z" if normal else "t": table["statistic"].map(lambda x: _text(x, ".2f")),
             "df": table["df"].map(lambda x: _text(x, ".1f")),
-            "p-value": table["p_value"].map(lambda x: _text(x, ".3g")),
+            "p-value": table["log10_p_value"].map(_p_value),
             f"{tail:g} %": table["lower"].map(_number),
             f"{100 - tail:g} %": table["upper"].map(_number),
             "reason": table["reason"],
@@ -148,6 +150,12 @@ class GeneSummary:
 
 def _text(value: float, form: str) -> str:
     return "" if np.isnan(value) else format(value, form)
+
+
+def _p_value(log10: float) -> str:
+    # Decimal numbers have exponents that floating-point ones lack.
+    far = log10 < np.log10(LEAST_P_VALUE)
+    return f"{Decimal(10) ** Decimal(log10):.3g}" if far else _text(10**log10, ".3g")
 
 
 def _number(value: float) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sc_glm.inference import wald_test
+from sc_glm.p_values import LEAST_P_VALUE
 from sc_glm.plots_axes import (
     DATA,
     MODEL,
@@ -62,6 +63,9 @@ class VolcanoDisplay:
         Genes whose adjusted p-value is at most so much are in colour.
     reason : sequence of str of length n_genes, default=None
         Why genes were not tested.
+    log10_p_value : array-like of shape (n_genes,), default=None
+        Logarithms of the p-values to the base 10, which also tell those apart that are too small
+        for a number; None takes them of `p_value`.
 
     Attributes
     ----------
@@ -97,6 +101,7 @@ class VolcanoDisplay:
         genes: Sequence[str],
         alpha: float = 0.05,
         reason: Sequence[str] | None = None,
+        log10_p_value: ArrayLike | None = None,
     ) -> None:
         self.log2_fold_change = np.asarray(log2_fold_change, dtype=np.float64)
         self.p_value = np.asarray(p_value, dtype=np.float64)
@@ -104,6 +109,10 @@ class VolcanoDisplay:
         self.genes = list(genes)
         self.alpha = alpha
         self.reason = None if reason is None else list(reason)
+        if log10_p_value is None:
+            with np.errstate(divide="ignore"):
+                log10_p_value = np.log10(self.p_value)
+        self.log10_p_value = np.asarray(log10_p_value, dtype=np.float64)
 
     @classmethod
     def from_estimator(
@@ -190,7 +199,8 @@ class VolcanoDisplay:
             With columns ``log2_fold_change``, ``p_value`` and ``p_adjusted``, as
             :func:`~sc_glm.inference.wald_test` returns it, or the rows of one coefficient of
             :func:`~sc_glm.inference.coefficient_table`. The index, or a column ``target``, names
-            the genes; a column ``reason``, if there is one, tells why some have no p-value.
+            the genes. Where there are columns ``log10_p_value`` and ``reason``, these tell p-values
+            apart that are too small for a number, and why some genes have none.
         alpha : float, default=0.05
             Genes whose adjusted p-value is at most so much are in colour.
         n_labels : int, default=10
@@ -226,9 +236,9 @@ class VolcanoDisplay:
                 "table has tests without fold changes: only one constraint, on the mean, has them."
             )
         columns = {name: table[name].to_numpy() for name in _COLUMNS}
-        reason = list(table["reason"]) if "reason" in table.columns else None
+        more = {name: table.get(name) for name in ("log10_p_value", "reason")}
         names = [str(gene) for gene in genes]
-        display = cls(**columns, genes=names, alpha=alpha, reason=reason)
+        display = cls(**columns, **more, genes=names, alpha=alpha)
         return display.plot(ax, n_labels=n_labels, line_kwargs=line_kwargs)
 
     def plot(
@@ -259,7 +269,7 @@ class VolcanoDisplay:
         x, height = self.log2_fold_change, self._heights()
         shown = np.isfinite(x) & np.isfinite(height)
         found = shown & (self.p_adjusted <= self.alpha)
-        clipped = shown & (self.p_value == 0)
+        clipped = shown & np.isinf(self.log10_p_value)
         groups = {
             "other": (shown & ~found, MUTED, "o"),
             "down": (found & ~clipped & (x < 0), DATA, "o"),
@@ -280,7 +290,7 @@ class VolcanoDisplay:
         special = [(clipped, "at p = 0"), (~shown, f"untested{self._one_reason(~shown)}")]
         notes = [f"{int(which.sum())} {words}" for which, words in special if which.any()]
         title(axes, f"{n_down} down, {n_up} up, FDR {100 * self.alpha:g} %", ", ".join(notes))
-        order = np.lexsort([-np.abs(x), self.p_value])
+        order = np.lexsort([-np.abs(x), self.log10_p_value])
         top = order[found[order]][:n_labels]
         self.labels_ = _labels(axes, np.column_stack([x, height]), self.genes, top)
         self.ax_, self.figure_ = axes, axes.figure
@@ -293,12 +303,10 @@ class VolcanoDisplay:
 
     def _heights(self) -> FloatArray:
         """Return -log10 of the p-values; zeros stand a little above the others."""
-        heights = -np.log10(np.where(self.p_value > 0, self.p_value, np.nan))
-        if np.isfinite(heights).any():
-            top = 1.08 * max(np.nanmax(heights), 1.0)
-        else:
-            top = -np.log10(np.finfo(np.float64).tiny)
-        return np.where(self.p_value == 0, top, heights)
+        heights = -self.log10_p_value
+        finite = heights[np.isfinite(heights)]
+        top = 1.08 * max(finite.max(), 1.0) if len(finite) else -np.log10(LEAST_P_VALUE)
+        return np.where(heights == np.inf, top, heights)
 
 
 def _labels(

@@ -454,7 +454,14 @@ class _Ends:
 
     def rows(self, index: Tensor) -> "_Ends":
         """Return the ends of some of the genes."""
-        return _Ends(*(getattr(self, field.name)[index] for field in fields(self)))
+        return _Ends(
+            theta=self.theta[index],
+            value=self.value[index],
+            other=self.other[index],
+            other_value=self.other_value[index],
+            going=self.going[index],
+            below={model: end.rows(index) for model, end in self.below.items()},
+        )
 
     def to(self, like: Tensor) -> "_Ends":
         """Return the same on the device and in the precision of a tensor."""

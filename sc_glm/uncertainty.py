@@ -28,7 +28,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from scipy.linalg import block_diag
-from scipy.stats import false_discovery_control
 
 from sc_glm.fitting import map_blocks
 from sc_glm.information import (
@@ -213,13 +212,6 @@ def uncertainty(
     )
     result = Uncertainty.join(found)
     _check_same_fit(fitted, result.log_likelihood)
-    return result
-
-
-def adjusted(p_values: FloatArray) -> FloatArray:
-    """Return p-values adjusted by Benjamini and Hochberg (1995), of the genes that have one."""
-    result, known = np.full_like(p_values, np.nan), ~np.isnan(p_values)
-    result[known] = false_discovery_control(p_values[known])
     return result
 
 

@@ -59,6 +59,7 @@ CORE = [
 ON_TOP = [
     "fitted",
     "uncertainty",
+    "p_values",
     "nesting",
     "profile",
     "size_profile",
