@@ -61,10 +61,8 @@ def _weight_name(model: Any) -> str:
         return "sample_weight"
     if hasattr(model, "estimator"):  # a search
         return _weight_name(model.estimator)
-    if isinstance(model, pipeline.Pipeline):
-        name, last = model.steps[-1]
-        return f"{name}__{_weight_name(last)}"
-    return "sample_weight"
+    last = f"{model.steps[-1][0]}__" if isinstance(model, pipeline.Pipeline) else ""
+    return f"{last}sample_weight"
 
 
 def counts_in(estimator: Any, X: Any) -> Any:

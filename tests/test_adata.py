@@ -723,3 +723,32 @@ def test_a_search_must_keep_a_model(adata):
 def test_a_summary_is_that_of_the_regressor(adata):
     model = scg.AnnDataRegressor(pipeline("~ 1")).fit(adata)
     assert_frame_equal(model.summary(), model.model_[-1].summary())
+
+
+def test_weights_in_another_order_than_the_cells_are_refused():
+    data = make_counts(60, 2, random_state=0)
+    obs = data.obs.set_axis(np.random.default_rng(0).permutation(60))
+    # An AnnData has texts.
+    adata = AnnData(data.counts.to_numpy().astype(float), obs=obs.set_axis(obs.index.astype(str)))
+    weights = pd.Series(1.0 + np.arange(60) % 2, index=obs.index)
+    model = make_pipeline(FormulaTransformer("~ pseudotime"), NegBinRegressor())
+    wrapped = scg.AnnDataRegressor(model).fit(adata, sample_weight=weights)
+    message = r"rows of sample_weight have the labels of (X|adata.obs) in another order"
+    with pytest.raises(ValueError, match=message):
+        scg.fit(adata, model, sample_weight=weights.sort_index())
+    with pytest.raises(ValueError, match=message):
+        wrapped.score(adata, sample_weight=weights.sort_index())
+    assert wrapped.score(adata, sample_weight=weights) == wrapped.score(
+        adata, sample_weight=weights.to_numpy()
+    )
+
+
+def test_weights_reach_the_regressor_in_a_search():
+    data = make_counts(60, 2, random_state=0)
+    adata = AnnData(data.counts.to_numpy().astype(float), obs=data.obs)
+    weights = 1.0 + np.arange(60) % 2
+    model = make_pipeline(FormulaTransformer("~ pseudotime"), NegBinRegressor())
+    search = GridSearchCV(model, {"negbinregressor__tol": [1e-6]}, cv=2)
+    found = scg.fit(adata, search, sample_weight=weights).best_estimator_.params_["mean"]
+    expected = scg.fit(adata, model, sample_weight=weights).params_["mean"]
+    assert_frame_equal(found, expected)

@@ -339,3 +339,15 @@ def test_scorers_of_other_estimators():
     X, y = np.ones((5, 1)), np.arange(5)
     with pytest.raises(AttributeError, match="predict_dist"):
         metrics.neg_crps_scorer(StandardScaler().fit(X), X, y)
+
+
+@pytest.mark.parametrize(
+    "function", [metrics.mean_log_likelihood, metrics.d2_deviance_score, metrics.crps]
+)
+def test_weights_in_another_order_are_refused(function):
+    y = pd.DataFrame({"gene": [0, 1, 4]}, index=[7, 5, 6])
+    dist = NB([[1.0], [1.0], [3.0]], r=2.0)
+    weights = pd.Series([1.0, 2.0, 3.0], index=[7, 5, 6])
+    assert np.isfinite(function(y, dist, sample_weight=weights))
+    with pytest.raises(ValueError, match=r"sample_weight have the labels of y_true .* 0 stands 5"):
+        function(y, dist, sample_weight=weights.sort_index())

@@ -3,6 +3,7 @@
 import pickle
 
 import numpy as np
+import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from pandas.testing import assert_frame_equal
@@ -10,6 +11,7 @@ from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
 from sklearn.dummy import DummyRegressor
 from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import train_test_split
 from sklearn.pipeline import Pipeline as StockPipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -107,3 +109,27 @@ def test_steps_that_make_frames_may_come_before_a_formula(data, step):
     plain = make_pipeline(FormulaTransformer(formula), NegBinRegressor()).fit(obs, data.counts)
     assert list(model.params_["mean"].index) == list(plain.params_["mean"].index)
     assert_allclose(model.predict(obs), plain.predict(obs), rtol=1e-3)
+
+
+def test_labels_in_another_order_are_refused_though_a_step_loses_them(data):
+    obs = data.obs[["pseudotime"]].set_axis(range(10, 10 + len(data.obs)))
+    obs = obs.sample(frac=1, random_state=1)
+    counts = data.counts.set_axis(sorted(obs.index))
+    weights = pd.Series(1.0, index=counts.index)
+    model = make_pipeline(StandardScaler(), NegBinRegressor())
+    message = r"The rows of {} have the labels of X in another order: in row \d+ stands \d+, in X"
+    with pytest.raises(ValueError, match=message.format("y")):
+        model.fit(obs, counts)
+    name = "negbinregressor__sample_weight"
+    with pytest.raises(ValueError, match=message.format(name)):
+        model.fit(obs, counts.loc[obs.index], **{name: weights})
+    model.fit(obs, counts.loc[obs.index], **{name: weights.loc[obs.index]})
+    for verb in (model.score, model.log_prob):
+        with pytest.raises(ValueError, match=message.format("y")):
+            verb(obs, counts)
+    with pytest.raises(ValueError, match=message.format("sample_weight")):
+        model.score(obs, counts.loc[obs.index], sample_weight=weights)
+    assert np.isfinite(model.score(obs, counts.to_numpy()))
+    train, test, y_train, y_test = train_test_split(obs, counts.loc[obs.index], random_state=0)
+    model.fit(train, y_train).score(test, y_test)
+    model.fit(train, y_train.reset_index(drop=True)).score(test, y_test.reset_index(drop=True))

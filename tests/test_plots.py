@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 from pandas.testing import assert_frame_equal
 
 from sc_glm import FormulaTransformer, NegBinRegressor, make_pipeline, plots
@@ -173,3 +173,38 @@ def test_everything_is_seen_on_black(display, model, data, pyplot):
         colours = [mpl.colors.to_rgb(line.get_color()) for line in ax.get_lines()]
         assert len(colours) > 0
         assert min(max(colour) for colour in colours) > 0.3
+
+
+@pytest.mark.parametrize(
+    "display",
+    [
+        MeanVarianceDisplay,
+        QuantileQuantileDisplay,
+        RootogramDisplay,
+        SimulatedSummariesDisplay,
+        VolcanoDisplay,
+    ],
+    ids=lambda display: display.__name__,
+)
+def test_weights_are_repeated_cells(display, data):
+    weights = pd.Series(np.random.default_rng(0).integers(0, 3, 200), index=data.obs.index)
+    rows = np.repeat(np.arange(200), weights)
+    model = make_pipeline(FormulaTransformer("~ pseudotime"), NegBinRegressor())
+    model.fit(data.obs, data.counts, negbinregressor__sample_weight=weights)
+    at = model, data.obs, data.counts
+    drawn = display.from_estimator(*at, sample_weight=weights, **OPTIONS[display])
+    repeated = model, data.obs.iloc[rows], data.counts.iloc[rows]
+    expected = arrays(display.from_estimator(*repeated, **OPTIONS[display]))
+    for name, values in arrays(drawn).items():
+        if values.dtype.kind == "f":
+            assert_allclose(values, expected[name], rtol=1e-5, atol=1e-9, err_msg=name)
+        else:
+            assert_array_equal(values, expected[name])
+    # Scaled weights have the same shapes of everything that is no number of cells.
+    if display in (MeanVarianceDisplay, SimulatedSummariesDisplay):
+        half = display.from_estimator(*at, sample_weight=weights / 2, **OPTIONS[display])
+        for name, values in arrays(half).items():
+            if "simulated" not in name:
+                assert_allclose(values, arrays(drawn)[name], rtol=1e-9, err_msg=name)
+    with pytest.raises(ValueError, match="rows of sample_weight"):
+        display.from_estimator(*at, sample_weight=weights[::-1], **OPTIONS[display])

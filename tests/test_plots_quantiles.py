@@ -98,3 +98,23 @@ def test_residuals_are_those_of_diagnostics():
     residuals = quantile_residuals(model, data.obs, data.counts, genes=genes, random_state=3)
     assert_array_equal(display.ordered, np.sort(residuals, axis=0))
     assert display.genes == genes
+
+
+def test_weights_that_are_no_whole_numbers_have_weighted_quantiles():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(4000, 1))
+    y = rng.negative_binomial(2, 2 / (2 + np.exp(1 + 0.5 * x)))
+    weights = rng.uniform(0.1, 0.9, 4000)
+    model = NegBinRegressor().fit(x, y)
+    display = QuantileQuantileDisplay.from_estimator(
+        model, x, y, sample_weight=weights, random_state=0
+    )
+    residuals = quantile_residuals(model, x, y, random_state=0)[:, 0]
+    place = np.argsort(residuals)
+    share = (np.cumsum(weights[place]) - weights[place] / 2) / weights.sum()
+    expected = np.interp(stats.norm.cdf(display.theoretical), share, residuals[place])
+    middle = np.abs(display.theoretical) < 2
+    assert_allclose(display.ordered[middle, 0], expected[middle], atol=0.02)
+    # They tell less than as many cells of equal weight.
+    alone = QuantileQuantileDisplay.from_estimator(model, x, y, random_state=0)
+    assert alone.theoretical[-1] > display.theoretical[-1]

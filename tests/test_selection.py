@@ -301,6 +301,52 @@ def test_a_number_of_folds_holds_out_whole_groups(data, donors):
     assert_frame_equal(three, expected)
 
 
+# Weights
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_weights_are_repeated_cells(data, donors, grouped):
+    weights = np.random.default_rng(0).integers(0, 4, N_CELLS)
+    rows = np.repeat(np.arange(N_CELLS), weights)
+    folds = list(GroupKFold(3).split(data.obs, groups=donors))
+    held_out = np.empty(N_CELLS, dtype=int)
+    for fold, (_, test) in enumerate(folds):
+        held_out[test] = fold
+    repeated = [
+        (np.flatnonzero(held_out[rows] != fold), np.flatnonzero(held_out[rows] == fold))
+        for fold in range(3)
+    ]
+    groups = {"groups": donors} if grouped else {}
+    found = compare_models(MODELS, data.obs, data.counts, cv=folds, sample_weight=weights, **groups)
+    groups = {"groups": donors[rows]} if grouped else {}
+    cells = data.obs.iloc[rows], data.counts.iloc[rows]
+    expected = compare_models(MODELS, *cells, cv=repeated, **groups)
+    assert_frame_equal(found, expected, rtol=1e-5, atol=1e-8)
+
+
+def test_weights_reach_the_regressor_in_any_model(data):
+    weights = pd.Series(np.resize([1.0, 2.0], N_CELLS), index=data.obs.index)
+    plain = nb("~ pseudotime")
+    options = {"cv": 3, "sample_weight": weights}
+    expected = compare_models({"a": plain}, data.obs, data.counts, **options)
+    grid = GridSearchCV(plain, {"negbinregressor__tol": [1e-6]}, cv=2)
+    found = compare_models({"a": grid}, data.obs, data.counts, **options)
+    assert_frame_equal(found, expected)
+    stock = stock_make_pipeline(FormulaTransformer("~ pseudotime"), NegBinRegressor())
+    found = compare_models({"a": stock}, data.obs, data.counts, **options)
+    assert_frame_equal(found, expected)
+    found = compare_models({"a": AnnDataRegressor(plain)}, adata_of(data), **options)
+    assert_frame_equal(found, expected, rtol=1e-9)
+    unweighted = compare_models({"a": plain}, data.obs, data.counts, cv=3)
+    assert (found["log_likelihood"] != unweighted["log_likelihood"]).all()
+    with pytest.raises(ValueError, match="rows of sample_weight"):
+        compare_models(
+            {"a": AnnDataRegressor(plain)}, adata_of(data), cv=3, sample_weight=weights[::-1]
+        )
+    with pytest.raises(ValueError, match="rows of groups"):
+        compare_models({"a": AnnDataRegressor(plain)}, adata_of(data), groups=weights[::-1])
+
+
 # Fits that end elsewhere than at a maximum in finite coefficients
 
 
