@@ -295,7 +295,7 @@ class FormulaTransformer(StateMixin, TransformerMixin, BaseEstimator):  # type: 
 
         self.model_specs_ = specs
         self.covariates_ = covariates
-        self._booleans = frozenset(booleans)
+        self._booleans = tuple(sorted(booleans))
         self._check_rows_stand_alone(frame, matrices)
         if like_labels:
             _warn_of_slopes(like_labels)

@@ -635,9 +635,9 @@ def test_columns_that_a_formula_cannot_tell_from_something_else(name, formula, w
 
 
 def test_columns_named_by_numbers():
-    X = pd.DataFrame(np.random.default_rng(0).normal(size=(5, 3)), columns=["0", "1", "2"])
-    design = fit(X, "~ 0 + `0` + `2` + I(`1`) + Q('1') + 2:`0`").transform(X[["2", "1", "0"]])
-    expected = [X["0"], X["2"], X["1"], X["1"], 2 * X["0"]]
+    X = pd.DataFrame(np.random.default_rng(0).normal(size=(5, 4)), columns=[*"012x"])
+    design = fit(X, "~ 0 + `0` + `2` + I(`1`) + Q('1') + 3:x").transform(X[[*"x210"]])
+    expected = [X["0"], X["2"], X["1"], X["1"], 3 * X["x"]]
     assert_array_equal(design, np.column_stack(expected))
     assert fit(X, "~ 1 + `0`").transform(X).shape == (5, 2)  # one that is not read is no trouble
 
