@@ -21,9 +21,9 @@ from tests.problems import GROUP, LINE, ONE, X, problem_of, simulate
 DESIGNS = {"one": ONE, "line": LINE, "group": GROUP, "curve": np.c_[LINE, X**2]}
 
 
-def frame_of(n_cells=len(X), **parts):
+def frame_of(**parts):
     columns = {
-        f"{part}__{'Intercept' if (column == 1).all() else column_number}": column[:n_cells]
+        f"{part}__{'Intercept' if (column == 1).all() else column_number}": column
         for part, design in parts.items()
         for column_number, column in enumerate(design.T)
     }
@@ -84,8 +84,8 @@ def test_a_gene_whose_zero_inflation_has_a_lower_maximum():
     y = np.asarray(adata[:, "GZMB"].X.todense())
     types = pd.get_dummies(adata.obs["seurat_annotations"]).to_numpy(float)
     one = np.ones((len(y), 1))
-    frame = frame_of(len(y), mean=types, dispersion=one).assign(offset__depth=depth)
-    inflated = frame_of(len(y), mean=types, dispersion=one, zero_inflation=one)
+    frame = frame_of(mean=types, dispersion=one).assign(offset__depth=depth)
+    inflated = frame_of(mean=types, dispersion=one, zero_inflation=one)
     inflated["offset__depth"] = depth
     nb, zinb = fit(frame, y), fit(inflated, y)
     assert nb.log_likelihood_[0] == pytest.approx(-1299.27366, abs=1e-4)
