@@ -14,8 +14,8 @@ from sklearn.utils.validation import check_array
 
 from sc_glm.validation import check_numbers, sound_sparse
 
-# Counts up to which fits are right to six digits: a log-likelihood is a sum of terms as large as
-# the counts, which cancel, and single precision does not tell a count from the next beyond its own.
+# Counts up to which fits are right to six digits, as a log-likelihood sums terms as large as these,
+# which cancel; and up to which single precision tells a count from the next.
 _LARGEST_COUNT, _LARGEST_SINGLE = 10**9, 2**24
 _ENTRIES = 4_000_000  # of the matrix at a time
 JUDGED_VALUES = 20_000  # of a matrix, to tell whether they are counts

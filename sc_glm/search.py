@@ -123,7 +123,10 @@ def _surpass(
     """Let no gene end lower than a model that is contained, whose loose climbs have ``ends``."""
     # Where counts are sparse, loose climbs may have ended on a way that goes on for long.
     margin = torch.where(_is_sparse(problem), _EARNED, _CLOSE)
-    below = {model: (end.theta, end.value + margin) for model, end in ends.below.items()}
+    below = {
+        model: [(end.theta, end.value + margin), (end.other, end.other_value + margin)]
+        for model, end in ends.below.items()
+    }
     surpass(problem, objective, solution, below, max_iter=max_iter, tol=tol)
 
 

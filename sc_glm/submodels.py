@@ -4,7 +4,7 @@ A climb may end at a maximum that is lower than that of a special case, such as 
 Then it is made again from there: from a point that has the likelihood of the special case.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -117,7 +117,7 @@ def surpass(
     problem: Problem,
     objective: Objective,
     solution: Solution,
-    ends: Mapping[Submodel, tuple[Tensor, Tensor]],
+    ends: Mapping[Submodel, Sequence[tuple[Tensor, Tensor]]],
     *,
     max_iter: int,
     tol: float,
@@ -131,7 +131,7 @@ def surpass(
         The problem's own.
     solution : Solution
         Where its maximisation ended; ends that are too low are replaced.
-    ends : mapping of Submodel to tuple of Tensor
+    ends : mapping of Submodel to sequence of tuple of Tensor
         Coordinates of its maxima as far as they are known, and bounds of its values there. Without
         any, what is near the solution is where its climb starts.
     max_iter : int
@@ -140,26 +140,22 @@ def surpass(
         Gain in log-likelihood below which a gene has converged.
     """
     for submodel in Submodel.all_of(problem):
-        genes = torch.arange(len(solution.value), device=solution.value.device)
-        if submodel in ends:
-            start, bound = ends[submodel]
-            genes = genes[bound > solution.value]
-            start = start[genes]
-        else:
-            start = submodel.reduce(problem, solution.theta)
-        if not len(genes):
-            continue
         within = problem.objective(
             objective.block, submodel.family(problem), submodel.bases(problem)
         )
-        beat = solution.value[genes] + tol
-        end = maximize(within, start, max_iter=max_iter, tol=tol, genes=genes, beat=beat)
-        higher = end.value > beat
-        if not higher.any():
-            continue
-        genes, theta = genes[higher], end.theta[higher]
-        levels = (ABSENT,) if submodel.has_all_parts(problem) else (SLIGHT, ABSENT)
-        for again in (submodel.lift(problem, theta, level) for level in levels):
-            other = maximize(objective, again, max_iter=max_iter, tol=tol, genes=genes)
-            better = other.value > solution.value[genes]
-            solution.put(genes[better], other.rows(better))
+        near = submodel.reduce(problem, solution.theta), torch.full_like(solution.value, torch.inf)
+        for start, bound in ends.get(submodel, [near]):
+            genes = torch.nonzero(bound > solution.value)[:, 0]
+            beat = solution.value[genes] + tol
+            if not len(genes):
+                continue
+            end = maximize(within, start[genes], max_iter=max_iter, tol=tol, genes=genes, beat=beat)
+            higher = end.value > beat
+            if not higher.any():
+                continue
+            genes, theta = genes[higher], end.theta[higher]
+            levels = (ABSENT,) if submodel.has_all_parts(problem) else (SLIGHT, ABSENT)
+            for again in (submodel.lift(problem, theta, level) for level in levels):
+                other = maximize(objective, again, max_iter=max_iter, tol=tol, genes=genes)
+                better = other.value > solution.value[genes]
+                solution.put(genes[better], other.rows(better))

@@ -24,6 +24,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from sc_glm import FormulaTransformer, NegBinRegressor, ZINBRegressor, base, block, make_pipeline
 from sc_glm.compression import group_rows
 from sc_glm.datasets import make_counts
+from sc_glm.inference import wald_test
 from tests.references import DATA, ORDINARY, REGRESSORS, fit_reference, needs_references, of_part
 
 BOTH = pytest.mark.parametrize("regressor", REGRESSORS.values())
@@ -874,3 +875,49 @@ def test_parameters_have_names_and_formulas_another_place(regressor):
         regressor(mean="~ x")
     with pytest.raises(TypeError, match=r"has no parameter 'n_job'\. Did you mean 'n_jobs'"):
         regressor(n_job=2)
+
+
+@pytest.mark.parametrize("size", [0.5, 1e3, 1e6, np.inf])
+@pytest.mark.parametrize("power", range(4, 9))
+def test_large_counts(size, power):
+    """The mean of a group is that of its counts, however large these are."""
+    rng = np.random.default_rng(power)
+    group = np.arange(200) % 2
+    mean = 10.0**power * np.where(group == 1, 2.0, 1.0)
+    gamma = rng.gamma(size, 1 / size, 200) if np.isfinite(size) else 1.0
+    y = rng.poisson(mean * gamma).clip(max=10**9)
+    X = pd.DataFrame({"group": group})
+    model = NegBinRegressor().fit(X, y)
+    levels = np.log([y[group == 0].mean(), y[group == 1].mean()])
+    intercept, slope = model.params_["mean"].to_numpy()[:, 0]
+    assert_allclose([intercept, intercept + slope], levels, atol=1e-6)
+    assert model.status_[0] in {"converged", "Poisson boundary"}
+    assert wald_test(model, X, y, "group = 0")["estimate"].notna().all()
+
+
+def test_single_precision_refuses_counts_beyond_its_own():
+    y = np.array([1, 5, 2**24 + 1, 3])
+    X = np.arange(4.0)[:, None]
+    with pytest.raises(ValueError, match=r"16777217 for gene 'y0' in row 2.*single precision"):
+        NegBinRegressor(dtype="float32").fit(X, y)
+
+
+@pytest.mark.parametrize("regressor", [NegBinRegressor, ZINBRegressor])
+@pytest.mark.parametrize("unit", [1e-9, 1e-6, 1e6])
+def test_the_unit_of_weights_does_not_matter(regressor, unit):
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=(300, 1))
+    mean = np.exp(rng.uniform(-3, 3, 12) + x * rng.normal(size=12))
+    y = rng.poisson(mean * rng.gamma(2.0, 0.5, mean.shape))
+    y[:, 0], y[x[:, 0] < 0, 1] = rng.poisson(mean[:, 0]), 0
+    weights = rng.uniform(0.5, 1.5, 300)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        plain = regressor().fit(x, y, sample_weight=weights)
+        scaled = regressor().fit(x, y, sample_weight=unit * weights)
+    assert list(scaled.status_) == list(plain.status_)
+    assert_allclose(scaled.log_likelihood_ / unit, plain.log_likelihood_, rtol=1e-7)
+    firm = plain.status_ == "converged"
+    assert_allclose(
+        scaled.params_["mean"].loc[:, firm], plain.params_["mean"].loc[:, firm], atol=1e-4
+    )

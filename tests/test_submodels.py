@@ -1,0 +1,145 @@
+"""No gene's likelihood is lower than that of a special case of its model."""
+
+import itertools
+import os
+import warnings
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.exceptions import ConvergenceWarning
+
+from sc_glm import NegBinRegressor, ZINBRegressor
+from sc_glm.family import ZINBFamily
+from sc_glm.inference import likelihood_ratio_test
+from sc_glm.submodels import Submodel
+from tests.problems import GROUP, LINE, ONE, X, problem_of, simulate
+
+DESIGNS = {"one": ONE, "line": LINE, "group": GROUP, "curve": np.c_[LINE, X**2]}
+
+
+def frame_of(**parts):
+    columns = {
+        f"{part}__{'Intercept' if (column == 1).all() else column_number}": column
+        for part, design in parts.items()
+        for column_number, column in enumerate(design.T)
+    }
+    return pd.DataFrame(columns)
+
+
+def fit(frame, y, **options):
+    has_inflation = any(column.startswith("zero_inflation") for column in frame)
+    model = ZINBRegressor(**options) if has_inflation else NegBinRegressor(**options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return model.fit(frame, y)
+
+
+def hard_genes(rng, n_genes=24):
+    """Genes with outliers, with ones alone, seen on one side only, and with few counts."""
+    y = simulate(n_genes, rng, lowest=-4.0)
+    y[:, ::6] = np.minimum(y[:, ::6], 1)
+    y[rng.integers(len(y), size=4), 1::6] = 300
+    y[:, 2::6] = np.where(X[:, None] > rng.uniform(-0.5, 0.9, y[:, 2::6].shape[1]), y[:, 2::6], 0)
+    return y
+
+
+def value_of(model):
+    return model.log_likelihood_
+
+
+@pytest.mark.parametrize("offset", [None, 0.4])
+@pytest.mark.parametrize(
+    ("mean", "larger"), [("line", "line"), ("line", "curve"), ("group", "group")]
+)
+def test_nested_models_are_ordered(mean, larger, offset):
+    rng = np.random.default_rng(len(mean) + len(larger))
+    y = hard_genes(rng)
+    kinds = ["one", larger]
+    fits = {}
+    for size, inflation in itertools.product(kinds, [None, *kinds]):
+        parts = {"mean": DESIGNS[mean], "dispersion": DESIGNS[size]}
+        if inflation is not None:
+            parts["zero_inflation"] = DESIGNS[inflation]
+        frame = frame_of(**parts)
+        if offset is not None:
+            frame["offset__depth"] = np.random.default_rng(0).normal(scale=offset, size=len(X))
+        fits[size, inflation] = value_of(fit(frame, y))
+    for (size, inflation), full in fits.items():
+        for (own_size, own_inflation), reduced in fits.items():
+            is_contained = own_size in {"one", size} and own_inflation in {None, "one", inflation}
+            if is_contained and not (inflation is None and own_inflation is not None):
+                assert (full - reduced > -1e-4).all(), (size, inflation, own_size, own_inflation)
+
+
+@pytest.mark.data
+@pytest.mark.skipif("SC_GLM_DATA" not in os.environ, reason="SC_GLM_DATA is not set")
+def test_a_gene_whose_zero_inflation_has_a_lower_maximum():
+    adata = anndata.read_h5ad(Path(os.environ["SC_GLM_DATA"]) / "pbmc3k_raw.h5ad")
+    adata = adata[adata.obs["seurat_annotations"].notna()]
+    depth = np.log(np.asarray(adata.X.sum(axis=1)).ravel())
+    y = np.asarray(adata[:, "GZMB"].X.todense())
+    types = pd.get_dummies(adata.obs["seurat_annotations"]).to_numpy(float)
+    one = np.ones((len(y), 1))
+    frame = frame_of(mean=types, dispersion=one).assign(offset__depth=depth)
+    inflated = frame_of(mean=types, dispersion=one, zero_inflation=one)
+    inflated["offset__depth"] = depth
+    nb, zinb = fit(frame, y), fit(inflated, y)
+    assert nb.log_likelihood_[0] == pytest.approx(-1299.27366, abs=1e-4)
+    assert zinb.log_likelihood_[0] > nb.log_likelihood_[0] - 1e-6
+    test = likelihood_ratio_test(nb, zinb, inflated, y)
+    assert test["statistic"].iloc[0] >= 0
+
+    # A warm start at the lower maximum leads out of it as well.
+    zinb.params_["mean"].loc[:] += 0.3
+    zinb.params_["dispersion"].loc[:] = 0.144
+    zinb.params_["zero_inflation"].loc[:] = -1.17
+    again = zinb.set_params(warm_start=True).fit(inflated, y)
+    assert again.log_likelihood_[0] > nb.log_likelihood_[0] - 1e-6
+
+
+def test_what_a_design_contains():
+    without_constant = X[:, None]
+    y = simulate(2, np.random.default_rng(1))
+
+    def contained(size, inflation):
+        problem = problem_of(ZINBFamily(), y, LINE, size, inflation)
+        return {submodel.regressed for submodel in Submodel.all_of(problem)}
+
+    assert contained(ONE, ONE) == {(False,)}
+    assert contained(LINE, ONE) == {(False,), (True,), (False, False)}
+    assert contained(ONE, LINE) == {(False,), (False, False)}
+    assert contained(GROUP, LINE) == {
+        (False,),
+        (True,),
+        (False, False),
+        (False, True),
+        (True, False),
+    }
+    assert contained(ONE, without_constant) == set()
+    assert contained(without_constant, ONE) == {(True,)}
+
+
+@pytest.mark.parametrize("regressed", [(False,), (True,), (False, True), (True, False)])
+def test_what_a_submodel_is_lifted_to_has_its_likelihood(regressed):
+    y = simulate(5, np.random.default_rng(2))
+    problem = problem_of(ZINBFamily(), y, LINE, GROUP, LINE)
+    submodel = Submodel(regressed)
+    own = problem.objective(problem.block(), submodel.family(problem), submodel.bases(problem))
+    genes = torch.arange(5)
+    theta = torch.randn(5, own.n_params, generator=torch.Generator().manual_seed(3)).double()
+    lifted = submodel.lift(problem, theta)
+    expected = own.evaluate(theta, genes).value
+    torch.testing.assert_close(problem.own_objective().evaluate(lifted, genes).value, expected)
+    torch.testing.assert_close(submodel.reduce(problem, lifted), theta)
+
+
+def test_a_penalised_constant_is_no_limit():
+    """Without an intercept to leave out, a penalty keeps the zero inflation from vanishing."""
+    y = simulate(6, np.random.default_rng(4))
+    frame = frame_of(mean=LINE, dispersion=ONE, zero_inflation=GROUP)
+    penalised = fit(frame, y, alpha={"zero_inflation": 0.1})
+    assert np.abs(penalised.params_["zero_inflation"].to_numpy()).max() < 10
