@@ -118,12 +118,13 @@ class Problem:
         return torch.as_tensor(np.diff(self.counts.indptr) >= n_cells, device=self.offset.device)
 
     def project(self, predictor: Tensor, basis: PartBasis) -> Tensor:
-        """Coordinates in ``basis`` of what is nearest to a predictor, or to each of several."""
-        return (self.weights[:, None] * basis.U).mT @ predictor / self.weights.sum()
+        """Coordinates in ``basis`` of what is nearest to each of several predictors."""
+        across = rowwise.product((self.weights[:, None] * basis.U).mT, predictor)
+        return across / self.weights.sum()
 
     def constant(self, basis: PartBasis) -> Tensor:
         """Coordinates of the predictor that is nearest to one in all cells."""
-        return self.project(torch.ones_like(self.weights), basis)
+        return self.project(torch.ones_like(self.weights)[:, None], basis)[:, 0]
 
     def lift(self, theta: Tensor, old: Sequence[PartBasis], new: Sequence[PartBasis]) -> Tensor:
         """Project each part's predictor from one set of bases onto another."""

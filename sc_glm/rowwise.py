@@ -21,9 +21,15 @@ def padded(columns: int) -> int:
 def pad_columns(matrix: Tensor) -> Tensor:
     """Fill up the columns with zeros to whole groups; few are left alone, one after the other."""
     if matrix.shape[1] <= FEW:
-        return matrix.mT.contiguous().mT
+        return _aligned(matrix.mT).mT
     missing = padded(matrix.shape[1]) - matrix.shape[1]
-    return torch.nn.functional.pad(matrix, (0, missing)) if missing else matrix.contiguous()
+    return torch.nn.functional.pad(matrix, (0, missing)) if missing else _aligned(matrix)
+
+
+def _aligned(matrix: Tensor) -> Tensor:
+    """Return a contiguous matrix that begins as torch's own do, unlike rows of others or NumPy's."""
+    whole = matrix.contiguous()
+    return whole.clone() if whole.data_ptr() % _ALIGNMENT else whole
 
 
 def _pad_rows(matrix: Tensor) -> Tensor:
@@ -31,8 +37,7 @@ def _pad_rows(matrix: Tensor) -> Tensor:
     if missing:
         # PyTorch 2.6 and older do not pad() a matrix without columns.
         return torch.cat([matrix, matrix.new_zeros(missing, matrix.shape[1])])
-    whole = matrix.contiguous()
-    return whole.clone() if whole.data_ptr() % _ALIGNMENT else whole  # a view of some rows
+    return _aligned(matrix)
 
 
 def product(rows: Tensor, columns: Tensor) -> Tensor:
