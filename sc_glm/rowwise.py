@@ -27,7 +27,7 @@ def pad_columns(matrix: Tensor) -> Tensor:
 
 
 def _aligned(matrix: Tensor) -> Tensor:
-    """Return a contiguous matrix that begins as torch's own do, unlike rows of others or NumPy's."""
+    """Return a contiguous matrix that begins where torch's own do; views and NumPy's may not."""
     whole = matrix.contiguous()
     return whole.clone() if whole.data_ptr() % _ALIGNMENT else whole
 

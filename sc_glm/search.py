@@ -108,8 +108,9 @@ def _survey(coarse: Problem, silence: Tensor, *, max_iter: int) -> "_Ends":
     n_genes, n_cells = coarse.counts.shape
     found = []
     # Counts are approximated or not for all genes of a problem, but as each by itself would be.
-    kinds = [torch.nonzero(kind)[:, 0] for kind in (coarse.is_dense, ~coarse.is_dense)]
-    pieces = [p for kind in kinds if len(kind) for p in kind.split(max(1, _PLACES // n_cells))]
+    kinds = (torch.nonzero(kind)[:, 0] for kind in (coarse.is_dense, ~coarse.is_dense))
+    most = max(1, _PLACES // n_cells)
+    pieces = [piece for kind in kinds if len(kind) for piece in torch.split(kind, most)]
     for genes in pieces:
         some = coarse if len(genes) == n_genes else coarse.some(genes)
         own_silence = silence[genes].to(coarse.offset)

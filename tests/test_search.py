@@ -217,9 +217,7 @@ def test_hard_genes_end_finite_and_leave_the_others_alone(counts, family, design
     assert_allclose(together.theta[:3], alone.theta, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "designs", [(GROUP, ONE), (np.c_[LINE, GROUP], ONE), (GROUP, GROUP)]
-)
+@pytest.mark.parametrize("designs", [(GROUP, ONE), (np.c_[LINE, GROUP], ONE), (GROUP, GROUP)])
 def test_a_silent_group_costs_few_passes(monkeypatch, designs):
     """Its maximum is at minus infinity; walking there takes a pass for each unit."""
     rng = np.random.default_rng(0)
