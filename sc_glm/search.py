@@ -106,16 +106,13 @@ def search(problem: Problem, objective: Objective, *, max_iter: int, tol: float)
 def _survey(coarse: Problem, silence: Tensor, *, max_iter: int) -> "_Ends":
     """Explore a likeness of a problem, some of the genes at a time."""
     n_genes, n_cells = coarse.counts.shape
+    numbers = torch.arange(n_genes, device=silence.device)
     found = []
-    # Counts are approximated or not for all genes of a problem, but as each by itself would be.
-    kinds = (torch.nonzero(kind)[:, 0] for kind in (coarse.is_dense, ~coarse.is_dense))
-    most = max(1, _PLACES // n_cells)
-    pieces = [piece for kind in kinds if len(kind) for piece in torch.split(kind, most)]
-    for genes in pieces:
+    for genes in torch.split(numbers, max(1, _PLACES // n_cells)):
         some = coarse if len(genes) == n_genes else coarse.some(genes)
         own_silence = silence[genes].to(coarse.offset)
         found.append(_explore(some, some.block(), own_silence, max_iter=max_iter))
-    return _Ends.join(found).rows(torch.cat(pieces).argsort())
+    return _Ends.join(found)
 
 
 def _nearer(problem: Problem, start: Tensor) -> Tensor:
@@ -365,10 +362,6 @@ class _Ends:
         return cls(
             *(torch.cat([getattr(one, field.name) for one in ends]) for field in fields(cls))
         )
-
-    def rows(self, index: Tensor) -> "_Ends":
-        """Return the ends of some of the genes."""
-        return _Ends(*(getattr(self, field.name)[index] for field in fields(self)))
 
     def to(self, like: Tensor) -> "_Ends":
         """Return the same on the device and in the precision of a tensor."""

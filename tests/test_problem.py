@@ -300,21 +300,27 @@ def test_cells_of_few_kinds_lose_nothing_in_groups():
 
 def test_a_likeness_has_nearly_the_likelihood_of_its_cells():
     """Counts add through a regressed size what a curve says."""
-    whole = leveled().coarse(1000, 0.005)
-    assert whole.block().curves is None  # not for all genes
-    genes = torch.nonzero(whole.is_dense)[:, 0]
-    assert 1 < len(genes) < 6
-    coarse = whole.some(genes)
+    coarse = leveled().coarse(1000, 0.005)
     exact = replace(coarse, is_likeness=False)
     assert coarse.block().curves is not None
     assert exact.block().curves is None
-    genes = torch.arange(len(genes))
-    theta = torch.cat([points(coarse, part) for part in range(3)], 1)[: len(genes)]
+    genes = torch.arange(6)
+    theta = torch.cat([points(coarse, part) for part in range(3)], 1)
     near, true = (problem.own_objective().evaluate(theta, genes) for problem in (coarse, exact))
     assert_allclose(near.value, true.value, atol=0.01)
     assert not torch.equal(near.value, true.value)
     assert_allclose(near.gradient, true.gradient, atol=0.1)
     assert_allclose(near.hessian, true.hessian, atol=0.5)
+
+
+def test_genes_without_a_count_have_a_likeness():
+    given = problem_of(NegBinFamily(), 0 * Y, CURVE, LINE)
+    coarse = given.coarse(64, 0.005)
+    theta = torch.cat([points(coarse, part) for part in range(2)], 1)
+    exact = replace(coarse, is_likeness=False)
+    ends = [p.own_objective().evaluate(theta, torch.arange(6)) for p in (coarse, exact)]
+    for near, true in zip(*ends, strict=True):
+        assert_allclose(near, true, rtol=1e-12, atol=1e-12)
 
 
 def test_a_sample_has_the_weight_of_all_cells():
