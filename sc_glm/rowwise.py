@@ -1,8 +1,8 @@
 """Matrix products whose rows, one per gene, do not depend on how many rows there are.
 
 A matrix product sums in another order at its edges than inside, so that a gene's last digits would
-depend on the genes fitted beside it. Here no row is ever at an edge, and every matrix begins alike in
-memory. BLAS promises nothing for equal rows: tests show that this is enough, on each processor anew.
+depend on the genes fitted beside it. Here no row is ever at an edge, and every matrix begins alike
+in memory. BLAS promises nothing for equal rows: tests show on each processor that this is enough.
 """
 
 import torch
