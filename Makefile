@@ -9,7 +9,7 @@ OUTPUT ?= output
 RUN := "$(VENV)/bin/python"
 export MPLBACKEND := Agg
 
-.PHONY: help demo test lint types docs browser packaging oldest benchmark calibration clean
+.PHONY: help demo test processors lint types docs browser packaging oldest benchmark calibration clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -21,6 +21,9 @@ demo: $(VENV)/installed-plots  ## fit, predict and simulate; tables on screen, f
 
 test: $(VENV)/installed-test  ## run the tests, two at a time
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2
+
+processors: $(VENV)/installed-test  ## run the tests of fits in the rounding of other processors
+	OMP_NUM_THREADS=1 $(RUN) .ci/processors.py
 
 lint: $(VENV)/installed-dev  ## check style and formatting
 	$(RUN) -m ruff check .

@@ -84,7 +84,7 @@ def _curves_of(y: Tensor) -> Tensor:
     """Return the polynomials of single counts: counts x intervals x powers in ascending order."""
     nodes = torch.arange(_LOWEST, _HIGHEST + 1).to(y)
     counts = positive_counts(y.repeat_interleave(len(nodes)))
-    value, first, second = (x.view(len(y), -1) for x in rise(counts, nodes.repeat(len(y))))
+    value, first, second = (x.view(len(y), len(nodes)) for x in rise(counts, nodes.repeat(len(y))))
     first = first - y[:, None]
     half = 0.5 * second
     rise_of = value.diff() - first[:, :-1] - half[:, :-1]

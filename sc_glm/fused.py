@@ -1,7 +1,8 @@
 """The terms of a tile from one compiled loop, for fits that are worth a compiler's time.
 
 Without it, each operation on a tile is a loop of its own. That costs much only where there are many
-of them, as in a zero-inflated model.
+of them, as in a zero-inflated model. The compiler rounds the last elements of a loop in another way
+than the rest: here, and nowhere else, a gene's digits depend on the genes beside it.
 """
 
 import warnings

@@ -102,28 +102,25 @@ class Problem:
         )
 
     def _curves(self) -> RiseCurves | None:
-        """Approximate what counts add through a regressed size, where they are many to a cell."""
+        """Approximate what counts add through a regressed size, if starts are but told apart.
+
+        Whether there are few counts or many, on which genes of one block may differ.
+        """
         n_places = math.prod(self.counts.shape)
-        one_size = self.bases[1].U.shape[1] <= 1
-        if not self.is_likeness or self.tally is None or one_size or not self.is_dense.all():
+        if not self.is_likeness or self.tally is None or self.bases[1].U.shape[1] <= 1:
             return None
         rows = np.repeat(np.arange(self.counts.shape[0]), np.diff(self.counts.indptr))
         places = rows * self.counts.shape[1] + self.counts.indices
         return RiseCurves(places, self.counts.data, self.tally.shares, n_places, self.offset.device)
 
-    @property
-    def is_dense(self) -> Tensor:
-        """Whether a gene has as many positive counts as there are cells, or more."""
-        n_cells = self.counts.shape[1]
-        return torch.as_tensor(np.diff(self.counts.indptr) >= n_cells, device=self.offset.device)
-
     def project(self, predictor: Tensor, basis: PartBasis) -> Tensor:
-        """Coordinates in ``basis`` of what is nearest to a predictor, or to each of several."""
-        return (self.weights[:, None] * basis.U).mT @ predictor / self.weights.sum()
+        """Coordinates in ``basis`` of what is nearest to each of several predictors."""
+        across = rowwise.product((self.weights[:, None] * basis.U).mT, predictor)
+        return across / self.weights.sum()
 
     def constant(self, basis: PartBasis) -> Tensor:
         """Coordinates of the predictor that is nearest to one in all cells."""
-        return self.project(torch.ones_like(self.weights), basis)
+        return self.project(torch.ones_like(self.weights)[:, None], basis)[:, 0]
 
     def lift(self, theta: Tensor, old: Sequence[PartBasis], new: Sequence[PartBasis]) -> Tensor:
         """Project each part's predictor from one set of bases onto another."""

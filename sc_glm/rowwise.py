@@ -1,7 +1,8 @@
 """Matrix products whose rows, one per gene, do not depend on how many rows there are.
 
 A matrix product sums in another order at its edges than inside, so that a gene's last digits would
-depend on the genes fitted beside it. Here no row is ever at an edge.
+depend on the genes fitted beside it. Here no row is ever at an edge, and every matrix begins alike
+in memory. BLAS promises nothing for equal rows: tests show on each processor that this is enough.
 """
 
 import torch
@@ -21,9 +22,15 @@ def padded(columns: int) -> int:
 def pad_columns(matrix: Tensor) -> Tensor:
     """Fill up the columns with zeros to whole groups; few are left alone, one after the other."""
     if matrix.shape[1] <= FEW:
-        return matrix.mT.contiguous().mT
+        return _aligned(matrix.mT).mT
     missing = padded(matrix.shape[1]) - matrix.shape[1]
-    return torch.nn.functional.pad(matrix, (0, missing)) if missing else matrix.contiguous()
+    return torch.nn.functional.pad(matrix, (0, missing)) if missing else _aligned(matrix)
+
+
+def _aligned(matrix: Tensor) -> Tensor:
+    """Return a contiguous matrix that begins where torch's own do; views and NumPy's may not."""
+    whole = matrix.contiguous()
+    return whole.clone() if whole.data_ptr() % _ALIGNMENT else whole
 
 
 def _pad_rows(matrix: Tensor) -> Tensor:
@@ -31,8 +38,7 @@ def _pad_rows(matrix: Tensor) -> Tensor:
     if missing:
         # PyTorch 2.6 and older do not pad() a matrix without columns.
         return torch.cat([matrix, matrix.new_zeros(missing, matrix.shape[1])])
-    whole = matrix.contiguous()
-    return whole.clone() if whole.data_ptr() % _ALIGNMENT else whole  # a view of some rows
+    return _aligned(matrix)
 
 
 def product(rows: Tensor, columns: Tensor) -> Tensor:

@@ -137,15 +137,13 @@ def _is_sparse(problem: Problem) -> Tensor:
 def _survey(coarse: Problem, silence: Tensor, *, max_iter: int) -> "_Ends":
     """Explore a likeness of a problem, some of the genes at a time."""
     n_genes, n_cells = coarse.counts.shape
+    numbers = torch.arange(n_genes, device=silence.device)
     found = []
-    # Counts are approximated or not for all genes of a problem, but as each by itself would be.
-    kinds = [torch.nonzero(kind)[:, 0] for kind in (coarse.is_dense, ~coarse.is_dense)]
-    pieces = [p for kind in kinds if len(kind) for p in kind.split(max(1, _PLACES // n_cells))]
-    for genes in pieces:
+    for genes in torch.split(numbers, max(1, _PLACES // n_cells)):
         some = coarse if len(genes) == n_genes else coarse.some(genes)
         own_silence = silence[genes].to(coarse.offset)
         found.append(_explore(some, some.block(), own_silence, max_iter=max_iter))
-    return _Ends.join(found).rows(torch.cat(pieces).argsort())
+    return _Ends.join(found)
 
 
 def _nearer(problem: Problem, start: Tensor) -> Tensor:
@@ -453,17 +451,6 @@ class _Ends:
             other_value=torch.cat([one.other_value for one in ends]),
             going=torch.cat([one.going for one in ends]),
             below=below,
-        )
-
-    def rows(self, index: Tensor) -> "_Ends":
-        """Return the ends of some of the genes."""
-        return _Ends(
-            theta=self.theta[index],
-            value=self.value[index],
-            other=self.other[index],
-            other_value=self.other_value[index],
-            going=self.going[index],
-            below={model: end.rows(index) for model, end in self.below.items()},
         )
 
     def to(self, like: Tensor) -> "_Ends":

@@ -39,7 +39,8 @@ def moments(problem: Problem) -> Tensor:
     exposure = problem.offset + weights.log()
     log_exposure, log_cells = exposure.logsumexp(0), weights.sum().log()
     total = _total(problem).clamp_min(tiny)
-    lean = problem.sum(problem.counts.data, U) / total[:, None] - exposure.softmax(0) @ U
+    lean = problem.sum(problem.counts.data, U) / total[:, None]
+    lean -= rowwise.product(exposure.softmax(0)[None], U)
     lean *= (_LONGEST_LEAN / lean.norm(dim=1, keepdim=True).clamp_min(tiny)).clamp_max(1.0)
     spread = lean.square().sum(1)
     level = total.log() - log_exposure - 0.5 * spread
@@ -54,7 +55,7 @@ def moments(problem: Problem) -> Tensor:
 
 def mean_of_positives(problem: Problem) -> Tensor:
     """Each gene's mean positive count at the average offset, as coordinates of a constant mean."""
-    offset = problem.offset @ problem.weights / problem.weights.sum()
+    offset = (problem.offset * problem.weights).sum() / problem.weights.sum()
     mean = _total(problem) / _cells(problem)
     level = mean.clamp_min(torch.finfo(mean.dtype).eps).nan_to_num(1.0).log() - offset
     return level[:, None] * problem.constant(problem.bases[0])
@@ -62,8 +63,9 @@ def mean_of_positives(problem: Problem) -> Tensor:
 
 def hurdle(problem: Problem, size: PartBasis) -> Tensor:
     """Explain all zeros by zero inflation, and the positive counts by their mean."""
-    share = _cells(problem) / problem.weights.sum()
-    odds = torch.logit(1 - share, _LEAST_SHARE)
+    zeros = 1 - _cells(problem) / problem.weights.sum()
+    zeros = zeros.clamp(_LEAST_SHARE, 1 - _LEAST_SHARE)
+    odds = (zeros / (1 - zeros)).log()  # torch.logit() rounds by where an element stands
     return torch.cat(
         [
             mean_of_positives(problem),

@@ -5,6 +5,7 @@ are shared out, how they are stored) changes nothing, to the last digit. What ch
 sums or the coordinates changes nothing but rounding.
 """
 
+import copy
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -130,6 +131,56 @@ def test_how_many_workers_share_the_genes(data):
     alone = data.fit(n_jobs=1)
     for batch_size in (3, "auto"):
         assert_identical(alone, data.fit(n_jobs=2, batch_size=batch_size))
+
+
+def many_columns(model, k):
+    """Return 1000 cells, of which there are likenesses, with k columns for the mean."""
+    rng = np.random.default_rng(k)
+    n = 1000
+    covariates = np.c_[np.ones(n), rng.normal(size=(n, k - 1))]
+    offset = rng.normal(0, 0.3, n)
+    X = pd.DataFrame(covariates, columns=[f"mean__x{i}" for i in range(k)])
+    X = X.join(X.iloc[:, :2].rename(columns=lambda name: name.replace("mean", "dispersion")))
+    X[OFFSET] = offset
+    if model == "ZINB":
+        X["zero_inflation__Intercept"] = 1.0
+    # From no cell without a count to few with one
+    level = np.array([5.0, -3.0, 0.0, 4.5, 1.0, -1.0])
+    mu = np.exp(level + 0.2 * covariates[:, 1:2].sum(1, keepdims=True) + offset[:, None])
+    r = np.array([9.0, 1.0, 0.5, 12.0, 2.0, 3.0])
+    y = rng.negative_binomial(r, r / (r + mu)).astype(float)
+    if model == "ZINB":
+        y[:, 1:] *= rng.uniform(size=y[:, 1:].shape) > 0.2
+    return Data(model, X, y)
+
+
+@pytest.mark.parametrize(
+    ("model", "k"),
+    [("NB", k) for k in (1, 2, 3, 4, 5, 6, 7, 8, 9, 13, 24, 25, 40)]
+    + [("ZINB", k) for k in (1, 5, 8, 13, 40)],
+)
+def test_how_many_columns_a_design_has(model, k):
+    """Every product and sum meets its columns, in blocks of any number of genes."""
+    data = many_columns(model, k)
+    together = data.fit()
+    for batch_size in (1, 4):
+        assert_identical(together, data.fit(batch_size=batch_size))
+    genes = [3, 1, 2, 0, 3]
+    assert_identical(together, replace(data, y=data.y[:, genes]).fit(), genes)
+    if k == 7:
+        assert_identical(together, data.fit(n_jobs=2, batch_size=2))
+
+
+@pytest.mark.parametrize("k", [1, 4, 9, 25])
+def test_what_a_warm_start_is_fitted_with(k):
+    data = many_columns("NB", k)
+    begun = data.fit(max_iter=3, warm_start=True)
+
+    def gone_on(batch_size):
+        model = copy.deepcopy(begun).set_params(max_iter=100, batch_size=batch_size)
+        return model.fit(data.X, data.y)
+
+    assert_identical(gone_on("auto"), gone_on(1))
 
 
 def with_explicit_zeros(y):

@@ -70,6 +70,23 @@ def test_product_of_cells_and_designs(rank, dtype):
 
 
 @each_dtype
+@pytest.mark.parametrize("rank", [1, 2, 5, 24, 48])
+def test_where_in_memory_a_matrix_begins(rank, dtype):
+    """NumPy's arrays begin anywhere, and in workers elsewhere."""
+    values, U = random(11, 257, dtype=dtype), random(257, rank, dtype=dtype)
+    expected = rowwise.product(values, U)
+    for shift in (1, 2, 3, 5, 6, 7):
+        there = [torch.empty(x.numel() + 8, dtype=dtype)[shift:][: x.numel()] for x in (values, U)]
+        moved = [x.view_as(y).copy_(y) for x, y in zip(there, (values, U), strict=True)]
+        assert torch.equal(rowwise.product(*moved), expected)
+        own = there[1].view(rank, 257).copy_(U.mT).mT  # as it is taken for few columns
+        assert torch.equal(rowwise.product(values, own), expected)
+        # Some processors round alike even so; all do from where torch's own tensors begin.
+        assert own.data_ptr() % 64
+        assert rowwise.pad_columns(own).data_ptr() % 64 == 0
+
+
+@each_dtype
 def test_a_row_with_rows_that_are_not_finite(dtype):
     rows, columns = random(11, 5, dtype=dtype), random(5, 13, dtype=dtype)
     expected = rowwise.product(rows, columns)
