@@ -51,8 +51,9 @@ def find_levels(X: FloatArray) -> NDArray[np.intp] | None:
     >>> import numpy as np
     >>> donor = np.arange(100) % 40
     >>> X = np.column_stack([np.ones(100), np.eye(40)[donor][:, 1:], np.arange(100.0)])
-    >>> np.bincount(find_levels(X)).tolist() == sorted(np.bincount(donor).tolist())[::-1]
-    True
+    >>> codes = find_levels(X)
+    >>> len(np.unique(codes)), len(set(zip(donor, codes)))
+    (40, 40)
     >>> find_levels(X[:, -20:]) is None
     True
     """
