@@ -104,6 +104,20 @@ class Designs:
         """Return the genes' coordinates, genes x parameters, of coefficients of each part."""
         return np.hstack([(part.from_coef @ coef[name]).T for name, part in self.parts.items()])
 
+    @property
+    def n_params(self) -> int:
+        """Number of a gene's coordinates, of all parts."""
+        return sum(part.rank for part in self.parts.values())
+
+    @property
+    def hessian_entries(self) -> int:
+        """Entries of a gene's Hessian, as a fit has it."""
+        mean, *others = self.parts.values()
+        has_one_size = len(others) == 1 and others[0].rank <= 1
+        n_levels = 0 if mean.levels is None else len(mean.levels.scale)
+        width = self.n_params - n_levels + 1 if n_levels and has_one_size else self.n_params
+        return self.n_params * width
+
     def of_cells(self, index: NDArray[np.intp]) -> "Designs":
         """Return the designs of some of the cells, in the same coordinates and unpenalised."""
         if self.cells is None:

@@ -22,6 +22,7 @@ they have whatever these are, which is that of a fit without them.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -61,7 +62,7 @@ _ONE_GROUP = 0.99  # of a variance that groups tell when each is enlarged; less,
 _ALONE = 1e-6  # share of a direction's information outside of one group, below which that is alone
 _SAME_FIT = {"float64": 1e-6, "float32": 1e-3}  # of a log-likelihood, as it may differ by rounding
 _LEAST_CELLS = 2.0  # that tell of a combination
-_MATRIX_ENTRIES = 20_000_000  # of informations, of genes or of their groups, at a time
+_CLUSTER_ENTRIES = 20_000_000  # of groups' informations at a time
 
 
 @dataclass(frozen=True)
@@ -197,8 +198,9 @@ def uncertainty(
         If the counts, covariates or weights are not those of the fit.
     """
     theta = fitted.coordinates(how.designs)
-    n_matrices = 1 if how.clusters is None else len(how.clusters.designs)
-    most_genes = max(1, _MATRIX_ENTRIES // (n_matrices * max(1, theta.shape[1]) ** 2))
+    most_genes = math.inf
+    if how.clusters is not None:
+        most_genes = max(1, _CLUSTER_ENTRIES // (len(how.clusters.designs) * theta.shape[1] ** 2))
     found = map_blocks(
         _of_block,
         counts,

@@ -9,6 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from sc_glm import NegBinRegressor, ZINBRegressor, levels, starts
 from sc_glm.arrow import Elimination, Indicators, is_arrow, unpacked
+from sc_glm.block import Designs
 from sc_glm.family import NegBinFamily, ZINBFamily
 from sc_glm.grouped import Groups
 from sc_glm.inference import coefficient_table
@@ -233,3 +234,13 @@ def test_five_hundred_donors_and_a_covariate():
     seen = np.bincount(donor, minlength=500) > 5
     assert np.corrcoef(mean.iloc[:500, 0][seen], own[seen])[0, 1] > 0.7
     assert (model.n_iter_ < 20).all()
+
+
+def test_blocks_are_cut_by_what_an_arrow_takes():
+    mean, size = levels.design_of(MEAN, WEIGHTS), levels.design_of(ONE, WEIGHTS)
+    n_params = N_LEVELS + 3
+    designs = Designs({"mean": mean, "dispersion": size}, OFFSET, WEIGHTS)
+    assert designs.hessian_entries == n_params * 4
+    sizes = levels.design_of(LINE, WEIGHTS)
+    designs = Designs({"mean": mean, "dispersion": sizes}, OFFSET, WEIGHTS)
+    assert designs.hessian_entries == (n_params + 1) ** 2
