@@ -26,6 +26,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from sc_glm import levels
 from sc_glm.block import Designs, GeneFits, Settings
 from sc_glm.compression import Cells, group_but_offset, group_rows, typical_rows
 from sc_glm.counts import CountMatrix, check_genes
@@ -714,7 +715,7 @@ def _part_design(
     matrix: FloatArray, weights: FloatArray, columns: list[str], penalty: float
 ) -> PartDesign:
     if penalty == 0:
-        return PartDesign.of(matrix, weights)
+        return levels.design_of(matrix, weights)
     penalised = np.array([column != INTERCEPT for column in columns])
     return PartDesign.of(matrix, weights, penalised=penalised, strength=penalty)
 

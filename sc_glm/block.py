@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sc_glm import rowwise, runaways
+from sc_glm.arrow import Indicators, is_arrow
 from sc_glm.compression import Cells, Tally
 from sc_glm.design import FloatArray, PartDesign
 from sc_glm.family import Family, NegBinFamily
@@ -21,7 +22,14 @@ from sc_glm.objective import Objective, PartBasis
 from sc_glm.problem import Problem
 from sc_glm.search import search
 from sc_glm.solver import Solution, maximize
-from sc_glm.status import Endpoints, Status, flat_directions, judge, undetermined
+from sc_glm.status import (
+    Endpoints,
+    Status,
+    flat_directions,
+    flat_directions_of_arrows,
+    judge,
+    undetermined,
+)
 from sc_glm.submodels import surpass
 
 _KEPT_BYTES = 32 * 2**20 - 2**16  # just under the largest block that the GNU C library learns from
@@ -102,6 +110,20 @@ class Designs:
             ]
         )
 
+    @property
+    def n_params(self) -> int:
+        """Number of a gene's coordinates, of all parts."""
+        return sum(part.rank for part in self.parts.values())
+
+    @property
+    def hessian_entries(self) -> int:
+        """Entries of a gene's Hessian, as a fit has it."""
+        mean, *others = self.parts.values()
+        has_one_size = len(others) == 1 and others[0].rank <= 1
+        n_levels = 0 if mean.levels is None else len(mean.levels.scale)
+        width = self.n_params - n_levels + 1 if n_levels and has_one_size else self.n_params
+        return self.n_params * width
+
     def of_cells(self, index: NDArray[np.intp]) -> "Designs":
         """Return the designs of some of the cells, in the same coordinates and unpenalised."""
         if self.cells is None:
@@ -110,10 +132,7 @@ class Designs:
             rows, numbers = np.unique(self.cells.rows[index], return_inverse=True)
             cells = Cells(numbers, self.cells.weights[index])
             weights = cells.row_weights()
-        parts = {
-            name: replace(part, U=part.U[rows], penalty=np.zeros_like(part.penalty))
-            for name, part in self.parts.items()
-        }
+        parts = {name: part.of_cells(rows) for name, part in self.parts.items()}
         return Designs(parts, self.offset[rows], weights, cells)
 
     def squared(self) -> "Designs":
@@ -131,7 +150,7 @@ class Designs:
         if self.groups is not None:
             arrays.append(self.groups)
         for part in self.parts.values():
-            arrays += [part.U, part.penalty, part.to_coef, part.from_coef]
+            arrays += [part.U, part.penalty, part.to_coef, part.from_coef, *(part.levels or ())]
         return object.__sizeof__(self) + sum(array.nbytes for array in arrays)
 
 
@@ -198,7 +217,7 @@ def fits_at(
         solution.n_iter.cpu().numpy(),
         judge(at),
         {
-            part: undetermined(at.flat[:, own], designs.parts[part].to_coef)
+            part: undetermined(at.flat[:, own], designs.parts[part].to_coef, at.flat_levels[:, own])
             for part, own in at.slices().items()
         },
         _numpy(_ceiling(problem, objective, theta[0])),
@@ -220,8 +239,13 @@ def _endpoints(problem: Problem, objective: Objective, solution: Solution) -> En
     for basis, theta in zip(problem.bases[2:], inflation, strict=True):
         low, high = problem.range_of(basis, theta)
         odds = torch.maximum(low.abs(), high.abs())
-    flat = flat_directions(_numpy(-solution.hessian), _numpy(solution.theta))
-    genes = torch.as_tensor(np.flatnonzero(flat.any(axis=(1, 2))), device=odds.device)
+    information, point = _numpy(-solution.hessian), _numpy(solution.theta)
+    if is_arrow(solution.hessian):
+        flat, flat_levels = flat_directions_of_arrows(information, point)
+    else:
+        flat, flat_levels = flat_directions(information, point), np.zeros(point.shape, dtype=bool)
+    any_flat = flat.any(axis=(1, 2)) | flat_levels.any(axis=1)
+    genes = torch.as_tensor(np.flatnonzero(any_flat), device=odds.device)
     return Endpoints(
         flat=flat,
         ranks=dict(zip(problem.family.parts, objective.ranks, strict=True)),
@@ -231,6 +255,7 @@ def _endpoints(problem: Problem, objective: Objective, solution: Solution) -> En
         lowest_size=_numpy(problem.range_of(problem.bases[1], size)[0]),
         largest_inflation=_numpy(odds),
         inflation_gain=_numpy(_inflation_gain(problem, objective, solution, genes)),
+        flat_levels=flat_levels,
     )
 
 
@@ -281,12 +306,16 @@ def problem_of(
     if designs.groups is not None:
         numbers = torch.as_tensor(np.require(designs.groups, requirements="W"))
         groups = Groups(numbers.to(settings.device), offset, weights)
-    return Problem(
-        family,
-        positive,
-        [PartBasis(tensor(d.U), tensor(d.penalty)) for d in designs.parts.values()],
-        offset,
-        weights,
-        tally,
-        groups,
-    )
+
+    def basis(design: PartDesign) -> PartBasis:
+        indicators = None
+        if design.levels is not None:
+            codes = torch.as_tensor(np.require(design.levels.codes, requirements="W"))
+            indicators = Indicators(codes.to(settings.device), tensor(design.levels.scale))
+        return PartBasis(tensor(design.U), tensor(design.penalty), indicators)
+
+    mean, *others = (basis(design) for design in designs.parts.values())
+    bases = [mean, *(other.unpacked() for other in others)]
+    problem = Problem(family, positive, bases, offset, weights, tally, groups)
+    # Where there may be several maxima, starts lean on all columns.
+    return problem if problem.is_simple else problem.unpacked()

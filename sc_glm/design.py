@@ -6,8 +6,9 @@ works on an orthonormal basis of their span; :class:`PartDesign` holds the way b
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.linalg
@@ -138,6 +139,17 @@ def _take(X: FloatArray, where: Sequence[int]) -> FloatArray:
     return np.column_stack(padded)
 
 
+class Levels(NamedTuple):
+    """Basis vectors that are the indicators of levels, of which each cell has one.
+
+    ``codes`` (n_cells,) are the numbers of the cells' levels, and ``scale`` (n_levels,) is what
+    each indicator is multiplied by, for a weighted mean square of one.
+    """
+
+    codes: NDArray[np.intp]
+    scale: FloatArray
+
+
 @dataclass(frozen=True)
 class NullSpace:
     """Directions of a part's coefficients that change nothing in any cell of a fit.
@@ -215,7 +227,8 @@ class PartDesign:
     ----------
     U : ndarray of shape (n_cells, rank)
         Basis of the column space, orthogonal under the cells' weights; each column has a weighted
-        mean square of one.
+        mean square of one. If there are ``levels``, those of the basis vectors that come after
+        their indicators; :meth:`basis` has all.
     to_coef : ndarray of shape (n_columns, rank)
         Coefficients of the columns from coordinates in ``U``: the least penalised ones, and of
         these the ones of smallest norm.
@@ -231,6 +244,8 @@ class PartDesign:
     source : str
         Digest of the design matrix and its penalty, which unlike the rest of this does not depend
         on the rounding of a machine.
+    levels : Levels or None
+        The first basis vectors, where these are indicators of many levels.
     """
 
     U: FloatArray
@@ -240,6 +255,7 @@ class PartDesign:
     null: NullSpace
     free: NullSpace
     source: str
+    levels: Levels | None = None
 
     @property
     def aliased(self) -> NDArray[np.bool_]:
@@ -261,7 +277,7 @@ class PartDesign:
         positive; a cell of weight two gives what the cell twice gives.
         """
         n, p = X.shape
-        source = blake2b(np.ascontiguousarray(X).data, digest_size=16)
+        source = digest_of(X)
         root = np.ones(n) if weights is None else np.sqrt(weights / weights.mean())
         largest = np.abs(X).max(axis=0, initial=0.0)
         empty = largest == 0
@@ -275,14 +291,8 @@ class PartDesign:
         U = (Q @ left[:, :rank]) * np.sqrt(n) / root[:, None]
         rows = right[:rank] * (singular[:rank, None] / np.sqrt(n)) * scale  # X = U @ rows
         to_coef = right[:rank].T / (singular[:rank] / np.sqrt(n)) / scale[:, None]
-        # Of all coefficients with the same predictor, those of smallest norm without scaling. Where
-        # scales differ much, projecting once leaves rounding of the largest in the smallest.
         space = NullSpace.of(right[rank:].T, scale, empty)
-        null = right[rank:].T / scale[:, None]
-        null = scipy.linalg.qr(null / np.linalg.norm(null, axis=0), mode="economic")[0]
-        for _ in range(_REFINEMENTS if rank < p else 0):
-            to_coef -= null @ (null.T @ to_coef)
-            to_coef += to_coef @ (np.eye(rank) - rows @ to_coef)
+        to_coef, null = least_norm(to_coef, rows, right[rank:].T / scale[:, None])
         to_coef[empty], rows[:, empty] = 0.0, 0.0
         if p == rank == 1 and np.ptp(X) == 0:
             # Exactly constant, to be seen as such
@@ -297,3 +307,53 @@ class PartDesign:
         unpenalised = scipy.linalg.null_space(right[rank:, penalised].T)
         free_space = NullSpace.of(right[rank:].T @ unpenalised, scale, empty)
         return cls(U, to_coef, rows, penalty, space, free_space, source.hexdigest())
+
+    @property
+    def rank(self) -> int:
+        """Number of coordinates."""
+        return len(self.from_coef)
+
+    def basis(self) -> FloatArray:
+        """Return all basis vectors, cells x rank."""
+        if self.levels is None:
+            return self.U
+        codes, scale = self.levels
+        indicators = np.zeros((len(codes), len(scale)))
+        indicators[np.arange(len(codes)), codes] = scale[codes]
+        return np.hstack([indicators, self.U])
+
+    def of_cells(self, rows: NDArray[np.intp]) -> "PartDesign":
+        """Return the design of some of the cells, in the same coordinates and unpenalised."""
+        levels = self.levels and self.levels._replace(codes=self.levels.codes[rows])
+        return replace(self, U=self.U[rows], penalty=np.zeros_like(self.penalty), levels=levels)
+
+
+def digest_of(X: FloatArray) -> Any:
+    """Begin a digest of a design matrix."""
+    return blake2b(np.ascontiguousarray(X).data, digest_size=16)
+
+
+def least_norm(
+    to_coef: FloatArray, from_coef: FloatArray, null: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Of all coefficients with the same predictors, take those of smallest norm without scaling.
+
+    Parameters
+    ----------
+    to_coef : ndarray of shape (n_columns, rank)
+        Coefficients with the right predictors.
+    from_coef : ndarray of shape (rank, n_columns)
+    null : ndarray of shape (n_columns, n_columns - rank)
+        A basis of the coefficients whose predictor is zero.
+
+    Returns
+    -------
+    tuple of ndarray
+        The coefficients, and an orthonormal basis of those whose predictor is zero.
+    """
+    null = scipy.linalg.qr(null / np.linalg.norm(null, axis=0), mode="economic")[0]
+    # Where scales differ much, projecting once leaves rounding of the largest in the smallest.
+    for _ in range(_REFINEMENTS if null.shape[1] else 0):
+        to_coef -= null @ (null.T @ to_coef)
+        to_coef += to_coef @ (np.eye(len(from_coef)) - from_coef @ to_coef)
+    return to_coef, null

@@ -184,7 +184,8 @@ def map_blocks(
         What the function returned for each block, in the order of the genes.
     """
     _, share = _workers(n_jobs, counts.n_genes)
-    blocks = gene_blocks(counts, designs, "auto", int(min(share, most_genes)))
+    by_matrices = max(1, _BLOCK_HESSIANS // max(1, designs.n_params) ** 2)
+    blocks = gene_blocks(counts, designs, "auto", int(min(share, most_genes, by_matrices)))
     results: list[_Result] = joblib.Parallel(n_jobs=n_jobs)(
         joblib.delayed(function)(
             counts.by_gene(block), *(values[block] for values in of_genes), *arguments
@@ -331,8 +332,7 @@ def gene_blocks(
     """Cut the genes into blocks; ``most_genes`` is for automatic ones."""
     if not isinstance(batch_size, str):
         return stretches(counts.n_positive(), math.inf, longest=int(batch_size))
-    n_params = sum(design.to_coef.shape[1] for design in designs.parts.values())
-    by_hessians = _BLOCK_HESSIANS // max(1, n_params) ** 2
+    by_hessians = _BLOCK_HESSIANS // max(1, designs.hessian_entries)
     most_counts, longest = _BLOCK_COUNTS, _BLOCK_GENES
     if designs.groups is not None:
         longest = max(_BLOCK_GENES, min(_BLOCK_GENES_OF_GROUPS, by_hessians))

@@ -167,7 +167,7 @@ class GroupedObjective(Objective):
         super().__init__(
             family,
             block,
-            [PartBasis(basis.U[groups.first], basis.penalty) for basis in bases],
+            [basis.of_cells(groups.first) for basis in bases],
             offset,
             torch.ones_like(groups.total),
         )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
+from sc_glm.arrow import unpacked
 from sc_glm.block import Designs, Settings, one_thread, problem_of
 from sc_glm.scores import score_products
 
@@ -77,7 +78,7 @@ def curvature(
         point = torch.from_numpy(theta)
         at = objective.evaluate(point, torch.arange(len(theta)))
         value = at.value + objective.penalty_of(point)
-        return Curvature(value.numpy(), at.gradient.numpy(), -at.hessian.numpy())
+        return Curvature(value.numpy(), at.gradient.numpy(), -unpacked(at.hessian).numpy())
 
 
 def products_of_scores(
@@ -90,7 +91,7 @@ def products_of_scores(
     with one_thread(), torch.inference_mode():
         problem = problem_of(family, counts, designs.squared(), SETTINGS)
         objective = problem.own_objective()
-        return score_products(objective, torch.from_numpy(theta)).numpy()
+        return unpacked(score_products(objective, torch.from_numpy(theta))).numpy()
 
 
 def by_cluster(

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from sc_glm import rowwise
+from sc_glm.arrow import ArrowContraction, Indicators
 from sc_glm.contraction import Contraction
 from sc_glm.family import Family, Terms, rise
 from sc_glm.rises import SmallCounts, add_rises, tile_of
@@ -53,15 +54,59 @@ class _Tile(Protocol):
 
 
 class PartBasis(NamedTuple):
-    """One part's basis ``U`` (cells x rank) and its curvature penalty (rank x rank)."""
+    """One part's basis ``U`` (cells x rank) and its curvature penalty (rank x rank).
+
+    A mean of many levels has their ``indicators`` before what is in ``U``, and no penalty on them.
+    """
 
     U: Tensor
     penalty: Tensor
+    indicators: Indicators | None = None
+
+    @property
+    def n_levels(self) -> int:
+        """Number of indicators."""
+        return 0 if self.indicators is None else len(self.indicators.scale)
+
+    @property
+    def rank(self) -> int:
+        """Number of coordinates."""
+        return self.n_levels + self.U.shape[1]
+
+    def of_cells(self, index: Tensor) -> "PartBasis":
+        """Return that of some cells."""
+        levels = self.indicators
+        own = None if levels is None else levels._replace(codes=levels.codes[index])
+        return self._replace(U=self.U[index], indicators=own)
+
+    def unpacked(self) -> "PartBasis":
+        """Return the same with all basis vectors as columns of ``U``."""
+        if self.indicators is None:
+            return self
+        codes, scale = self.indicators
+        indicators = torch.nn.functional.one_hot(codes, len(scale)) * scale
+        U = torch.cat([indicators.to(self.U), self.U], 1)
+        return PartBasis(U, self.U.new_zeros(self.rank, self.rank))
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Return the products of all basis vectors with values of the cells, (n_cells,)."""
+        others = rowwise.product(values[None], self.U)[0]
+        if self.indicators is None:
+            return others
+        return torch.cat([self.indicators.sums(values[None])[0], others])
+
+    def predictor(self, theta: Tensor, cells: slice) -> Tensor:
+        """Return the predictor of some cells, genes x cells."""
+        product = rowwise.product(theta[:, self.n_levels :], self.U[cells].mT)
+        if self.indicators is None:
+            return product
+        return product + self.indicators.predictor(theta[:, : self.n_levels], cells)
 
 
 class Evaluation(NamedTuple):
     """Value (genes,), gradient (genes, K) and Hessian (genes, K, K) at a point.
 
+    The Hessian of a mean with many levels is packed, see :mod:`~sc_glm.arrow`.
     ``summed`` (genes,) is about how large the terms are of which the value is the sum, and to which
     its rounding is in proportion.
     """
@@ -106,16 +151,27 @@ class Objective:
         self.bases = list(bases)
         self.offset = offset
         self.weights = weights
-        self.ranks = [basis.U.shape[1] for basis in bases]
+        self.n_levels = bases[0].n_levels
+        self.ranks = [basis.rank for basis in bases]
         stops = [sum(self.ranks[: i + 1]) for i in range(len(self.ranks))]
         self.slices = [slice(stop - k, stop) for stop, k in zip(stops, self.ranks, strict=True)]
         self.n_params = stops[-1]
+        # Where parts stand among the parameters that are no level's
+        self.others = [
+            slice(max(0, own.start - self.n_levels), own.stop - self.n_levels)
+            for own in self.slices
+        ]
         self.ceiling = self._ceiling()
         self.penalty = torch.block_diag(  # type: ignore[no-untyped-call]
             *(basis.penalty for basis in bases)
         )
         self._bounds = self._row_bounds()
-        self.contraction = Contraction([basis.U for basis in bases], weights, self._bounds)
+        designs, indicators = [basis.U for basis in bases], bases[0].indicators
+        self.contraction = (
+            Contraction(designs, weights, self._bounds)
+            if indicators is None
+            else ArrowContraction(designs, weights, self._bounds, indicators)
+        )
         # Transposed designs of each tile
         self._across = [
             [rowwise.pad_columns(design[slice(*ends)].mT) for design in self.contraction.distinct]
@@ -144,7 +200,8 @@ class Objective:
 
     def penalty_of(self, theta: Tensor) -> Tensor:
         """Return what the penalty takes off the log-likelihood."""
-        return 0.5 * (rowwise.product(theta, self.penalty) * theta).sum(1)
+        others = theta[:, self.n_levels :]
+        return 0.5 * (rowwise.product(others, self.penalty) * others).sum(1)
 
     def evaluate(self, theta: Tensor, genes: Tensor) -> Evaluation:
         """Evaluate ``genes`` (indices into the block) at ``theta`` (one row per gene)."""
@@ -153,15 +210,18 @@ class Objective:
             terms = self.terms(theta[rows], genes[rows], tile)
             self.contraction.add(sums, rows, tile, terms)
         value, gradient, hessian = self.contraction.end(sums)
+        others = theta[:, self.n_levels :]
+        slope = gradient[:, self.n_levels :]
+        corner = hessian[:, self.n_levels :, hessian.shape[2] - others.shape[1] :]
         if self._has_one_size:
-            own, unit = self.slices[1], self.bases[1].U[0]
-            rises = self._steps.rise((theta[:, own] * unit).sum(1), genes)
+            own, unit = self.others[1], self.bases[1].U[0]
+            rises = self._steps.rise((others[:, own] * unit).sum(1), genes)
             value += rises.value
-            gradient[:, own].add_(rises.first[:, None] * unit)
-            hessian[:, own, own].add_(rises.second[:, None, None] * (unit[:, None] * unit))
+            slope[:, own].add_(rises.first[:, None] * unit)
+            corner[:, own, own].add_(rises.second[:, None, None] * (unit[:, None] * unit))
         value -= self.penalty_of(theta)
-        gradient -= rowwise.product(theta, self.penalty)
-        hessian -= self.penalty
+        slope -= rowwise.product(others, self.penalty)
+        corner -= self.penalty
         return Evaluation(value, gradient, hessian, value.abs() + self._size_of_counts[genes])
 
     def pieces(self, n_genes: int) -> Iterator[tuple[int, slice]]:
@@ -235,16 +295,21 @@ class Objective:
         """
         numbers = self.contraction.number
         n_cells = self._bounds[tile + 1] - self._bounds[tile]
+        of_levels, theta = theta[:, : self.n_levels], theta[:, self.n_levels :]
         predictors: list[Tensor] = [theta] * len(numbers)
         for part in (part for part, number in enumerate(numbers) if number is None):
-            once = (theta[:, self.slices[part]] * self.bases[part].U[0]).sum(1, keepdim=True)
+            once = (theta[:, self.others[part]] * self.bases[part].U[0]).sum(1, keepdim=True)
             predictors[part] = once if part else once.repeat(1, n_cells)
         for number, across in enumerate(self._across[tile]):
             parts = [part for part, own in enumerate(numbers) if own == number]
-            rows = torch.cat([theta[:, self.slices[part]] for part in parts])
+            rows = torch.cat([theta[:, self.others[part]] for part in parts])
             product = rowwise.product(rows, across)[:, :n_cells]
             for part, predictor in zip(parts, torch.split(product, len(theta)), strict=True):
                 predictors[part] = predictor.contiguous()
+        indicators = self.bases[0].indicators
+        if indicators is not None:
+            cells = slice(*self._bounds[tile : tile + 2])
+            predictors[0] += indicators.predictor(of_levels, cells)
         ceiling = self.ceiling[genes]
         if not (predictors[0].amax(1) > ceiling).any():
             return predictors, None

@@ -116,7 +116,11 @@ class Problem:
     def project(self, predictor: Tensor, basis: PartBasis) -> Tensor:
         """Coordinates in ``basis`` of what is nearest to each of several predictors."""
         across = rowwise.product((self.weights[:, None] * basis.U).mT, predictor)
-        return across / self.weights.sum()
+        others = across / self.weights.sum()
+        if basis.indicators is None:
+            return others
+        rows = predictor.mT * (self.weights / self.weights.sum())
+        return torch.cat([basis.indicators.sums(rows).mT, others])
 
     def constant(self, basis: PartBasis) -> Tensor:
         """Coordinates of the predictor that is nearest to one in all cells."""
@@ -124,7 +128,7 @@ class Problem:
 
     def lift(self, theta: Tensor, old: Sequence[PartBasis], new: Sequence[PartBasis]) -> Tensor:
         """Project each part's predictor from one set of bases onto another."""
-        widths = [basis.U.shape[1] for basis in old]
+        widths = [basis.rank for basis in old]
         parts = [
             part if a is b else rowwise.product(part, self.project(a.U, b).mT)
             for part, a, b in zip(torch.split(theta, widths, dim=1), old, new, strict=True)
@@ -173,6 +177,10 @@ class Problem:
             is_likeness=True,
         )
 
+    def unpacked(self) -> "Problem":
+        """Return the same with all basis vectors of each part as columns."""
+        return replace(self, bases=[basis.unpacked() for basis in self.bases])
+
     def _double(self) -> "Problem":
         """Return the same in double precision."""
         return replace(
@@ -194,7 +202,7 @@ class Problem:
         return replace(
             self,
             counts=sp.csr_array(self.counts[:, drawn]),
-            bases=[PartBasis(basis.U[index], basis.penalty) for basis in self.bases],
+            bases=[basis.of_cells(index) for basis in self.bases],
             offset=self.offset[index],
             weights=weights * (self.weights.sum() / weights.sum()),
         )
@@ -241,6 +249,25 @@ class Problem:
         matrix.data = at_counts
         return torch.as_tensor(matrix @ values).to(over_cells)
 
+    def sum_in(self, at_counts: NDArray[np.float64], basis: PartBasis) -> Tensor:
+        """Weighted sum over a gene's positive counts of what is given for them, times a basis.
+
+        Returns
+        -------
+        Tensor of shape (n_genes, rank)
+        """
+        others = self.sum(at_counts, basis.U)
+        if basis.indicators is None:
+            return others
+        codes, scale = basis.indicators
+        values = torch.as_tensor(at_counts, dtype=scale.dtype, device=scale.device)
+        if self.tally is not None:
+            values = values * torch.as_tensor(self.tally.shares).to(scale)
+        place = self.genes * len(scale) + codes[self.cells]
+        of_levels = scale.new_zeros(len(others) * len(scale))
+        of_levels.index_add_(0, place, values * self.weights[self.cells])
+        return torch.cat([of_levels.view(-1, len(scale)) * scale, others], 1)
+
     def sum_of_distinct(self, over_rows: Tensor) -> Tensor:
         """Weighted sum over a gene's cells with a positive count of what their rows have.
 
@@ -282,8 +309,12 @@ class Problem:
     def at_counts(self, basis: PartBasis, theta: Tensor) -> Tensor:
         """Return a part's predictor at each positive count."""
         value = torch.zeros_like(self.cells, dtype=theta.dtype)
-        for across, own in zip(basis.U.mT, theta.mT, strict=True):  # counts x rank may be large
+        others = theta[:, basis.n_levels :].mT
+        for across, own in zip(basis.U.mT, others, strict=True):  # counts x rank may be large
             value += across[self.cells] * own[self.genes]
+        if basis.indicators is not None:
+            level = basis.indicators.codes[self.cells]
+            value += (theta[:, : basis.n_levels] * basis.indicators.scale)[self.genes, level]
         return value
 
     def by_gene(self, at_counts: Tensor, how: str) -> Tensor:
@@ -304,7 +335,7 @@ class Problem:
             theta.new_full((len(theta),), -torch.inf),
         )
         for cells in self.cells_at_a_time(len(theta)):
-            predictor = rowwise.product(theta, basis.U[cells].mT)
+            predictor = basis.predictor(theta, cells)
             low = torch.minimum(low, predictor.amin(1))
             high = torch.maximum(high, predictor.amax(1))
         return low, high

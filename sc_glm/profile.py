@@ -128,7 +128,7 @@ def _of_block(
 ) -> Limits:
     (family, designs), (tests, root) = model, interval
     with one_thread(), torch.inference_mode():
-        problem = problem_of(family, counts, designs, SETTINGS)
+        problem = problem_of(family, counts, designs, SETTINGS).unpacked()
         objective = problem.own_objective()
         point = torch.from_numpy(theta)
         ends = [

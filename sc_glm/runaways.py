@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from sc_glm import rowwise
+from sc_glm.arrow import unpacked
 from sc_glm.objective import Evaluation, Objective, PartBasis
 from sc_glm.problem import Problem
 from sc_glm.solver import Evaluable, Solution, maximize
@@ -45,7 +46,7 @@ def lead_on(
     lengths = torch.stack([torch.linalg.vector_norm(part, dim=1) for part in parts])
     unfinished = ~solution.converged & (lengths.amax(0) > _FAR)
     for gene in torch.nonzero(unfinished):
-        way = _Way(problem.some(gene), objective, gene)
+        way = _Way(problem.some(gene).unpacked(), objective, gene)
         end = way.follow(solution.rows(gene), max_iter=max_iter, tol=tol)
         if end.value > solution.value[gene]:
             solution.put(gene, end)
@@ -83,8 +84,9 @@ class _Way:
     def _leg(self, start: Solution, *, max_iter: int, tol: float) -> Solution | None:
         """Return where a climb along the present directions ends, or None if there are none."""
         turns, far = [], []
+        hessian = unpacked(start.hessian)
         for own in self.objective.slices:
-            turn, is_far = _turn(start.theta[0, own], start.hessian[:, own, own])
+            turn, is_far = _turn(start.theta[0, own], hessian[:, own, own])
             turns.append(turn)
             far += [is_far, *[False] * (len(turn) - 1)]
         if not any(far):

@@ -110,7 +110,7 @@ def _likelihood_of_block(
     counts: Any, theta: FloatArray, family: Family, designs: Designs
 ) -> SizeLikelihood:
     with one_thread(), torch.inference_mode():
-        problem = problem_of(family, counts, designs, SETTINGS)
+        problem = problem_of(family, counts, designs, SETTINGS).unpacked()
         walk = _Walk(problem.own_objective())
         total = problem.weights.sum()
         mean = problem.sum(problem.counts.data, torch.ones_like(problem.weights)) / total
@@ -124,7 +124,7 @@ def _likelihood_of_block(
 
 def _fit_block(counts: Any, theta: FloatArray, family: Family, designs: Designs) -> GeneFits:
     with one_thread(), torch.inference_mode():
-        problem = problem_of(family, counts, designs, SETTINGS)
+        problem = problem_of(family, counts, designs, SETTINGS).unpacked()
         objective = problem.own_objective()
         return fits_at(problem, objective, designs, _Walk(objective).end(torch.from_numpy(theta)))
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from sc_glm import rowwise
+from sc_glm.arrow import Elimination, is_arrow
 from sc_glm.objective import Evaluation
 
 _FIRST_RADIUS = 2.0
@@ -37,7 +38,8 @@ class Solution:
     value : Tensor of shape (n_genes,)
         Objective at ``theta``.
     hessian : Tensor of shape (n_genes, n_params, n_params)
-        Hessian one step before ``theta``, within the tolerance of it.
+        Hessian one step before ``theta``, within the tolerance of it; arrows are packed, see
+        :mod:`~sc_glm.arrow`.
     n_iter : Tensor of shape (n_genes,)
         Passes over the gene's counts.
     converged : Tensor of shape (n_genes,)
@@ -51,13 +53,13 @@ class Solution:
     converged: Tensor
 
     @classmethod
-    def before(cls, theta: Tensor) -> "Solution":
-        """Return what is known before the first pass."""
-        n_genes, n_params = theta.shape
+    def before(cls, theta: Tensor, at: Evaluation) -> "Solution":
+        """Return what is known before the first step, but for the place of the Hessians."""
+        n_genes = len(theta)
         return cls(
             theta=theta.clone(),
             value=theta.new_full((n_genes,), -torch.inf),
-            hessian=theta.new_zeros(n_genes, n_params, n_params),
+            hessian=torch.zeros_like(at.hessian),
             n_iter=torch.ones(n_genes, dtype=torch.long, device=theta.device),
             converged=torch.zeros(n_genes, dtype=torch.bool, device=theta.device),
         )
@@ -127,6 +129,10 @@ class _Model:
         """Return in the coordinates of the genes what is given in the eigenbasis."""
         return rowwise.apply(self.vectors, step)
 
+    def length(self, step: Tensor, in_basis: Tensor) -> Tensor:  # noqa: ARG002 - it is the same
+        """Return what the radius bounds of a step, which is given in both bases."""
+        return _length(step)
+
     def gain(self, step: Tensor) -> Tensor:
         """Gain that the model promises for a step in the eigenbasis."""
         return (self.slope * step - 0.5 * self.curvature * step**2).sum(1)
@@ -136,6 +142,50 @@ class _Model:
         promised = self.newton_gain
         in_steps = _HOPE_UPHILL * steps_left * self.gain(step)
         return torch.where(promised.isinf(), in_steps, _HOPE * promised)
+
+
+@dataclass
+class _ArrowModel(_Model):
+    """The same of arrows: with the levels as they are, and the others when levels follow them.
+
+    Then the model is a sum over levels and over the eigenvectors of what is left of the others'
+    Hessian. The radius bounds a step in this basis, which is not orthogonal.
+    """
+
+    elimination: Elimination
+
+    @classmethod
+    def of(cls, at: Evaluation, floor: Tensor, noise: Tensor) -> "_ArrowModel":
+        arrow = torch.nan_to_num(-at.hessian, 0.0, 0.0, 0.0)
+        elimination = Elimination.of(arrow, floor)
+        floor = torch.maximum(floor, torch.finfo(floor.dtype).eps * elimination.scale)
+        curvature, vectors = rowwise.eigh(elimination.rest)
+        nil = (curvature > -torch.maximum(floor, noise)[:, None]) & (curvature < floor[:, None])
+        curvature = torch.where(nil, floor[:, None], curvature)
+        slope = elimination.down(at.gradient)
+        n_levels = elimination.diagonal.shape[1]
+        own = rowwise.apply(vectors.mT, slope[:, n_levels:])
+        return cls(
+            torch.cat([elimination.diagonal, curvature], 1),
+            vectors,
+            torch.cat([slope[:, :n_levels], own], 1),
+            elimination,
+        )
+
+    def select(self, keep: Tensor) -> "_ArrowModel":
+        """Return the models of some genes."""
+        elimination = Elimination(*(x[keep] for x in self.elimination))
+        return _ArrowModel(self.curvature[keep], self.vectors[keep], self.slope[keep], elimination)
+
+    def outside(self, step: Tensor) -> Tensor:
+        """Return in the coordinates of the genes what is given in the model's basis."""
+        n_levels = self.elimination.diagonal.shape[1]
+        others = rowwise.apply(self.vectors, step[:, n_levels:])
+        return self.elimination.back(torch.cat([step[:, :n_levels], others], 1))
+
+    def length(self, step: Tensor, in_basis: Tensor) -> Tensor:  # noqa: ARG002
+        """Return what the radius bounds of a step, which is given in both bases."""
+        return _length(in_basis)
 
 
 def _at_length(slope: Tensor, curvature: Tensor, limit: Tensor) -> Tensor:
@@ -197,10 +247,10 @@ def maximize(
     """
     n_genes = theta.shape[0]
     eps = torch.finfo(theta.dtype).eps
-    solution = Solution.before(theta)
     rows = torch.arange(n_genes, device=theta.device)
     genes = rows if genes is None else genes
     at = objective.evaluate(theta, genes)
+    solution = Solution.before(theta, at)
     theta = theta.clone()
     radius = torch.where(_is_finite(at), _FIRST_RADIUS, 0.0).to(theta)  # none from a lost start
     previous = torch.zeros_like(theta)
@@ -208,7 +258,8 @@ def maximize(
     for iteration in range(max_iter):
         noise = 10 * eps * at.summed
         floor = (0.1 * noise).clamp_min(tol)
-        model = _Model.of(at, floor / (1 + theta.square().sum(1)), noise)
+        kind = _ArrowModel if is_arrow(at.hessian) else _Model
+        model = kind.of(at, floor / (1 + theta.square().sum(1)), noise)
         promised = model.newton_gain
         done = (promised <= floor) & (radius > 0)
         in_basis, newton = model.step(radius)
@@ -242,7 +293,9 @@ def maximize(
         ratio = _kept_promise(new.value - at.value, expected, noise)
         accepted = (ratio > _ACCEPT) & _is_finite(new)
         previous = torch.where(accepted[:, None], step, 0.0)
-        radius = _next_radius(radius, _length(step), torch.where(accepted, ratio, 0.0))
+        radius = _next_radius(
+            radius, model.length(step, in_basis), torch.where(accepted, ratio, 0.0)
+        )
         theta = torch.where(accepted[:, None], trial, theta)
         at = Evaluation(
             torch.where(accepted, new.value, at.value),

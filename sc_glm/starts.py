@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sc_glm import rowwise
+from sc_glm.arrow import Indicators
 from sc_glm.objective import Objective, PartBasis
 from sc_glm.problem import Problem
 
@@ -34,13 +35,13 @@ def moments(problem: Problem) -> Tensor:
     it; it is cut to a length that others bear. Coordinates are those of the mean and of one log
     size.
     """
-    U, weights = problem.bases[0].U, problem.weights
-    tiny = torch.finfo(U.dtype).eps
+    basis, weights = problem.bases[0], problem.weights
+    tiny = torch.finfo(weights.dtype).eps
     exposure = problem.offset + weights.log()
     log_exposure, log_cells = exposure.logsumexp(0), weights.sum().log()
     total = _total(problem).clamp_min(tiny)
-    lean = problem.sum(problem.counts.data, U) / total[:, None]
-    lean -= rowwise.product(exposure.softmax(0)[None], U)
+    lean = problem.sum_in(problem.counts.data, basis) / total[:, None]
+    lean -= basis.sum(exposure.softmax(0))
     lean *= (_LONGEST_LEAN / lean.norm(dim=1, keepdim=True).clamp_min(tiny)).clamp_max(1.0)
     spread = lean.square().sum(1)
     level = total.log() - log_exposure - 0.5 * spread
@@ -49,7 +50,7 @@ def moments(problem: Problem) -> Tensor:
     unequal = (exposure + problem.offset).logsumexp(0) - 2 * log_exposure + log_cells
     of_mean = (2 * log_mean + spread + unequal).exp()  # mean square of the mean
     size = (of_mean / (squares - of_mean - log_mean.exp()).clamp_min(tiny)).clamp(*_START_SIZES)
-    constant = level[:, None] * problem.constant(problem.bases[0])
+    constant = level[:, None] * problem.constant(basis)
     return torch.cat([constant + lean, size.log()[:, None]], 1)
 
 
@@ -134,6 +135,8 @@ def silence(problem: Problem) -> Tensor:
     cell, the start goes down it far enough for the likelihood to be flat, instead of a unit at a
     time. Zero for all other genes.
     """
+    if problem.bases[0].indicators is not None:
+        return _silent_levels(problem, problem.bases[0], problem.bases[0].indicators)
     U, weights = problem.distinct(problem.bases[0])
     step = U.new_zeros(problem.counts.shape[0], U.shape[1])
     total = _total(problem)
@@ -154,6 +157,14 @@ def silence(problem: Problem) -> Tensor:
         depth = _SILENT_DEPTH + total[some].log().clamp_min(0.0)
         step[some] = torch.where(lowers_alike, depth, 0.0)[:, None] * down
     return step
+
+
+def _silent_levels(problem: Problem, basis: PartBasis, indicators: Indicators) -> Tensor:
+    """Return the step that silences the levels without any count of a gene."""
+    silent = problem.sum_in(problem.positive, basis)[:, : basis.n_levels] == 0
+    depth = _SILENT_DEPTH + _total(problem).log().clamp_min(0.0)
+    down = torch.where(silent, -depth[:, None] / indicators.scale, 0.0)
+    return torch.nn.functional.pad(down, (0, basis.U.shape[1]))
 
 
 def _total(problem: Problem) -> Tensor:

@@ -119,9 +119,57 @@ def flat_directions(information: FloatArray, coordinates: FloatArray) -> FloatAr
     curvature, directions = np.linalg.eigh(finite)
     rounding = 100 * np.finfo(float).eps * np.abs(curvature).max(axis=1, initial=0.0)
     span = np.einsum("gij,gi->gj", directions, coordinates)
-    flat = (curvature < FLAT) & (curvature * span**2 < _FLAT_ALONG)
-    flat |= curvature < rounding[:, None]
+    flat = _is_flat(curvature, span, rounding[:, None])
     return np.where(flat[:, None, :], directions, 0.0)
+
+
+def flat_directions_of_arrows(
+    information: FloatArray, coordinates: FloatArray
+) -> tuple[FloatArray, NDArray[np.bool_]]:
+    """Find the directions in which likelihoods with many levels are flat.
+
+    Parameters
+    ----------
+    information : ndarray of shape (n_genes, n_params, 1 + n_others)
+        Observed information, packed as in :mod:`~sc_glm.arrow`.
+    coordinates : ndarray of shape (n_genes, n_params)
+        The fitted points.
+
+    Returns
+    -------
+    directions : ndarray of shape (n_genes, n_params, n_others)
+        As of :func:`flat_directions`, those that are no level's.
+    levels : ndarray of bool of shape (n_genes, n_params)
+        Which coordinates are those of a level along which the likelihood is flat.
+    """
+    n_params, n_columns = information.shape[1:]
+    own = slice(n_params - n_columns + 1)
+    finite = np.nan_to_num(information, posinf=0.0, neginf=0.0)
+    diagonal, border, corner = finite[:, own, 0], finite[:, own, 1:], finite[:, own.stop :, 1:]
+    largest = np.abs(np.diagonal(corner, axis1=1, axis2=2)).max(axis=1, initial=0.0)
+    largest = np.maximum(largest, np.abs(diagonal).max(axis=1))
+    rounding = 100 * np.finfo(float).eps * largest[:, None]
+    flat = _is_flat(diagonal, coordinates[:, own], rounding)
+    levels = np.zeros(coordinates.shape, dtype=bool)
+    levels[:, own] = flat
+    # The other levels follow the rest of the parameters.
+    ratio = np.where(flat[..., None], 0.0, border / np.where(flat, 1.0, diagonal)[..., None])
+    curvature, rest = np.linalg.eigh(corner - np.swapaxes(border, 1, 2) @ ratio)
+    directions = np.concatenate([-ratio @ rest, rest], axis=1)
+    length = np.linalg.norm(directions, axis=1)
+    directions /= length[:, None]
+    span = np.einsum("gij,gi->gj", directions, coordinates)
+    is_flat = _is_flat(curvature / length**2, span, rounding)
+    directions = np.where(is_flat[:, None, :], directions, 0.0)
+    for gene in np.flatnonzero(is_flat.sum(axis=1) > 1):  # these need not be orthogonal
+        some = is_flat[gene]
+        directions[gene][:, some] = np.linalg.qr(directions[gene][:, some])[0]
+    return directions, levels
+
+
+def _is_flat(curvature: FloatArray, span: FloatArray, rounding: FloatArray) -> NDArray[np.bool_]:
+    flat = (curvature < FLAT) & (curvature * span**2 < _FLAT_ALONG)
+    return np.asarray(flat | (curvature < rounding))
 
 
 @dataclass(frozen=True)
@@ -130,7 +178,7 @@ class Endpoints:
 
     Attributes
     ----------
-    flat : ndarray of shape (n_genes, n_params, n_params)
+    flat : ndarray of shape (n_genes, n_params, n_directions)
         Directions in which the likelihood is flat, see :func:`flat_directions`.
     ranks : dict of str to int
         Number of coordinates of each part, in their order.
@@ -146,6 +194,8 @@ class Endpoints:
         Log odds of a structural zero, the largest in absolute value of all cells.
     inflation_gain : ndarray of shape (n_genes,)
         Log-likelihood that is lost without the zero inflation.
+    flat_levels : ndarray of bool of shape (n_genes, n_params)
+        Coordinates that are further such directions by themselves, those of levels.
     """
 
     flat: FloatArray
@@ -156,6 +206,7 @@ class Endpoints:
     lowest_size: FloatArray
     largest_inflation: FloatArray
     inflation_gain: FloatArray
+    flat_levels: NDArray[np.bool_]
 
     def slices(self) -> dict[str, slice]:
         """Where each part's coordinates stand."""
@@ -168,7 +219,7 @@ class Endpoints:
 
 def judge(at: Endpoints) -> list[Status]:
     """Decide each gene's status."""
-    weight = (at.flat**2).sum(axis=2)
+    weight = (at.flat**2).sum(axis=2) + at.flat_levels
     runs_away = {part: weight[:, own].sum(axis=1) > _SHARE for part, own in at.slices().items()}
     return [
         _one(at, gene, {part for part, runs in runs_away.items() if runs[gene]})
@@ -198,19 +249,25 @@ def _one(at: Endpoints, gene: int, runs_away: set[str]) -> Status:
     }[frozenset(runs_away)]
 
 
-def undetermined(flat: FloatArray, to_coef: FloatArray) -> NDArray[np.bool_]:
+def undetermined(
+    flat: FloatArray, to_coef: FloatArray, flat_levels: NDArray[np.bool_] | None = None
+) -> NDArray[np.bool_]:
     """Tell which coefficients of a part the counts leave open.
 
     Parameters
     ----------
-    flat : ndarray of shape (n_genes, rank, n_params)
+    flat : ndarray of shape (n_genes, rank, n_directions)
         The part's share of the flat directions.
     to_coef : ndarray of shape (n_columns, rank)
         Coefficients from coordinates.
+    flat_levels : ndarray of bool of shape (n_genes, rank), optional
+        Coordinates that are flat directions by themselves, in addition.
 
     Returns
     -------
     ndarray of bool of shape (n_columns, n_genes)
     """
-    moved = np.linalg.norm(np.einsum("pr,grk->gpk", to_coef, flat), axis=2)
-    return (moved > COEFFICIENT_SHARE * np.linalg.norm(to_coef, axis=1)).T
+    moved = (np.einsum("pr,grk->gpk", to_coef, flat) ** 2).sum(axis=2)
+    if flat_levels is not None:
+        moved += flat_levels @ (to_coef.T**2)
+    return (moved > COEFFICIENT_SHARE**2 * (to_coef**2).sum(axis=1)).T

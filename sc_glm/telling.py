@@ -81,7 +81,7 @@ class _Cells(NamedTuple):
     @classmethod
     def of(cls, designs: Designs) -> _Cells:
         """Merge similar cells, as it takes no exact number of them to know how many they are."""
-        bases, weights = [part.U for part in designs.parts.values()], designs.weights
+        bases, weights = [part.basis() for part in designs.parts.values()], designs.weights
         squares = designs.squared().weights
         if len(weights) <= _MOST_ROWS:
             return cls(bases, designs.offset, weights, squares)

@@ -36,6 +36,7 @@ def endpoints(information, coordinates=0.0, ranks=RANKS, **known):
     return Endpoints(
         flat=flat_directions(information, np.full((n_genes, n_params), float(coordinates))),
         ranks=ranks,
+        flat_levels=np.zeros((n_genes, n_params), dtype=bool),
         **{name: np.broadcast_to(value, n_genes) for name, value in evidence.items()},
     )
 

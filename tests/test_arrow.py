@@ -1,0 +1,246 @@
+"""Hessians of a mean with many levels."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+
+from sc_glm import NegBinRegressor, ZINBRegressor, levels, starts
+from sc_glm.arrow import Elimination, Indicators, is_arrow, unpacked
+from sc_glm.block import Designs
+from sc_glm.family import NegBinFamily, ZINBFamily
+from sc_glm.grouped import Groups
+from sc_glm.inference import coefficient_table
+from sc_glm.objective import PartBasis
+from sc_glm.solver import maximize
+from sc_glm.status import flat_directions, flat_directions_of_arrows
+from tests.problems import CURVE, LINE, N_CELLS, ONE, alike, problem_of, simulate
+
+RNG = np.random.default_rng(8)
+N_LEVELS = levels.LEAST_LEVELS + 3
+CODES = np.arange(N_CELLS) % N_LEVELS
+DUMMIES = np.eye(N_LEVELS)[CODES]
+WEIGHTS = RNG.integers(1, 4, N_CELLS).astype(float)
+OFFSET = RNG.normal(0, 0.4, N_CELLS)
+MEAN = np.c_[DUMMIES, CURVE[:, 1:]]
+
+
+def by_levels(family, y, *others, mean=MEAN, weights=WEIGHTS, offset=OFFSET):
+    """A problem whose mean has levels."""
+    problem = problem_of(family, y, mean, *others, weights=weights, offset=offset)
+    design = levels.design_of(mean, weights)
+    codes, scale = (torch.as_tensor(x) for x in design.levels)
+    U = torch.from_numpy(design.U)
+    basis = PartBasis(U, U.new_zeros(U.shape[1], U.shape[1]), Indicators(codes, scale))
+    return replace(problem, bases=[basis, *problem.bases[1:]])
+
+
+def evaluated(problem, theta):
+    return problem.own_objective().evaluate(theta, torch.arange(len(theta)))
+
+
+def points(problem, n_genes):
+    rank = sum(basis.rank for basis in problem.bases)
+    return torch.from_numpy(RNG.normal(0, 0.3, (n_genes, rank)))
+
+
+MODELS = {
+    "one size": (NegBinFamily(), [ONE]),
+    "regressed size": (NegBinFamily(), [LINE]),
+    "same covariates": (NegBinFamily(), [CURVE]),
+    "zero inflation": (ZINBFamily(), [ONE, LINE]),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_an_arrow_is_the_hessian(name):
+    family, others = MODELS[name]
+    problem = by_levels(family, simulate(5, RNG), *others)
+    theta = points(problem, 5)
+    ours, plain = evaluated(problem, theta), evaluated(problem.unpacked(), theta)
+    assert is_arrow(ours.hessian)
+    assert ours.hessian.shape[2] == 1 + theta.shape[1] - N_LEVELS
+    assert_allclose(ours.value, plain.value, rtol=1e-12)
+    assert_allclose(ours.gradient, plain.gradient, atol=1e-9)
+    assert_allclose(unpacked(ours.hessian), plain.hessian, atol=1e-9)
+    assert unpacked(plain.hessian) is plain.hessian
+
+
+def test_equal_cells_and_groups_have_the_same_arrow():
+    y = simulate(4, RNG)
+    each = by_levels(NegBinFamily(), y, ONE, mean=DUMMIES, offset=0 * OFFSET)
+    theta = points(each, 4)
+    rows = each.bases[0].of_cells(torch.arange(N_LEVELS))
+    few = replace(alike(each, CODES), bases=[rows, each.bases[1].of_cells(torch.arange(N_LEVELS))])
+    for ours in (evaluated(few, theta), evaluated(each.unpacked(), theta)):
+        assert_allclose(ours.value, evaluated(each, theta).value, rtol=1e-11)
+        assert_allclose(unpacked(ours.hessian), unpacked(evaluated(each, theta).hessian), atol=1e-8)
+    each = by_levels(NegBinFamily(), y, ONE, mean=DUMMIES)
+    grouped = replace(each, groups=Groups(torch.from_numpy(CODES), each.offset, each.weights))
+    assert_allclose(evaluated(grouped, theta).hessian, evaluated(each, theta).hessian, atol=1e-8)
+
+
+def test_levels_are_eliminated():
+    problem = by_levels(NegBinFamily(), simulate(6, RNG), ONE)
+    at = evaluated(problem, points(problem, 6))
+    elimination = Elimination.of(-at.hessian, torch.zeros(6, dtype=torch.float64))
+    slope = elimination.down(at.gradient)
+    others = torch.linalg.solve(elimination.rest, slope[:, N_LEVELS:])
+    step = elimination.back(torch.cat([slope[:, :N_LEVELS] / elimination.diagonal, others], 1))
+    assert_allclose(step, torch.linalg.solve(-unpacked(at.hessian), at.gradient), rtol=1e-8)
+
+
+def test_flat_directions_of_arrows_are_those_of_the_matrix():
+    y = simulate(6, RNG, lowest=0.0)
+    y[:, :3] = RNG.binomial(4, 0.5, (N_CELLS, 3))  # less than Poisson
+    y[CODES < 2] = 0
+    problem = by_levels(NegBinFamily(), y, ONE)
+    start = starts.moments(problem)
+    start[:, :-1] += starts.silence(problem)
+    end = maximize(problem.own_objective(), start, max_iter=50, tol=1e-8)
+    theta, information = end.theta.numpy(), -end.hessian
+    directions, silent = flat_directions_of_arrows(information.numpy(), theta)
+    assert silent[:, :2].all()
+    assert directions.any()
+    expected = flat_directions(unpacked(information).numpy(), theta)
+    ours = directions @ directions.transpose(0, 2, 1)
+    ours += np.einsum("gk,kl->gkl", silent, np.eye(theta.shape[1]))
+    assert_allclose(ours, expected @ expected.transpose(0, 2, 1), atol=1e-3)
+
+
+def test_no_genes_digits_depend_on_the_genes_beside_it():
+    problem = by_levels(NegBinFamily(), simulate(11, RNG), ONE)
+    start = starts.moments(problem)
+    everything = maximize(problem.own_objective(), start, max_iter=50, tol=1e-8)
+    for some in (torch.tensor([3]), torch.tensor([9, 3, 4])):
+        part = problem.some(some)
+        assert torch.equal(starts.moments(part), start[some])
+        found = maximize(part.own_objective(), start[some], max_iter=50, tol=1e-8)
+        assert torch.equal(found.theta, everything.theta[some])
+        assert torch.equal(found.hessian, everything.hessian[some])
+
+
+def test_silent_levels_begin_far_down():
+    y = simulate(4, RNG, lowest=1.0)
+    y[CODES == 3, 1] = 0
+    problem = by_levels(NegBinFamily(), y, ONE)
+    step = starts.silence(problem)
+    predictor = problem.bases[0].predictor(step, slice(None))
+    assert (predictor[1, CODES == 3] < -18).all()
+    assert not predictor[1, CODES != 3].any()
+    assert not predictor[[0, 2, 3]][:, (y > 0).all(axis=1)].any()
+
+
+# Fits
+
+
+N = 900
+N_DONORS = 40
+
+
+def screen():
+    """Donors, two of one cell; cell types and a covariate, with silent donors and types."""
+    rng = np.random.default_rng(3)
+    donor = rng.integers(0, N_DONORS - 2, N)
+    donor[:2] = N_DONORS - 2, N_DONORS - 1
+    kind, x = rng.integers(0, 3, N), rng.normal(size=N)
+    eta = rng.uniform(-2, 2, 16) + rng.normal(0, 0.7, (N_DONORS, 16))[donor]
+    eta += np.outer(x, rng.normal(0, 0.3, 16))
+    eta[:, ::4][donor % 5 == 1] = -30
+    eta[:, 1::4][kind == 2] = -30
+    size = np.exp(rng.uniform(-1, 2, 16))
+    size[::3] = 1e6
+    return donor, kind, x, rng.negative_binomial(size, size / (size + np.exp(eta)))
+
+
+DONOR, KIND, COVARIATE, COUNTS = screen()
+COUNTS[:, -1] = 0
+OF_DONORS, OF_KINDS = np.eye(N_DONORS)[DONOR][:, 1:], np.eye(3)[KIND][:, 1:]
+OF_TREATMENT = DONOR[:, None] % 2
+DESIGNS = {
+    "a covariate": np.c_[OF_DONORS, COVARIATE],
+    "unscaled": np.c_[OF_DONORS, 1e4 + 1e3 * COVARIATE],
+    "another factor": np.c_[OF_KINDS, OF_DONORS, COVARIATE],
+    "nested": np.c_[OF_TREATMENT, OF_DONORS, COVARIATE],
+    "zero and twice": np.c_[OF_DONORS, 0 * COVARIATE, OF_DONORS, COVARIATE],
+    "nothing else": OF_DONORS,
+}
+
+
+def fit(monkeypatch, regressor, X, *, least, **data):
+    monkeypatch.setattr(levels, "LEAST_LEVELS", least)
+    return regressor().fit(X, COUNTS, **data)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("name", DESIGNS)
+def test_fits_are_those_of_dense_designs(monkeypatch, name, weighted):
+    weights = np.random.default_rng(0).integers(0, 4, N) if weighted else None
+    ours, plain = (
+        fit(monkeypatch, NegBinRegressor, DESIGNS[name], least=least, sample_weight=weights)
+        for least in (8, 10_000)
+    )
+    assert_allclose(ours.log_likelihood_, plain.log_likelihood_, rtol=1e-8, atol=1e-8)
+    assert_array_equal(ours.status_, plain.status_)
+    assert set(plain.status_) >= {"converged", "separated", "all zero"}
+    assert list(ours.aliased_["mean"]) == list(plain.aliased_["mean"])
+    certain = plain.status_ == "converged"
+    for part, table in ours.params_.items():
+        off = np.abs(table - plain.params_[part]).to_numpy()[:, certain]
+        assert (off < 1e-5).all()
+    predictions = [model.predict(DESIGNS[name])[:, certain] for model in (ours, plain)]
+    assert_allclose(*predictions, rtol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_standard_errors_are_those_of_dense_designs(monkeypatch):
+    tables = []
+    for least in (8, 10_000):
+        model = fit(monkeypatch, NegBinRegressor, DESIGNS["a covariate"], least=least)
+        tables += [
+            coefficient_table(model, DESIGNS["a covariate"], COUNTS, kind=kind)
+            for kind in ("observed", "robust")
+        ]
+    for ours, plain in zip(tables[:2], tables[2:], strict=True):
+        assert plain["standard_error"].notna().sum() > 200
+        assert_allclose(ours["standard_error"], plain["standard_error"], rtol=1e-3)
+        assert list(ours["reason"]) == list(plain["reason"])
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_zero_inflation_keeps_its_starts(monkeypatch):
+    ours, plain = (
+        fit(monkeypatch, ZINBRegressor, DESIGNS["a covariate"], least=least)
+        for least in (8, 10_000)
+    )
+    assert_allclose(ours.log_likelihood_, plain.log_likelihood_, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_five_hundred_donors_and_a_covariate():
+    """Which took minutes: a product of 500 x 500 columns in each cell."""
+    rng = np.random.default_rng(1)
+    donor, x = rng.integers(0, 500, 6000), rng.normal(size=6000)
+    own = rng.normal(1.0, 0.5, 500)
+    mu = np.exp(own[donor][:, None] + 0.3 * x[:, None])
+    y = rng.negative_binomial(2.0, 2.0 / (2.0 + mu), (6000, 2))
+    X = np.c_[np.eye(500)[donor], x]
+    model = NegBinRegressor(fit_intercept=False).fit(X, y)
+    mean = model.params_["mean"]
+    assert_allclose(mean.loc["x500"], 0.3, atol=0.05)
+    seen = np.bincount(donor, minlength=500) > 5
+    assert np.corrcoef(mean.iloc[:500, 0][seen], own[seen])[0, 1] > 0.7
+    assert (model.n_iter_ < 20).all()
+
+
+def test_blocks_are_cut_by_what_an_arrow_takes():
+    mean, size = levels.design_of(MEAN, WEIGHTS), levels.design_of(ONE, WEIGHTS)
+    n_params = N_LEVELS + 3
+    designs = Designs({"mean": mean, "dispersion": size}, OFFSET, WEIGHTS)
+    assert designs.hessian_entries == n_params * 4
+    sizes = levels.design_of(LINE, WEIGHTS)
+    designs = Designs({"mean": mean, "dispersion": sizes}, OFFSET, WEIGHTS)
+    assert designs.hessian_entries == (n_params + 1) ** 2
