@@ -5,7 +5,7 @@ import inspect
 import os
 import textwrap
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, ClassVar, ParamSpec, Self
@@ -426,9 +426,16 @@ class CountRegressor(NotebookMixin, StateMixin, RegressorMixin, BaseEstimator): 
         check_finite(covariates, names)
         return covariates
 
-    def _predictors(self, X: ArrayLike) -> dict[str, FloatArray]:
-        """Each part's linear predictor, cells x genes."""
-        return self._predictors_of(*self._designs(X))
+    def _determined_predictors(self, X: ArrayLike, parts: Sequence[str]) -> dict[str, FloatArray]:
+        """Each part's linear predictor, cells x genes; NaN where the fit does not determine it."""
+        designs, offset = self._all_designs(X)
+        predictors = self._predictors_of(designs, offset)
+        for part in parts:
+            rows, words = self._undetermined(part, X, designs[part])
+            if len(rows):
+                predictors[part][rows] = np.nan
+                warnings.warn(f"{words} Predictions there are NaN.", stacklevel=3)
+        return predictors
 
     def _designs(
         self, X: ArrayLike, sample_weight: ArrayLike | None = None
@@ -437,32 +444,48 @@ class CountRegressor(NotebookMixin, StateMixin, RegressorMixin, BaseEstimator): 
 
         Rows that have a weight must be such that the fit determines their predictors.
         """
-        check_is_fitted(self)
-        covariates = self._covariates(X, reset=False)
-        designs, offset = self._layout.designs(covariates), self._layout.offset_of(covariates)
+        designs, offset = self._all_designs(X)
         if self._open:
-            self._check_determined(X, designs, weights_of(sample_weight, X, covariates) > 0)
+            self._check_determined(X, designs, weights_of(sample_weight, X, offset))
         return designs, offset
 
+    def _all_designs(self, X: ArrayLike) -> tuple[dict[str, FloatArray], FloatArray]:
+        check_is_fitted(self)
+        covariates = self._covariates(X, reset=False)
+        return self._layout.designs(covariates), self._layout.offset_of(covariates)
+
     def _check_determined(
-        self, X: Any, designs: dict[str, FloatArray], used: NDArray[np.bool_]
+        self, X: Any, designs: dict[str, FloatArray], weights: FloatArray
     ) -> None:
-        """Refuse rows with another combination of columns than those that the fit's cells had."""
-        for part, space in self._open.items():
-            rows = np.flatnonzero(used & space.opens(designs[part], unit=1.0))
-            if not len(rows):
-                continue
-            row = designs[part][rows[0]]
-            columns = space.columns_of(row)
-            shown = [f"{self._layout.columns[part][i]} = {row[i]:g}" for i in columns]
-            label = X.index[rows[0]] if isinstance(X, pd.DataFrame) else rows[0]
-            others = f" Of {len(used)} rows, {len(rows)} are so." if len(rows) > 1 else ""
-            raise ValueError(
-                f"The fit does not determine the {part} in row {label}: no cell of the fit had a "
-                f"combination of columns like {', '.join(shown[:_SHOWN])}"
-                f"{', ...' if len(shown) > _SHOWN else ''}.{others} Leave such rows out, fit cells "
-                "that have the combination, or take a formula without it."
+        """Refuse rows of which the fit does not determine a predictor, unless without a weight."""
+        for part in self._open:
+            rows, words = self._undetermined(
+                part, X, np.where(weights[:, None] > 0, designs[part], 0)
             )
+            if len(rows):
+                raise ValueError(
+                    f"{words} Leave such rows out, fit cells that have the combination, or take a "
+                    "formula without it."
+                )
+
+    def _undetermined(self, part: str, X: Any, design: FloatArray) -> tuple[NDArray[np.intp], str]:
+        """Return the rows of a part's design that the fit's cells do not span, and say so."""
+        if part not in self._open:
+            return np.empty(0, dtype=np.intp), ""
+        space = self._open[part]
+        rows = np.flatnonzero(space.opens(design, unit=1.0))
+        if not len(rows):
+            return rows, ""
+        row = design[rows[0]]
+        columns = space.columns_of(row)
+        shown = [f"{self._layout.columns[part][i]} = {row[i]:g}" for i in columns[:_SHOWN]]
+        label = X.index[rows[0]] if isinstance(X, pd.DataFrame) else rows[0]
+        words = (
+            f"The fit does not determine the {part} in row {label}: no cell of the fit had a "
+            f"combination of columns like {', '.join(shown)}{', ...' * (len(columns) > _SHOWN)}."
+        )
+        others = f" Of {len(design)} rows, {len(rows)} are so." if len(rows) > 1 else ""
+        return rows, words + others
 
     def _predictors_of(
         self, designs: dict[str, FloatArray], offset: FloatArray, genes: Any = slice(None)
@@ -494,8 +517,14 @@ class CountRegressor(NotebookMixin, StateMixin, RegressorMixin, BaseEstimator): 
         dict of str to ndarray of shape (n_cells, n_genes)
             ``mean``: mu, offset included; ``dispersion``: the size r (variance mu + mu²/r, the
             *inverse* of what DESeq2 and edgeR call dispersion); ``zero_inflation``: pi.
+
+        Warns
+        -----
+        UserWarning
+            If the fit does not determine a part in some rows, as no cell of it had their
+            combination of columns: these are NaN.
         """
-        values = _values(self._predictors(X))
+        values = _values(self._determined_predictors(X, self._family.parts))
         return {part: self._shaped(value) for part, value in values.items()}
 
     def predict_dist(self, X: ArrayLike) -> NB | ZINB:
@@ -510,7 +539,7 @@ class CountRegressor(NotebookMixin, StateMixin, RegressorMixin, BaseEstimator): 
         NB or ZINB
             With SciPy's methods (``pmf``, ``cdf``, ``ppf``, ``mean``, ...), elementwise.
         """
-        predictors = self._predictors(X)
+        predictors = self._predictors_of(*self._designs(X))
         return self._distribution_of({part: self._shaped(x) for part, x in predictors.items()})
 
     def predict(self, X: ArrayLike) -> FloatArray:
@@ -524,8 +553,15 @@ class CountRegressor(NotebookMixin, StateMixin, RegressorMixin, BaseEstimator): 
         -------
         ndarray of shape (n_cells, n_genes) or (n_cells,)
             E[y | x]; with zero inflation (1 - pi) mu.
+
+        Warns
+        -----
+        UserWarning
+            If the fit does not determine them in some rows, as no cell of it had their combination
+            of columns: these are NaN.
         """
-        predictors = self._predictors(X)
+        check_is_fitted(self)
+        predictors = self._determined_predictors(X, [p for p in self.params_ if p != DISPERSION])
         mean = _mean(predictors[MEAN])
         if ZERO_INFLATION in predictors:
             mean *= expit(-predictors[ZERO_INFLATION])
@@ -634,7 +670,7 @@ class CountRegressor(NotebookMixin, StateMixin, RegressorMixin, BaseEstimator): 
         -------
         ndarray of shape (n_cells, n_genes) or (n_cells,)
         """
-        predictors = list(self._predictors(X).values())
+        predictors = list(self._predictors_of(*self._designs(X)).values())
         counts = self._checked(X, y, len(predictors[0]))
         values = counts.dense(slice(None)).astype(np.float64)
         return self._shaped(log_mass(self._family, values, predictors))

@@ -228,7 +228,7 @@ class FittedData:
         """
         step = max(1, _ENTRIES // max(len(self.counts), n_rows))
         designs, offset = self.designs, self.offset
-        self.regressor._check_determined(self.X, designs, np.ones(len(offset), dtype=bool))
+        self.regressor._check_determined(self.X, designs, np.ones(len(offset)))
         for first in range(0, len(self.genes), step):
             genes = slice(first, min(first + step, len(self.genes)))
             predictors = self.regressor._predictors_of(designs, offset, self.genes[genes])

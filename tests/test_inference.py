@@ -306,6 +306,39 @@ def test_a_value_on_the_right_hand_side(model):
     assert_allclose(test["estimate"], 2 * (estimate - estimate["gene_1"]), atol=1e-9)
 
 
+def test_p_values_beyond_the_smallest_number_have_logarithms():
+    """Two groups with next to no overlap: z is in the hundreds, and no p-value is zero."""
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame({"x": np.repeat([0.0, 1.0], 3000)})
+    counts = np.column_stack(
+        [rng.poisson(np.exp(1 + slope * X["x"])) for slope in (3.0, 2.0, 0.1, 1.5)]
+    )
+    full = make_pipeline(FormulaTransformer("~ x"), NegBinRegressor()).fit(X, counts)
+    reduced = make_pipeline(FormulaTransformer("~ 1"), NegBinRegressor()).fit(X, counts)
+    wald = inference.wald_test(full, X, counts, "x")
+    table = inference.coefficient_table(full, X, counts)
+    table = table[table["feature"] == "x"].set_index("target")
+    ratio = inference.likelihood_ratio_test(reduced, full, X, counts)
+    least = np.finfo(float).tiny
+    for found in (wald, table, ratio):
+        logs = found["log10_p_value"]
+        assert np.isfinite(logs).all()
+        assert list(np.argsort(logs)) == [0, 1, 3, 2]
+        assert (logs.iloc[[0, 1, 3]] < -400).all()
+        assert (found["p_value"].iloc[[0, 1, 3]] == least).all()
+        assert found["p_value"].iloc[2] == pytest.approx(10 ** logs.iloc[2])
+        assert (found["p_adjusted"] >= least).all()
+    logs = stats.norm.logsf(np.sqrt(wald["statistic"])) + np.log(2)
+    assert_allclose(wald["log10_p_value"], logs / np.log(10), rtol=1e-10)
+    assert_allclose(table["log10_p_value"], wald["log10_p_value"], rtol=1e-9)
+    clustered = inference.wald_test(
+        full, X, counts, "x", kind="cluster", groups=np.arange(len(X)) % 500
+    )
+    assert (clustered["log10_p_value"].iloc[[0, 1]] < -308).all()
+    text = str(inference.gene_summary(full, X, counts, "y0"))
+    assert f"e{np.floor(wald['log10_p_value'].iloc[0]):.0f} " in text
+
+
 def test_other_parts(model):
     test = inference.wald_test(model, OBS, COUNTS, "Intercept = 0", part="dispersion")
     assert_allclose(test["estimate"], model.params_["dispersion"].loc["Intercept"])

@@ -52,6 +52,21 @@ def test_a_p_value_of_zero_is_at_the_top_and_marked(table):
     assert_allclose(zeros.points_["clipped"].get_ydata(), 307.65, atol=0.01)
 
 
+def test_logarithms_tell_apart_what_is_too_small_for_a_number(table):
+    logs = np.array([-20.0, -50.0, np.log10(0.4), np.log10(0.04), np.nan, -4000.0])
+    table = pd.concat([table, table.loc[["surest"]].set_axis(["second"])])
+    table["log10_p_value"] = np.r_[logs, -900.0]
+    table["p_value"] = np.maximum(table["p_value"], np.finfo(float).tiny)
+    display = VolcanoDisplay.from_table(table, n_labels=2)
+    assert_allclose(display.points_["down"].get_xydata()[:, 1], [50.0, 4000.0, 900.0])
+    assert not len(display.points_["clipped"].get_xdata())
+    assert [label.get_text() for label in display.labels_] == ["surest", "second"]
+    table.loc["second", "log10_p_value"] = -np.inf
+    display = VolcanoDisplay.from_table(table, n_labels=1)
+    assert display.points_["clipped"].get_ydata() > 4000
+    assert [label.get_text() for label in display.labels_] == ["second"]
+
+
 def test_the_numbers_of_genes_are_stated(table):
     display = VolcanoDisplay.from_table(table)
     assert display.ax_.get_title(loc="left") == "2 down, 1 up, FDR 5 %"

@@ -24,6 +24,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from sc_glm import FormulaTransformer, NegBinRegressor, ZINBRegressor, base, block, make_pipeline
 from sc_glm.compression import group_rows
 from sc_glm.datasets import make_counts
+from sc_glm.diagnostics import goodness_of_fit, quantile_residuals
 from sc_glm.inference import wald_test
 from tests.references import DATA, ORDINARY, REGRESSORS, fit_reference, needs_references, of_part
 
@@ -33,6 +34,7 @@ TIGHT = {"tol": 1e-10}
 
 
 @pytest.mark.filterwarnings("ignore:Most values of y are not integers:UserWarning")
+@pytest.mark.filterwarnings("ignore:The fit does not determine:UserWarning")
 @parametrize_with_checks(
     [NegBinRegressor(), ZINBRegressor()],
     expected_failed_checks=lambda _: {
@@ -921,3 +923,136 @@ def test_the_unit_of_weights_does_not_matter(regressor, unit):
     assert_allclose(
         scaled.params_["mean"].loc[:, firm], plain.params_["mean"].loc[:, firm], atol=1e-4
     )
+
+
+# ---------------------------------------------------------------------------- what no cell had
+
+
+def crossed(n=300):
+    """Cells of two factors, counts, and which cells are of one combination."""
+    rng = np.random.default_rng(4)
+    obs = pd.DataFrame(
+        {
+            "kind": rng.choice(["A", "B", "C"], n),
+            "dose": rng.choice(["none", "low", "high"], n),
+            "x": rng.normal(size=n),
+        },
+        index=[f"cell{i}" for i in range(n)],
+    )
+    counts = rng.negative_binomial(2, 0.3, size=(n, 2))
+    return obs, counts, ((obs["kind"] == "B") & (obs["dose"] == "high")).to_numpy()
+
+
+VERBS = {
+    "predict_dist": lambda model, X, _: model.predict_dist(X),
+    "sample": lambda model, X, _: model.sample(X, random_state=0),
+    "sample_sparse": lambda model, X, _: model.sample_sparse(X, random_state=0),
+    "log_prob": lambda model, X, y: model.log_prob(X, y),
+    "score": lambda model, X, y: model.score(X, y),
+    "quantile_residuals": quantile_residuals,
+    "goodness_of_fit": goodness_of_fit,
+}
+CODINGS = [
+    "~ kind * dose",
+    "~ 0 + kind:dose",
+    "~ C(kind, contr.sum) * dose + x",
+    "~ C(kind, contr.treatment('B')) * C(dose, contr.helmert)",
+]
+
+
+@pytest.mark.parametrize("part", ["mean", "dispersion"])
+@pytest.mark.parametrize("formula", CODINGS)
+def test_a_combination_that_no_cell_had_is_refused_in_any_coding(formula, part):
+    obs, counts, absent = crossed()
+    model = make_pipeline(FormulaTransformer(**{part: formula}), NegBinRegressor())
+    model.fit(obs[~absent], counts[~absent])
+    words = rf"does not determine the {part} in row cell\d+: no cell of the fit had"
+    for verb in VERBS.values():
+        verb(model, obs[~absent], counts[~absent])
+        with pytest.raises(ValueError, match=rf"{words}.* Leave such rows out"):
+            verb(model, obs, counts)
+    expected = model.predict_params(obs[~absent])
+    label = obs.index[np.flatnonzero(absent)[0]]
+    with pytest.warns(UserWarning, match=rf"row {label}: .*Of 300 rows, {absent.sum()} are so"):
+        params = model.predict_params(obs)
+    for own, values in params.items():
+        assert_array_equal(np.isnan(values), np.outer(absent & (own == part), [True, True]))
+        assert_allclose(values[~absent], expected[own])
+    if part == "mean":
+        with pytest.warns(UserWarning, match=rf"{words}.* Predictions there are NaN"):
+            assert_array_equal(np.isnan(model.predict(obs)), np.outer(absent, [True, True]))
+    else:
+        assert np.isfinite(model.predict(obs)).all()
+
+
+def test_cells_without_a_weight_determine_nothing():
+    obs, counts, absent = crossed()
+    weights = np.where(absent, 0.0, 1.0)
+    model = make_pipeline(FormulaTransformer("~ kind * dose"), NegBinRegressor())
+    model.fit(obs, counts, negbinregressor__sample_weight=weights)
+    with pytest.warns(UserWarning, match="does not determine the mean"):
+        assert_array_equal(np.isnan(model.predict(obs)[:, 0]), absent)
+    few = make_pipeline(FormulaTransformer("~ kind * dose"), NegBinRegressor())
+    few.fit(obs[~absent], counts[~absent])
+    design = model[0].transform(obs)
+    score = model[-1].score(design, counts, sample_weight=weights)
+    assert score == pytest.approx(few.score(obs[~absent], counts[~absent]))
+
+
+def test_confounded_columns_are_told_apart_by_no_row():
+    """Batch and condition are one; a row with one and not the other has no prediction."""
+    rng = np.random.default_rng(0)
+    batch = np.repeat([0.0, 1.0], 50)
+    X = pd.DataFrame({"batch": batch, "stim": batch, "x": rng.normal(size=100)})
+    model = NegBinRegressor().fit(X, rng.poisson(3, 100))
+    ends = X.iloc[[0, -1]]
+    assert np.isfinite(model.predict(ends)).all()
+    with pytest.raises(ValueError, match=r"in row 0: .* like batch = 0, stim = 1\. Leave"):
+        model.sample(ends.assign(stim=1.0))
+    plain = NegBinRegressor().fit(X.to_numpy(), rng.poisson(3, 100))
+    with pytest.raises(ValueError, match=r"in row 1: .* like x0 = 0, x1 = 1\. Leave"):
+        plain.sample([[0, 0, 1], [0, 1, 1.0]])
+
+
+def test_a_penalty_determines_what_the_cells_leave_open():
+    obs, counts, absent = crossed()
+    design = FormulaTransformer("~ kind * dose")
+    model = make_pipeline(design, NegBinRegressor(alpha=0.1)).fit(obs[~absent], counts[~absent])
+    assert np.isfinite(model.predict(obs)).all()
+    model.set_params(negbinregressor__alpha={"dispersion": 0.1}).fit(obs[~absent], counts[~absent])
+    with pytest.raises(ValueError, match="does not determine the mean"):
+        model.sample(obs)
+
+
+@given(exponents=st.lists(st.integers(-6, 6), min_size=5, max_size=5))
+@settings(max_examples=10, deadline=None)
+def test_rows_of_the_fit_are_never_refused(exponents):
+    rng = np.random.default_rng(1)
+    x, z = rng.normal(size=(2, 60))
+    X = np.column_stack([x, z, x + z, 3 * x - 2, np.zeros(60)]) * 10.0 ** np.array(exponents)
+    model = NegBinRegressor(max_iter=3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(X, rng.poisson(3, 60))
+    assert model.predict(X).shape == (60,)
+    beyond = np.column_stack([x, z, x + z, 3 * x - 2, np.zeros(60)]) * 1e3
+    beyond[:, 3] = 3 * beyond[:, 0] - 2
+    model.predict(beyond * 10.0 ** np.array(exponents))
+
+
+def test_a_fold_without_a_combination_has_no_score():
+    obs, counts, absent = crossed()
+    folds = [(np.flatnonzero(~absent), np.flatnonzero(absent)), (np.arange(150), np.arange(20))]
+    search = GridSearchCV(
+        make_pipeline(FormulaTransformer(), NegBinRegressor()),
+        {"formulatransformer__mean": ["~ kind + dose", "~ kind * dose"]},
+        cv=folds,
+    )
+    with (
+        pytest.warns(UserWarning, match="test scores are non-finite"),
+        pytest.warns(UserWarning, match="does not determine the mean"),
+    ):
+        search.fit(obs, counts)
+    scores = [search.cv_results_[f"split{k}_test_score"] for k in (0, 1)]
+    assert_array_equal(np.isnan(scores), [[False, True], [False, False]])
+    assert search.best_params_ == {"formulatransformer__mean": "~ kind + dose"}
