@@ -24,7 +24,7 @@ from sc_glm.nesting import nesting_of
 from sc_glm.profile import profile_limits
 from sc_glm.status import Status
 from sc_glm.uncertainty import Combinations, adjusted, how_of, log_likelihoods, uncertainty
-from sc_glm.validation import group_codes
+from sc_glm.validation import as_pandas, group_codes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -847,7 +847,7 @@ def _named(fitted: FittedData) -> pd.DataFrame:
 
 def _own_columns(model: Any, X: Any) -> Any:
     """Return the columns that a regressor was fitted on, of a frame that has others too."""
-    names = list(getattr(model, "feature_names_in_", []))
+    names, X = list(getattr(model, "feature_names_in_", [])), as_pandas(X)
     if not isinstance(model, CountRegressor) or not isinstance(X, pd.DataFrame):
         return X
     return X[names] if names and set(names) <= {*X.columns} else X
