@@ -39,6 +39,7 @@ from sc_glm.expressions import MAX_LENGTH, columns_read
 from sc_glm.splines import with_margin
 from sc_glm.state import StateMixin, kept_if_failed
 from sc_glm.validation import as_pandas, check_no_anndata
+from sc_glm.vocabulary import NAMESPACE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -588,7 +589,6 @@ def _materialize(
     try:
         with np.errstate(all="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)
-            warnings.simplefilter("ignore", FutureWarning)  # pandas's, of np.clip on booleans
             # Levels that the fit did not know are refused below.
             warnings.simplefilter("ignore", DataMismatchWarning)
             warnings.filterwarnings("ignore", "Constructing a Categorical", DeprecationWarning)
@@ -776,6 +776,6 @@ def _outside_names(pattern: str, replace: Callable[[str], str], line: str) -> st
 
 # Beside formulaic's transforms, all that a formula can see.
 CONTEXT: Mapping[str, Any] = {
-    "np": np,
+    "np": NAMESPACE,
     **{name: with_margin(TRANSFORMS[name]) for name in ("bs", "cc", "cr", "cs")},
 }

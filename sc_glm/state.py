@@ -1,8 +1,8 @@
 """The state of an estimator: what a failed fit leaves of it, and which pickles open.
 
-What is written holds text, numbers, lists, dictionaries and NumPy arrays alone, beside the package's
-own classes. So skops can write and audit it, and neither pandas nor formulaic need to be of the
-version that wrote it.
+What is written holds text, numbers, lists, dictionaries and NumPy arrays alone, beside the
+package's own classes. So skops can write and audit it, and pandas and formulaic may be of another
+version where it is read.
 """
 
 import contextlib
