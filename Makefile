@@ -9,7 +9,7 @@ OUTPUT ?= output
 RUN := "$(VENV)/bin/python"
 export MPLBACKEND := Agg
 
-.PHONY: help demo test processors lint types docs browser packaging oldest benchmark calibration clean
+.PHONY: help demo test processors lint types docs browser packaging oldest newest benchmark calibration clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -45,6 +45,9 @@ packaging:  ## build the distributions, and try them without and with each extra
 
 oldest:  ## run the tests with the oldest versions that pyproject.toml allows
 	"$(PYTHON)" .ci/packaging oldest
+
+newest:  ## run the tests with the newest releases of everything, on the Python that PYTHON names
+	"$(PYTHON)" .ci/packaging newest
 
 benchmark: $(VENV)/installed-benchmark  ## time sc_glm against other packages, those in R too if R has them
 	$(RUN) doc/benchmarks/suite

@@ -46,7 +46,14 @@ from sc_glm.sampling import sample_dense, sample_sparse
 from sc_glm.state import StateMixin, kept_if_failed
 from sc_glm.status import tally
 from sc_glm.tails import log_mass
-from sc_glm.validation import alike, check_finite, check_numbers, check_same_order, shown
+from sc_glm.validation import (
+    alike,
+    as_pandas,
+    check_finite,
+    check_numbers,
+    check_same_order,
+    shown,
+)
 from sc_glm.warned import warn
 
 _SHOWN = 5  # columns in a message
@@ -60,6 +67,7 @@ _FORMULAS = (
     "Formulas go to a FormulaTransformer before it, as in make_pipeline(FormulaTransformer('~ x'), "
     "{0}())."
 )
+_TABLES = ("params_", "undetermined_")  # attributes of fitted models
 _FACTORS = (
     " A formula makes numbers of text and categories, as in "
     "make_pipeline(FormulaTransformer('~ cell_type'), NegBinRegressor())."
@@ -326,14 +334,8 @@ class CountRegressor(NotebookMixin, StateMixin, RegressorMixin, BaseEstimator): 
         # Most designs leave nothing open, and rows of these need no check.
         self._open = {part: design.free for part, design in designs.parts.items() if design.free}
         self.target_names_ = counts.names
-        self.params_ = {
-            part: pd.DataFrame(coef, index=layout.columns[part], columns=counts.names)
-            for part, coef in fits.coef.items()
-        }
-        self.undetermined_ = {
-            part: pd.DataFrame(mask, index=layout.columns[part], columns=counts.names)
-            for part, mask in fits.undetermined.items()
-        }
+        self.params_ = _tables(fits.coef, layout, counts.names)
+        self.undetermined_ = _tables(fits.undetermined, layout, counts.names)
         self.aliased_ = {
             part: np.array(layout.columns[part], dtype=object)[design.aliased]
             for part, design in designs.parts.items()
@@ -348,6 +350,22 @@ class CountRegressor(NotebookMixin, StateMixin, RegressorMixin, BaseEstimator): 
         intercept = mean.to_numpy()[is_intercept].sum(axis=0)
         self.coef_ = coef[0] if counts.one_dimensional else coef
         self.intercept_ = intercept[0] if counts.one_dimensional else intercept
+
+    def _written(self, state: dict[str, Any]) -> dict[str, Any]:
+        plain = {
+            name: {part: table.to_numpy() for part, table in state[name].items()}
+            for name in _TABLES
+            if name in state
+        }
+        return {**state, **plain}
+
+    def _read(self, state: dict[str, Any]) -> dict[str, Any]:
+        tables = {
+            name: _tables(state[name], state["_layout"], state["target_names_"])
+            for name in _TABLES
+            if name in state
+        }
+        return {**state, **tables}
 
     def _warn(self) -> None:
         reasons = [
@@ -418,6 +436,7 @@ class CountRegressor(NotebookMixin, StateMixin, RegressorMixin, BaseEstimator): 
 
     def _covariates(self, X: Any, *, reset: bool) -> FloatArray:
         """Return `X` as a matrix of finite numbers; ``reset`` learns its columns."""
+        X = as_pandas(X)
         check_numbers(X, "X", _FACTORS)
         covariates: FloatArray = validate_data(
             self, X, dtype=np.float64, reset=reset, ensure_all_finite=False
@@ -434,7 +453,7 @@ class CountRegressor(NotebookMixin, StateMixin, RegressorMixin, BaseEstimator): 
             rows, words = self._undetermined(part, X, designs[part])
             if len(rows):
                 predictors[part][rows] = np.nan
-                warnings.warn(f"{words} Predictions there are NaN.", stacklevel=3)
+                warn(f"{words} Predictions there are NaN.")
         return predictors
 
     def _designs(
@@ -715,6 +734,16 @@ class CountRegressor(NotebookMixin, StateMixin, RegressorMixin, BaseEstimator): 
             )
         check_genes(y, self.target_names_)
         return counts
+
+
+def _tables(
+    values: dict[str, NDArray[Any]], layout: Layout, genes: NDArray[np.object_]
+) -> dict[str, pd.DataFrame]:
+    """Return what is known of each part's coefficients, features x genes."""
+    return {
+        part: pd.DataFrame(value, index=layout.columns[part], columns=genes)
+        for part, value in values.items()
+    }
 
 
 def weights_of(sample_weight: Any, X: Any, rows: FloatArray) -> FloatArray:

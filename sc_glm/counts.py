@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_array
 
-from sc_glm.validation import check_numbers, sound_sparse
+from sc_glm.validation import as_pandas, check_numbers, sound_sparse
 
 # Counts up to which fits are right to six digits, as a log-likelihood sums terms as large as these,
 # which cancel; and up to which single precision tells a count from the next.
@@ -70,6 +70,7 @@ class CountMatrix:
                 "This estimator requires y to be passed, but the target y is None. y holds the "
                 "counts, cells x genes."
             )
+        y = as_pandas(y)
         check_numbers(y, "y")
         own_names = _names(y)
         names = names if own_names is None else own_names
@@ -201,6 +202,7 @@ def check_genes(y: Any, genes: Iterable[str]) -> None:
     ValueError
         It names the first gene that is another one.
     """
+    y = as_pandas(y)
     if not isinstance(y, pd.DataFrame):
         return
     for column, gene in zip(y.columns, genes, strict=False):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tarfile
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -354,7 +355,10 @@ def _pbmc3k(source: Path) -> AnnData:
         def text(name: str) -> Any:
             return archive.extractfile(files[name])
 
-        counts = sp.csr_matrix(mmread(text("matrix.mtx")).T, dtype=np.int32)
+        with warnings.catch_warnings():
+            # SciPy tells that it will return an array one day, which is as good.
+            warnings.filterwarnings("ignore", ".*spmatrix", DeprecationWarning)
+            counts = sp.csr_matrix(mmread(text("matrix.mtx")).T, dtype=np.int32)
         symbols = pd.read_csv(text("genes.tsv"), sep="\t", header=None, keep_default_na=False)[1]
         cells = pd.read_csv(text("barcodes.tsv"), header=None)[0]
     repeated = symbols.groupby(symbols).cumcount()

@@ -10,6 +10,7 @@ import functools
 import math
 import re
 import warnings
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
@@ -48,7 +49,9 @@ from sc_glm.rewriting import (
 )
 from sc_glm.splines import check_bs, check_cc, check_cr, check_poly, checked, with_margin
 from sc_glm.state import StateMixin, kept_if_failed
-from sc_glm.validation import check_no_anndata, shown
+from sc_glm.validation import as_pandas, check_no_anndata, shown
+from sc_glm.vocabulary import NAMESPACE
+from sc_glm.warned import warn
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Mapping, Sequence
@@ -179,7 +182,7 @@ class FormulaTransformer(StateMixin, TransformerMixin, BaseEstimator):  # type: 
     1.0
     """
 
-    _fitted_state = ("model_specs_", "covariates_", "_booleans", "n_features_in_")
+    _fitted_state = ("_booleans", "_cell", "model_specs_", "covariates_", "n_features_in_")
 
     def __init__(
         self,
@@ -271,7 +274,7 @@ class FormulaTransformer(StateMixin, TransformerMixin, BaseEstimator):  # type: 
         frame = self._frame(X, reset=True)
         columns = Columns(frame)
 
-        specs, covariates, matrices = {}, {}, []
+        specs, covariates, matrices, cell = {}, {}, [], {}
         booleans: set[str] = set()
         like_labels: dict[str, int] = {}
         for part, text in formulas.items():
@@ -292,13 +295,38 @@ class FormulaTransformer(StateMixin, TransformerMixin, BaseEstimator):  # type: 
             matrices.append(matrix)
             if part != "offset":
                 like_labels |= _like_labels(formula, data)
+            cell |= {name: values[:1] for name, values in data.items()}
 
+        self._cell = cell  # from which a file's formulas are built again
         self.model_specs_ = specs
         self.covariates_ = covariates
         self._booleans = tuple(sorted(booleans))
         self._check_rows_stand_alone(frame, matrices)
         if like_labels:
             _warn_of_slopes(like_labels)
+
+    def _written(self, state: dict[str, Any]) -> dict[str, Any]:
+        if "model_specs_" not in state:
+            return state
+        specs = {part: _written_spec(spec) for part, spec in state["model_specs_"].items()}
+        cell = {name: _written_values(values) for name, values in state["_cell"].items()}
+        return {**state, "model_specs_": specs, "_cell": cell}
+
+    def _read(self, state: dict[str, Any]) -> dict[str, Any]:
+        if "model_specs_" not in state:
+            return state
+        cell = {name: _read_values(**written) for name, written in state["_cell"].items()}
+        specs = {
+            part: _read_spec(
+                written,
+                cell,
+                state["covariates_"][part],
+                f"the saved {part!r}",
+                numeric=part == "offset",
+            )
+            for part, written in state["model_specs_"].items()
+        }
+        return {**state, "model_specs_": specs, "_cell": cell}
 
     def _formulas(self) -> dict[str, str]:
         formulas = {part: getattr(self, part) for part in PARTS}
@@ -322,6 +350,7 @@ class FormulaTransformer(StateMixin, TransformerMixin, BaseEstimator):  # type: 
     def _frame(self, X: Any, *, reset: bool) -> pd.DataFrame:
         """Return `X` as a frame, the caller's own where it is one, with scikit-learn's checks."""
         check_no_anndata(X, "X")
+        X = as_pandas(X)
         named = reset or hasattr(self, "feature_names_in_")
         if isinstance(X, pd.DataFrame) and named:
             if not len(X):
@@ -609,10 +638,9 @@ def _warn_of_slopes(n_values: Mapping[str, int]) -> None:
     listed = ", ".join(f"{name!r} ({number} values)" for name, number in n_values.items())
     first = next(iter(n_values))
     spelled = first if first.isidentifier() else f"`{first}`"
-    warnings.warn(
+    warn(
         f"Whole numbers get one slope in a formula, from the first value to the last: {listed}. If "
-        f"they are labels, write C({spelled}); if they are numbers, I({spelled}) says so.",
-        stacklevel=4,  # who called fit
+        f"they are labels, write C({spelled}); if they are numbers, I({spelled}) says so."
     )
 
 
@@ -747,8 +775,9 @@ def _materialize(
     try:
         with np.errstate(all="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)
-            warnings.simplefilter("ignore", FutureWarning)  # pandas's, of np.clip on booleans
+            # Levels that the fit did not know are refused below.
             warnings.simplefilter("ignore", DataMismatchWarning)
+            warnings.filterwarnings("ignore", "Constructing a Categorical", DeprecationWarning)
             matrix = materializer.get_model_matrix(spec)
     except Exception as error:  # a formula is code, and may raise anything
         raise ValueError(f"{where}: {_message(error)}") from error
@@ -771,6 +800,75 @@ def _materialize(
         cells = pd.Series(values[:, column], index=index)
         check_cells(~finite[:, column], cells, f"{where}: {matrix.columns[column]!r} is not finite")
     return values, spec
+
+
+def _written_spec(spec: ModelSpec) -> dict[str, Any]:
+    """Return a frozen formula as text, numbers and arrays: its terms, and what it has learnt."""
+    return {
+        "terms": [
+            [(factor.expr, factor.eval_method.value) for factor in term.factors]
+            for term in spec.formula
+        ],
+        "transforms": spec.transform_state,
+        # Of contrasts, formulaic keeps a note that it does not read.
+        "levels": {
+            expression: (kind.value, {k: v for k, v in learnt.items() if k != "contrasts"})
+            for expression, (kind, learnt) in spec.encoder_state.items()
+        },
+        "columns": list(spec.column_names),
+    }
+
+
+def _read_spec(
+    written: Mapping[str, Any],
+    cell: Mapping[str, Any],
+    used: Mapping[str, bool],
+    where: str,
+    *,
+    numeric: bool,
+) -> ModelSpec:
+    """Return the frozen formula, whose expressions are checked as those of a new one are.
+
+    Evaluated for one cell of the fit, it has the structure that it had for all of them.
+    """
+    terms = [
+        Term([Factor(expression, eval_method=method) for expression, method in factors])
+        for factors in written["terms"]
+    ]
+    formula = SimpleFormula(terms)
+    data = {name: cell[name] for name in used}
+    if set(_names_read(formula, Columns(pd.DataFrame(data)), where)) != set(used):
+        raise ValueError(f"{where} does not read the columns {list(used)}.")
+    spec = ModelSpec(
+        formula,
+        transform_state=written["transforms"],
+        encoder_state={
+            expression: (Factor.Kind(kind), learnt)
+            for expression, (kind, learnt) in written["levels"].items()
+        },
+    )
+    _, spec = _materialize(spec, data, pd.RangeIndex(1), where, numeric=numeric)
+    if list(spec.column_names) != written["columns"]:
+        raise ValueError(
+            f"{where} had the columns {written['columns']}, but formulaic "
+            f"{version('formulaic')} makes {list(spec.column_names)} of it. Fit it again."
+        )
+    return spec
+
+
+def _written_values(values: Any) -> dict[str, Any]:
+    if isinstance(values, pd.Categorical):
+        categories = values.categories.tolist()
+        return {"values": values.codes, "categories": categories, "ordered": bool(values.ordered)}
+    return {"values": values}
+
+
+def _read_values(
+    values: NDArray[Any], categories: list[Any] | None = None, *, ordered: bool = False
+) -> Any:
+    if categories is None:
+        return values
+    return pd.Categorical.from_codes(values, categories, ordered)
 
 
 def linear_constraints(
@@ -937,7 +1035,7 @@ def _linear(node: ast.expr, n_names: int) -> NDArray[np.float64]:
 
 # Beside formulaic's transforms, all that a formula can see.
 CONTEXT: Mapping[str, Any] = {
-    "np": np,
+    "np": NAMESPACE,
     "exp10": functools.partial(np.power, 10.0),  # formulaic's is x**10
     **{
         name: with_margin(checked(TRANSFORMS[name], check))

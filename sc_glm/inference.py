@@ -25,7 +25,7 @@ from sc_glm.p_values import adjusted, log_f_tail, p_value_columns
 from sc_glm.profile import profile_limits
 from sc_glm.status import Status
 from sc_glm.uncertainty import Combinations, how_of, log_likelihoods, uncertainty
-from sc_glm.validation import group_codes
+from sc_glm.validation import as_pandas, group_codes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -856,7 +856,7 @@ def _named(fitted: FittedData) -> pd.DataFrame:
 
 def _own_columns(model: Any, X: Any) -> Any:
     """Return the columns that a regressor was fitted on, of a frame that has others too."""
-    names = list(getattr(model, "feature_names_in_", []))
+    names, X = list(getattr(model, "feature_names_in_", [])), as_pandas(X)
     if not isinstance(model, CountRegressor) or not isinstance(X, pd.DataFrame):
         return X
     return X[names] if names and set(names) <= {*X.columns} else X

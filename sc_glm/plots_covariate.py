@@ -24,6 +24,7 @@ from sc_glm.plots_axes import (
     require_matplotlib,
     title,
 )
+from sc_glm.validation import as_pandas
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -325,6 +326,7 @@ def _frame_of(model: Any, X: Any) -> tuple[Any, pd.DataFrame]:
     model = getattr(model, "best_estimator_", model)
     if hasattr(model, "model_") and hasattr(X, "obs"):
         model, X = model.model_, X.obs
+    X = as_pandas(X)
     if not isinstance(X, pd.DataFrame):
         raise TypeError(f"X must be a DataFrame with columns to choose, not {type(X).__name__}.")
     return model, X

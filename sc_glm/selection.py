@@ -155,13 +155,8 @@ def compare_models(
     gene_0       0.0  0.006     0.006
     gene_1       0.0  0.055     0.055
     gene_2       0.0  0.078     0.075
-    >>> choose_model(table)
-    target
-    gene_0    trend
-    gene_1    trend
-    gene_2    trend
-    Name: model, dtype: category
-    Categories (3, object): ['constant' < 'trend' < 'inflated']
+    >>> choose_model(table).to_dict()
+    {'gene_0': 'trend', 'gene_1': 'trend', 'gene_2': 'trend'}
     """
     _check_models(models, y)
     X, y = indexable(X, y)

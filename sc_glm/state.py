@@ -1,4 +1,9 @@
-"""The state of an estimator: what a failed fit leaves of it, and which pickles open."""
+"""The state of an estimator: what a failed fit leaves of it, and which pickles open.
+
+What is written holds text, numbers, lists, dictionaries and NumPy arrays alone, beside the
+package's own classes. So skops can write and audit it, and pandas and formulaic may be of another
+version where it is read.
+"""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -6,7 +11,7 @@ from importlib.metadata import version
 from typing import Any, ClassVar
 
 # Raised whenever estimators of an earlier version would not work with the state they bring.
-_FORMAT = 1
+_FORMAT = 2
 
 
 class StateMixin:
@@ -18,9 +23,17 @@ class StateMixin:
     # What methods of a fitted estimator read; without any of them, it is not fitted.
     _fitted_state: ClassVar[tuple[str, ...]] = ()
 
+    def _written(self, state: dict[str, Any]) -> dict[str, Any]:
+        """Return a state in which all is plain; the estimator's own stays as it is."""
+        return state
+
+    def _read(self, state: dict[str, Any]) -> dict[str, Any]:
+        """Return the state that was written so."""
+        return state
+
     def __getstate__(self) -> dict[str, Any]:
-        state = super().__getstate__()
-        return {**state, "_sc_glm_format": _FORMAT, "_sc_glm_version": version("sc_glm")}  # type: ignore[dict-item]
+        state = self._written(super().__getstate__())  # type: ignore[arg-type]
+        return {**state, "_sc_glm_format": _FORMAT, "_sc_glm_version": version("sc_glm")}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         own = dict(state)
@@ -36,7 +49,7 @@ class StateMixin:
                 f"by sc_glm {version('sc_glm')}, whose format is {_FORMAT}: {reason}. Open it "
                 "with the version that saved it, or fit it again."
             )
-        super().__setstate__(own)  # type: ignore[misc]
+        super().__setstate__(self._read(own))  # type: ignore[misc]
 
 
 @contextlib.contextmanager

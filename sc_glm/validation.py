@@ -6,6 +6,7 @@ matched by position, and a damaged sparse matrix would be read beyond its arrays
 """
 
 import difflib
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -43,6 +44,39 @@ def shown(value: Any) -> str:
     if isinstance(value, np.datetime64 | np.timedelta64 | pd.Timestamp | pd.Timedelta | pd.Period):
         return str(value)
     return repr(value.item() if isinstance(value, np.generic) else value)
+
+
+def as_pandas(data: Any) -> Any:
+    """Return a frame or a series of polars as one of pandas, and all else as it is.
+
+    Parameters
+    ----------
+    data : object
+        Of polars, the levels of an Enum keep their order, and nulls are missing values.
+
+    Returns
+    -------
+    object
+
+    Raises
+    ------
+    ValueError
+        If it is a query of polars that was not run.
+    """
+    polars = sys.modules.get("polars")  # without it, nobody can have made one
+    if polars is None:
+        return data
+    if isinstance(data, polars.LazyFrame):
+        raise ValueError("A polars LazyFrame holds no values yet: give its .collect().")  # noqa: TRY004
+    if isinstance(data, polars.Series):
+        values = data.to_list() if isinstance(data.dtype, polars.Enum) else data.to_numpy()
+        if isinstance(data.dtype, polars.Enum):
+            values = pd.Categorical(values, categories=data.dtype.categories.to_list())
+        return pd.Series(values, name=data.name or None)
+    if isinstance(data, polars.DataFrame):
+        columns = {column.name: as_pandas(column) for column in data}
+        return pd.DataFrame(columns, index=pd.RangeIndex(len(data)))
+    return data
 
 
 def alike(name: str, names: Iterable[Any], most: int) -> list[str]:

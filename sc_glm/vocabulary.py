@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING, NamedTuple
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -115,6 +116,18 @@ NUMPY: Mapping[str, Signature] = {
     "where": Signature(expressions=3, text=True),
 }
 NUMBERS = {name: getattr(np, name) for name in ("e", "euler_gamma", "inf", "nan", "pi")}
+
+
+def _clip(x: Any, *bounds: Any, **named: Any) -> Any:
+    return np.clip(np.asarray(x), *bounds, **named)
+
+
+# What an expression has as `np`. Of a column, NumPy's clip would be pandas's, to which every bound
+# of a condition is true or false; fix is deprecated, and gives what trunc gives.
+_OWN = {"clip": _clip, "fix": np.trunc}
+NAMESPACE = SimpleNamespace(
+    **NUMBERS, **_OWN, **{name: getattr(np, name) for name in NUMPY if name not in _OWN}
+)
 
 # Functions and methods that users reach for, of which the value is not a row's own.
 MIX_ROWS = (

@@ -57,6 +57,7 @@ def renamed(frame, *columns):
     return frame.set_axis(list(columns), axis="columns")
 
 
+OBJECT = "(object|str)"  # the type of text, before pandas 3 and since
 TEXT = np.array([["a"]] * 8)
 DATES = np.array(["2020-01-01"] * 8, dtype="M8[D]")
 RECORDS = np.array([(1, 2.0)] * 8, dtype=[("a", int), ("b", float)])
@@ -102,8 +103,16 @@ FIT = {
         TypeError,
         "[Ss]parse data was passed for X",
     ),
-    "a column of text": ({"X": FRAME.assign(kind="a")}, ValueError, r"X must.*'kind' \(object\)"),
-    "a column of digits": ({"X": FRAME.assign(kind="1")}, ValueError, r"X must.*'kind' \(object"),
+    "a column of text": (
+        {"X": FRAME.assign(kind="a")},
+        ValueError,
+        rf"X must.*'kind' \({OBJECT}\)",
+    ),
+    "a column of digits": (
+        {"X": FRAME.assign(kind="1")},
+        ValueError,
+        rf"X must.*'kind' \({OBJECT}",
+    ),
     "a column of categories": (
         {"X": FRAME.assign(leiden=pd.Categorical([1, 2] * 4))},
         ValueError,
@@ -139,7 +148,11 @@ FIT = {
         ValueError,
         "y is not a matrix of counts.*'a'",
     ),
-    "a gene of text": ({"y": COUNTS.assign(Sst="many")}, ValueError, r"y must.*'Sst' \(object\)"),
+    "a gene of text": (
+        {"y": COUNTS.assign(Sst="many")},
+        ValueError,
+        rf"y must.*'Sst' \({OBJECT}\)",
+    ),
     "a gene of dates": ({"y": COUNTS.assign(Sst=DATES)}, ValueError, r"y must.*'Sst' \(datetime"),
     "a tensor with a gradient": (
         {"y": torch.ones(8, requires_grad=True)},
@@ -378,11 +391,18 @@ def fingerprint(given):
     """What tells whether anything in the arguments of a call has changed; flags count."""
     return joblib.hash(
         {
-            name: (value.data, value.mask) if isinstance(value, np.ma.MaskedArray) else value
+            name: _contents(value)
             for name, value in given.items()
             if name != "model"  # to be fitted
         }
     )
+
+
+def _contents(value):
+    if isinstance(value, np.ma.MaskedArray):
+        return value.data, value.mask
+    # A copy is without what pandas notes for itself in arrays that were read.
+    return value.copy() if isinstance(value, pd.DataFrame | pd.Series) else value
 
 
 def split(changes):
@@ -531,7 +551,7 @@ CALLS = {
         ValueError,
         "'z', row 3",
     ),
-    "predict: text": (FITTED.predict, {"X": FRAME.assign(z="1")}, ValueError, "'z' .object"),
+    "predict: text": (FITTED.predict, {"X": FRAME.assign(z="1")}, ValueError, f"'z' .{OBJECT}"),
     "predict: no rows": (FITTED.predict, {"X": FRAME[:0]}, ValueError, r"0 sample\(s\)"),
     "predict: a vector": (COUNTED.predict, {"X": X[:, 0]}, ValueError, "2D array"),
     "predict: sparse": (COUNTED.predict, {"X": sp.csr_array(X)}, TypeError, "[Ss]parse"),

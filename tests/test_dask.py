@@ -60,7 +60,7 @@ def cluster():
 @pytest.fixture(scope="module")
 def adata():
     data = make_counts(150, N_GENES, mean=FORMULA, random_state=3)
-    counts = data.counts.to_numpy()
+    counts = data.counts.to_numpy(copy=True)
     counts[7, 13] = MARK
     obs = data.obs.set_axis(data.obs.index.astype(str))
     return AnnData(sp.csr_matrix(counts), obs=obs)

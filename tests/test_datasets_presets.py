@@ -55,7 +55,8 @@ def test_every_preset_has_its_real_screen():
 @pytest.mark.parametrize("seed", [0, 1])
 def test_looks_like_the_real_screen(preset, seed):
     real = REAL[preset]
-    counts = make_counts(*real["shape"], preset=preset, random_state=seed).counts.to_numpy(float)
+    counts = make_counts(*real["shape"], preset=preset, random_state=seed).counts
+    counts = counts.to_numpy(float, copy=True)
     zeros = (counts == 0).mean(axis=0)
     means = counts.mean(axis=0)
     counts[counts.argmax(axis=0), np.arange(counts.shape[1])] = np.nan

@@ -567,7 +567,7 @@ def test_transforms_are_formulaics():
 def test_numpys_functions_exist_and_none_is_dangerous():
     assert len(vocabulary.NUMPY) > 80
     for name in vocabulary.NUMPY:
-        assert callable(getattr(np, name))
+        assert callable(getattr(vocabulary.NAMESPACE, name))
     assert not {
         "load",
         "save",
@@ -588,7 +588,8 @@ def test_numpys_functions_are_elementwise(name):
     if name == "isnat":
         x = x.astype("datetime64[s]")
     more = {"isin": [[1, 2]], "digitize": [[1, 2]], "interp": [[1, 2], [3, 4]], "clip": [1, 2]}
+    function = getattr(vocabulary.NAMESPACE, name)
     with np.errstate(all="ignore"):
-        whole = getattr(np, name)(x, *more.get(name, []))
-        rows = [getattr(np, name)(x[i : i + 1], *more.get(name, []))[0] for i in range(4)]
+        whole = function(x, *more.get(name, []))
+        rows = [function(x[i : i + 1], *more.get(name, []))[0] for i in range(4)]
     assert_allclose(whole, rows)

@@ -370,7 +370,7 @@ def test_integer_weights_equal_repeated_rows(regressor):
 @BOTH
 def test_weights_of_zero_equal_dropped_rows(regressor):
     data = simulated()
-    X, y = design_of(data), dense(data.counts)
+    X, y = design_of(data), dense(data.counts).copy()
     keep = np.arange(len(y)) % 3 > 0
     y[~keep] += 1000
     weighted = regressor(**TIGHT).fit(X, y, sample_weight=keep.astype(float))

@@ -3,9 +3,11 @@
     python3 .ci/packaging          what they hold; the package alone; each extra of users alone,
                                    and together with the oldest versions of everything
     python3 .ci/packaging oldest   all tests with the oldest versions of ``pyproject.toml``
+    python3 .ci/packaging newest   all tests with the newest releases of everything
 
 Needs Python with venv, and a package registry. On Linux, each older torch brings CUDA along
-(gigabytes): it is the one of ``constraints.txt`` in all environments, unless ``--oldest-torch``.
+(gigabytes): it is the one of ``constraints.txt`` in all environments, but with ``--oldest-torch``
+and ``newest``. Environments have the version of Python that runs this.
 """
 
 import argparse
@@ -36,7 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", nargs="?", choices=["oldest"])
+    parser.add_argument("what", nargs="?", choices=["oldest", "newest"])
     parser.add_argument("--oldest-torch", action="store_true", help="the oldest torch as well")
     options = parser.parse_args()
     os.environ.pop("PYTHONPATH", None)  # installed packages are to be found, no others
@@ -52,6 +54,8 @@ def main() -> None:
             for extra in OF_EXTRAS:
                 workshop.try_extra(wheel, extra, plain)
             workshop.try_oldest(wheel, torch_too=options.oldest_torch)
+        elif options.what == "newest":
+            workshop.test_newest(wheel, sdist)
         else:
             workshop.test_oldest(wheel, sdist, torch_too=options.oldest_torch)
         step("done")
@@ -110,15 +114,27 @@ class Workshop:
     def test_oldest(self, wheel: Path, sdist: Path, *, torch_too: bool) -> None:
         """Run all tests of the source distribution with the oldest versions."""
         python = self._with_oldest(wheel, ["test"], torch_too=torch_too)
+        # Of their time, they speak of what was to come in ours.
+        ignored = ["-W", "ignore::DeprecationWarning", "-W", "ignore::PendingDeprecationWarning"]
+        self._test(python, sdist, *ignored)
+
+    def test_newest(self, wheel: Path, sdist: Path) -> None:
+        """Run all tests of the source distribution with the newest releases."""
+        step("newest versions")
+        python = self._environment("newest")
+        self._install(python, f"{wheel}[test]")
+        self._run(self._tools, "-m", "pip", "--python", python, "list")
+        self._test(python, sdist)
+
+    def _test(self, python: Path, sdist: Path, *options: str) -> None:
+        """Run the source distribution's tests, and its pages, on the package that is installed."""
         with tarfile.open(sdist) as archive:
             archive.extractall(self._folder, filter="data")
         source = self._folder / sdist.name.removesuffix(".tar.gz")
         shutil.rmtree(source / "sc_glm")  # the one to be tested is installed
         step("all tests")
         where = ["tests", *source.glob("doc/*.rst"), "--pyargs", "sc_glm"]
-        # Of their time, they speak of what was to come in ours.
-        ignored = ["-W", "ignore::DeprecationWarning", "-W", "ignore::PendingDeprecationWarning"]
-        self._run(python.with_name("pytest"), "-q", "-n", "2", *ignored, *where, cwd=source)
+        self._run(python.with_name("pytest"), "-q", "-n", "2", *options, *where, cwd=source)
 
     def _with_oldest(self, wheel: Path, extras: Iterable[str], *, torch_too: bool) -> Path:
         """Return the Python of an environment with the oldest versions."""
