@@ -274,7 +274,8 @@ class FormulaTransformer(StateMixin, TransformerMixin, BaseEstimator):  # type: 
         frame = self._frame(X, reset=True)
         columns = Columns(frame)
 
-        specs, covariates, matrices, cell = {}, {}, [], {}
+        specs, covariates, matrices = {}, {}, []
+        cell: dict[str, Any] = {}
         booleans: set[str] = set()
         like_labels: dict[str, int] = {}
         for part, text in formulas.items():
@@ -863,9 +864,7 @@ def _written_values(values: Any) -> dict[str, Any]:
     return {"values": values}
 
 
-def _read_values(
-    values: NDArray[Any], categories: list[Any] | None = None, *, ordered: bool = False
-) -> Any:
+def _read_values(values: Any, categories: list[Any] | None = None, *, ordered: bool = False) -> Any:
     if categories is None:
         return values
     return pd.Categorical.from_codes(values, categories, ordered)
