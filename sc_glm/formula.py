@@ -867,7 +867,7 @@ def _written_values(values: Any) -> dict[str, Any]:
 def _read_values(values: Any, categories: list[Any] | None = None, *, ordered: bool = False) -> Any:
     if categories is None:
         return values
-    return pd.Categorical.from_codes(values, categories, ordered)
+    return pd.Categorical.from_codes(values, pd.Index(categories), ordered)
 
 
 def linear_constraints(
