@@ -26,6 +26,7 @@ from formulaic.utils.constraints import LinearConstraints
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from sc_glm.callbacks import CallbackSupportMixin, told, with_callbacks
 from sc_glm.covariates import (
     TO_FRAME,
     Columns,
@@ -57,7 +58,12 @@ MAX_COLUMNS = 10_000
 PARTS = ("mean", "dispersion", "zero_inflation", "offset")
 
 
-class FormulaTransformer(StateMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
+class FormulaTransformer(
+    StateMixin,
+    CallbackSupportMixin,  # type: ignore[misc]
+    TransformerMixin,  # type: ignore[misc]
+    BaseEstimator,  # type: ignore[misc]
+):
     """Turn cells' covariates into one design matrix per part of the model, by formulas.
 
     Everything that a formula learns from data (spline knots, means and scales, the levels
@@ -164,7 +170,8 @@ class FormulaTransformer(StateMixin, TransformerMixin, BaseEstimator):  # type: 
         self.zero_inflation = zero_inflation
         self.offset = offset
 
-    def fit(self, X: Any, y: Any = None) -> Self:  # noqa: ARG002
+    @with_callbacks
+    def fit(self, X: Any, y: Any = None) -> Self:
         """Learn each formula's columns and state from the cells' covariates.
 
         Parameters
@@ -179,7 +186,7 @@ class FormulaTransformer(StateMixin, TransformerMixin, BaseEstimator):  # type: 
         FormulaTransformer
             The fitted transformer.
         """
-        with kept_if_failed(self):
+        with told(self, X, y), kept_if_failed(self):
             self._fit(X)
         return self
 
@@ -242,7 +249,8 @@ class FormulaTransformer(StateMixin, TransformerMixin, BaseEstimator):  # type: 
         frame = self._frame(X, reset=True)
         columns = Columns(frame)
 
-        specs, covariates, matrices, cell = {}, {}, [], {}
+        specs, covariates, matrices = {}, {}, []
+        cell: dict[str, Any] = {}
         for part, text in formulas.items():
             where = f"{part}={text!r}"
             parse = _parse_offset if part == "offset" else _parse
@@ -677,7 +685,7 @@ def _read_values(
 ) -> Any:
     if categories is None:
         return values
-    return pd.Categorical.from_codes(values, categories, ordered)
+    return pd.Categorical.from_codes(values, pd.Index(categories), ordered)
 
 
 def linear_constraints(
