@@ -23,6 +23,7 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
 from sc_glm.base import CountRegressor
+from sc_glm.callbacks import CallbackSupportMixin, told, with_callbacks
 from sc_glm.counts import JUDGED_VALUES, CountMatrix, are_counts
 from sc_glm.distributions import NB, ZINB
 from sc_glm.formula import FormulaTransformer
@@ -41,6 +42,7 @@ _DENSE_ENTRIES = 2_000_000  # of a matrix at a time, where it goes from dense to
 class AnnDataRegressor(
     NotebookMixin,
     StateMixin,
+    CallbackSupportMixin,  # type: ignore[misc]
     MetaEstimatorMixin,  # type: ignore[misc]
     RegressorMixin,  # type: ignore[misc]
     BaseEstimator,  # type: ignore[misc]
@@ -110,6 +112,7 @@ class AnnDataRegressor(
         tags.no_validation = True
         return tags
 
+    @with_callbacks
     def fit(self, X: AnnData, y: None = None, sample_weight: ArrayLike | None = None) -> Self:
         """Fit a clone of the model to cells, which are left as they are.
 
@@ -117,8 +120,9 @@ class AnnDataRegressor(
         """
         _check_no_target(y)
         model = clone(self.model)
-        _fit(model, X, self.layer, sample_weight, self.memory_budget)
-        self.model_ = model
+        with told(self, X, sample_weight=sample_weight):
+            _fit(model, X, self.layer, sample_weight, self.memory_budget)
+            self.model_ = model
         return self
 
     @property

@@ -28,6 +28,7 @@ from sklearn.utils.validation import (
 
 from sc_glm import levels
 from sc_glm.block import Designs, GeneFits, Settings
+from sc_glm.callbacks import CallbackSupportMixin, told
 from sc_glm.compression import Cells, group_but_offset, group_rows, typical_rows
 from sc_glm.counts import CountMatrix, check_genes
 from sc_glm.design import INTERCEPT, FloatArray, Layout, PartDesign
@@ -104,7 +105,13 @@ def _by_name(init: Callable[P, None]) -> Callable[P, None]:
     return checked
 
 
-class CountRegressor(NotebookMixin, StateMixin, RegressorMixin, BaseEstimator):  # type: ignore[misc]
+class CountRegressor(
+    NotebookMixin,
+    StateMixin,
+    CallbackSupportMixin,  # type: ignore[misc]
+    RegressorMixin,  # type: ignore[misc]
+    BaseEstimator,  # type: ignore[misc]
+):
     """What the estimators share; they differ by their family and its distribution."""
 
     _family: ClassVar[Family]
@@ -208,7 +215,7 @@ class CountRegressor(NotebookMixin, StateMixin, RegressorMixin, BaseEstimator): 
             Once, if some genes have coefficients that no finite number of counts determines, or
             did not converge; see ``status_``.
         """
-        with kept_if_failed(self):
+        with told(self, X, y, sample_weight=sample_weight), kept_if_failed(self):
             self._fit(X, y, sample_weight)
         self._warn()
         return self

@@ -28,6 +28,7 @@ from formulaic.utils.stateful_transforms import stateful_eval
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from sc_glm.callbacks import CallbackSupportMixin, told, with_callbacks
 from sc_glm.covariates import (
     TO_FRAME,
     Columns,
@@ -73,7 +74,12 @@ MAX_LABELS = 15
 PARTS = ("mean", "dispersion", "zero_inflation", "offset")
 
 
-class FormulaTransformer(StateMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
+class FormulaTransformer(
+    StateMixin,
+    CallbackSupportMixin,  # type: ignore[misc]
+    TransformerMixin,  # type: ignore[misc]
+    BaseEstimator,  # type: ignore[misc]
+):
     """Turn cells' covariates into one design matrix per part of the model, by formulas.
 
     Everything that a formula learns from data (spline knots, means and scales, the levels
@@ -196,7 +202,8 @@ class FormulaTransformer(StateMixin, TransformerMixin, BaseEstimator):  # type: 
         self.zero_inflation = zero_inflation
         self.offset = offset
 
-    def fit(self, X: Any, y: Any = None) -> Self:  # noqa: ARG002
+    @with_callbacks
+    def fit(self, X: Any, y: Any = None) -> Self:
         """Learn each formula's columns and state from the cells' covariates.
 
         Parameters
@@ -211,7 +218,7 @@ class FormulaTransformer(StateMixin, TransformerMixin, BaseEstimator):  # type: 
         FormulaTransformer
             The fitted transformer.
         """
-        with kept_if_failed(self):
+        with told(self, X, y), kept_if_failed(self):
             self._fit(X)
         return self
 

@@ -374,8 +374,9 @@ def test_a_fit_of_a_file_goes_on_with_another_budget(adata, backed, tmp_path, lo
 
 def test_values_of_a_file_are_checked(adata, backed, monkeypatch):
     budget = 5000
+    logarithms = backed(adata.layers["logcounts"])
     with pytest.warns(UserWarning, match=r"adata\.X are not integers.*\['counts'\]"):
-        scg.fit(backed(adata.layers["logcounts"]), pipeline("~ 1"), memory_budget=budget)
+        scg.fit(logarithms, pipeline("~ 1"), memory_budget=budget)
     with pytest.raises(ValueError, match=r"adata\.X has negative values.*\['counts'\]"):
         scg.fit(backed(adata.layers["counts"].toarray() - 1.0), pipeline(), memory_budget=budget)
     counts = adata.layers["counts"].toarray().astype(float)

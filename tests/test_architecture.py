@@ -13,7 +13,7 @@ PACKAGE = Path(sc_glm.__file__).parent
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
 
 # Each imports from those before it only. A new module belongs in one of these lists.
-FOUNDATION = ["validation", "warned", "state"]
+FOUNDATION = ["validation", "warned", "state", "callbacks"]
 FORMULAS = ["covariates", "vocabulary", "rewriting", "expressions", "splines", "formula"]
 TENSORS = [  # modules that know nothing else
     "special",

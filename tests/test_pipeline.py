@@ -4,6 +4,7 @@ import pickle
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from pandas.testing import assert_frame_equal
@@ -11,11 +12,18 @@ from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
 from sklearn.dummy import DummyRegressor
 from sklearn.exceptions import NotFittedError
-from sklearn.model_selection import train_test_split
+from sklearn.model_selection import cross_val_score, train_test_split
 from sklearn.pipeline import Pipeline as StockPipeline
 from sklearn.preprocessing import StandardScaler
 
-from sc_glm import FormulaTransformer, NegBinRegressor, Pipeline, ZINBRegressor, make_pipeline
+from sc_glm import (
+    FormulaTransformer,
+    NegBinRegressor,
+    Pipeline,
+    ZINBRegressor,
+    inference,
+    make_pipeline,
+)
 from sc_glm.datasets import make_counts
 
 
@@ -133,3 +141,55 @@ def test_labels_in_another_order_are_refused_though_a_step_loses_them(data):
     train, test, y_train, y_test = train_test_split(obs, counts.loc[obs.index], random_state=0)
     model.fit(train, y_train).score(test, y_test)
     model.fit(train, y_train.reset_index(drop=True)).score(test, y_test.reset_index(drop=True))
+
+
+def of_polars(frame):
+    return pl.DataFrame({str(name): frame[name].to_list() for name in frame})
+
+
+def test_polars_in_is_pandas_in(data):
+    """Also levels, names of genes and everything that is asked of the fit."""
+    obs = data.obs.assign(cell_type=data.obs["cell_type"].astype(str)).reset_index(drop=True)
+    counts = data.counts.reset_index(drop=True)
+    pipeline = make_pipeline(FormulaTransformer("~ pseudotime + cell_type"), NegBinRegressor())
+    expected = clone(pipeline).fit(obs, counts)
+    cells, y = of_polars(obs), of_polars(counts)
+    model = clone(pipeline).fit(cells, y)
+    assert list(model.params_["mean"]) == list(counts)
+    for part, table in expected.params_.items():
+        assert_frame_equal(model.params_[part], table)
+    assert_array_equal(model.predict(cells), expected.predict(obs))
+    assert_array_equal(cross_val_score(pipeline, cells, y), cross_val_score(pipeline, obs, counts))
+    assert_frame_equal(
+        inference.wald_test(model, cells, y, "pseudotime = 0"),
+        inference.wald_test(expected, obs, counts, "pseudotime = 0"),
+    )
+    with pytest.raises(ValueError, match="y's genes are not those of the fit"):
+        model.score(cells, y.select(reversed(y.columns)))
+    one = NegBinRegressor().fit(cells.select("pseudotime"), y["gene_0"])
+    assert list(one.target_names_) == ["gene_0"]
+    assert list(one.params_["mean"].index) == ["Intercept", "pseudotime"]
+
+
+def test_an_enum_of_polars_keeps_the_order_of_its_levels():
+    levels = ["c", "a", "b"]
+    enum = pl.Series("kind", ["a", "b", "c", "a"] * 30, dtype=pl.Enum(levels))
+    columns = FormulaTransformer("~ kind").fit(pl.DataFrame([enum])).get_feature_names_out()
+    assert list(columns) == ["mean__Intercept", "mean__kind[T.a]", "mean__kind[T.b]"]
+
+
+def test_a_null_of_polars_is_a_missing_value():
+    cells = pl.DataFrame({"x": [1.0, None, 3.0]})
+    with pytest.raises(ValueError, match=r"column 'x' is missing .* in row 1"):
+        FormulaTransformer("~ x").fit(cells)
+
+
+@pytest.mark.parametrize("container", ["polars", "pandas", "default"])
+def test_output_of_each_container_fits_the_same(data, container):
+    pipeline = make_pipeline(FormulaTransformer(**data.formulas), ZINBRegressor())
+    expected = clone(pipeline).fit(data.obs, data.counts)
+    model = clone(pipeline).set_output(transform=container).fit(data.obs, data.counts)
+    design = model[:-1].transform(data.obs)
+    assert isinstance(design, pl.DataFrame if container == "polars" else pd.DataFrame)
+    assert list(design.columns) == list(model[0].get_feature_names_out())
+    assert_array_equal(model.predict(data.obs), expected.predict(data.obs))

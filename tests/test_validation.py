@@ -2,12 +2,14 @@
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 import scipy.sparse as sp
 from anndata import AnnData
 from numpy.testing import assert_array_equal
 
 from sc_glm.validation import (
+    as_pandas,
     check_finite,
     check_no_anndata,
     check_numbers,
@@ -181,3 +183,33 @@ def test_labels_that_stand_there_twice():
     check_same_order(cells, cells["x"], "y")
     with pytest.raises(ValueError, match=r"in row 1 stands 0, in X 1\. Some labels .* more than"):
         check_same_order(cells, cells["x"].set_axis([0, 0, 1, 1]), "y")
+
+
+def test_frames_of_polars_become_those_of_pandas():
+    stages = pl.Enum(["late", "early"])
+    frame = pl.DataFrame(
+        {
+            "number": [1.5, None, 2.0],
+            "count": [1, 2, 3],
+            "text": ["a", None, "b"],
+            "flag": [True, False, True],
+            "stage": pl.Series(["early", "late", "early"], dtype=stages),
+        }
+    )
+    result = as_pandas(frame)
+    assert list(result) == frame.columns
+    assert_array_equal(result["number"], [1.5, np.nan, 2.0])
+    assert_array_equal(result["count"], [1, 2, 3])
+    assert list(result["text"].isna()) == [False, True, False]
+    assert result["flag"].dtype == bool
+    assert list(result["stage"].cat.categories) == ["late", "early"]
+    assert as_pandas(frame.clear()).shape == (0, 5)
+    assert as_pandas(pl.Series("Ins1", [1, 2])).name == "Ins1"
+    assert as_pandas(pl.Series([1, 2])).name is None
+    with pytest.raises(ValueError, match=r"LazyFrame .*\.collect\(\)"):
+        as_pandas(frame.lazy())
+
+
+@pytest.mark.parametrize("data", [None, [1], np.ones(2), pd.Series([1]), pd.DataFrame({"a": [1]})])
+def test_what_is_not_of_polars_stays_what_it_is(data):
+    assert as_pandas(data) is data
