@@ -50,7 +50,7 @@ def log_f_tail(statistic: ArrayLike, df: ArrayLike, df_denominator: ArrayLike) -
     return result
 
 
-def log_kolmogorov_tail(statistic: FloatArray, p_value: FloatArray, n: int) -> FloatArray:
+def log_kolmogorov_tail(statistic: ArrayLike, p_value: ArrayLike, n: int) -> FloatArray:
     """Return the logarithms of two-sided Kolmogorov-Smirnov tests' p-values.
 
     Those that SciPy may have let underflow are twice the one-sided test's, which is the same there
@@ -58,7 +58,7 @@ def log_kolmogorov_tail(statistic: FloatArray, p_value: FloatArray, n: int) -> F
 
     Parameters
     ----------
-    statistic, p_value : ndarray of shape (n_genes,)
+    statistic, p_value : array-like of shape (n_genes,)
     n : int
         Number of observations.
 
@@ -66,6 +66,7 @@ def log_kolmogorov_tail(statistic: FloatArray, p_value: FloatArray, n: int) -> F
     -------
     ndarray of shape (n_genes,)
     """
+    statistic, p_value = np.asarray(statistic, float), np.asarray(p_value, float)
     far = np.flatnonzero(p_value < _FAR)
     result = np.log(np.maximum(p_value, _FAR))
     i = np.arange(n if len(far) else 0)

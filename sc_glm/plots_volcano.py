@@ -235,9 +235,14 @@ class VolcanoDisplay:
                 "table has tests without fold changes: only one constraint, on the mean, has them."
             )
         columns = {name: table[name].to_numpy() for name in _COLUMNS}
-        more = {name: table.get(name) for name in ("log10_p_value", "reason")}
-        names = [str(gene) for gene in genes]
-        display = cls(**columns, **more, genes=names, alpha=alpha)
+        reason = list(table["reason"]) if "reason" in table.columns else None
+        display = cls(
+            **columns,
+            log10_p_value=table.get("log10_p_value"),
+            reason=reason,
+            genes=[str(gene) for gene in genes],
+            alpha=alpha,
+        )
         return display.plot(ax, n_labels=n_labels, line_kwargs=line_kwargs)
 
     def plot(
