@@ -358,10 +358,11 @@ def wald_test(
     model, X, y
         As for :func:`covariance`.
     constraint : str or list of str
-        The hypothesis, in formulaic's language: ``"clusters[T.Beta] - clusters[T.Alpha] = 0"``.
+        The hypothesis, as formulaic writes it: ``"clusters[T.Beta] - clusters[T.Alpha] = 0"``.
         Several, separated by commas or in a list, are tested together. Without ``=``, the
-        right-hand side is zero. Names with operators in them, such as interactions, stand in
-        backquotes unless they are all of it: ```a:b` - c``.
+        right-hand side is zero. Names are those of ``params_``, with or without backquotes around
+        them. A name that also reads as a sum of others needs these, unless it is all of the text:
+        ``"2 * `a-b` = c"``.
     part : str, default="mean"
         The part whose coefficients are meant.
     kind, groups, sample_weight
