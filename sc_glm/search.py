@@ -18,7 +18,7 @@ from sc_glm.family import Family, NegBinFamily
 from sc_glm.objective import Objective, PartBasis
 from sc_glm.problem import Problem
 from sc_glm.solver import Solution, maximize
-from sc_glm.submodels import SLIGHT, Submodel, is_regressed, surpass
+from sc_glm.submodels import SLIGHT, Submodel, is_regressed, is_sparse, surpass
 from sc_glm.tiles import CountBlock
 
 _LOOSE = 1e-3  # tolerance of a stage that only leads to the next
@@ -49,7 +49,6 @@ _INFLATION_EDGE = 30.0
 _BEYOND_EDGE = -2.0
 _MEAN_STEP = 8.0
 _FEW = 16  # positive counts up to which a mean as steep as a step is likely
-_SPARSE = 100  # positive counts up to which maxima are many
 # Gain in log-likelihood that a part must bring for its maximum to be taken for the only one: local
 # maxima were found where regression or inflation explain little.
 _EARNED = 8.0
@@ -122,16 +121,12 @@ def _surpass(
 ) -> None:
     """Let no gene end lower than a model that is contained, whose loose climbs have ``ends``."""
     # Where counts are sparse, loose climbs may have ended on a way that goes on for long.
-    margin = torch.where(_is_sparse(problem), _EARNED, _CLOSE)
+    margin = torch.where(is_sparse(problem), _EARNED, _CLOSE)
     below = {
         model: [(end.theta, end.value + margin), (end.other, end.other_value + margin)]
         for model, end in ends.below.items()
     }
     surpass(problem, objective, solution, below, max_iter=max_iter, tol=tol)
-
-
-def _is_sparse(problem: Problem) -> Tensor:
-    return torch.as_tensor(problem.n_positive <= _SPARSE, device=problem.offset.device)
 
 
 def _survey(coarse: Problem, silence: Tensor, *, max_iter: int) -> "_Ends":
@@ -285,7 +280,7 @@ def _look_closer(
     silence: Tensor,
 ) -> None:
     """Explore a contained model as if it were fitted for itself, of genes with sparse counts."""
-    genes = torch.nonzero(_is_sparse(hill.problem))[:, 0]
+    genes = torch.nonzero(is_sparse(hill.problem))[:, 0]
     if len(genes):
         some = replace(hill.problem, bases=bases).some(genes)
         own = _explore(some, some.block(), silence[genes], max_iter=hill.max_iter)

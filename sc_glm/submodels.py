@@ -19,6 +19,9 @@ from sc_glm.solver import Solution, maximize
 
 ABSENT = -30.0  # log odds of a zero inflation that takes no digit off any likelihood
 SLIGHT = -4.0  # of one that is small, yet can be seen to be worth more or nothing
+_POISSON = 30.0  # log size of a negative binomial that is a Poisson distribution to all digits
+_SPARSE = 100  # positive counts up to which maxima are many
+_LONG = 8.0  # log-likelihood that a climb may gain beyond what its steps promise
 _CONSTANT = 1e-6  # from one, up to which the constant that a design makes is rounding's
 
 
@@ -113,6 +116,11 @@ def _penalty_of_constant(problem: Problem, basis: PartBasis) -> Tensor:
     return constant.mT @ basis.penalty @ constant
 
 
+def is_sparse(problem: Problem) -> Tensor:
+    """Tell the genes with so few positive counts that their likelihood has many maxima."""
+    return torch.as_tensor(problem.n_positive <= _SPARSE, device=problem.offset.device)
+
+
 def surpass(
     problem: Problem,
     objective: Objective,
@@ -159,3 +167,20 @@ def surpass(
                 other = maximize(objective, again, max_iter=max_iter, tol=tol, genes=genes)
                 better = other.value > solution.value[genes]
                 solution.put(genes[better], other.rows(better))
+    _climb_from_poisson(problem, objective, solution, max_iter=max_iter, tol=tol)
+
+
+def _climb_from_poisson(
+    problem: Problem, objective: Objective, solution: Solution, *, max_iter: int, tol: float
+) -> None:
+    """Climb from an infinite size as well, where counts are sparse."""
+    size, own = problem.bases[1], objective.slices[1]
+    genes = torch.nonzero(is_sparse(problem))[:, 0]
+    if not len(genes) or not _has_constant(problem, size) or _penalty_of_constant(problem, size):
+        return
+    start = solution.theta[genes]
+    start[:, own] = _POISSON * problem.constant(size)
+    reach = solution.value[genes] - _LONG
+    other = maximize(objective, start, max_iter=max_iter, tol=tol, genes=genes, beat=reach)
+    better = other.value > solution.value[genes] + tol
+    solution.put(genes[better], other.rows(better))
