@@ -13,9 +13,7 @@ from sc_glm import FormulaTransformer, NegBinRegressor, ZINBRegressor, make_pipe
 from sc_glm.adata import AnnDataRegressor
 from sc_glm.datasets import make_counts
 
-callback = pytest.importorskip(
-    "sklearn.callback", reason="came with scikit-learn 1.9"
-)
+callback = pytest.importorskip("sklearn.callback", reason="came with scikit-learn 1.9")
 
 DATA = make_counts(60, 2, mean="~ pseudotime", random_state=0)
 MODEL = make_pipeline(FormulaTransformer("~ pseudotime"), ZINBRegressor())
