@@ -128,6 +128,11 @@ def test_every_dependency_of_users_and_tests_has_an_oldest_version():
     assert {canonical(name) for name in versions} >= NEEDED | OF_EXTRAS
 
 
+def test_the_python_of_this_run_is_one_that_the_package_says_it_runs_on():
+    running = "{}.{}".format(*sys.version_info)
+    assert f"Programming Language :: Python :: {running}" in PROJECT["classifiers"]
+
+
 def test_each_extra_is_for_developers_or_is_tried():
     developers = {"benchmark", "browser", "dev", "docs", "lint", "test"}
     assert set(PROJECT["optional-dependencies"]) - developers == set(EXTRAS)
