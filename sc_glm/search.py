@@ -122,6 +122,7 @@ def _surpass(
     """Let no gene end lower than a model that is contained, whose loose climbs have ``ends``."""
     # Where counts are sparse, loose climbs may have ended on a way that goes on for long.
     margin = torch.where(is_sparse(problem), _EARNED, _CLOSE)
+    margin = margin + (solution.value - ends.value).clamp_min(0.0)  # what was won after the groups
     below = {
         model: [(end.theta, end.value + margin), (end.other, end.other_value + margin)]
         for model, end in ends.below.items()

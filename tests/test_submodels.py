@@ -13,8 +13,9 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 
 from sc_glm import NegBinRegressor, ZINBRegressor
-from sc_glm.family import ZINBFamily
+from sc_glm.family import NegBinFamily, ZINBFamily
 from sc_glm.inference import likelihood_ratio_test
+from sc_glm.solver import maximize
 from sc_glm.submodels import Submodel
 from tests.problems import GROUP, LINE, ONE, X, problem_of, simulate
 
@@ -143,3 +144,35 @@ def test_a_penalised_constant_is_no_limit():
     frame = frame_of(mean=LINE, dispersion=ONE, zero_inflation=GROUP)
     penalised = fit(frame, y, alpha={"zero_inflation": 0.1})
     assert np.abs(penalised.params_["zero_inflation"].to_numpy()).max() < 10
+
+
+def test_the_poisson_limit_is_contained():
+    """A gene with few counts, of which a climb from a moderate size misses the higher maximum."""
+    y = hard_genes(np.random.default_rng(9), 60)
+    y = y[:, (y > 0).sum(axis=0) <= 100]
+    for parts in ({}, {"zero_inflation": ONE}, {"zero_inflation": GROUP}):
+        problem_parts = {"mean": np.c_[GROUP, X], "dispersion": ONE} | parts
+        model = fit(frame_of(**problem_parts), y)
+        family = NegBinFamily() if not parts else ZINBFamily()
+        problem = problem_of(family, y, *problem_parts.values())
+        held = Held(problem.own_objective())
+        theta = torch.zeros(y.shape[1], held.objective.n_params).double()
+        size = held.objective.slices[1]
+        theta[:, size] = 30.0
+        limit = maximize(held, theta, max_iter=200, tol=1e-8)
+        assert (model.log_likelihood_ - limit.value.numpy() > -1e-4).all()
+
+
+class Held:
+    """An objective whose size stays where it is."""
+
+    def __init__(self, objective):
+        self.objective = objective
+
+    def evaluate(self, theta, genes):
+        at = self.objective.evaluate(theta, genes)
+        gradient, hessian = at.gradient.clone(), at.hessian.clone()
+        own = self.objective.slices[1]
+        gradient[:, own], hessian[:, own], hessian[:, :, own] = 0.0, 0.0, 0.0
+        hessian[:, own, own] = -1.0
+        return at._replace(gradient=gradient, hessian=hessian)
