@@ -172,8 +172,9 @@ class FittedData:
     def with_weight(self, sample_weight: ArrayLike | None) -> tuple[FittedData, FloatArray]:
         """Return the cells that have a weight, whose labels are checked, and their weights."""
         weights = self.weights(sample_weight)
+        X = self.X[weights > 0] if isinstance(self.X, pd.DataFrame) else None  # for its labels
         counts, weights, covariates = present(self.counts, weights, self.covariates)
-        return replace(self, X=None, counts=counts, covariates=covariates), weights
+        return replace(self, X=X, counts=counts, covariates=covariates), weights
 
     def sample_sparse(self, cells: NDArray[np.intp], random_state: Seed) -> sp.csr_array:
         """Draw counts of these cells, some of them several times, from the model."""

@@ -174,6 +174,8 @@ def _check_range(x: NDArray[np.float64], df: Any, lower: Any, upper: Any) -> tup
             raise ValueError(f"{name} is a number, not {bound!r}")
     low = float(x.min() if lower is None else lower)
     high = float(x.max() if upper is None else upper)
+    if len(x) == 1:  # all columns of one cell are aliased, whatever the curve
+        return low, high
     if low == high and lower is None and upper is None:
         raise ValueError(f"all cells of the fit have the value {low}: there is no curve over it")
     if not low < high:

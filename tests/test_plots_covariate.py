@@ -278,7 +278,7 @@ def test_numbers_that_the_model_takes_for_levels_are_levels():
 
 def test_numbers_that_the_model_takes_for_numbers_are_numbers():
     obs, y = coded()
-    model = make_pipeline(FormulaTransformer("~ batch + x"), NegBinRegressor()).fit(obs, y)
+    model = make_pipeline(FormulaTransformer("~ I(batch) + x"), NegBinRegressor()).fit(obs, y)
     options = {"model": model, "y": y, "gene": "y0", "covariate": "batch"}
     assert len(CovariateDisplay.from_estimator(X=obs, **options).curves) == 100
     alone = obs.assign(batch=2)

@@ -104,7 +104,10 @@ FORMULAS = {
     "factors": {"mean": "~ kind * stage + C(n, contr.sum)", "zero_inflation": "~ 0 + C(flag)"},
     "intervals": {"mean": "~ cut"},
     "order of levels": {"mean": "~ I(stage > 'w') + x:kind - 1"},
-    "splines": {"mean": "~ bs(x, df=4) + cc(n, df=3, lower_bound=0, upper_bound=4) + poly(`b b`, 2)", "offset": "np.log(x)"},
+    "splines": {
+        "mean": "~ bs(x, df=4) + cc(n, df=3, lower_bound=0, upper_bound=4) + poly(`b b`, 2)",
+        "offset": "np.log(x)",
+    },
     "state": {"mean": "~ center(x) + scale(`b b`) + cr(x, df=3, constraints='center')"},
     "hashed": {"mean": "~ hashed(kind, levels=3) + C(kind, contr.treatment('b'))"},
 }
