@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from sc_glm.design import FloatArray
     from sc_glm.family import Family
     from sc_glm.objective import Objective
+    from sc_glm.problem import Problem
 
 N_POINTS = 128  # of each gene's likelihood, for sums over it
 
@@ -46,6 +47,7 @@ _DEPTH = 10.0  # log-likelihood below the maximum at which a point no longer mat
 _FALL = 5.0  # log-likelihood from one point to the next
 _FARTHEST = 1.0  # log size from one point to the next
 _FLAT = 0.02  # slope of the log-likelihood towards the Poisson limit that is none
+_ABSENT = -20.0  # log odds of a zero inflation that is next to none, and still has a curvature
 _BEYOND = 3.0  # log size, over that at which a mean's excess variance is seen, of a Poisson gene
 _SETTLED = 1e-2  # log-likelihood that the other parameters may still gain by one Newton step
 _TOL = 1e-6  # so small that a way from next to flat is seen as one
@@ -118,8 +120,19 @@ def _likelihood_of_block(
         poisson = (mean * total.sqrt()).log() + _BEYOND
         start = torch.from_numpy(theta).clone()
         start[:, walk.size] = start[:, walk.size].minimum(poisson).clamp_min(_LOWEST)
+        _bring_back(problem, walk.objective, start)
         log_size, value = walk.nodes(start).at_points()
         return SizeLikelihood(mean.numpy(), log_size.numpy(), value.numpy())
+
+
+def _bring_back(problem: Problem, objective: Objective, theta: Tensor) -> None:
+    """Bring zero inflations that are next to none to where their curvature is seen.
+
+    Fits end anywhere on the way to none, also where rounding is larger than the curvature.
+    """
+    for basis, own in zip(problem.bases[2:], objective.slices[2:], strict=True):
+        _, highest = problem.range_of(basis, theta[:, own])
+        theta[:, own] *= (_ABSENT / highest.clamp_max(_ABSENT))[:, None]
 
 
 def _fit_block(counts: Any, theta: FloatArray, family: Family, designs: Designs) -> GeneFits:

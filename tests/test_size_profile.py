@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from numpy.testing import assert_allclose
 
 from sc_glm import NegBinRegressor, ZINBRegressor
 from sc_glm.block import problem_of
@@ -68,7 +69,7 @@ def test_likelihoods_are_those_of_maximisations_at_each_size(regressor, inflatio
         [np.median((e - f)[m]) for e, f, m in zip(expected, found, matters, strict=True)]
     )
     error = np.where(matters, expected - found - level[:, None], 0.0)
-    assert error.max() < worst  # the maximisations, too, may have missed a gene's best maximum
+    assert_allclose(error, 0, atol=worst)
     assert np.quantile(np.abs(error[matters]), 0.9) < most
     assert matters.sum() > 200
 
