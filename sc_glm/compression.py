@@ -93,7 +93,9 @@ def group_but_offset(
     return rows if rows.max() < min(_MOST_GROUPS, len(X) // _LEAST_CELLS) else None
 
 
-def similar_rows(X: NDArray[np.float64], most: int, narrow: float) -> NDArray[np.intp]:
+def similar_rows(
+    X: NDArray[np.float64], most: int, narrow: float, groups: NDArray[np.intp] | None = None
+) -> NDArray[np.intp]:
     """Group rows that are near each other.
 
     Groups are halved, each at its mean in the column in which it is widest, until another round
@@ -107,6 +109,8 @@ def similar_rows(X: NDArray[np.float64], most: int, narrow: float) -> NDArray[np
         Number of groups that are not exceeded.
     narrow : float
         Standard deviation of a group's columns from which on it is not divided any more.
+    groups : ndarray of int of shape (n_cells,), optional
+        Numbers of groups to begin with; all rows are one by default.
 
     Returns
     -------
@@ -122,7 +126,8 @@ def similar_rows(X: NDArray[np.float64], most: int, narrow: float) -> NDArray[np
     >>> similar_rows(X, most=3, narrow=0.005)
     array([0, 0, 0, 1, 0])
     """
-    groups, n_groups = np.zeros(len(X), dtype=np.intp), 1
+    groups = np.zeros(len(X), dtype=np.intp) if groups is None else groups
+    n_groups = int(groups.max()) + 1
     while 2 * n_groups <= most:
         groups, uniques = pd.factorize(2 * groups + _in_upper_half(X, groups, narrow))
         if len(uniques) == n_groups:
@@ -162,10 +167,18 @@ def typical_rows(
     largest = np.abs(X).max(axis=0)
     unit = X / np.where(largest > 0, largest, 1.0)
     spread = unit.std(axis=0)
-    groups = similar_rows(unit / np.where(spread > 0, spread, 1.0), most, narrow)
+    # Levels are told apart at once: halving takes them off one by one.
+    indicators = ((X.min(axis=0) == X) | (X.max(axis=0) == X)).all(axis=0)
+    levels = _distinct(X[:, indicators], most)
+    halved = np.full_like(indicators, fill_value=True) if levels is None else ~indicators
+    if levels is None or halved.any():
+        scaled = unit[:, halved] / np.where(spread > 0, spread, 1.0)[halved]
+        groups = similar_rows(scaled, most, narrow, levels)
+    else:
+        groups = levels
     whole = np.bincount(groups, weights).astype(np.float64)
-    sums = np.stack([np.bincount(groups, weights * x) for x in unit.T], axis=1)
-    return sums / whole[:, None] * largest, whole
+    summing = sp.csr_array((weights, (groups, np.arange(len(X)))), shape=(len(whole), len(X)))
+    return np.asarray(summing @ unit) / whole[:, None] * largest, whole
 
 
 def _in_upper_half(

@@ -10,7 +10,14 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.testing import assert_allclose, assert_array_equal
 
 from sc_glm import compression
-from sc_glm.compression import Cells, Tally, group_but_offset, group_rows, similar_rows
+from sc_glm.compression import (
+    Cells,
+    Tally,
+    group_but_offset,
+    group_rows,
+    similar_rows,
+    typical_rows,
+)
 
 N_CELLS, N_ROWS = 60, 4
 RNG = np.random.default_rng(17)
@@ -236,6 +243,26 @@ def test_a_row_far_from_all_others_is_alone():
     X[17, 1] = 100
     groups = similar_rows(X, 256, 0.005)
     assert_array_equal(np.flatnonzero(groups == groups[17]), [17])
+
+
+def test_groups_to_begin_with_are_divided_but_never_merged():
+    begin = np.arange(len(CLOUD)) % 3
+    groups = similar_rows(CLOUD, 64, 0.005, begin)
+    assert 3 < groups.max() < 64
+    assert_array_equal(begin, begin[np.unique(groups, return_index=True)[1]][groups])
+
+
+@pytest.mark.parametrize("n_columns", [0, 1, 2])
+def test_typical_rows_keep_levels_apart_and_means_as_they_are(n_columns):
+    rng = np.random.default_rng(0)
+    level = rng.integers(0, 60, 2000)
+    X = np.c_[np.ones(2000), np.eye(60)[level][:, 1:], rng.normal(size=(2000, n_columns))]
+    weights = rng.uniform(0.5, 2, 2000)
+    rows, whole = typical_rows(X, weights, 128, 0.1)
+    assert len(rows) <= 128
+    assert_array_equal(np.isin(rows[:, :60], (0, 1)), np.full((len(rows), 60), fill_value=True))
+    assert_allclose(whole.sum(), weights.sum())
+    assert_allclose(whole @ rows, weights @ X, atol=1e-9)
 
 
 def test_first_cells_and_summed_weights_of_rows():
