@@ -504,11 +504,11 @@ class CountRegressor(
             return rows, ""
         row = design[rows[0]]
         columns = space.columns_of(row)
-        shown = [f"{self._layout.columns[part][i]} = {row[i]:g}" for i in columns[:_SHOWN]]
+        named = [f"{self._layout.columns[part][i]} = {row[i]:g}" for i in columns[:_SHOWN]]
         label = X.index[rows[0]] if isinstance(X, pd.DataFrame) else rows[0]
         words = (
             f"The fit does not determine the {part} in row {label}: no cell of the fit had a "
-            f"combination of columns like {', '.join(shown)}{', ...' * (len(columns) > _SHOWN)}."
+            f"combination of columns like {', '.join(named)}{', ...' * (len(columns) > _SHOWN)}."
         )
         others = f" Of {len(design)} rows, {len(rows)} are so." if len(rows) > 1 else ""
         return rows, words + others

@@ -7,6 +7,7 @@ on blocks of genes: sparse counts are never made dense as a whole.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
@@ -603,36 +604,36 @@ class _WeightedCells:
     ----------
     data : FittedData
     weights : ndarray of shape (n_cells,)
-    bases : list of ndarray of shape (n_cells, rank)
-        An orthonormal basis of each part's identified design.
-    fit : FittedData
-        A few cells that stand for those of the fit; it has no counts of them.
-    fit_weights : ndarray of shape (n_rows,)
-    fit_bases : list of ndarray of shape (n_rows, rank)
-        The same of these.
-    outside_bases : list of ndarray of shape (n_cells, rank)
-        The designs of ``data`` in the coordinates of ``fit_bases``.
     """
 
     data: FittedData
     weights: FloatArray
-    bases: list[FloatArray]
-    fit: FittedData
-    fit_weights: FloatArray
-    fit_bases: list[FloatArray]
-    outside_bases: list[FloatArray]
 
     @classmethod
     def of(cls, data: FittedData, sample_weight: ArrayLike | None) -> _WeightedCells:
-        data, weights = data.with_weight(sample_weight)
-        bases = [PartDesign.of(design, weights).U for design in data.designs.values()]
-        fit, fit_weights = data.typical
-        parts = [PartDesign.of(design, fit_weights) for design in fit.designs.values()]
-        outside = [
-            design @ part.to_coef for design, part in zip(data.designs.values(), parts, strict=True)
-        ]
-        of_fit = [part.U for part in parts]
-        return cls(data, weights, bases, fit, fit_weights, of_fit, outside)
+        return cls(*data.with_weight(sample_weight))
+
+    @cached_property
+    def bases(self) -> list[FloatArray]:
+        """An orthonormal basis of each part's identified design, cells x rank."""
+        return [PartDesign.of(design, self.weights).U for design in self.data.designs.values()]
+
+    @cached_property
+    def typical(self) -> tuple[FittedData, FloatArray]:
+        """A few cells that stand for those of the fit, without counts, and their weights."""
+        return self.data.typical
+
+    @cached_property
+    def fit_parts(self) -> list[PartDesign]:
+        """The parts' designs in these few."""
+        fit, weights = self.typical
+        return [PartDesign.of(design, weights) for design in fit.designs.values()]
+
+    @cached_property
+    def outside_bases(self) -> list[FloatArray]:
+        """The parts' designs in all cells, in the coordinates of ``fit_parts``, cells x rank."""
+        designs = self.data.designs.values()
+        return [x @ part.to_coef for x, part in zip(designs, self.fit_parts, strict=True)]
 
     def number(self, sums: FloatArray) -> NDArray[Any]:
         """Return sums of weights, which are integers if the weights are."""
@@ -652,9 +653,10 @@ class _WeightedCells:
 
     def information_of_fit(self, genes: slice) -> FloatArray:
         """Return the expected information that the fit had, in coordinates of its bases."""
-        predictors = self.fit.predictors(genes)
-        zeros = Zeros.of(self.fit.family, predictors)
-        return _information(zeros, predictors, self.fit_weights, self.fit_bases)
+        fit, weights = self.typical
+        predictors = fit.predictors(genes)
+        zeros = Zeros.of(fit.family, predictors)
+        return _information(zeros, predictors, weights, [part.U for part in self.fit_parts])
 
 
 def _information(
