@@ -167,18 +167,31 @@ def typical_rows(
     largest = np.abs(X).max(axis=0)
     unit = X / np.where(largest > 0, largest, 1.0)
     spread = unit.std(axis=0)
-    # Levels are told apart at once: halving takes them off one by one.
-    indicators = ((X.min(axis=0) == X) | (X.max(axis=0) == X)).all(axis=0)
-    levels = _distinct(X[:, indicators], most)
-    halved = np.full_like(indicators, fill_value=True) if levels is None else ~indicators
-    if levels is None or halved.any():
+    groups, told = _rarest_levels(X, spread, most)
+    halved = np.setdiff1d(np.arange(X.shape[1]), told)
+    if len(halved):
         scaled = unit[:, halved] / np.where(spread > 0, spread, 1.0)[halved]
-        groups = similar_rows(scaled, most, narrow, levels)
-    else:
-        groups = levels
+        groups = similar_rows(scaled, most, narrow, groups)
     whole = np.bincount(groups, weights).astype(np.float64)
     summing = sp.csr_array((weights, (groups, np.arange(len(X)))), shape=(len(whole), len(X)))
     return np.asarray(summing @ unit) / whole[:, None] * largest, whole
+
+
+def _rarest_levels(
+    X: NDArray[np.float64], spread: NDArray[np.float64], most: int
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Group rows by indicators, as halving would take rare levels off one by one.
+
+    Of indicators whose combinations are too many, those of the most common levels are left out.
+    Returns the rows' groups, and the columns by which they are told apart.
+    """
+    indicators = np.flatnonzero(((X.min(axis=0) == X) | (X.max(axis=0) == X)).all(axis=0))
+    told = indicators[np.argsort(spread[indicators], kind="stable")]
+    left_out = 0
+    while (groups := _distinct(X[:, told], most)) is None:
+        left_out = max(1, 2 * left_out)
+        told = told[: max(0, len(indicators) - left_out)]
+    return groups, told
 
 
 def _in_upper_half(

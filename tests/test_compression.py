@@ -265,6 +265,15 @@ def test_typical_rows_keep_levels_apart_and_means_as_they_are(n_columns):
     assert_allclose(whole @ rows, weights @ X, atol=1e-9)
 
 
+def test_levels_stay_apart_beside_others_with_which_their_combinations_are_too_many():
+    rng = np.random.default_rng(0)
+    donor, kind = rng.integers(0, 60, 4000), rng.integers(0, 3, 4000)
+    X = np.c_[np.ones(4000), np.eye(60)[donor][:, 1:], np.eye(3)[kind][:, 1:]]
+    rows, _ = typical_rows(X, np.ones(4000), 128, 0.1)
+    assert 60 <= len(rows) <= 128
+    assert np.isin(rows[:, :60], (0, 1)).all()
+
+
 def test_first_cells_and_summed_weights_of_rows():
     cells = Cells(np.array([0, 1, 0, 2, 1, 0]), np.array([1.0, 2, 0.5, 4, 8, 16]))
     assert_array_equal(cells.first(), [0, 1, 3])
