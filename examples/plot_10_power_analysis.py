@@ -22,10 +22,12 @@ from sc_glm.inference import wald_test
 # -------
 #
 # The monocytes among simulated blood cells, and the genes of which at least one count is expected
-# in ten of them. No cell is ``treated`` yet, so that this covariate has the coefficient zero.
+# in ten of them. Every other cell is called ``treated``, which changes nothing in it: a covariate
+# that is zero in all cells would have no coefficient, and none could be set.
 
 data = make_counts(2000, 3000, preset="pbmc", random_state=0)
-pilot = data.obs[data.obs["cell_type"] == "CD14+ Mono"].assign(treated=0.0)
+pilot = data.obs[data.obs["cell_type"] == "CD14+ Mono"]
+pilot = pilot.assign(treated=np.arange(len(pilot)) % 2)
 counts = data.counts.loc[pilot.index]
 counts = counts.loc[:, counts.mean() >= 0.1]
 

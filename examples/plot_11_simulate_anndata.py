@@ -28,11 +28,12 @@ from sc_glm.plots import CovariateDisplay, SimulatedSummariesDisplay
 # ------------------------
 #
 # 100 genes of 2087 cells of the developing pancreas: splines along pseudotime for the mean, a
-# trend for the size, and each cell's depth as offset. ``treated`` is a covariate of later: no cell
-# has it yet, so that it has the coefficient zero.
+# trend for the size, and each cell's depth as offset. ``treated`` is a covariate of later. Every
+# other cell is called so, which changes nothing in it: a covariate that is zero in all cells would
+# have no coefficient, and none could be set.
 
 adata = fetch_pancreas()
-adata.obs["treated"] = 0.0
+adata.obs["treated"] = np.arange(adata.n_obs) % 2
 formula = FormulaTransformer(
     "~ bs(pseudotime, df=5) + treated", dispersion="~ pseudotime", offset="np.log(sizeFactor)"
 )
