@@ -21,6 +21,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sc_glm import rowwise
 from sc_glm.contraction import Contraction
 from sc_glm.family import Terms
 
@@ -116,6 +117,23 @@ def unpacked(hessian: Tensor) -> Tensor:
     return torch.cat([upper, torch.cat([border.mT, corner], 2)], 1)
 
 
+def exceeds(information: Tensor, least: float) -> Tensor:
+    """Tell which matrices, (n_genes, n_params, ...), have all eigenvalues above a number.
+
+    Of arrows that is so if their diagonals are, and what is left without the levels (Haynsworth
+    1968, "Determination of the inertia of a partitioned Hermitian matrix").
+    """
+    if not is_arrow(information):
+        return rowwise.eigh(information)[0][:, 0] > least
+    lowered = information.clone()
+    diagonal, _, corner = _parts(lowered)
+    diagonal -= least
+    corner.diagonal(dim1=1, dim2=2).sub_(least)
+    nothing = information.new_zeros(len(information))
+    rest = Elimination.of(lowered, nothing, nothing).rest
+    return (diagonal > 0).all(1) & (rowwise.eigh(rest)[0] > 0).all(1)
+
+
 def _parts(arrow: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the diagonal, the border and the corner."""
     n_levels = arrow.shape[1] - arrow.shape[2] + 1
@@ -142,16 +160,18 @@ class Elimination(NamedTuple):
     scale: Tensor
 
     @classmethod
-    def of(cls, arrow: Tensor, floor: Tensor) -> "Elimination":
-        """Eliminate the levels; their diagonal is raised to ``floor``, (n_genes,).
+    def of(cls, arrow: Tensor, floor: Tensor, noise: Tensor) -> "Elimination":
+        """Eliminate the levels; where flat, their diagonal is raised to ``floor``, (n_genes,).
 
         A level that is flat goes by itself: what its border says is rounding, or beyond a ceiling.
+        Flat is what is no more than ``noise`` below zero. What is farther below stays as it is.
         """
         diagonal, border, corner = _parts(arrow)
         scale = torch.cat([diagonal, corner.diagonal(dim1=1, dim2=2)], 1).abs().amax(1)
         least = torch.maximum(floor, torch.finfo(scale.dtype).eps * scale)[:, None]
-        border = torch.where((diagonal < least)[:, :, None], 0.0, border)
-        diagonal = torch.maximum(diagonal, least)
+        flat = (diagonal < least) & (diagonal > -torch.maximum(least, noise[:, None]))
+        border = torch.where(flat[:, :, None], 0.0, border)
+        diagonal = torch.where(flat, least, diagonal)
         ratio = border / diagonal[:, :, None]
         taken = torch.stack([(ratio * column[:, :, None]).sum(1) for column in border.unbind(2)], 2)
         return cls(diagonal, ratio, corner - taken, scale)

@@ -118,10 +118,10 @@ class Designs:
     @property
     def hessian_entries(self) -> int:
         """Entries of a gene's Hessian, as a fit has it."""
-        mean, *others = self.parts.values()
-        has_one_size = len(others) == 1 and others[0].rank <= 1
-        n_levels = 0 if mean.levels is None else len(mean.levels.scale)
-        width = self.n_params - n_levels + 1 if n_levels and has_one_size else self.n_params
+        mean = next(iter(self.parts.values()))
+        width = self.n_params
+        if mean.levels is not None:
+            width -= len(mean.levels.scale) - 1
         return self.n_params * width
 
     def of_cells(self, index: NDArray[np.intp]) -> "Designs":
@@ -316,6 +316,4 @@ def problem_of(
 
     mean, *others = (basis(design) for design in designs.parts.values())
     bases = [mean, *(other.unpacked() for other in others)]
-    problem = Problem(family, positive, bases, offset, weights, tally, groups)
-    # Where there may be several maxima, starts lean on all columns.
-    return problem if problem.is_simple else problem.unpacked()
+    return Problem(family, positive, bases, offset, weights, tally, groups)

@@ -79,6 +79,12 @@ class PartBasis(NamedTuple):
         own = None if levels is None else levels._replace(codes=levels.codes[index])
         return self._replace(U=self.U[index], indicators=own)
 
+    def double(self) -> "PartBasis":
+        """Return the same in double precision."""
+        levels = self.indicators
+        own = None if levels is None else levels._replace(scale=levels.scale.double())
+        return PartBasis(self.U.double(), self.penalty.double(), own)
+
     def unpacked(self) -> "PartBasis":
         """Return the same with all basis vectors as columns of ``U``."""
         if self.indicators is None:

@@ -8,6 +8,7 @@ from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ from sc_glm.objective import Objective, PartBasis, tile_cells
 from sc_glm.tiles import CountBlock, Shares
 
 _ENTRIES = 4_000_000  # of a predictor at a time
+_CELLS_OF_LEVEL = 8  # on average, at the most, in a likeness of the problem
 
 
 @dataclass(frozen=True)
@@ -144,13 +146,19 @@ class Problem:
         """Return a likeness of the problem, in which similar cells have one predictor.
 
         All counts are there, but at most ``size`` cells, and no more than it takes for predictors
-        of unit length to differ by about ``narrow`` among those that a cell stands for.
+        of unit length to differ by about ``narrow`` among those that a cell stands for. Cells of
+        different levels are never one, and of many levels there are a few cells each.
         """
         if self.offset.dtype != torch.float64:
             return self._double().coarse(size, narrow)
         everything = torch.cat([*(basis.U for basis in self.bases), self.offset[:, None]], 1)
+        levels = self.bases[0].indicators
+        apart = None
+        if levels is not None:
+            apart, _ = pd.factorize(levels.codes.cpu().numpy())
+            size = max(size, _CELLS_OF_LEVEL * len(levels.scale))
         groups = Cells(
-            similar_rows(everything.cpu().numpy(), size, narrow), self.weights.cpu().numpy()
+            similar_rows(everything.cpu().numpy(), size, narrow, apart), self.weights.cpu().numpy()
         )
         tally = (
             Tally.of(self.counts, groups) if self.tally is None else self.tally.of_groups(groups)
@@ -169,7 +177,7 @@ class Problem:
         return replace(
             self,
             counts=tally.counts,
-            bases=[PartBasis(mean(basis.U), basis.penalty) for basis in self.bases],
+            bases=[basis.of_cells(first)._replace(U=mean(basis.U)) for basis in self.bases],
             offset=self.offset[first] + mean(exposures)[:, 0].log(),
             weights=weights,
             tally=tally,
@@ -185,7 +193,7 @@ class Problem:
         """Return the same in double precision."""
         return replace(
             self,
-            bases=[PartBasis(basis.U.double(), basis.penalty.double()) for basis in self.bases],
+            bases=[basis.double() for basis in self.bases],
             offset=self.offset.double(),
             weights=self.weights.double(),
         )

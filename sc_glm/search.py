@@ -13,7 +13,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from sc_glm import rowwise, starts
+from sc_glm import starts
+from sc_glm.arrow import exceeds
 from sc_glm.family import Family, NegBinFamily
 from sc_glm.objective import Objective, PartBasis
 from sc_glm.problem import Problem
@@ -156,8 +157,7 @@ def _nearer(problem: Problem, start: Tensor) -> Tensor:
         return start
     sample = problem.sample(n_cells // _SAMPLED)
     ends = maximize(sample.own_objective(), start, max_iter=_TRIAL_ITER, tol=_NEAR)
-    curvature, _ = rowwise.eigh(-ends.hessian)
-    firm = ends.converged & (curvature[:, 0] > _FIRM)
+    firm = ends.converged & exceeds(-ends.hessian, _FIRM)
     return torch.where(firm[:, None], ends.theta, start)
 
 
@@ -252,7 +252,7 @@ def _regress_all(
     sibling = hill.climb(hill.objective(problem.family, one_inflation), level, _CLIMB_ITER)
     hurdle = _silenced(starts.hurdle(problem, size), silence)
     positive = regression.theta.clone()
-    positive[:, : mean.U.shape[1]] = hurdle[:, : mean.U.shape[1]]
+    positive[:, : mean.rank] = hurdle[:, : mean.rank]
     others = [
         hurdle,
         problem.lift(sibling.theta, one_inflation, problem.bases),
@@ -308,7 +308,7 @@ def _stepped(problem: Problem, start: Tensor) -> list[Tensor]:
     stepped = []
     for step in starts.steps(problem, mean, _MEAN_STEP):
         one = start.clone()
-        one[:, : mean.U.shape[1]] += step
+        one[:, : mean.rank] += step
         stepped.append(one)
     return stepped
 
@@ -316,7 +316,7 @@ def _stepped(problem: Problem, start: Tensor) -> list[Tensor]:
 def _with_size_edges(hill: "_Hill", start: Tensor) -> list[Tensor]:
     """Let the size vanish beyond a gene's outermost counts, where it is regressed."""
     mean, size, *_ = hill.problem.bases
-    own = slice(mean.U.shape[1], mean.U.shape[1] + size.U.shape[1])
+    own = slice(mean.rank, mean.rank + size.rank)
     changed = []
     for edge in hill.size_edges:
         one = start.clone()

@@ -157,7 +157,7 @@ class _ArrowModel(_Model):
     @classmethod
     def of(cls, at: Evaluation, floor: Tensor, noise: Tensor) -> "_ArrowModel":
         arrow = torch.nan_to_num(-at.hessian, 0.0, 0.0, 0.0)
-        elimination = Elimination.of(arrow, floor)
+        elimination = Elimination.of(arrow, floor, noise)
         floor = torch.maximum(floor, torch.finfo(floor.dtype).eps * elimination.scale)
         curvature, vectors = rowwise.eigh(elimination.rest)
         nil = (curvature > -torch.maximum(floor, noise)[:, None]) & (curvature < floor[:, None])

@@ -95,7 +95,7 @@ def steps(problem: Problem, basis: PartBasis, slope: float) -> list[Tensor]:
     """Return predictors that rise, and that fall, through zero amid each gene's counts."""
     tiny = torch.finfo(basis.U.dtype).tiny
     towards = _towards_counts(problem, basis)
-    centre = problem.sum(problem.positive, basis.U) / _cells(problem).clamp_min(tiny)[:, None]
+    centre = problem.sum_in(problem.positive, basis) / _cells(problem).clamp_min(tiny)[:, None]
     through = towards - (centre * towards).sum(1, keepdim=True) * problem.constant(basis)
     return [slope * through, -slope * through]
 
@@ -181,7 +181,7 @@ def _towards_counts(problem: Problem, basis: PartBasis) -> Tensor:
     Its predictor has standard deviation one.
     """
     constant = problem.constant(basis)
-    seen = problem.sum(problem.positive, basis.U)
+    seen = problem.sum_in(problem.positive, basis)
     level = (seen * constant).sum(1, keepdim=True)
     squared = constant.square().sum().clamp_min(torch.finfo(constant.dtype).tiny)
     return _unit(seen - level * constant / squared)

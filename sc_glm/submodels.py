@@ -88,7 +88,7 @@ class Submodel:
         """Return coordinates that are near to those of the problem's model."""
         bases = self.bases(problem)
         old = problem.bases[: len(bases)]
-        return problem.lift(theta[:, : sum(basis.U.shape[1] for basis in old)], old, bases)
+        return problem.lift(theta[:, : sum(basis.rank for basis in old)], old, bases)
 
     def lift(self, problem: Problem, theta: Tensor, level: float = ABSENT) -> Tensor:
         """Return the problem's coordinates of its own; ``level`` is of an inflation it lacks."""

@@ -134,7 +134,8 @@ class Workshop:
         shutil.rmtree(source / "sc_glm")  # the one to be tested is installed
         step("all tests")
         where = ["tests", *source.glob("doc/*.rst"), "--pyargs", "sc_glm"]
-        self._run(python.with_name("pytest"), "-q", "-n", "2", *options, *where, cwd=source)
+        # As a module, it lets the processes that tests start find the tests, too.
+        self._run(python, "-m", "pytest", "-q", "-n", "2", *options, *where, cwd=source)
 
     def _with_oldest(self, wheel: Path, extras: Iterable[str], *, torch_too: bool) -> Path:
         """Return the Python of an environment with the oldest versions."""

@@ -1,24 +1,31 @@
 """Measure what one covariate beside a factor of many levels costs.
 
-``python doc/benchmarks/levels.py`` fits negative binomials to simulated counts on one thread, with
-``~ donor`` and with more beside it, and prints the processor time of each fit (formula aside), its
-ratio to that of ``~ donor`` at the same number of donors, and the log-likelihood. It takes half a
-minute.
+``python doc/benchmarks/levels.py`` fits models to simulated counts on one thread, with ``~ donor``
+for the mean and with more beside it, and prints the processor time of each fit (formula aside), its
+ratio to that of ``~ donor`` at the same number of donors, and the log-likelihood. It takes five
+minutes.
 """
 
 import statistics
 import time
 import warnings
+from itertools import product
 
 import numpy as np
 import pandas as pd
 import torch
 
-from sc_glm import FormulaTransformer, NegBinRegressor
+from sc_glm import FormulaTransformer, NegBinRegressor, ZINBRegressor
 
 GENES = 20
 SIZES = ((5_000, 200), (20_000, 200), (20_000, 500))  # cells and donors
 FORMULAS = ("~ donor", "~ donor + x", "~ donor + x + type")
+MODELS = {
+    "one size": (NegBinRegressor, {}),
+    "size ~ x": (NegBinRegressor, {"dispersion": "~ x"}),
+    "zero inflation ~ 1": (ZINBRegressor, {"zero_inflation": "~ 1"}),
+    "size and zero inflation ~ x": (ZINBRegressor, {"dispersion": "~ x", "zero_inflation": "~ x"}),
+}
 REPEATS = 3
 
 
@@ -40,13 +47,13 @@ def simulate(n_cells, n_donors):
     return obs, rng.negative_binomial(size, size / (size + mean))
 
 
-def measure(formula, offset, obs, y):
+def measure(transformer, regressor, obs, y):
     """Return the median processor time of a fit, and its log-likelihood."""
-    X = FormulaTransformer(formula, offset=offset).fit_transform(obs)
+    X = transformer.fit_transform(obs)
     seconds = []
     for _ in range(REPEATS):
         start = time.process_time()
-        model = NegBinRegressor().fit(X, y)
+        model = regressor().fit(X, y)
         seconds.append(time.process_time() - start)
     return statistics.median(seconds), model.log_likelihood_.sum()
 
@@ -57,14 +64,16 @@ def main():
     print(f"{GENES} genes, one thread\n")
     for n_cells, n_donors in SIZES:
         obs, y = simulate(n_cells, n_donors)
-        for offset in (None, "log_depth"):
+        for offset, (name, (regressor, parts)) in product((None, "log_depth"), MODELS.items()):
             first = None
             for formula in FORMULAS:
-                seconds, value = measure(formula, offset, obs, y)
+                transformer = FormulaTransformer(formula, **parts, offset=offset)
+                seconds, value = measure(transformer, regressor, obs, y)
                 first = first or seconds
                 print(
-                    f"{n_cells} cells, {n_donors} donors, {formula}, offset {offset}: "
-                    f"{seconds:.2f} s, ratio {seconds / first:.1f}, log-likelihood {value:.2f}"
+                    f"{n_cells} cells, {n_donors} donors, {name}, {formula}, offset {offset}: "
+                    f"{seconds:.2f} s, ratio {seconds / first:.1f}, log-likelihood {value:.2f}",
+                    flush=True,
                 )
 
 
