@@ -450,6 +450,12 @@ def _parse(text: str, columns: Columns, where: str) -> SimpleFormula:
             "none has random effects: for cells that are alike within donors, sc_glm.inference "
             "takes kind='cluster' and their groups."
         )
+    comparing = sorted(operator for operator in operators if set(operator) <= set("<>=!&"))
+    if comparing:
+        raise ValueError(
+            f"{where}: {comparing[0]!r} stands between the terms of the formula. A condition is "
+            "written in I(), such as I(x > 0)."
+        )
     # Before formulaic's parser, which runs parts of the expressions on the left of a `~`.
     for token in tokens:
         if token.kind is Token.Kind.PYTHON:

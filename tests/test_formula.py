@@ -1104,6 +1104,8 @@ def test_the_reference_level_of_an_interaction_is_named_with_its_factor(name, le
         ({"mean": "~ ns(x, df=3)"}, r"write cr\(x, df=3, constraints='center'\)"),
         ({"mean": "~ s(x)"}, r"bs\(x, df=5\)"),
         ({"mean": "~ np.logg(x)"}, "log may be meant"),
+        ({"mean": "~ (x > 0)"}, r"'>' stands between.*such as I\(x > 0\)\.$"),
+        ({"mean": "~ kind == 'a'"}, r"'==' stands between.*such as I\(x > 0\)\.$"),
         ({"mean": "~ kind x"}, r"does not parse\. [^\n]*$"),
         ({"offset": "1"}, "a number is for the intercept"),
     ],
