@@ -8,7 +8,10 @@ import os
 import subprocess
 import sys
 
-TESTS = ["solver", "search", "starts", "status", "fitting", "regressors", "invariances"]
+TESTS = [
+    *("solver", "arrow", "search", "starts", "submodels"),
+    *("status", "fitting", "regressors", "invariances"),
+]
 NO_ROUNDING = "death or interruption or estimator_checks"  # tests that take long, of other things
 CAPABILITIES = ["default", "avx2", "avx512"]  # PyTorch's, ascending
 KERNELS = "Haswell"  # OpenBLAS's for AVX2
