@@ -9,8 +9,15 @@ import subprocess
 import sys
 
 TESTS = [
-    *("solver", "arrow", "search", "starts", "submodels"),
-    *("status", "fitting", "regressors", "invariances"),
+    "solver",
+    "arrow",
+    "search",
+    "starts",
+    "submodels",
+    "status",
+    "fitting",
+    "regressors",
+    "invariances",
 ]
 NO_ROUNDING = "death or interruption or estimator_checks"  # tests that take long, of other things
 CAPABILITIES = ["default", "avx2", "avx512"]  # PyTorch's, ascending

@@ -103,6 +103,15 @@ class ArrowContraction(Contraction):
         return value, torch.cat([slope, gradient], 1), arrow
 
 
+def is_flat(curvature: Tensor, floor: Tensor, noise: Tensor) -> Tensor:
+    """Tell which curvatures, (n_genes, k), are below a floor and not clearly negative.
+
+    ``floor`` and ``noise`` are (n_genes,). Rounding may make a curvature of zero negative by as
+    much as the larger of them.
+    """
+    return (curvature < floor[:, None]) & (curvature > -torch.maximum(floor, noise)[:, None])
+
+
 def is_arrow(hessian: Tensor) -> bool:
     """Tell whether Hessians, (n_genes, n_params, ...), are packed arrows."""
     return hessian.shape[1] != hessian.shape[2]
@@ -164,14 +173,14 @@ class Elimination(NamedTuple):
         """Eliminate the levels; where flat, their diagonal is raised to ``floor``, (n_genes,).
 
         A level that is flat goes by itself: what its border says is rounding, or beyond a ceiling.
-        Flat is what is no more than ``noise`` below zero. What is farther below stays as it is.
+        Negative curvature beyond ``noise``, (n_genes,), stays as it is.
         """
         diagonal, border, corner = _parts(arrow)
         scale = torch.cat([diagonal, corner.diagonal(dim1=1, dim2=2)], 1).abs().amax(1)
-        least = torch.maximum(floor, torch.finfo(scale.dtype).eps * scale)[:, None]
-        flat = (diagonal < least) & (diagonal > -torch.maximum(least, noise[:, None]))
+        least = torch.maximum(floor, torch.finfo(scale.dtype).eps * scale)
+        flat = is_flat(diagonal, least, noise)
         border = torch.where(flat[:, :, None], 0.0, border)
-        diagonal = torch.where(flat, least, diagonal)
+        diagonal = torch.where(flat, least[:, None], diagonal)
         ratio = border / diagonal[:, :, None]
         taken = torch.stack([(ratio * column[:, :, None]).sum(1) for column in border.unbind(2)], 2)
         return cls(diagonal, ratio, corner - taken, scale)

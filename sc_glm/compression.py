@@ -126,7 +126,7 @@ def similar_rows(
     >>> similar_rows(X, most=3, narrow=0.005)
     array([0, 0, 0, 1, 0])
     """
-    groups = np.zeros(len(X), dtype=np.intp) if groups is None else groups
+    groups = np.zeros(len(X), dtype=np.intp) if groups is None else pd.factorize(groups)[0]
     n_groups = int(groups.max()) + 1
     while 2 * n_groups <= most:
         groups, uniques = pd.factorize(2 * groups + _in_upper_half(X, groups, narrow))

@@ -76,13 +76,13 @@ class PartBasis(NamedTuple):
     def of_cells(self, index: Tensor) -> "PartBasis":
         """Return that of some cells."""
         levels = self.indicators
-        own = None if levels is None else levels._replace(codes=levels.codes[index])
+        own = levels and levels._replace(codes=levels.codes[index])
         return self._replace(U=self.U[index], indicators=own)
 
     def double(self) -> "PartBasis":
         """Return the same in double precision."""
         levels = self.indicators
-        own = None if levels is None else levels._replace(scale=levels.scale.double())
+        own = levels and levels._replace(scale=levels.scale.double())
         return PartBasis(self.U.double(), self.penalty.double(), own)
 
     def unpacked(self) -> "PartBasis":

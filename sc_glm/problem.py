@@ -8,7 +8,6 @@ from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
-import pandas as pd
 import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
@@ -147,18 +146,16 @@ class Problem:
 
         All counts are there, but at most ``size`` cells, and no more than it takes for predictors
         of unit length to differ by about ``narrow`` among those that a cell stands for. Cells of
-        different levels are never one, and of many levels there are a few cells each.
+        different levels are never merged. With many levels, ``size`` is raised to a few cells each.
         """
         if self.offset.dtype != torch.float64:
             return self._double().coarse(size, narrow)
         everything = torch.cat([*(basis.U for basis in self.bases), self.offset[:, None]], 1)
         levels = self.bases[0].indicators
-        apart = None
-        if levels is not None:
-            apart, _ = pd.factorize(levels.codes.cpu().numpy())
-            size = max(size, _CELLS_OF_LEVEL * len(levels.scale))
+        codes = None if levels is None else levels.codes.cpu().numpy()
+        size = max(size, _CELLS_OF_LEVEL * self.bases[0].n_levels)
         groups = Cells(
-            similar_rows(everything.cpu().numpy(), size, narrow, apart), self.weights.cpu().numpy()
+            similar_rows(everything.cpu().numpy(), size, narrow, codes), self.weights.cpu().numpy()
         )
         tally = (
             Tally.of(self.counts, groups) if self.tally is None else self.tally.of_groups(groups)

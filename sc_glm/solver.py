@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sc_glm import rowwise
-from sc_glm.arrow import Elimination, is_arrow
+from sc_glm.arrow import Elimination, is_arrow, is_flat
 from sc_glm.objective import Evaluation
 
 _FIRST_RADIUS = 2.0
@@ -92,8 +92,7 @@ class _Model:
         curvature, vectors = rowwise.eigh(torch.nan_to_num(-at.hessian, 0.0, 0.0, 0.0))
         rounding = torch.finfo(floor.dtype).eps * curvature.abs().amax(1)
         floor = torch.maximum(floor, rounding)
-        nil = (curvature > -torch.maximum(floor, noise)[:, None]) & (curvature < floor[:, None])
-        curvature = torch.where(nil, floor[:, None], curvature)
+        curvature = torch.where(is_flat(curvature, floor, noise), floor[:, None], curvature)
         slope = rowwise.apply(vectors.mT, at.gradient)
         return cls(curvature, vectors, slope)
 
@@ -160,8 +159,7 @@ class _ArrowModel(_Model):
         elimination = Elimination.of(arrow, floor, noise)
         floor = torch.maximum(floor, torch.finfo(floor.dtype).eps * elimination.scale)
         curvature, vectors = rowwise.eigh(elimination.rest)
-        nil = (curvature > -torch.maximum(floor, noise)[:, None]) & (curvature < floor[:, None])
-        curvature = torch.where(nil, floor[:, None], curvature)
+        curvature = torch.where(is_flat(curvature, floor, noise), floor[:, None], curvature)
         slope = elimination.down(at.gradient)
         n_levels = elimination.diagonal.shape[1]
         own = rowwise.apply(vectors.mT, slope[:, n_levels:])
