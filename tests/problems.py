@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 import torch
 
@@ -30,6 +31,16 @@ def simulate(n_genes, rng, *, lowest=-2.5, highest=3.0):
     mu, r = np.exp(mean), np.exp(size)
     structural = rng.uniform(size=mu.shape) < 1 / (1 + np.exp(-inflation))
     return np.where(structural, 0, rng.negative_binomial(r, r / (r + mu)))
+
+
+def frame_of(**parts):
+    """A table for a regressor, of each part's design."""
+    columns = {
+        f"{part}__{'Intercept' if (column == 1).all() else column_number}": column
+        for part, design in parts.items()
+        for column_number, column in enumerate(design.T)
+    }
+    return pd.DataFrame(columns)
 
 
 def block_of(y, *, tile=None):

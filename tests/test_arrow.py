@@ -3,13 +3,11 @@
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
 from sc_glm import NegBinRegressor, ZINBRegressor, levels, starts
-from sc_glm import search as search_module
 from sc_glm.arrow import Elimination, Indicators, exceeds, is_arrow, unpacked
 from sc_glm.block import Designs
 from sc_glm.family import NegBinFamily, ZINBFamily
@@ -19,7 +17,7 @@ from sc_glm.objective import PartBasis
 from sc_glm.search import search
 from sc_glm.solver import maximize
 from sc_glm.status import flat_directions, flat_directions_of_arrows
-from tests.problems import CURVE, LINE, N_CELLS, ONE, alike, problem_of, simulate
+from tests.problems import CURVE, LINE, N_CELLS, ONE, alike, frame_of, problem_of, simulate
 
 RNG = np.random.default_rng(8)
 N_LEVELS = levels.LEAST_LEVELS + 3
@@ -161,9 +159,11 @@ def test_flat_directions_of_arrows_are_those_of_the_matrix():
 def test_no_genes_digits_depend_on_the_genes_beside_it(name):
     family, others = MODELS[name]
     problem = by_levels(family, simulate(11, RNG), *others)
+    start = starts.moments(problem)
     everything = search(problem, problem.own_objective(), max_iter=50, tol=1e-8)
     for some in (torch.tensor([3]), torch.tensor([9, 3, 4])):
         part = problem.some(some)
+        assert torch.equal(starts.moments(part), start[some])
         found = search(part, part.own_objective(), max_iter=50, tol=1e-8)
         assert torch.equal(found.theta, everything.theta[some])
         assert torch.equal(found.hessian, everything.hessian[some])
@@ -257,6 +257,15 @@ def test_standard_errors_are_those_of_dense_designs(monkeypatch):
         assert list(ours["reason"]) == list(plain["reason"])
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_zero_inflation_keeps_its_starts(monkeypatch):
+    ours, plain = (
+        fit(monkeypatch, ZINBRegressor, DESIGNS["a covariate"], least=least)
+        for least in (8, 10_000)
+    )
+    assert_allclose(ours.log_likelihood_, plain.log_likelihood_, rtol=1e-6, atol=1e-6)
+
+
 COLUMN = np.c_[np.ones(N), COVARIATE]
 OTHERS = {
     "regressed size": (NegBinRegressor, {"dispersion": COLUMN}),
@@ -271,17 +280,14 @@ OTHERS = {
 def test_models_of_several_maxima_find_those_of_dense_designs(monkeypatch, name, many_cells):
     """Which of several maxima a climb comes to may differ; none is to be lower on the whole."""
     if many_cells:  # and starts told apart on groups
-        monkeypatch.setattr(search_module, "_MANY_CELLS", 100)
-        monkeypatch.setattr(search_module, "_MANY_CELLS_WITH_EDGES", 100)
+        monkeypatch.setattr("sc_glm.search._MANY_CELLS", 100)
+        monkeypatch.setattr("sc_glm.search._MANY_CELLS_WITH_EDGES", 100)
     regressor, parts = OTHERS[name]
     mean = np.c_[np.ones(N), DESIGNS["a covariate"]]
     designs = {"mean": mean, "dispersion": COLUMN[:, :1]} | parts
     if regressor is ZINBRegressor:
         designs.setdefault("zero_inflation", COLUMN[:, :1])
-    frame = pd.concat(
-        {part: pd.DataFrame(X).add_prefix("x") for part, X in designs.items()}, axis="columns"
-    )
-    frame.columns = [f"{part}__{column}" for part, column in frame.columns]
+    frame = frame_of(**designs)
     ours, plain = (fit(monkeypatch, regressor, frame, least=least) for least in (8, 10_000))
     gain = ours.log_likelihood_ - plain.log_likelihood_
     assert (gain > -1e-3).all() if name == "zero inflation" else gain.sum() > -1.0

@@ -17,18 +17,9 @@ from sc_glm.family import NegBinFamily, ZINBFamily
 from sc_glm.inference import likelihood_ratio_test
 from sc_glm.solver import maximize
 from sc_glm.submodels import Submodel
-from tests.problems import GROUP, LINE, ONE, X, problem_of, simulate
+from tests.problems import GROUP, LINE, ONE, X, frame_of, problem_of, simulate
 
 DESIGNS = {"one": ONE, "line": LINE, "group": GROUP, "curve": np.c_[LINE, X**2]}
-
-
-def frame_of(**parts):
-    columns = {
-        f"{part}__{'Intercept' if (column == 1).all() else column_number}": column
-        for part, design in parts.items()
-        for column_number, column in enumerate(design.T)
-    }
-    return pd.DataFrame(columns)
 
 
 def fit(frame, y, **options):
