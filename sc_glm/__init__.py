@@ -3,9 +3,8 @@
 import importlib
 from typing import TYPE_CHECKING
 
+from sc_glm.estimators import NegBinRegressor, Pipeline, ZINBRegressor, make_pipeline
 from sc_glm.formula import FormulaTransformer
-from sc_glm.pipeline import Pipeline, make_pipeline
-from sc_glm.regressors import NegBinRegressor, ZINBRegressor
 
 if TYPE_CHECKING:
     from sc_glm import (

@@ -4,7 +4,8 @@ The functions take the counts and an :class:`~sc_glm.distributions.NB` or
 :class:`~sc_glm.distributions.ZINB` object, as ``predict_dist`` returns it, and otherwise follow
 scikit-learn's regression metrics. The scorers go to ``scoring=`` of
 :class:`~sklearn.model_selection.GridSearchCV` or :func:`~sklearn.model_selection.cross_validate`.
-Rows are worked on in blocks, so that sparse counts are never made dense as a whole.
+Rows are worked on in blocks, so that sparse counts are never made dense as a whole. New scores
+belong here; they need no fitted model.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from sklearn import get_config
 from sklearn.utils import check_array
 from sklearn.utils.metadata_routing import MetadataRequest
 
-from sc_glm.counts import check_genes
-from sc_glm.distributions import NB, CountDistribution
-from sc_glm.pipeline import counts_in, last_step
-from sc_glm.validation import check_numbers, check_same_order, shown, sound_sparse
+from sc_glm._contract.validation import check_numbers, check_same_order, shown, sound_sparse
+from sc_glm._counts.count_matrix import check_genes
+from sc_glm.distributions.count_distributions import NB, CountDistribution
+from sc_glm.estimators.pipeline import counts_in, last_step
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -83,7 +84,7 @@ def mean_log_likelihood(
 
     Examples
     --------
-    >>> from sc_glm.distributions import NB
+    >>> from sc_glm.distributions.count_distributions import NB
     >>> from sc_glm.metrics import mean_log_likelihood
     >>> round(mean_log_likelihood([0, 1, 4], NB([1.0, 1.0, 3.0], r=2.0)), 4)
     -1.4313
@@ -129,7 +130,7 @@ def mean_deviance(
     --------
     >>> import numpy as np
     >>> from sklearn.metrics import mean_poisson_deviance
-    >>> from sc_glm.distributions import NB
+    >>> from sc_glm.distributions.count_distributions import NB
     >>> from sc_glm.metrics import mean_deviance
     >>> round(mean_deviance([0, 1, 4], NB([1.0, 1.0, 3.0], r=np.inf)), 6)
     0.767152
@@ -176,7 +177,7 @@ def d2_deviance_score(
 
     Examples
     --------
-    >>> from sc_glm.distributions import NB
+    >>> from sc_glm.distributions.count_distributions import NB
     >>> from sc_glm.metrics import d2_deviance_score
     >>> round(d2_deviance_score([0, 1, 4, 7], NB([1.0, 1.0, 3.0, 6.0], r=2.0)), 4)
     0.7009
@@ -224,7 +225,7 @@ def brier_score_zeros(
 
     Examples
     --------
-    >>> from sc_glm.distributions import NB
+    >>> from sc_glm.distributions.count_distributions import NB
     >>> from sc_glm.metrics import brier_score_zeros
     >>> round(brier_score_zeros([0, 1, 4], NB([1.0, 1.0, 3.0], r=2.0)), 4)
     0.1773
@@ -268,7 +269,7 @@ def crps(
 
     Examples
     --------
-    >>> from sc_glm.distributions import NB
+    >>> from sc_glm.distributions.count_distributions import NB
     >>> from sc_glm.metrics import crps
     >>> round(crps([0, 1, 4], NB([1.0, 1.0, 3.0], r=2.0)), 4)
     0.5448

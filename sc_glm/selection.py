@@ -1,4 +1,8 @@
-"""Which model each gene needs, by the likelihood of cells that were held out."""
+"""Which model each gene needs, by the likelihood of cells that were held out.
+
+Comparisons of several models belong here. Tests of nested models on the cells of their fit are
+those of ``inference``.
+"""
 
 from __future__ import annotations
 
@@ -22,19 +26,19 @@ from sklearn.utils import _safe_indexing, indexable
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import _num_samples
 
-from sc_glm.base import CountRegressor, weights_of
-from sc_glm.counts import CountMatrix
-from sc_glm.fitted import FittedData
-from sc_glm.pipeline import fit_params
-from sc_glm.validation import check_same_order, group_codes, shown
-from sc_glm.warned import warn
+from sc_glm._contract.user_warnings import warn
+from sc_glm._contract.validation import check_same_order, group_codes, shown
+from sc_glm._counts.count_matrix import CountMatrix
+from sc_glm.estimators.base import CountRegressor, weights_of
+from sc_glm.estimators.pipeline import fit_params
+from sc_glm.inference.fitted_model import FittedData
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
-    from sc_glm.design import FloatArray
+    from sc_glm._design.design import FloatArray
 
 __all__ = ["choose_model", "compare_models"]
 

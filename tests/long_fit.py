@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sc_glm import NegBinRegressor, family
+from sc_glm import NegBinRegressor
+from sc_glm._likelihood import family
 
 
 class NegBinFamily(family.NegBinFamily):

@@ -7,11 +7,11 @@ import pandas as pd
 import scipy.sparse as sp
 import torch
 
-from sc_glm.compression import Cells, Tally
-from sc_glm.design import PartDesign
-from sc_glm.objective import PartBasis
-from sc_glm.problem import Problem
-from sc_glm.tiles import CountBlock
+from sc_glm._counts.compression import Cells, Tally
+from sc_glm._design.design import PartDesign
+from sc_glm._likelihood.objective import PartBasis
+from sc_glm._likelihood.tiles import CountBlock
+from sc_glm._solver.problem import Problem
 
 N_CELLS = 500
 X = np.random.default_rng(21).uniform(-1, 1, size=N_CELLS)

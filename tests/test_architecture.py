@@ -1,4 +1,4 @@
-"""Imports point one way, and each heavy dependency has its doors."""
+"""Rooms import in one direction, and each heavy dependency has its doors."""
 
 import ast
 import subprocess
@@ -10,100 +10,56 @@ import pytest
 import sc_glm
 
 PACKAGE = Path(sc_glm.__file__).parent
-MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
+TESTS = Path(__file__).parent
 
-# Each imports from those before it only. A new module belongs in one of these lists.
-FOUNDATION = ["validation", "warned", "state", "callbacks"]
-FORMULAS = ["covariates", "vocabulary", "rewriting", "expressions", "splines", "formula"]
-TENSORS = [  # modules that know nothing else
-    "special",
-    "rowwise",
-    "family",
-    "rises",
-    "tiles",
-    "steps",
-    "contraction",
-    "arrow",
-    "objective",
-    "fused",
-    "grouped",
-    "scores",
-    "solver",
+# Floors of rooms, from the ground: a room imports rooms of lower floors only. A room is a package,
+# or a module that stands alone.
+FLOORS = [
+    {"_contract"},
+    {"_counts", "_likelihood", "formula"},
+    {"_design", "distributions"},
+    {"_solver", "datasets"},
+    {"estimators"},
+    {"adata", "inference", "metrics"},
+    {"diagnostics", "moderation", "selection"},
+    {"plots"},
 ]
-CORE = [
-    *TENSORS,
-    "compression",
-    "curves",
-    "problem",
-    "submodels",
-    "starts",
-    "search",
-    "runaways",
-    "design",
-    "counts",
-    "status",
-    "block",
-    "levels",
-    "checkpoint",
-    "fitting",
-    "information",
-    "tails",
-    "expected",
-    "telling",
-    "variates",
-    "distributions",
-    "sampling",
-    "notebook",
-    "base",
-    "regressors",
-    "pipeline",
-]
-ON_TOP = [
-    "fitted",
-    "uncertainty",
-    "p_values",
-    "nesting",
-    "profile",
-    "size_profile",
-    "dispersion_trend",
-    "moderation",
-    "metrics",
-    "selection",
-    "inference_summary",
-    "inference",
-    "diagnostics",
-    "datasets_presets",
-    "datasets_simulated",
-    "datasets_fetched",
-    "datasets",
-    "ondisk",
-    "adata",
-    "plots_axes",
-    "plots_rootogram",
-    "plots_quantiles",
-    "plots_moments",
-    "plots_summaries",
-    "plots_covariate",
-    "plots_volcano",
-    "plots",
-]
-ORDER = [*FOUNDATION, *FORMULAS, *CORE, *ON_TOP, "__init__"]
+FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 
 DOORS = {
-    "formulaic": ("formula",),
-    "h5py": ("ondisk",),
-    "anndata": ("adata", "datasets_fetched"),
-    "matplotlib": ("plots_axes",),
-    "pooch": ("datasets_fetched",),
+    "formulaic": {"formula"},
+    "h5py": {"_counts"},
+    "anndata": {"adata", "datasets"},
+    "matplotlib": {"plots"},
+    "pooch": {"datasets"},
 }
-NO_TENSORS = {"validation", "state", "formula", "compression", "design", "counts", "status"}
+# Beside them each of these has one module that imports it.
+ONE_MODULE = ("h5py", "matplotlib", "pooch")
+TENSORS_ONLY = {"_likelihood"}
+NO_TENSORS = {"_contract", "_counts", "_design", "formula"}
+
+
+def modules():
+    """Dotted names of all modules, below the package."""
+    files = (path.relative_to(PACKAGE).with_suffix("") for path in PACKAGE.rglob("*.py"))
+    return sorted(".".join(file.parts) for file in files)
+
+
+MODULES = [module for module in modules() if module != "__init__"]
+
+
+def room_of(module):
+    return module.split(".")[0]
+
+
+def tree_of(module):
+    return ast.parse((PACKAGE / (module.replace(".", "/") + ".py")).read_text())
 
 
 def imports(module):
     """Full names of all that a module imports, wherever in the file it does so."""
-    tree = ast.parse((PACKAGE / f"{module}.py").read_text())
     names = set()
-    for node in ast.walk(tree):
+    for node in ast.walk(tree_of(module)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -113,13 +69,15 @@ def imports(module):
 
 
 def own_imports(module):
-    """Modules of the package that a module imports."""
+    """Modules of the package that a module imports, as dotted names below the package."""
     found = set()
     for name in imports(module):
         top, *rest = name.split(".")
         if top == "sc_glm":
-            # `from sc_glm import X` comes by way of __init__, unless X is a module.
-            found.add(rest[0] if rest and rest[0] in MODULES else "__init__")
+            path = ".".join(rest)
+            parent = ".".join(rest[:-1])
+            known = (path, f"{path}.__init__", parent, f"{parent}.__init__", "__init__")
+            found.add(next(name for name in known if name in modules()))
     return found
 
 
@@ -128,53 +86,67 @@ def outside(module):
 
 
 def test_what_this_test_reads_is_there():
-    assert {"__init__", *FOUNDATION, *CORE} <= set(MODULES)
-    assert own_imports("steps") == {"family", "tiles"}
-    assert "torch" in outside("family")
+    assert own_imports("_likelihood.distinct_counts") == {"_likelihood.family", "_likelihood.tiles"}
+    assert own_imports("inference.__init__") >= {"inference.summary"}
+    assert "torch" in outside("_likelihood.family")
 
 
-def test_every_module_has_its_place():
-    assert set(MODULES) <= set(ORDER)
-    assert not [path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name[0] != "_"]
+def test_every_room_has_its_floor():
+    assert {room_of(module) for module in MODULES} == set(FLOOR)
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_imports_point_one_way(module):
-    before = set(ORDER[: ORDER.index(module)])
-    assert own_imports(module) <= before
+def test_imports_point_down(module):
+    room = room_of(module)
+    others = {room_of(name) for name in own_imports(module)} - {room}
+    assert {other for other in others if FLOOR.get(other, len(FLOORS)) >= FLOOR[room]} == set()
 
 
-def test_what_stands_on_its_own():
-    """Beside the order: these know nothing of the others but the foundation."""
-    assert own_imports("formula") <= {*FOUNDATION, *FORMULAS}
-    for module in (
-        "covariates",
-        "vocabulary",
-        "splines",
-        "special",
-        "compression",
-        "design",
-        "counts",
-    ):
-        assert own_imports(module) <= set(FOUNDATION)
-    for module in FOUNDATION:
-        assert own_imports(module) == set()
+def test_no_module_imports_itself_by_way_of_others():
+    below = {module: own_imports(module) for module in MODULES}
+    while below:
+        ground = {module for module, names in below.items() if not names & set(below)}
+        assert ground, f"a circle within {sorted(below)}"
+        below = {module: names for module, names in below.items() if module not in ground}
+
+
+def test_every_room_says_what_it_is_for():
+    for room in FLOOR:
+        module = f"{room}.__init__" if f"{room}.__init__" in MODULES else room
+        text = ast.get_docstring(tree_of(module))
+        assert "belong" in text, f"{room} does not say what may enter"
+        assert len(text.splitlines()) <= 9, room
+
+
+def test_tests_mirror_the_rooms():
+    """A file of tests stands where its module does; those of several rooms stand beside them."""
+    for test in TESTS.rglob("*/test_*.py"):
+        if test.parent == TESTS:
+            continue
+        module = PACKAGE / test.relative_to(TESTS).with_name(test.name.removeprefix("test_"))
+        assert module.is_file() or module.stem == module.parent.name, test
 
 
 def test_formulas_and_regressors_meet_in_column_names_only():
-    assert [module for module in CORE if own_imports(module) & set(FORMULAS)] == []
+    for room in ("_counts", "_design", "_likelihood", "_solver", "distributions", "estimators"):
+        of_room = [module for module in MODULES if room_of(module) == room]
+        assert [m for m in of_room if "formula" in map(room_of, own_imports(m))] == []
 
 
 @pytest.mark.parametrize("dependency", DOORS)
 def test_a_heavy_dependency_has_few_doors(dependency):
     users = {module for module in MODULES if dependency in outside(module)}
-    assert users <= set(DOORS[dependency])
+    assert {room_of(module) for module in users} == DOORS[dependency]
+    if dependency in ONE_MODULE:
+        assert len(users) == 1
 
 
 def test_the_numerical_core_knows_tensors_only():
     foreign = {"numpy", "pandas", "scipy", "sklearn"}
-    assert {m: outside(m) & foreign for m in TENSORS} == {m: set() for m in TENSORS}
-    assert [module for module in NO_TENSORS if "torch" in outside(module)] == []
+    core = [module for module in MODULES if room_of(module) in TENSORS_ONLY]
+    assert {module: outside(module) & foreign for module in core} == {m: set() for m in core}
+    without = [module for module in MODULES if room_of(module) in NO_TENSORS]
+    assert [module for module in without if "torch" in outside(module)] == []
 
 
 def test_importing_the_package_is_quiet_and_light():

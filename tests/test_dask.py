@@ -17,12 +17,13 @@ from dask.sizeof import sizeof
 from distributed import Client, LocalCluster
 from pandas.testing import assert_frame_equal
 
-from sc_glm import FormulaTransformer, NegBinRegressor, family, make_pipeline
+from sc_glm import FormulaTransformer, NegBinRegressor, make_pipeline
 from sc_glm import adata as scg
-from sc_glm.block import Designs
-from sc_glm.compression import Cells
+from sc_glm._counts.compression import Cells
+from sc_glm._design.design import PartDesign
+from sc_glm._likelihood import family
+from sc_glm._solver.gene_block import Designs
 from sc_glm.datasets import make_counts
-from sc_glm.design import PartDesign
 
 MARK = 5000  # a count at which a worker dies
 N_GENES = 24

@@ -12,7 +12,7 @@ from numpy.testing import assert_array_equal
 
 from sc_glm import NegBinRegressor
 from sc_glm import adata as scg
-from sc_glm.counts import CountMatrix
+from sc_glm._counts.count_matrix import CountMatrix
 
 REFUSED = (ValueError, TypeError)
 DTYPES = np.array(["?", "i1", "u1", "i2", ">i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8", ">f8"])

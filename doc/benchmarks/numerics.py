@@ -14,8 +14,8 @@ import mpmath as mp
 import numpy as np
 import torch
 
+from sc_glm._likelihood.family import NegBinFamily, ZINBFamily, pairs, positive_counts
 from sc_glm.distributions import NB, ZINB
-from sc_glm.family import NegBinFamily, ZINBFamily, pairs, positive_counts
 
 COUNTS = (0, 1, 2, 3, 10, 100, 10**4, 10**6)
 MEANS = (1e-12, 1e-6, 1e-2, 1.0, 1e3, 1e9)

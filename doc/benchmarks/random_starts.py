@@ -15,12 +15,12 @@ import numpy as np
 import torch
 
 from sc_glm import FormulaTransformer, NegBinRegressor, ZINBRegressor
-from sc_glm.block import Designs, Settings, problem_of
-from sc_glm.counts import CountMatrix
-from sc_glm.design import PartDesign
-from sc_glm.family import NegBinFamily, ZINBFamily
-from sc_glm.solver import maximize
-from sc_glm.starts import moments
+from sc_glm._counts.count_matrix import CountMatrix
+from sc_glm._design.design import PartDesign
+from sc_glm._likelihood.family import NegBinFamily, ZINBFamily
+from sc_glm._solver.gene_block import Designs, Settings, problem_of
+from sc_glm._solver.initial_values import moments
+from sc_glm._solver.trust_region import maximize
 
 MODELS = {
     "NB, dispersion `~ 1`": ("~ 1", None),

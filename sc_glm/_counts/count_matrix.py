@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_array
 
-from sc_glm.validation import as_pandas, check_numbers, sound_sparse
+from sc_glm._contract.validation import as_pandas, check_numbers, sound_sparse
 
 # Counts up to which fits are right to six digits, as a log-likelihood sums terms as large as these,
 # which cancel; and up to which single precision tells a count from the next.

@@ -20,8 +20,8 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from sc_glm.counts import CountMatrix, add_digests, canonical, check_values, stretches
-from sc_glm.validation import sound_sparse
+from sc_glm._contract.validation import sound_sparse
+from sc_glm._counts.count_matrix import CountMatrix, add_digests, canonical, check_values, stretches
 
 _READ_ENTRIES = 2_000_000  # of the matrix at a time
 _SAMPLED_PLACES = 10

@@ -11,8 +11,8 @@ import scipy.linalg
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from sc_glm.compression import group_rows
-from sc_glm.design import FloatArray, Levels, NullSpace, PartDesign, digest_of, least_norm
+from sc_glm._counts.compression import group_rows
+from sc_glm._design.design import FloatArray, Levels, NullSpace, PartDesign, digest_of, least_norm
 
 LEAST_LEVELS = 32  # from which on indicators pay, whatever there is beside them
 _MOST_OTHERS = 0.5  # columns that are not constant in levels, for each level
@@ -25,7 +25,7 @@ _SAMPLE = 1000  # cells by which most other columns are known
 def design_of(X: FloatArray, weights: FloatArray | None = None) -> PartDesign:
     """Decompose an unpenalised design, by levels if it has many.
 
-    Parameters and result are those of :meth:`~sc_glm.design.PartDesign.of`.
+    Parameters and result are those of :meth:`~sc_glm._design.design.PartDesign.of`.
     """
     codes = find_levels(X)
     if codes is None:

@@ -21,9 +21,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sc_glm import rowwise
-from sc_glm.contraction import Contraction
-from sc_glm.family import Terms
+from sc_glm._likelihood import rowwise
+from sc_glm._likelihood.family import Terms
+from sc_glm._likelihood.hessian_assembly import Contraction
 
 
 class Indicators(NamedTuple):
@@ -52,8 +52,8 @@ class ArrowContraction(Contraction):
     Parameters
     ----------
     designs, weights, bounds
-        As for :class:`~sc_glm.contraction.Contraction`; the first is what the mean has beside its
-        levels.
+        As for :class:`~sc_glm._likelihood.hessian_assembly.Contraction`; the first is what the
+        mean has beside its levels.
     indicators : Indicators
         Of the levels.
     """

@@ -8,8 +8,8 @@ of gamma functions, and few of them however many cells there are.
 import torch
 from torch import Tensor
 
-from sc_glm.family import Counts, Rise, positive_counts, rise, size_of
-from sc_glm.tiles import entries_of
+from sc_glm._likelihood.family import Counts, Rise, positive_counts, rise, size_of
+from sc_glm._likelihood.tiles import entries_of
 
 _HIGHEST = 1024  # count that is reached by steps; there are few distinct ones beyond
 
@@ -59,7 +59,7 @@ class Steps:
         Returns
         -------
         Rise
-            Of shape (n,) and the type of ``rho``, as :func:`~sc_glm.family.rise`.
+            Of shape (n,) and the type of ``rho``, as :func:`~sc_glm._likelihood.family.rise`.
         """
         dtype, rho = rho.dtype, rho.double()
         total = self._left_out[:, genes]

@@ -38,7 +38,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from sc_glm.special import log1p_and_rest, stirling_error
+from sc_glm._likelihood.special import log1p_and_rest, stirling_error
 
 MEAN, DISPERSION, ZERO_INFLATION = "mean", "dispersion", "zero_inflation"
 

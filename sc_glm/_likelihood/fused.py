@@ -12,8 +12,8 @@ from functools import cache, cached_property, partial
 import torch
 from torch import Tensor
 
-from sc_glm.family import ZERO_INFLATION, Family, Terms
-from sc_glm.rises import SmallCounts, tile_of
+from sc_glm._likelihood.family import ZERO_INFLATION, Family, Terms
+from sc_glm._likelihood.gamma_ratio_table import SmallCounts, tile_of
 
 # Cells x genes of a fit from which on it gains more than a compiler takes (10 to 20 seconds, once
 # for each process that fits).
@@ -21,7 +21,7 @@ LARGE = 500_000_000
 
 
 class FusedTile:
-    """A family's :func:`~sc_glm.rises.tile_of`, compiled when it is first needed.
+    """A family's ``tile_of`` of ``gamma_ratio_table``, compiled when it is first needed.
 
     Where there is no compiler, or it fails, this is the same without.
 

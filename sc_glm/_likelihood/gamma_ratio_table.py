@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sc_glm.family import LARGEST_LOG_SIZE, Family, Rise, Terms, positive_counts, rise
+from sc_glm._likelihood.family import LARGEST_LOG_SIZE, Family, Rise, Terms, positive_counts, rise
 
 LARGEST_COUNT = 64
 _LOWEST = -24.0  # of the log size, below which the function is linear
@@ -66,7 +66,8 @@ class RiseTable:
         Returns
         -------
         Rise
-            As :func:`~sc_glm.family.rise`, but that the counts are missing in ``first``.
+            As :func:`~sc_glm._likelihood.family.rise`, but that the counts are missing in
+            ``first``.
         """
         inside = rho.clamp_min(_LOWEST)
         inverse = (_HIGHEST - inside).clamp_max_(0.0).exp_()  # one where it is not yet in use
@@ -119,7 +120,7 @@ def tile_of(
     ----------
     family : Family
     predictors, y, zeros
-        As for its :meth:`~sc_glm.family.Family.tile`.
+        As for its :meth:`~sc_glm._likelihood.family.Family.tile`.
     small : SmallCounts, optional
         Counts of the tile, other than zeros and ones, where the size differs between its cells.
         Then what is linear in the log size is added for all counts, and for these the rest.

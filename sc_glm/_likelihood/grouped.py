@@ -19,10 +19,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sc_glm.family import LARGEST_LOG_SIZE, Family, Terms
-from sc_glm.objective import Objective, PartBasis, on_tangent
-from sc_glm.special import log1p_and_rest
-from sc_glm.tiles import CountBlock, entries_of
+from sc_glm._likelihood.family import LARGEST_LOG_SIZE, Family, Terms
+from sc_glm._likelihood.objective import Objective, PartBasis, on_tangent
+from sc_glm._likelihood.special import log1p_and_rest
+from sc_glm._likelihood.tiles import CountBlock, entries_of
 
 # Polynomials on intervals of length one. The functions are analytic up to pi from the real axis,
 # and an error falls by a factor of 12.6 with each degree.
@@ -148,7 +148,8 @@ class GroupedObjective(Objective):
     Parameters
     ----------
     family, block, bases, offset, weights
-        As for :class:`~sc_glm.objective.Objective`, with a basis of constants for the size.
+        As for :class:`~sc_glm._likelihood.objective.Objective`, with a basis of constants for the
+        size.
     groups : Groups
         Of the same cells. The bases are equal in the cells of a group.
     """
@@ -191,7 +192,8 @@ class GroupedObjective(Objective):
     def terms(self, theta: Tensor, genes: Tensor, tile: int) -> Terms:
         """Return the terms of genes x groups, each summed over the cells of the group.
 
-        They are those of :mod:`sc_glm.family`, with what a positive count adds to its group.
+        They are those of :mod:`sc_glm._likelihood.family`, with what a positive count adds to its
+        group.
         """
         (eta, rho), beyond = self.predictors(theta, genes, tile)
         rho = rho.clamp(-LARGEST_LOG_SIZE, LARGEST_LOG_SIZE)

@@ -12,8 +12,8 @@ from itertools import accumulate, pairwise
 import torch
 from torch import Tensor
 
-from sc_glm import rowwise
-from sc_glm.family import Terms, pairs
+from sc_glm._likelihood import rowwise
+from sc_glm._likelihood.family import Terms, pairs
 
 # Entries of a tile below which terms that meet few columns are copied for one product: above, that
 # costs more than it saves.

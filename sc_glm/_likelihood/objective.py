@@ -13,13 +13,13 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from sc_glm import rowwise
-from sc_glm.arrow import ArrowContraction, Indicators
-from sc_glm.contraction import Contraction
-from sc_glm.family import Family, Terms, rise
-from sc_glm.rises import SmallCounts, add_rises, tile_of
-from sc_glm.steps import Steps
-from sc_glm.tiles import CountBlock, Entries
+from sc_glm._likelihood import rowwise
+from sc_glm._likelihood.arrow_hessian import ArrowContraction, Indicators
+from sc_glm._likelihood.distinct_counts import Steps
+from sc_glm._likelihood.family import Family, Terms, rise
+from sc_glm._likelihood.gamma_ratio_table import SmallCounts, add_rises, tile_of
+from sc_glm._likelihood.hessian_assembly import Contraction
+from sc_glm._likelihood.tiles import CountBlock, Entries
 
 # Entries of a tile: enough to outweigh the cost of calling an operation, few enough for its
 # temporaries to stay in cache.
@@ -42,7 +42,7 @@ def tile_cells(ranks: Sequence[int]) -> int:
 
 
 class _Tile(Protocol):
-    """What :func:`~sc_glm.rises.tile_of` returns for a family."""
+    """What :func:`~sc_glm._likelihood.gamma_ratio_table.tile_of` returns for a family."""
 
     def __call__(
         self,
@@ -112,7 +112,7 @@ class PartBasis(NamedTuple):
 class Evaluation(NamedTuple):
     """Value (genes,), gradient (genes, K) and Hessian (genes, K, K) at a point.
 
-    The Hessian of a mean with many levels is packed, see :mod:`~sc_glm.arrow`.
+    The Hessian of a mean with many levels is packed, see :mod:`~sc_glm._likelihood.arrow_hessian`.
     ``summed`` (genes,) is about how large the terms are of which the value is the sum, and to which
     its rounding is in proportion.
     """
@@ -126,8 +126,8 @@ class Evaluation(NamedTuple):
 class Objective:
     """Penalised log-likelihood of a block of genes as a function of all parts' coefficients.
 
-    Its ``tile`` is that of :func:`~sc_glm.rises.tile_of`, in whose place another of the same terms
-    may be put; its ``contraction`` sums such terms over the cells.
+    Its ``tile`` is that of :func:`~sc_glm._likelihood.gamma_ratio_table.tile_of`, in whose place
+    another of the same terms may be put; its ``contraction`` sums such terms over the cells.
 
     Parameters
     ----------

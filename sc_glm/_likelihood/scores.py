@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sc_glm.family import Terms, pairs, positive_counts
-from sc_glm.objective import Objective
+from sc_glm._likelihood.family import Terms, pairs, positive_counts
+from sc_glm._likelihood.objective import Objective
 
 
 def score_products(objective: Objective, theta: Tensor) -> Tensor:

@@ -6,8 +6,8 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from sc_glm.family import Counts, Rise, positive_counts
-from sc_glm.rises import LARGEST_COUNT, RiseTable, SmallCounts
+from sc_glm._likelihood.family import Counts, Rise, positive_counts
+from sc_glm._likelihood.gamma_ratio_table import LARGEST_COUNT, RiseTable, SmallCounts
 
 # Share of positive counts from which on tiles are kept with their zeros, which takes no more memory
 # than the counts themselves with all that is prepared for each.

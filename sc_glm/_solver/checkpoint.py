@@ -20,10 +20,10 @@ from uuid import uuid4
 import numpy as np
 from numpy.typing import NDArray
 
-from sc_glm.block import Designs, GeneFits, Settings
-from sc_glm.counts import CountMatrix
-from sc_glm.design import FloatArray
-from sc_glm.family import Family
+from sc_glm._counts.count_matrix import CountMatrix
+from sc_glm._design.design import FloatArray
+from sc_glm._likelihood.family import Family
+from sc_glm._solver.gene_block import Designs, GeneFits, Settings
 
 _FORMAT = 1
 _MANIFEST = "manifest.json"
@@ -71,7 +71,7 @@ class Checkpoint:
         folder : path-like
             Made if it does not exist.
         family, counts, designs, settings, start
-            What :func:`~sc_glm.fitting.fit_genes` is given.
+            What :func:`~sc_glm._solver.fitting.fit_genes` is given.
 
         Raises
         ------

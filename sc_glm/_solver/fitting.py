@@ -18,13 +18,13 @@ import scipy.sparse as sp
 from joblib.parallel import get_active_backend
 from tqdm import tqdm
 
-from sc_glm.block import Designs, GeneFits, Settings, fit_block
-from sc_glm.checkpoint import Checkpoint
-from sc_glm.compression import Tally
-from sc_glm.counts import CountMatrix, stretches
-from sc_glm.design import FloatArray
-from sc_glm.family import Family
-from sc_glm.fused import is_worth_fusing
+from sc_glm._counts.compression import Tally
+from sc_glm._counts.count_matrix import CountMatrix, stretches
+from sc_glm._design.design import FloatArray
+from sc_glm._likelihood.family import Family
+from sc_glm._likelihood.fused import is_worth_fusing
+from sc_glm._solver.checkpoint import Checkpoint
+from sc_glm._solver.gene_block import Designs, GeneFits, Settings, fit_block
 
 # An automatic block of genes: a positive count takes a few hundred bytes while it is fitted, and
 # what the genes of a block share is computed once for all of them.

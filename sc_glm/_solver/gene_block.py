@@ -11,18 +11,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sc_glm import rowwise, runaways
-from sc_glm.arrow import Indicators, is_arrow
-from sc_glm.compression import Cells, Tally
-from sc_glm.design import FloatArray, PartDesign
-from sc_glm.family import Family, NegBinFamily
-from sc_glm.fused import fused_tile
-from sc_glm.grouped import Groups
-from sc_glm.objective import Objective, PartBasis
-from sc_glm.problem import Problem
-from sc_glm.search import search
-from sc_glm.solver import Solution, maximize
-from sc_glm.status import (
+from sc_glm._counts.compression import Cells, Tally
+from sc_glm._design.design import FloatArray, PartDesign
+from sc_glm._likelihood import rowwise
+from sc_glm._likelihood.arrow_hessian import Indicators, is_arrow
+from sc_glm._likelihood.family import Family, NegBinFamily
+from sc_glm._likelihood.fused import fused_tile
+from sc_glm._likelihood.grouped import Groups
+from sc_glm._likelihood.objective import Objective, PartBasis
+from sc_glm._solver import infinite_estimates
+from sc_glm._solver.multistart import search
+from sc_glm._solver.problem import Problem
+from sc_glm._solver.status import (
     Endpoints,
     Status,
     flat_directions,
@@ -30,7 +30,8 @@ from sc_glm.status import (
     judge,
     undetermined,
 )
-from sc_glm.submodels import surpass
+from sc_glm._solver.submodels import surpass
+from sc_glm._solver.trust_region import Solution, maximize
 
 _KEPT_BYTES = 32 * 2**20 - 2**16  # just under the largest block that the GNU C library learns from
 
@@ -197,7 +198,9 @@ def fit_block(
                 tol=settings.tol,
             )
             surpass(problem, objective, solution, {}, max_iter=settings.max_iter, tol=settings.tol)
-        runaways.lead_on(problem, objective, solution, max_iter=settings.max_iter, tol=settings.tol)
+        infinite_estimates.lead_on(
+            problem, objective, solution, max_iter=settings.max_iter, tol=settings.tol
+        )
         return fits_at(problem, objective, designs, solution)
 
 

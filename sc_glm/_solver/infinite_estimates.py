@@ -13,11 +13,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from sc_glm import rowwise
-from sc_glm.arrow import unpacked
-from sc_glm.objective import Evaluation, Objective, PartBasis
-from sc_glm.problem import Problem
-from sc_glm.solver import Evaluable, Solution, maximize
+from sc_glm._likelihood import rowwise
+from sc_glm._likelihood.arrow_hessian import unpacked
+from sc_glm._likelihood.objective import Evaluation, Objective, PartBasis
+from sc_glm._solver.problem import Problem
+from sc_glm._solver.trust_region import Evaluable, Solution, maximize
 
 _FAR = 1e2  # from the origin: at least so long are a part's coordinates on their way to infinity
 _FLAT = 1e-6  # curvature of a direction of which they may be

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sc_glm import rowwise
-from sc_glm.arrow import Indicators
-from sc_glm.objective import Objective, PartBasis
-from sc_glm.problem import Problem
+from sc_glm._likelihood import rowwise
+from sc_glm._likelihood.arrow_hessian import Indicators
+from sc_glm._likelihood.objective import Objective, PartBasis
+from sc_glm._solver.problem import Problem
 
 # Starts near the Poisson limit take fewer passes, but miss some genes' maxima at smaller sizes.
 _START_SIZES = (0.2, 10.0)

@@ -13,14 +13,14 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from sc_glm import starts
-from sc_glm.arrow import exceeds
-from sc_glm.family import Family, NegBinFamily
-from sc_glm.objective import Objective, PartBasis
-from sc_glm.problem import Problem
-from sc_glm.solver import Solution, maximize
-from sc_glm.submodels import SLIGHT, Submodel, is_regressed, is_sparse, surpass
-from sc_glm.tiles import CountBlock
+from sc_glm._likelihood.arrow_hessian import exceeds
+from sc_glm._likelihood.family import Family, NegBinFamily
+from sc_glm._likelihood.objective import Objective, PartBasis
+from sc_glm._likelihood.tiles import CountBlock
+from sc_glm._solver import initial_values
+from sc_glm._solver.problem import Problem
+from sc_glm._solver.submodels import SLIGHT, Submodel, is_regressed, is_sparse, surpass
+from sc_glm._solver.trust_region import Solution, maximize
 
 _LOOSE = 1e-3  # tolerance of a stage that only leads to the next
 # One of how many cells a sample has, how many cells it needs, what gain is left to all cells, and
@@ -78,7 +78,7 @@ def search(problem: Problem, objective: Objective, *, max_iter: int, tol: float)
     Solution
         Of the last runs, those over all cells that started where the others led.
     """
-    silence = starts.silence(problem)
+    silence = initial_values.silence(problem)
     if problem.is_simple:
         return maximize(objective, _plain_start(problem, silence), max_iter=max_iter, tol=tol)
     many, narrow = _MANY_CELLS, _NARROW
@@ -163,7 +163,7 @@ def _nearer(problem: Problem, start: Tensor) -> Tensor:
 
 def _plain_start(problem: Problem, silence: Tensor) -> Tensor:
     """Return each gene's moments and one size for all cells."""
-    moments = _silenced(starts.moments(problem), silence)
+    moments = _silenced(initial_values.moments(problem), silence)
     return problem.lift(moments, [problem.bases[0], _constant(problem)], problem.bases)
 
 
@@ -174,7 +174,7 @@ def _explore(problem: Problem, block: CountBlock, silence: Tensor, *, max_iter: 
     one_size = [mean, constant]
     hill = _Hill(problem, block, max_iter)
     simple = hill.objective(NegBinFamily(), one_size)
-    nb = hill.climb(simple, _silenced(starts.moments(problem), silence))
+    nb = hill.climb(simple, _silenced(initial_values.moments(problem), silence))
     if not inflation:
         return replace(_regress_size(hill, nb, one_size), below={_NB: nb})
     inflated = _inflate(hill, nb, constant, silence)
@@ -195,11 +195,11 @@ def _inflate(hill: "_Hill", nb: "_Ends", constant: PartBasis, silence: Tensor) -
     problem = hill.problem
     mean, _, inflation = problem.bases
     model = hill.objective(problem.family, [mean, constant, inflation])
-    first, *others = _inflated(nb.theta, starts.slopes(problem, inflation, _AT_NB))
+    first, *others = _inflated(nb.theta, initial_values.slopes(problem, inflation, _AT_NB))
     best = hill.climb(model, first, _CLIMB_ITER)
     others += _inflated(nb.theta, hill.inflation_edges)
     hill.improve(best, model, others, best.value - nb.value < _EARNED)
-    hurdle = _silenced(starts.hurdle(problem, constant), silence)
+    hurdle = _silenced(initial_values.hurdle(problem, constant), silence)
     stepped = _stepped(problem, hurdle)
     counts = nb.theta.shape[1]
     cornered = [
@@ -224,7 +224,7 @@ def _regress_size(hill: "_Hill", nb: "_Ends", one_size: Sequence[PartBasis]) -> 
     flat = problem.lift(nb.theta, one_size, sizes)
     model = hill.objective(NegBinFamily(), sizes)
     best = hill.climb(model, flat, _CLIMB_ITER)
-    ascent = starts.ascent(model, flat, 1)
+    ascent = initial_values.ascent(model, flat, 1)
     others = [
         flat + _SIZE_SLOPE * ascent,
         flat - _SIZE_SLOPE * ascent,
@@ -250,14 +250,14 @@ def _regress_all(
     one_inflation = [mean, size, constant]
     level = torch.cat([regression.theta, -torch.ones_like(chained[:, :1])], 1)
     sibling = hill.climb(hill.objective(problem.family, one_inflation), level, _CLIMB_ITER)
-    hurdle = _silenced(starts.hurdle(problem, size), silence)
+    hurdle = _silenced(initial_values.hurdle(problem, size), silence)
     positive = regression.theta.clone()
     positive[:, : mean.rank] = hurdle[:, : mean.rank]
     others = [
         hurdle,
         problem.lift(sibling.theta, one_inflation, problem.bases),
-        *_inflated(positive, starts.slopes(problem, inflation, _AT_POSITIVES)),
-        *_inflated(regression.theta, starts.slopes(problem, inflation, _AT_REGRESSION)),
+        *_inflated(positive, initial_values.slopes(problem, inflation, _AT_POSITIVES)),
+        *_inflated(regression.theta, initial_values.slopes(problem, inflation, _AT_REGRESSION)),
     ]
     hill.improve(best, model, others, torch.ones_like(hill.few))
     others = [
@@ -306,7 +306,7 @@ def _stepped(problem: Problem, start: Tensor) -> list[Tensor]:
     """Let the mean take a step, up or down, at a gene's counts."""
     mean = problem.bases[0]
     stepped = []
-    for step in starts.steps(problem, mean, _MEAN_STEP):
+    for step in initial_values.steps(problem, mean, _MEAN_STEP):
         one = start.clone()
         one[:, : mean.rank] += step
         stepped.append(one)
@@ -353,7 +353,7 @@ class _Hill:
         if basis.U.shape[1] <= 1:
             return []
         beyond = _BEYOND_EDGE * self.problem.constant(basis)
-        return [beyond + edge for edge in starts.edges(self.problem, basis, slope)]
+        return [beyond + edge for edge in initial_values.edges(self.problem, basis, slope)]
 
     def objective(self, family: Family, bases: Sequence[PartBasis]) -> Objective:
         """Prepare a model."""

@@ -13,14 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sc_glm import rowwise
-from sc_glm.compression import Cells, Tally, similar_rows
-from sc_glm.contraction import is_constant
-from sc_glm.curves import RiseCurves
-from sc_glm.family import Family, NegBinFamily
-from sc_glm.grouped import GroupedObjective, Groups
-from sc_glm.objective import Objective, PartBasis, tile_cells
-from sc_glm.tiles import CountBlock, Shares
+from sc_glm._counts.compression import Cells, Tally, similar_rows
+from sc_glm._likelihood import rowwise
+from sc_glm._likelihood.family import Family, NegBinFamily
+from sc_glm._likelihood.grouped import GroupedObjective, Groups
+from sc_glm._likelihood.hessian_assembly import is_constant
+from sc_glm._likelihood.objective import Objective, PartBasis, tile_cells
+from sc_glm._likelihood.tiles import CountBlock, Shares
+from sc_glm._solver.gamma_ratio_curves import RiseCurves
 
 _ENTRIES = 4_000_000  # of a predictor at a time
 _CELLS_OF_LEVEL = 8  # on average, at the most, in a likeness of the problem

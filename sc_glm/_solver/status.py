@@ -7,8 +7,8 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from sc_glm.design import FloatArray
-from sc_glm.family import DISPERSION, MEAN, ZERO_INFLATION
+from sc_glm._design.design import FloatArray
+from sc_glm._likelihood.family import DISPERSION, MEAN, ZERO_INFLATION
 
 # Information on a predictor (per unit, squared) under which the counts say nothing about it: its
 # standard error is over 100, and a Newton step along it promises next to no likelihood. A predictor
@@ -131,7 +131,7 @@ def flat_directions_of_arrows(
     Parameters
     ----------
     information : ndarray of shape (n_genes, n_params, 1 + n_others)
-        Observed information, packed as in :mod:`~sc_glm.arrow`.
+        Observed information, packed as in :mod:`~sc_glm._likelihood.arrow_hessian`.
     coordinates : ndarray of shape (n_genes, n_params)
         The fitted points.
 

@@ -11,11 +11,11 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from sc_glm.contraction import is_constant
-from sc_glm.family import Family, NegBinFamily
-from sc_glm.objective import Objective, PartBasis
-from sc_glm.problem import Problem
-from sc_glm.solver import Solution, maximize
+from sc_glm._likelihood.family import Family, NegBinFamily
+from sc_glm._likelihood.hessian_assembly import is_constant
+from sc_glm._likelihood.objective import Objective, PartBasis
+from sc_glm._solver.problem import Problem
+from sc_glm._solver.trust_region import Solution, maximize
 
 ABSENT = -30.0  # log odds of a zero inflation that takes no digit off any likelihood
 SLIGHT = -4.0  # of one that is small, yet can be seen to be worth more or nothing

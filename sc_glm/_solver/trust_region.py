@@ -13,9 +13,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from sc_glm import rowwise
-from sc_glm.arrow import Elimination, is_arrow, is_flat
-from sc_glm.objective import Evaluation
+from sc_glm._likelihood import rowwise
+from sc_glm._likelihood.arrow_hessian import Elimination, is_arrow, is_flat
+from sc_glm._likelihood.objective import Evaluation
 
 _FIRST_RADIUS = 2.0
 _LARGEST_RADIUS = 1e4
@@ -39,7 +39,7 @@ class Solution:
         Objective at ``theta``.
     hessian : Tensor of shape (n_genes, n_params, n_params)
         Hessian one step before ``theta``, within the tolerance of it; arrows are packed, see
-        :mod:`~sc_glm.arrow`.
+        :mod:`~sc_glm._likelihood.arrow_hessian`.
     n_iter : Tensor of shape (n_genes,)
         Passes over the gene's counts.
     converged : Tensor of shape (n_genes,)
@@ -207,7 +207,7 @@ def _at_length(slope: Tensor, curvature: Tensor, limit: Tensor) -> Tensor:
 
 
 class Evaluable(Protocol):
-    """What can be maximised, such as an :class:`~sc_glm.objective.Objective`."""
+    """What can be maximised, such as an :class:`~sc_glm._likelihood.objective.Objective`."""
 
     def evaluate(self, theta: Tensor, genes: Tensor) -> Evaluation:
         """Evaluate genes at points, one row each."""

@@ -22,17 +22,17 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
-from sc_glm.base import CountRegressor
-from sc_glm.callbacks import CallbackSupportMixin, told, with_callbacks
-from sc_glm.counts import JUDGED_VALUES, CountMatrix, are_counts
-from sc_glm.distributions import NB, ZINB
-from sc_glm.formula import FormulaTransformer
-from sc_glm.notebook import NotebookMixin, notebook_html
-from sc_glm.ondisk import StoredCounts, StoredMatrix, parse_bytes
-from sc_glm.pipeline import fit_params, last_step
-from sc_glm.state import StateMixin
-from sc_glm.validation import check_same_order, sound_sparse
-from sc_glm.warned import warn
+from sc_glm._contract.callbacks import CallbackSupportMixin, told, with_callbacks
+from sc_glm._contract.state import StateMixin
+from sc_glm._contract.user_warnings import warn
+from sc_glm._contract.validation import check_same_order, sound_sparse
+from sc_glm._counts.count_matrix import JUDGED_VALUES, CountMatrix, are_counts
+from sc_glm._counts.on_disk import StoredCounts, StoredMatrix, parse_bytes
+from sc_glm.distributions.count_distributions import NB, ZINB
+from sc_glm.estimators.base import CountRegressor
+from sc_glm.estimators.notebook import NotebookMixin, notebook_html
+from sc_glm.estimators.pipeline import fit_params, last_step
+from sc_glm.formula.transformer import FormulaTransformer
 
 __all__ = ["AnnDataRegressor", "fit", "predict", "read_params", "sample"]
 
@@ -87,7 +87,7 @@ class AnnDataRegressor(
     >>> from anndata import AnnData
     >>> from sklearn.model_selection import GridSearchCV
     >>> from sc_glm import FormulaTransformer, NegBinRegressor, make_pipeline
-    >>> from sc_glm.adata import AnnDataRegressor
+    >>> from sc_glm.adata.adata import AnnDataRegressor
     >>> from sc_glm.datasets import make_counts
     >>> data = make_counts(random_state=0)
     >>> adata = AnnData(data.counts, obs=data.obs.set_axis(data.obs.index.astype(str)))

@@ -11,9 +11,9 @@ import pandas as pd
 from scipy.special import expit, logsumexp
 from sklearn.utils import Bunch
 
-from sc_glm.datasets_presets import PRESETS
-from sc_glm.distributions import NB, ZINB, check_rng
-from sc_glm.formula import FormulaTransformer
+from sc_glm.datasets.presets import PRESETS
+from sc_glm.distributions.count_distributions import NB, ZINB, check_rng
+from sc_glm.formula.transformer import FormulaTransformer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.random import Generator, RandomState
     from numpy.typing import NDArray
 
-    from sc_glm.datasets_presets import DrawEffects, Preset
+    from sc_glm.datasets.presets import DrawEffects, Preset
 
     FloatArray = NDArray[np.float64]
 
@@ -157,7 +157,7 @@ def make_counts(
 
     The truth beside a fit, whose design comes from the same formulas:
 
-    >>> from sc_glm.formula import FormulaTransformer
+    >>> from sc_glm.formula.transformer import FormulaTransformer
     >>> FormulaTransformer(**data.formulas).fit_transform(data.obs).shape
     (200, 8)
 

@@ -14,23 +14,23 @@ import numpy as np
 import pandas as pd
 from scipy import special, stats
 
-from sc_glm.design import PartDesign
-from sc_glm.expected import Zeros, contracted, expected_information
-from sc_glm.fitted import FittedData
-from sc_glm.p_values import adjusted, log_f_tail, log_kolmogorov_tail, p_value_columns
-from sc_glm.sampling import copies, drawn_seed, stream
-from sc_glm.status import FLAT, Status
-from sc_glm.tails import log_mass
-from sc_glm.uncertainty import is_of_fit
+from sc_glm._design.design import PartDesign
+from sc_glm._solver.status import FLAT, Status
+from sc_glm.distributions.expected_information import Zeros, contracted, expected_information
+from sc_glm.distributions.sampling import copies, drawn_seed, stream
+from sc_glm.distributions.tail_probabilities import log_mass
+from sc_glm.inference.fitted_model import FittedData
+from sc_glm.inference.linear_combinations import is_of_fit
+from sc_glm.inference.p_values import adjusted, log_f_tail, log_kolmogorov_tail, p_value_columns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
-    from sc_glm.distributions import CountDistribution
-    from sc_glm.fitted import Block
-    from sc_glm.variates import RandomSource
+    from sc_glm.distributions.count_distributions import CountDistribution
+    from sc_glm.distributions.random_variates import RandomSource
+    from sc_glm.inference.fitted_model import Block
 
     FloatArray: TypeAlias = NDArray[np.float64]
     Kind: TypeAlias = Literal["quantile", "pearson", "deviance"]
@@ -120,7 +120,7 @@ def quantile_residuals(
     --------
     >>> import numpy as np
     >>> from sc_glm import NegBinRegressor
-    >>> from sc_glm.diagnostics import quantile_residuals
+    >>> from sc_glm.diagnostics.diagnostics import quantile_residuals
     >>> rng = np.random.default_rng(0)
     >>> X, y = rng.normal(size=(500, 1)), rng.negative_binomial(2, 0.3, size=(500, 3))
     >>> residuals = quantile_residuals(NegBinRegressor().fit(X, y), X, y, random_state=0)
@@ -165,7 +165,7 @@ def pearson_residuals(model: Any, X: Any, y: Any = None, *, genes: Genes = None)
     --------
     >>> import numpy as np
     >>> from sc_glm import NegBinRegressor
-    >>> from sc_glm.diagnostics import pearson_residuals
+    >>> from sc_glm.diagnostics.diagnostics import pearson_residuals
     >>> rng = np.random.default_rng(0)
     >>> X, y = rng.normal(size=(500, 1)), rng.negative_binomial(2, 0.3, size=500)
     >>> residuals = pearson_residuals(NegBinRegressor().fit(X, y), X, y)
@@ -211,7 +211,7 @@ def deviance_residuals(model: Any, X: Any, y: Any = None, *, genes: Genes = None
     --------
     >>> import numpy as np
     >>> from sc_glm import NegBinRegressor
-    >>> from sc_glm.diagnostics import deviance_residuals
+    >>> from sc_glm.diagnostics.diagnostics import deviance_residuals
     >>> from sc_glm.metrics import mean_deviance
     >>> rng = np.random.default_rng(0)
     >>> X, y = rng.normal(size=(500, 1)), rng.negative_binomial(2, 0.3, size=500)
@@ -268,7 +268,7 @@ def residual_blocks(
     --------
     >>> import numpy as np
     >>> from sc_glm import NegBinRegressor
-    >>> from sc_glm.diagnostics import residual_blocks
+    >>> from sc_glm.diagnostics.diagnostics import residual_blocks
     >>> rng = np.random.default_rng(0)
     >>> X, y = rng.normal(size=(500, 1)), rng.negative_binomial(2, 0.3, size=(500, 3))
     >>> model = NegBinRegressor().fit(X, y)
@@ -372,7 +372,7 @@ def zero_test(
     --------
     >>> import numpy as np
     >>> from sc_glm import NegBinRegressor
-    >>> from sc_glm.diagnostics import zero_test
+    >>> from sc_glm.diagnostics.diagnostics import zero_test
     >>> rng = np.random.default_rng(0)
     >>> X, y = rng.normal(size=(500, 1)), rng.negative_binomial(5, 0.5, size=(500, 2))
     >>> y[:, 1] *= rng.random(500) < 0.8
@@ -463,7 +463,7 @@ def goodness_of_fit(
     --------
     >>> import numpy as np
     >>> from sc_glm import NegBinRegressor
-    >>> from sc_glm.diagnostics import goodness_of_fit
+    >>> from sc_glm.diagnostics.diagnostics import goodness_of_fit
     >>> rng = np.random.default_rng(0)
     >>> X, y = rng.normal(size=(500, 1)), rng.negative_binomial(5, 0.5, size=(500, 2))
     >>> y[:3, 1] = 60
@@ -544,7 +544,7 @@ def weighted_quantile_residuals(
     -------
     residuals : ndarray of shape (n_draws, n_genes)
     counted : ndarray of shape (n_draws,)
-        See :func:`~sc_glm.sampling.copies`.
+        See :func:`~sc_glm.distributions.sampling.copies`.
     """
     data, weights = data.with_weight(sample_weight)
     cells, counted = copies(weights)

@@ -1,7 +1,8 @@
 """Negative binomial and zero-inflated distributions of counts, with SciPy's method names.
 
-The log-mass is the one that is fitted (:mod:`sc_glm.family`); what a fit does not need is here:
-tail probabilities, quantiles, moments, random counts and the continuous ranked probability score.
+The log-mass is the one that is fitted (:mod:`sc_glm._likelihood.family`); what a fit does not need
+is here: tail probabilities, quantiles, moments, random counts and the continuous ranked probability
+score.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ import numpy as np
 from scipy import special
 from sklearn.utils import check_random_state
 
-from sc_glm.family import Family, NegBinFamily, ZINBFamily
-from sc_glm.tails import (
+from sc_glm._contract.validation import check_numbers
+from sc_glm._likelihood.family import Family, NegBinFamily, ZINBFamily
+from sc_glm.distributions.random_variates import LARGEST_RATE, negative_binomial
+from sc_glm.distributions.tail_probabilities import (
     BLOCK,
     count_predictors,
     half_mean_difference,
@@ -26,15 +29,13 @@ from sc_glm.tails import (
     smallest_integer,
     tails,
 )
-from sc_glm.validation import check_numbers
-from sc_glm.variates import LARGEST_RATE, negative_binomial
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import ArrayLike, NDArray
 
-    from sc_glm.variates import RandomSource
+    from sc_glm.distributions.random_variates import RandomSource
 
     FloatArray: TypeAlias = NDArray[np.float64]
 
@@ -529,7 +530,7 @@ class NB(CountDistribution):
 
     Examples
     --------
-    >>> from sc_glm.distributions import NB
+    >>> from sc_glm.distributions.count_distributions import NB
     >>> dist = NB(mu=[1.0, 5.0], r=2.0)
     >>> dist.var()
     array([ 1.5, 17.5])
@@ -616,7 +617,7 @@ class ZINB(CountDistribution):
 
     Examples
     --------
-    >>> from sc_glm.distributions import NB, ZINB
+    >>> from sc_glm.distributions.count_distributions import NB, ZINB
     >>> dist = ZINB(mu=5.0, r=2.0, pi=0.3)
     >>> dist
     ZINB(mu=5, r=2, pi=0.3)

@@ -21,8 +21,8 @@ import torch
 from scipy.interpolate import RectBivariateSpline
 from scipy.special import expit
 
-from sc_glm.family import Family, NegBinFamily, pairs, positive_counts
-from sc_glm.tails import BLOCK
+from sc_glm._likelihood.family import Family, NegBinFamily, pairs, positive_counts
+from sc_glm.distributions.tail_probabilities import BLOCK
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,7 +82,7 @@ def expected_information(
     Returns
     -------
     dict of pair of int to ndarray
-        For the pairs that :func:`~sc_glm.family.pairs` names.
+        For the pairs that :func:`~sc_glm._likelihood.family.pairs` names.
     """
     eta, rho, *inflation = predictors
     nothing = np.zeros_like(eta)

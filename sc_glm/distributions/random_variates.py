@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from sc_glm.tails import POISSON_SIZE
+from sc_glm.distributions.tail_probabilities import POISSON_SIZE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

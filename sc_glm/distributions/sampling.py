@@ -13,14 +13,14 @@ import joblib
 import numpy as np
 import scipy.sparse as sp
 
-from sc_glm.distributions import CountDistribution, check_rng
+from sc_glm.distributions.count_distributions import CountDistribution, check_rng
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from numpy.typing import NDArray
 
-    from sc_glm.variates import RandomSource
+    from sc_glm.distributions.random_variates import RandomSource
 
     Distributions: TypeAlias = Callable[[slice], CountDistribution]
     Seed: TypeAlias = int | RandomSource | None

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from scipy import special
 
-from sc_glm.family import Counts, Family, NegBinFamily, Shape, positive_counts
+from sc_glm._likelihood.family import Counts, Family, NegBinFamily, Shape, positive_counts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -26,28 +26,10 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from sc_glm import levels
-from sc_glm.block import Designs, GeneFits, Settings
-from sc_glm.callbacks import CallbackSupportMixin, told
-from sc_glm.compression import Cells, group_but_offset, group_rows, typical_rows
-from sc_glm.counts import CountMatrix, check_genes
-from sc_glm.design import INTERCEPT, FloatArray, Layout, PartDesign
-from sc_glm.distributions import NB, ZINB
-from sc_glm.family import (
-    DISPERSION,
-    LARGEST_LOG_MEAN,
-    LARGEST_LOG_SIZE,
-    MEAN,
-    ZERO_INFLATION,
-    Family,
-)
-from sc_glm.fitting import fit_genes
-from sc_glm.notebook import NotebookMixin, status_table
-from sc_glm.sampling import sample_dense, sample_sparse
-from sc_glm.state import StateMixin, kept_if_failed
-from sc_glm.status import tally
-from sc_glm.tails import log_mass
-from sc_glm.validation import (
+from sc_glm._contract.callbacks import CallbackSupportMixin, told
+from sc_glm._contract.state import StateMixin, kept_if_failed
+from sc_glm._contract.user_warnings import warn
+from sc_glm._contract.validation import (
     alike,
     as_pandas,
     check_finite,
@@ -55,7 +37,25 @@ from sc_glm.validation import (
     check_same_order,
     shown,
 )
-from sc_glm.warned import warn
+from sc_glm._counts.compression import Cells, group_but_offset, group_rows, typical_rows
+from sc_glm._counts.count_matrix import CountMatrix, check_genes
+from sc_glm._design import levels
+from sc_glm._design.design import INTERCEPT, FloatArray, Layout, PartDesign
+from sc_glm._likelihood.family import (
+    DISPERSION,
+    LARGEST_LOG_MEAN,
+    LARGEST_LOG_SIZE,
+    MEAN,
+    ZERO_INFLATION,
+    Family,
+)
+from sc_glm._solver.fitting import fit_genes
+from sc_glm._solver.gene_block import Designs, GeneFits, Settings
+from sc_glm._solver.status import tally
+from sc_glm.distributions.count_distributions import NB, ZINB
+from sc_glm.distributions.sampling import sample_dense, sample_sparse
+from sc_glm.distributions.tail_probabilities import log_mass
+from sc_glm.estimators.notebook import NotebookMixin, status_table
 
 _SHOWN = 5  # columns in a message
 _MEAN_WEIGHTS = 1.0, 4.0  # from the least to the most that a fit has

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from sc_glm.status import tally
+from sc_glm._solver.status import tally
 
 if TYPE_CHECKING:
     import numpy as np

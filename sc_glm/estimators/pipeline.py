@@ -10,10 +10,10 @@ from sklearn import get_config, pipeline
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from sc_glm.distributions import NB, ZINB
-from sc_glm.notebook import NotebookMixin, notebook_html
-from sc_glm.state import StateMixin
-from sc_glm.validation import check_same_order
+from sc_glm._contract.state import StateMixin
+from sc_glm._contract.validation import check_same_order
+from sc_glm.distributions.count_distributions import NB, ZINB
+from sc_glm.estimators.notebook import NotebookMixin, notebook_html
 
 
 def _last_step_has(method: str) -> Any:

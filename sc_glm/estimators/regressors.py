@@ -1,8 +1,8 @@
 """The estimators: counts regressed on covariates by maximum likelihood, gene by gene."""
 
-from sc_glm.base import CountRegressor
-from sc_glm.distributions import NB, ZINB
-from sc_glm.family import NegBinFamily, ZINBFamily
+from sc_glm._likelihood.family import NegBinFamily, ZINBFamily
+from sc_glm.distributions.count_distributions import NB, ZINB
+from sc_glm.estimators.base import CountRegressor
 
 
 class NegBinRegressor(CountRegressor):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from sc_glm.validation import alike, shown
+from sc_glm._contract.validation import alike, shown
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping

@@ -8,9 +8,7 @@ import re
 from keyword import iskeyword
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sc_glm.covariates import no_column
-from sc_glm.rewriting import requoted
-from sc_glm.vocabulary import (
+from sc_glm.formula.allowed_names import (
     BRACKETS,
     CONTRAST_CLASSES,
     CONTRASTS,
@@ -25,11 +23,13 @@ from sc_glm.vocabulary import (
     Signature,
     instead,
 )
+from sc_glm.formula.covariates import no_column
+from sc_glm.formula.rewriting import requoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from sc_glm.covariates import Columns
+    from sc_glm.formula.covariates import Columns
 
 __all__ = ["MAX_LENGTH", "columns_read"]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from sc_glm.vocabulary import AS_THEY_ARE, CONTRAST_CLASSES, NUMPY, TRANSFORMS
+from sc_glm.formula.allowed_names import AS_THEY_ARE, CONTRAST_CLASSES, NUMPY, TRANSFORMS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,7 +63,7 @@ def unquoted(expression: str) -> tuple[str, dict[str, str]]:
 
     Examples
     --------
-    >>> from sc_glm.rewriting import requoted, unquoted
+    >>> from sc_glm.formula.rewriting import requoted, unquoted
     >>> code, aliases = unquoted("np.log(`my x`)")
     >>> code, aliases
     ('np.log(_column_6d792078_)', {'_column_6d792078_': 'my x'})
@@ -117,7 +117,7 @@ def in_double_precision(
 
     Examples
     --------
-    >>> from sc_glm.rewriting import in_double_precision
+    >>> from sc_glm.formula.rewriting import in_double_precision
     >>> in_double_precision("I(reads ** 3)", {}).code
     'I(_number(reads) ** 3)'
     >>> in_double_precision("np.log(np)", {}).code

@@ -28,8 +28,12 @@ from formulaic.utils.stateful_transforms import stateful_eval
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sc_glm.callbacks import CallbackSupportMixin, told, with_callbacks
-from sc_glm.covariates import (
+from sc_glm._contract.callbacks import CallbackSupportMixin, told, with_callbacks
+from sc_glm._contract.state import StateMixin, kept_if_failed
+from sc_glm._contract.user_warnings import warn
+from sc_glm._contract.validation import as_pandas, check_no_anndata, shown
+from sc_glm.formula.allowed_names import NAMESPACE
+from sc_glm.formula.covariates import (
     TO_FRAME,
     Columns,
     check_cells,
@@ -38,8 +42,8 @@ from sc_glm.covariates import (
     no_column,
     plain,
 )
-from sc_glm.expressions import MAX_LENGTH, columns_read
-from sc_glm.rewriting import (
+from sc_glm.formula.expression_checks import MAX_LENGTH, columns_read
+from sc_glm.formula.rewriting import (
     AS_NUMBER,
     RESERVED,
     as_number,
@@ -48,11 +52,7 @@ from sc_glm.rewriting import (
     requoted,
     unquoted,
 )
-from sc_glm.splines import check_bs, check_cc, check_cr, check_poly, checked, with_margin
-from sc_glm.state import StateMixin, kept_if_failed
-from sc_glm.validation import as_pandas, check_no_anndata, shown
-from sc_glm.vocabulary import NAMESPACE
-from sc_glm.warned import warn
+from sc_glm.formula.splines import check_bs, check_cc, check_cr, check_poly, checked, with_margin
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Mapping, Sequence
@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
     from sklearn.utils import Tags
 
-    from sc_glm.rewriting import Expression
+    from sc_glm.formula.rewriting import Expression
 
 __all__ = ["FormulaTransformer"]
 
@@ -170,7 +170,7 @@ class FormulaTransformer(
     Examples
     --------
     >>> import pandas as pd
-    >>> from sc_glm.formula import FormulaTransformer
+    >>> from sc_glm.formula.transformer import FormulaTransformer
     >>> cells = pd.DataFrame({"cell_type": ["B", "T", "T"], "depth": [1000, 2000, 4000]})
     >>> design = FormulaTransformer(
     ...     mean="~ cell_type", dispersion="~ 1", offset="np.log2(depth / 1000)"
@@ -913,7 +913,7 @@ def linear_constraints(
 
     Examples
     --------
-    >>> from sc_glm.formula import linear_constraints
+    >>> from sc_glm.formula.transformer import linear_constraints
     >>> linear_constraints("a - b = 0.5, c", ["a", "b", "c"])
     (array([[ 1., -1.,  0.],
            [ 0.,  0.,  1.]]), array([0.5, 0. ]))

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-from sc_glm.compression import similar_rows
-from sc_glm.expected import Zeros, contracted, expected_information
-from sc_glm.family import LARGEST_LOG_MEAN, pairs
+from sc_glm._counts.compression import similar_rows
+from sc_glm._likelihood.family import LARGEST_LOG_MEAN, pairs
+from sc_glm.distributions.expected_information import Zeros, contracted, expected_information
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from sc_glm.block import Designs
-    from sc_glm.design import FloatArray
-    from sc_glm.family import Family
+    from sc_glm._design.design import FloatArray
+    from sc_glm._likelihood.family import Family
+    from sc_glm._solver.gene_block import Designs
 
 _ENTRIES = 1_000_000  # cells x genes at a time
 _MOST_ROWS = 1024

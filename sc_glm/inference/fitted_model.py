@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 from sklearn.utils.validation import check_is_fitted
 
-from sc_glm.base import CountRegressor, present, weights_of
-from sc_glm.pipeline import counts_in, last_step
-from sc_glm.tails import log_mass
-from sc_glm.validation import alike, check_same_order, shown
+from sc_glm._contract.validation import alike, check_same_order, shown
+from sc_glm.distributions.tail_probabilities import log_mass
+from sc_glm.estimators.base import CountRegressor, present, weights_of
+from sc_glm.estimators.pipeline import counts_in, last_step
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     import scipy.sparse as sp
     from numpy.typing import ArrayLike, NDArray
 
-    from sc_glm.block import Designs, GeneFits
-    from sc_glm.counts import CountMatrix
-    from sc_glm.design import FloatArray
-    from sc_glm.distributions import NB, ZINB
-    from sc_glm.family import Family
-    from sc_glm.variates import RandomSource
+    from sc_glm._counts.count_matrix import CountMatrix
+    from sc_glm._design.design import FloatArray
+    from sc_glm._likelihood.family import Family
+    from sc_glm._solver.gene_block import Designs, GeneFits
+    from sc_glm.distributions.count_distributions import NB, ZINB
+    from sc_glm.distributions.random_variates import RandomSource
 
     Seed: TypeAlias = int | RandomSource | None
 

@@ -14,25 +14,25 @@ import pandas as pd
 from scipy import stats
 from sklearn.utils import check_scalar
 
-from sc_glm.base import CountRegressor
-from sc_glm.design import INTERCEPT
-from sc_glm.family import MEAN
-from sc_glm.fitted import FittedData
-from sc_glm.formula import linear_constraints
-from sc_glm.inference_summary import GeneSummary
-from sc_glm.nesting import nesting_of
-from sc_glm.p_values import adjusted, log_f_tail, p_value_columns
-from sc_glm.profile import profile_limits
-from sc_glm.status import Status
-from sc_glm.uncertainty import Combinations, how_of, log_likelihoods, uncertainty
-from sc_glm.validation import as_pandas, group_codes
+from sc_glm._contract.validation import as_pandas, group_codes
+from sc_glm._design.design import INTERCEPT
+from sc_glm._likelihood.family import MEAN
+from sc_glm._solver.status import Status
+from sc_glm.estimators.base import CountRegressor
+from sc_glm.formula.transformer import linear_constraints
+from sc_glm.inference.fitted_model import FittedData
+from sc_glm.inference.linear_combinations import Combinations, how_of, log_likelihoods, uncertainty
+from sc_glm.inference.nesting import nesting_of
+from sc_glm.inference.p_values import adjusted, log_f_tail, p_value_columns
+from sc_glm.inference.profile_likelihood import profile_limits
+from sc_glm.inference.summary import GeneSummary
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
-    from sc_glm.design import FloatArray
+    from sc_glm._design.design import FloatArray
 
 __all__ = [
     "GeneSummary",
@@ -109,7 +109,7 @@ def covariance(
     --------
     >>> from sc_glm import NegBinRegressor
     >>> from sc_glm.datasets import make_counts
-    >>> from sc_glm.inference import covariance
+    >>> from sc_glm.inference.inference import covariance
     >>> data = make_counts(random_state=0)
     >>> X = data.obs[["pseudotime"]]
     >>> model = NegBinRegressor().fit(X, data.counts)
@@ -155,7 +155,7 @@ def standard_errors(
     --------
     >>> from sc_glm import NegBinRegressor
     >>> from sc_glm.datasets import make_counts
-    >>> from sc_glm.inference import standard_errors
+    >>> from sc_glm.inference.inference import standard_errors
     >>> data = make_counts(n_targets=3, random_state=0)
     >>> X = data.obs[["pseudotime"]]
     >>> model = NegBinRegressor().fit(X, data.counts)
@@ -231,7 +231,7 @@ def coefficient_table(
     --------
     >>> from sc_glm import NegBinRegressor
     >>> from sc_glm.datasets import make_counts
-    >>> from sc_glm.inference import coefficient_table
+    >>> from sc_glm.inference.inference import coefficient_table
     >>> data = make_counts(n_targets=3, random_state=0)
     >>> X = data.obs[["pseudotime"]]
     >>> model = NegBinRegressor().fit(X, data.counts)
@@ -294,7 +294,7 @@ def confidence_intervals(
     --------
     >>> from sc_glm import NegBinRegressor
     >>> from sc_glm.datasets import make_counts
-    >>> from sc_glm.inference import confidence_intervals
+    >>> from sc_glm.inference.inference import confidence_intervals
     >>> data = make_counts(n_targets=1, random_state=0)
     >>> X = data.obs[["pseudotime"]]
     >>> model = NegBinRegressor().fit(X, data.counts)
@@ -386,7 +386,7 @@ def wald_test(
             Number of constraints: of the chi-squared distribution that the statistic has.
         df_denominator
             Of the F distribution that the statistic by ``df`` is referred to; infinite for
-            ``kind="observed"``, where it is chi-squared (see :mod:`sc_glm.uncertainty`).
+            ``kind="observed"``, where it is chi-squared (see :mod:`sc_glm.inference.covariance`).
         p_value
             Of the statistic's distribution; none is below 2.2e-308, the smallest normal number.
         log10_p_value
@@ -410,7 +410,7 @@ def wald_test(
     --------
     >>> from sc_glm import FormulaTransformer, NegBinRegressor, make_pipeline
     >>> from sc_glm.datasets import make_counts
-    >>> from sc_glm.inference import wald_test
+    >>> from sc_glm.inference.inference import wald_test
     >>> data = make_counts(n_targets=3, random_state=0)
     >>> model = make_pipeline(FormulaTransformer("~ cell_type"), NegBinRegressor())
     >>> model = model.fit(data.obs, data.counts)
@@ -523,7 +523,7 @@ def likelihood_ratio_test(
     --------
     >>> from sc_glm import FormulaTransformer, NegBinRegressor, make_pipeline
     >>> from sc_glm.datasets import make_counts
-    >>> from sc_glm.inference import likelihood_ratio_test
+    >>> from sc_glm.inference.inference import likelihood_ratio_test
     >>> data = make_counts(n_targets=3, random_state=0)
     >>> reduced, full = (
     ...     make_pipeline(FormulaTransformer(mean), NegBinRegressor()).fit(data.obs, data.counts)
@@ -594,7 +594,7 @@ def aic(model: Any, X: Any, y: Any = None, *, sample_weight: ArrayLike | None = 
     --------
     >>> from sc_glm import NegBinRegressor, ZINBRegressor
     >>> from sc_glm.datasets import make_counts
-    >>> from sc_glm.inference import aic
+    >>> from sc_glm.inference.inference import aic
     >>> data = make_counts(n_targets=3, zero_inflation="~ 1", random_state=0)
     >>> X = data.obs[["pseudotime"]]
     >>> models = [NegBinRegressor(), ZINBRegressor()]
@@ -631,7 +631,7 @@ def bic(model: Any, X: Any, y: Any = None, *, sample_weight: ArrayLike | None = 
     --------
     >>> from sc_glm import NegBinRegressor
     >>> from sc_glm.datasets import make_counts
-    >>> from sc_glm.inference import aic, bic
+    >>> from sc_glm.inference.inference import aic, bic
     >>> data = make_counts(n_targets=1, random_state=0)
     >>> X = data.obs[["pseudotime"]]
     >>> model = NegBinRegressor().fit(X, data.counts)
@@ -684,7 +684,7 @@ def gene_summary(
     --------
     >>> from sc_glm import NegBinRegressor
     >>> from sc_glm.datasets import make_counts
-    >>> from sc_glm.inference import gene_summary
+    >>> from sc_glm.inference.inference import gene_summary
     >>> data = make_counts(n_targets=3, random_state=0)
     >>> X = data.obs[["pseudotime"]]
     >>> model = NegBinRegressor().fit(X, data.counts)

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from sc_glm.design import PartDesign
-from sc_glm.family import ZERO_INFLATION
+from sc_glm._design.design import PartDesign
+from sc_glm._likelihood.family import ZERO_INFLATION
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from sc_glm.design import FloatArray
-    from sc_glm.fitted import FittedData
+    from sc_glm._design.design import FloatArray
+    from sc_glm.inference.fitted_model import FittedData
 
 _OUTSIDE = 1e-6  # share of a column outside of a larger design, up to which it is rounding's
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
-from sc_glm.arrow import unpacked
-from sc_glm.block import Designs, Settings, one_thread, problem_of
-from sc_glm.scores import score_products
+from sc_glm._likelihood.arrow_hessian import unpacked
+from sc_glm._likelihood.scores import score_products
+from sc_glm._solver.gene_block import Designs, Settings, one_thread, problem_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     import scipy.sparse as sp
     from numpy.typing import NDArray
 
-    from sc_glm.design import FloatArray
-    from sc_glm.family import Family
+    from sc_glm._design.design import FloatArray
+    from sc_glm._likelihood.family import Family
 
 # One pass over the counts, in double precision wherever the model was fitted.
 SETTINGS = Settings(max_iter=1, tol=1.0, device=torch.device("cpu"), dtype=torch.float64)

@@ -8,23 +8,23 @@ import numpy as np
 import torch
 from scipy import stats
 
-from sc_glm import rowwise
-from sc_glm.block import one_thread, problem_of
-from sc_glm.fitting import map_blocks
-from sc_glm.information import SETTINGS
-from sc_glm.objective import Evaluation, Objective
-from sc_glm.solver import maximize
-from sc_glm.status import FLAT
+from sc_glm._likelihood import rowwise
+from sc_glm._likelihood.objective import Evaluation, Objective
+from sc_glm._solver.fitting import map_blocks
+from sc_glm._solver.gene_block import one_thread, problem_of
+from sc_glm._solver.status import FLAT
+from sc_glm._solver.trust_region import maximize
+from sc_glm.inference.observed_information import SETTINGS
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
     from torch import Tensor
 
-    from sc_glm.block import Designs
-    from sc_glm.design import FloatArray
-    from sc_glm.family import Family
-    from sc_glm.fitted import FittedData
-    from sc_glm.uncertainty import Combinations
+    from sc_glm._design.design import FloatArray
+    from sc_glm._likelihood.family import Family
+    from sc_glm._solver.gene_block import Designs
+    from sc_glm.inference.fitted_model import FittedData
+    from sc_glm.inference.linear_combinations import Combinations
 
 _TOL = 1e-8  # log-likelihood that a maximisation may leave
 _MAX_ITER = 100

@@ -24,8 +24,8 @@ from scipy.special import gammaln, logsumexp
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from sc_glm.design import FloatArray
-    from sc_glm.size_profile import SizeLikelihood
+    from sc_glm._design.design import FloatArray
+    from sc_glm.moderation.size_profile import SizeLikelihood
 
 DF = 5.0  # degrees of freedom of the genes' distribution around the trend
 

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from sc_glm.dispersion_trend import DispersionTrend, fit_trend, posterior
-from sc_glm.family import DISPERSION, MEAN
-from sc_glm.fitted import FittedData
-from sc_glm.size_profile import fit_at_sizes, size_likelihood
-from sc_glm.status import Status
-from sc_glm.uncertainty import log_likelihoods
+from sc_glm._likelihood.family import DISPERSION, MEAN
+from sc_glm._solver.status import Status
+from sc_glm.inference.fitted_model import FittedData
+from sc_glm.inference.linear_combinations import log_likelihoods
+from sc_glm.moderation.dispersion_trend import DispersionTrend, fit_trend, posterior
+from sc_glm.moderation.size_profile import fit_at_sizes, size_likelihood
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from sc_glm.design import FloatArray
+    from sc_glm._design.design import FloatArray
 
 __all__ = ["DispersionTrend", "ModeratedDispersion", "moderate_dispersion"]
 
@@ -109,10 +109,9 @@ def moderate_dispersion(
     t distribution leaves genes that are far from the trend about where their counts are, as DESeq2
     does by leaving them out.
 
-    The likelihood of a size alone is the profile likelihood with Cox and Reid's adjustment
-    (:mod:`sc_glm.size_profile`). It also takes off most of the bias of maximum likelihood, which
-    finds too large a size where cells are few for the coefficients of the mean and the zero
-    inflation.
+    The likelihood of a size alone is the profile likelihood with Cox and Reid's adjustment. It also
+    takes off most of the bias of maximum likelihood, which finds too large a size where cells are
+    few for the coefficients of the mean and the zero inflation.
 
     The same is known from bulk tissue: edgeR (McCarthy, Chen and Smyth 2012, Nucleic Acids Research
     40: 4288) and DESeq2 (Love, Huber and Anders 2014, Genome Biology 15: 550), from which it
@@ -129,7 +128,7 @@ def moderate_dispersion(
     >>> import numpy as np
     >>> from sc_glm import NegBinRegressor
     >>> from sc_glm.datasets import make_counts
-    >>> from sc_glm.moderation import moderate_dispersion
+    >>> from sc_glm.moderation.moderation import moderate_dispersion
     >>> data = make_counts(n_samples=100, n_targets=100, mean="~ pseudotime", random_state=0)
     >>> X = data.obs[["pseudotime"]]
     >>> model = NegBinRegressor().fit(X, data.counts)

@@ -22,23 +22,23 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
-from sc_glm import rowwise
-from sc_glm.block import GeneFits, fits_at, one_thread, problem_of
-from sc_glm.family import DISPERSION
-from sc_glm.fitting import map_blocks
-from sc_glm.information import SETTINGS
-from sc_glm.profile import Restricted
-from sc_glm.solver import Solution, maximize
+from sc_glm._likelihood import rowwise
+from sc_glm._likelihood.family import DISPERSION
+from sc_glm._solver.fitting import map_blocks
+from sc_glm._solver.gene_block import GeneFits, fits_at, one_thread, problem_of
+from sc_glm._solver.trust_region import Solution, maximize
+from sc_glm.inference.observed_information import SETTINGS
+from sc_glm.inference.profile_likelihood import Restricted
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sc_glm.block import Designs
-    from sc_glm.counts import CountMatrix
-    from sc_glm.design import FloatArray
-    from sc_glm.family import Family
-    from sc_glm.objective import Objective
-    from sc_glm.problem import Problem
+    from sc_glm._counts.count_matrix import CountMatrix
+    from sc_glm._design.design import FloatArray
+    from sc_glm._likelihood.family import Family
+    from sc_glm._likelihood.objective import Objective
+    from sc_glm._solver.gene_block import Designs
+    from sc_glm._solver.problem import Problem
 
 N_POINTS = 128  # of each gene's likelihood, for sums over it
 

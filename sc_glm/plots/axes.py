@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import matplotlib.legend
     from numpy.typing import NDArray
 
-    from sc_glm.design import FloatArray
+    from sc_glm._design.design import FloatArray
 
     Axes: TypeAlias = matplotlib.axes.Axes
 

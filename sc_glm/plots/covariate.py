@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 from sklearn.utils import check_scalar
 
-from sc_glm.covariates import check_cells, no_column
-from sc_glm.fitted import FittedData, distributions
-from sc_glm.plots_axes import (
+from sc_glm._contract.validation import as_pandas
+from sc_glm.formula.covariates import check_cells, no_column
+from sc_glm.inference.fitted_model import FittedData, distributions
+from sc_glm.plots.axes import (
     DATA,
     LEVELS,
     MODEL,
@@ -24,15 +25,14 @@ from sc_glm.plots_axes import (
     require_matplotlib,
     title,
 )
-from sc_glm.validation import as_pandas
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
-    from sc_glm.distributions import NB, ZINB
-    from sc_glm.plots_axes import Axes
+    from sc_glm.distributions.count_distributions import NB, ZINB
+    from sc_glm.plots.axes import Axes
 
 _INSIDE = 4  # levels in a legend that is not beside the axes
 _APART = 3  # pixels between names that stand side by side

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from sc_glm.fitted import FittedData
-from sc_glm.plots_axes import (
+from sc_glm.inference.fitted_model import FittedData
+from sc_glm.plots.axes import (
     DATA,
     MODEL,
     MUTED,
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike
 
-    from sc_glm.design import FloatArray
-    from sc_glm.plots_axes import Axes
+    from sc_glm._design.design import FloatArray
+    from sc_glm.plots.axes import Axes
 
 
 class MeanVarianceDisplay:

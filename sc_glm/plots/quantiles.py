@@ -9,9 +9,9 @@ import numpy as np
 from scipy import special, stats
 from sklearn.utils import check_scalar
 
-from sc_glm.diagnostics import weighted_quantile_residuals
-from sc_glm.fitted import FittedData
-from sc_glm.plots_axes import (
+from sc_glm.diagnostics.diagnostics import weighted_quantile_residuals
+from sc_glm.inference.fitted_model import FittedData
+from sc_glm.plots.axes import (
     BAND,
     DATA,
     LEVELS,
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-    from sc_glm.design import FloatArray
-    from sc_glm.plots_axes import Axes
+    from sc_glm._design.design import FloatArray
+    from sc_glm.plots.axes import Axes
 
 _N_POINTS = 500  # of a gene's residuals; they are dense where they are left out
 _NAMED = 6

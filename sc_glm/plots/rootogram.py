@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from scipy import stats
 
-from sc_glm.fitted import FittedData
-from sc_glm.plots_axes import BAND, DATA, MODEL, ink, legend, panels, require_matplotlib, title
-from sc_glm.tails import POISSON_SIZE
+from sc_glm.distributions.tail_probabilities import POISSON_SIZE
+from sc_glm.inference.fitted_model import FittedData
+from sc_glm.plots.axes import BAND, DATA, MODEL, ink, legend, panels, require_matplotlib, title
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from numpy.typing import ArrayLike
 
-    from sc_glm.design import FloatArray
-    from sc_glm.distributions import NB, ZINB
-    from sc_glm.plots_axes import Axes
+    from sc_glm._design.design import FloatArray
+    from sc_glm.distributions.count_distributions import NB, ZINB
+    from sc_glm.plots.axes import Axes
 
 _N_BINS = 36
 _SUMMED = 60  # counts in a bin, up to which their masses cost less than a distribution function

@@ -8,8 +8,9 @@ import numpy as np
 from scipy import sparse
 from sklearn.utils.sparsefuncs import mean_variance_axis
 
-from sc_glm.fitted import FittedData
-from sc_glm.plots_axes import (
+from sc_glm.distributions.sampling import copies
+from sc_glm.inference.fitted_model import FittedData
+from sc_glm.plots.axes import (
     DATA,
     identity,
     log_log,
@@ -19,15 +20,14 @@ from sc_glm.plots_axes import (
     require_matplotlib,
     title,
 )
-from sc_glm.sampling import copies
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
-    from sc_glm.design import FloatArray
-    from sc_glm.plots_axes import Axes
+    from sc_glm._design.design import FloatArray
+    from sc_glm.plots.axes import Axes
 
 _NAMES = {
     "mean": "mean count",

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import pandas as pd
 
-from sc_glm.inference import wald_test
-from sc_glm.p_values import LEAST_P_VALUE
-from sc_glm.plots_axes import (
+from sc_glm._contract.validation import shown
+from sc_glm.inference.inference import wald_test
+from sc_glm.inference.p_values import LEAST_P_VALUE
+from sc_glm.plots.axes import (
     DATA,
     MODEL,
     MUTED,
@@ -20,15 +21,14 @@ from sc_glm.plots_axes import (
     require_matplotlib,
     title,
 )
-from sc_glm.validation import shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
-    from sc_glm.design import FloatArray
-    from sc_glm.plots_axes import Axes
+    from sc_glm._design.design import FloatArray
+    from sc_glm.plots.axes import Axes
 
 _COLUMNS = "log2_fold_change", "p_value", "p_adjusted"
 # Where a label may stand beside its point: offset in points of the type, and alignment.

@@ -12,7 +12,8 @@ from anndata import AnnData
 from numpy.testing import assert_array_equal
 from sklearn.base import BaseEstimator, clone
 
-from sc_glm import FormulaTransformer, NegBinRegressor, ZINBRegressor, make_pipeline, state
+from sc_glm import FormulaTransformer, NegBinRegressor, ZINBRegressor, make_pipeline
+from sc_glm._contract import state
 from sc_glm.adata import AnnDataRegressor
 
 X, Y = np.arange(8.0)[:, None], np.array([0, 3, 1, 2, 5, 4, 9, 7])

@@ -13,9 +13,9 @@ from sklearn.pipeline import make_pipeline as stock_make_pipeline
 
 from sc_glm import FormulaTransformer, NegBinRegressor, make_pipeline
 from sc_glm import adata as scg
+from sc_glm._contract.user_warnings import warn
 from sc_glm.adata import AnnDataRegressor
 from sc_glm.selection import compare_models
-from sc_glm.warned import warn
 
 X = pd.DataFrame({"a": np.tile([0.0, 1.0], 20)}, index=[f"cell {i}" for i in range(40)])
 SILENT = np.where(X["a"] == 1, 0, np.tile([1, 2, 0, 5], 10))[:, None]

@@ -8,7 +8,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 from numpy.testing import assert_array_equal
 
-from sc_glm.validation import (
+from sc_glm._contract.validation import (
     as_pandas,
     check_finite,
     check_no_anndata,

@@ -4,7 +4,7 @@ import pytest
 import scipy.sparse as sp
 from numpy.testing import assert_array_equal
 
-from sc_glm.counts import CountMatrix, are_counts
+from sc_glm._counts.count_matrix import CountMatrix, are_counts
 
 Y = np.array([[0, 3, 0], [1, 0, 0], [0, 250, 7], [2, 1, 0]])
 

@@ -10,9 +10,9 @@ from anndata import AnnData
 from anndata.io import sparse_dataset
 from numpy.testing import assert_array_equal
 
-from sc_glm import ondisk
-from sc_glm.counts import CountMatrix
-from sc_glm.ondisk import StoredCounts, StoredMatrix, parse_bytes
+from sc_glm._counts import on_disk
+from sc_glm._counts.count_matrix import CountMatrix
+from sc_glm._counts.on_disk import StoredCounts, StoredMatrix, parse_bytes
 
 # anndata 0.12, whenever it writes
 pytestmark = pytest.mark.filterwarnings("ignore:Writing zarr v2 data:UserWarning")
@@ -63,7 +63,7 @@ def store(tmp_path, request):
 
 @pytest.fixture(params=STORAGE)
 def storage(request, monkeypatch):
-    monkeypatch.setattr(ondisk, "_READ_ENTRIES", 25)  # that there are several pieces
+    monkeypatch.setattr(on_disk, "_READ_ENTRIES", 25)  # that there are several pieces
     return request.param
 
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose, assert_array_equal
 
-from sc_glm.design import Layout, PartDesign
+from sc_glm._design.design import Layout, PartDesign
 
 NB = ("mean", "dispersion")
 ZINB = ("mean", "dispersion", "zero_inflation")

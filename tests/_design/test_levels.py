@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from sc_glm.design import PartDesign
-from sc_glm.levels import LEAST_LEVELS, design_of, find_levels
+from sc_glm._design.design import PartDesign
+from sc_glm._design.levels import LEAST_LEVELS, design_of, find_levels
 
 RNG = np.random.default_rng(5)
 N = 600

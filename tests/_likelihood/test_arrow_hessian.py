@@ -7,16 +7,18 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
-from sc_glm import NegBinRegressor, ZINBRegressor, levels, starts
-from sc_glm.arrow import Elimination, Indicators, exceeds, is_arrow, unpacked
-from sc_glm.block import Designs
-from sc_glm.family import NegBinFamily, ZINBFamily
-from sc_glm.grouped import Groups
+from sc_glm import NegBinRegressor, ZINBRegressor
+from sc_glm._design import levels
+from sc_glm._likelihood.arrow_hessian import Elimination, Indicators, exceeds, is_arrow, unpacked
+from sc_glm._likelihood.family import NegBinFamily, ZINBFamily
+from sc_glm._likelihood.grouped import Groups
+from sc_glm._likelihood.objective import PartBasis
+from sc_glm._solver import initial_values
+from sc_glm._solver.gene_block import Designs
+from sc_glm._solver.multistart import search
+from sc_glm._solver.status import flat_directions, flat_directions_of_arrows
+from sc_glm._solver.trust_region import maximize
 from sc_glm.inference import coefficient_table
-from sc_glm.objective import PartBasis
-from sc_glm.search import search
-from sc_glm.solver import maximize
-from sc_glm.status import flat_directions, flat_directions_of_arrows
 from tests.problems import CURVE, LINE, N_CELLS, ONE, alike, frame_of, problem_of, simulate
 
 RNG = np.random.default_rng(8)
@@ -142,8 +144,8 @@ def test_flat_directions_of_arrows_are_those_of_the_matrix():
     y[:, :3] = RNG.binomial(4, 0.5, (N_CELLS, 3))  # less than Poisson
     y[CODES < 2] = 0
     problem = by_levels(NegBinFamily(), y, ONE)
-    start = starts.moments(problem)
-    start[:, :-1] += starts.silence(problem)
+    start = initial_values.moments(problem)
+    start[:, :-1] += initial_values.silence(problem)
     end = maximize(problem.own_objective(), start, max_iter=50, tol=1e-8)
     theta, information = end.theta.numpy(), -end.hessian
     directions, silent = flat_directions_of_arrows(information.numpy(), theta)
@@ -159,11 +161,11 @@ def test_flat_directions_of_arrows_are_those_of_the_matrix():
 def test_no_genes_digits_depend_on_the_genes_beside_it(name):
     family, others = MODELS[name]
     problem = by_levels(family, simulate(11, RNG), *others)
-    start = starts.moments(problem)
+    start = initial_values.moments(problem)
     everything = search(problem, problem.own_objective(), max_iter=50, tol=1e-8)
     for some in (torch.tensor([3]), torch.tensor([9, 3, 4])):
         part = problem.some(some)
-        assert torch.equal(starts.moments(part), start[some])
+        assert torch.equal(initial_values.moments(part), start[some])
         found = search(part, part.own_objective(), max_iter=50, tol=1e-8)
         assert torch.equal(found.theta, everything.theta[some])
         assert torch.equal(found.hessian, everything.hessian[some])
@@ -173,7 +175,7 @@ def test_silent_levels_begin_far_down():
     y = simulate(4, RNG, lowest=1.0)
     y[CODES == 3, 1] = 0
     problem = by_levels(NegBinFamily(), y, ONE)
-    step = starts.silence(problem)
+    step = initial_values.silence(problem)
     predictor = problem.bases[0].predictor(step, slice(None))
     assert (predictor[1, CODES == 3] < -18).all()
     assert not predictor[1, CODES != 3].any()
@@ -280,8 +282,8 @@ OTHERS = {
 def test_models_of_several_maxima_find_those_of_dense_designs(monkeypatch, name, many_cells):
     """Which of several maxima a climb comes to may differ; none is to be lower on the whole."""
     if many_cells:  # and starts told apart on groups
-        monkeypatch.setattr("sc_glm.search._MANY_CELLS", 100)
-        monkeypatch.setattr("sc_glm.search._MANY_CELLS_WITH_EDGES", 100)
+        monkeypatch.setattr("sc_glm._solver.multistart._MANY_CELLS", 100)
+        monkeypatch.setattr("sc_glm._solver.multistart._MANY_CELLS_WITH_EDGES", 100)
     regressor, parts = OTHERS[name]
     mean = np.c_[np.ones(N), DESIGNS["a covariate"]]
     designs = {"mean": mean, "dispersion": COLUMN[:, :1]} | parts

@@ -5,8 +5,8 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from sc_glm.family import positive_counts, rise
-from sc_glm.steps import Steps
+from sc_glm._likelihood.distinct_counts import Steps
+from sc_glm._likelihood.family import positive_counts, rise
 
 RNG = np.random.default_rng(2)
 COUNTS = [

@@ -10,7 +10,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from sc_glm.family import NegBinFamily, ZINBFamily, pairs, positive_counts, rise
+from sc_glm._likelihood.family import NegBinFamily, ZINBFamily, pairs, positive_counts, rise
 
 SIZES = [10.0**k for k in range(-8, 13, 2)]
 MEANS = [10.0**k for k in (-12, -9, -6, -4, -2, 0, 1, 2, 4, 6, 9)]

@@ -7,9 +7,11 @@ from numpy.testing import assert_allclose
 from packaging.version import Version
 from torch._inductor import config, cpp_builder, exc
 
-from sc_glm import ZINBRegressor, fitting, fused
-from sc_glm.family import NegBinFamily, ZINBFamily
-from sc_glm.fused import FusedTile, fused_tile, is_worth_fusing
+from sc_glm import ZINBRegressor
+from sc_glm._likelihood import fused
+from sc_glm._likelihood.family import NegBinFamily, ZINBFamily
+from sc_glm._likelihood.fused import FusedTile, fused_tile, is_worth_fusing
+from sc_glm._solver import fitting
 
 CPU = torch.device("cpu")
 
@@ -106,7 +108,7 @@ def test_a_large_fit_asks_for_it_and_ends_at_the_same_maximum(monkeypatch):
     rng = np.random.default_rng(0)
     X = rng.normal(size=(60, 1))
     y = rng.poisson(np.exp(0.5 + 0.3 * X), size=(60, 4)) * (rng.uniform(size=(60, 4)) > 0.3)
-    monkeypatch.setattr("sc_glm.block.fused_tile", tile)
+    monkeypatch.setattr("sc_glm._solver.gene_block.fused_tile", tile)
     plain = ZINBRegressor().fit(X, y)
     assert not calls
     monkeypatch.setattr(fused, "LARGE", 60 * 4)

@@ -3,8 +3,8 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from sc_glm.family import positive_counts, rise
-from sc_glm.rises import LARGEST_COUNT, RiseTable
+from sc_glm._likelihood.family import positive_counts, rise
+from sc_glm._likelihood.gamma_ratio_table import LARGEST_COUNT, RiseTable
 
 CPU = torch.device("cpu")
 RHO = np.concatenate(

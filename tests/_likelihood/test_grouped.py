@@ -10,10 +10,12 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 
-from sc_glm import NegBinRegressor, ZINBRegressor, base, problem, starts
-from sc_glm.family import NegBinFamily, ZINBFamily
-from sc_glm.grouped import GroupedObjective, Groups
-from sc_glm.objective import Objective
+from sc_glm import NegBinRegressor, ZINBRegressor
+from sc_glm._likelihood.family import NegBinFamily, ZINBFamily
+from sc_glm._likelihood.grouped import GroupedObjective, Groups
+from sc_glm._likelihood.objective import Objective
+from sc_glm._solver import initial_values, problem
+from sc_glm.estimators import base
 from tests.problems import N_CELLS, ONE, problem_of
 
 RNG = np.random.default_rng(17)
@@ -155,8 +157,8 @@ def test_any_genes_in_any_order_and_in_pieces(monkeypatch):
     eta, rho = points()
     theta = theta_of(other, eta[0], rho[0])
     whole = other.evaluate(theta, torch.arange(len(theta)))
-    monkeypatch.setattr("sc_glm.grouped._ENTRIES", 7)
-    monkeypatch.setattr("sc_glm.objective._TILE", 4 * 8)
+    monkeypatch.setattr("sc_glm._likelihood.grouped._ENTRIES", 7)
+    monkeypatch.setattr("sc_glm._likelihood.objective._TILE", 4 * 8)
     for genes in ([3], [7, 1, 0], [2, 2, 4, 5, 6, 0, 1, 3, 7, 2]):
         index = torch.tensor(genes)
         at = other.evaluate(theta[index], index)
@@ -196,9 +198,9 @@ def test_starts_are_those_of_single_cells(weights):
     assert_allclose(total.sum(), given.weights.sum())
     seen = given.sum(given.positive, basis.U**2)
     assert_allclose(other.sum_of_distinct(rows**2), seen, rtol=1e-12)
-    silence = starts.silence(given)
+    silence = initial_values.silence(given)
     assert silence[2].abs().max() > 1
-    assert_allclose(starts.silence(other), silence, atol=1e-9)
+    assert_allclose(initial_values.silence(other), silence, atol=1e-9)
 
 
 # Fits

@@ -5,9 +5,9 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from sc_glm import contraction as module
-from sc_glm.contraction import Contraction
-from sc_glm.family import Terms, pairs
+from sc_glm._likelihood import hessian_assembly as module
+from sc_glm._likelihood.family import Terms, pairs
+from sc_glm._likelihood.hessian_assembly import Contraction
 
 N_CELLS, N_GENES = 47, 5
 RNG = np.random.default_rng(8)

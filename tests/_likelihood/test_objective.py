@@ -5,10 +5,10 @@ from numpy.testing import assert_allclose
 from scipy import stats
 from scipy.special import expit, logsumexp
 
-from sc_glm import objective as module
-from sc_glm.family import NegBinFamily, ZINBFamily
-from sc_glm.objective import Objective, PartBasis, tile_cells
-from sc_glm.tiles import CountBlock, Shares
+from sc_glm._likelihood import objective as module
+from sc_glm._likelihood.family import NegBinFamily, ZINBFamily
+from sc_glm._likelihood.objective import Objective, PartBasis, tile_cells
+from sc_glm._likelihood.tiles import CountBlock, Shares
 from tests.problems import block_of
 
 N_CELLS = 61

@@ -5,7 +5,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
-from sc_glm import rowwise
+from sc_glm._likelihood import rowwise
 
 DTYPES = [torch.float64, torch.float32]
 RANKS = [*range(1, 10), 25]

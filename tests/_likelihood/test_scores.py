@@ -7,9 +7,9 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from sc_glm.family import NegBinFamily, ZINBFamily
-from sc_glm.scores import score_products
-from sc_glm.tails import log_mass
+from sc_glm._likelihood.family import NegBinFamily, ZINBFamily
+from sc_glm._likelihood.scores import score_products
+from sc_glm.distributions.tail_probabilities import log_mass
 from tests.problems import CURVE, GROUP, LINE, N_CELLS, ONE, alike, problem_of, simulate
 
 RNG = np.random.default_rng(5)
@@ -80,6 +80,6 @@ def test_cells_that_are_alike_count_each_by_itself(name):
 def test_tiles_add_up(monkeypatch):
     problem, theta = setting("all regressed")
     whole = score_products(objective_of(problem), theta)
-    monkeypatch.setattr("sc_glm.problem.tile_cells", lambda _: 64)
+    monkeypatch.setattr("sc_glm._solver.problem.tile_cells", lambda _: 64)
     assert len(problem.block().bounds) > 5
     assert_allclose(score_products(objective_of(problem), theta), whole, rtol=1e-11, atol=1e-11)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from sc_glm.special import log1p_and_rest, stirling_error
+from sc_glm._likelihood.special import log1p_and_rest, stirling_error
 
 DIGITS = 60
 GRID = np.unique(np.r_[np.logspace(-8, 12, 301), np.arange(1, 21), np.nextafter(10, [0, 20])])

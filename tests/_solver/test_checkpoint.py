@@ -9,13 +9,13 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from sc_glm import checkpoint
-from sc_glm.block import Designs, GeneFits, Settings, fit_block
-from sc_glm.checkpoint import Checkpoint, fingerprint
-from sc_glm.compression import Cells
-from sc_glm.counts import CountMatrix
-from sc_glm.design import PartDesign
-from sc_glm.family import NegBinFamily, ZINBFamily
+from sc_glm._counts.compression import Cells
+from sc_glm._counts.count_matrix import CountMatrix
+from sc_glm._design.design import PartDesign
+from sc_glm._likelihood.family import NegBinFamily, ZINBFamily
+from sc_glm._solver import checkpoint
+from sc_glm._solver.checkpoint import Checkpoint, fingerprint
+from sc_glm._solver.gene_block import Designs, GeneFits, Settings, fit_block
 
 N_CELLS, N_GENES = 40, 6
 RNG = np.random.default_rng(3)

@@ -20,15 +20,16 @@ from pandas.testing import assert_frame_equal
 from scipy import stats
 from sklearn.exceptions import ConvergenceWarning
 
-from sc_glm import NegBinRegressor, block, fitting
-from sc_glm.block import Designs, GeneFits, Settings, fit_block
-from sc_glm.checkpoint import Checkpoint
-from sc_glm.compression import Cells
-from sc_glm.counts import CountMatrix, stretches
-from sc_glm.design import PartDesign
-from sc_glm.family import NegBinFamily, ZINBFamily
-from sc_glm.fitting import fit_genes
-from sc_glm.status import Status
+from sc_glm import NegBinRegressor
+from sc_glm._counts.compression import Cells
+from sc_glm._counts.count_matrix import CountMatrix, stretches
+from sc_glm._design.design import PartDesign
+from sc_glm._likelihood.family import NegBinFamily, ZINBFamily
+from sc_glm._solver import fitting, gene_block
+from sc_glm._solver.checkpoint import Checkpoint
+from sc_glm._solver.fitting import fit_genes
+from sc_glm._solver.gene_block import Designs, GeneFits, Settings, fit_block
+from sc_glm._solver.status import Status
 
 N_CELLS, N_GENES = 150, 7
 SETTINGS = Settings(max_iter=100, tol=1e-9, device=torch.device("cpu"), dtype=torch.float64)
@@ -122,7 +123,7 @@ def assert_identical(fits, expected):
 
 
 def sizes(blocks):
-    return [block.stop - block.start for block in blocks]
+    return [gene_block.stop - gene_block.start for block in blocks]
 
 
 @pytest.mark.parametrize(
@@ -360,13 +361,13 @@ def three_threads():
 @pytest.mark.usefixtures("three_threads")
 def test_blocks_run_on_one_thread_which_is_undone(monkeypatch):
     seen = []
-    search = block.search
+    search = gene_block.search
 
     def spy(*args, **options):
         seen.append((torch.get_num_threads(), torch.is_inference_mode_enabled()))
         return search(*args, **options)
 
-    monkeypatch.setattr(block, "search", spy)
+    monkeypatch.setattr(gene_block, "search", spy)
     fit(*NB, batch_size=4)
     assert seen == [(1, True), (1, True)]
     assert torch.get_num_threads() == 3
@@ -379,7 +380,7 @@ def test_threads_are_given_back_after_an_error(monkeypatch):
         message = "no"
         raise RuntimeError(message)
 
-    monkeypatch.setattr(block, "search", fail)
+    monkeypatch.setattr(gene_block, "search", fail)
     with pytest.raises(RuntimeError, match="no"):
         fit(*NB)
     assert torch.get_num_threads() == 3

@@ -11,12 +11,13 @@ import scipy.stats
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
-from sc_glm import FormulaTransformer, NegBinRegressor, ZINBRegressor, runaways
-from sc_glm.family import NegBinFamily
-from sc_glm.objective import Evaluation, PartBasis
-from sc_glm.runaways import Afar
-from sc_glm.search import search
-from sc_glm.solver import Solution
+from sc_glm import FormulaTransformer, NegBinRegressor, ZINBRegressor
+from sc_glm._likelihood.family import NegBinFamily
+from sc_glm._likelihood.objective import Evaluation, PartBasis
+from sc_glm._solver import infinite_estimates
+from sc_glm._solver.infinite_estimates import Afar
+from sc_glm._solver.multistart import search
+from sc_glm._solver.trust_region import Solution
 from tests.problems import problem_of
 
 # Sizes that are infinite from a spline's knot on, beside which cells follow only at coefficients of
@@ -122,7 +123,7 @@ def test_genes_at_their_maximum_are_left_as_they_are():
     problem, objective, before = given(100, np.hstack([COUNTS[:, :2], CLUMPED[:, :2]]))
     assert before.converged.tolist() == [False, False, True, True]
     after = copy_of(before)
-    runaways.lead_on(problem, objective, after, max_iter=100, tol=TOL)
+    infinite_estimates.lead_on(problem, objective, after, max_iter=100, tol=TOL)
     assert after.converged.all()
     assert (after.value > before.value)[:2].all()
     assert_same(after, before, slice(2, None))
@@ -132,7 +133,7 @@ def test_genes_that_are_not_far_are_left_as_they_are():
     problem, objective, before = given(2)
     assert not before.converged.any()
     after = copy_of(before)
-    runaways.lead_on(problem, objective, after, max_iter=100, tol=TOL)
+    infinite_estimates.lead_on(problem, objective, after, max_iter=100, tol=TOL)
     assert_same(after, before, slice(None))
 
 
@@ -148,7 +149,7 @@ def test_far_coordinates_that_the_counts_tell_of_are_left_as_they_are():
         converged=torch.zeros(2, dtype=torch.bool),
     )
     after = copy_of(before)
-    runaways.lead_on(problem, objective, after, max_iter=100, tol=TOL)
+    infinite_estimates.lead_on(problem, objective, after, max_iter=100, tol=TOL)
     assert_same(after, before, slice(None))
 
 
@@ -156,10 +157,10 @@ def test_far_coordinates_that_the_counts_tell_of_are_left_as_they_are():
 def test_what_is_led_on_never_ends_lower_and_takes_no_more_passes(
     unfinished, max_iter, monkeypatch
 ):
-    monkeypatch.setattr(runaways, "_LEG", 2)
+    monkeypatch.setattr(infinite_estimates, "_LEG", 2)
     problem, objective, before = unfinished
     after = copy_of(before)
-    runaways.lead_on(problem, objective, after, max_iter=max_iter, tol=TOL)
+    infinite_estimates.lead_on(problem, objective, after, max_iter=max_iter, tol=TOL)
     assert (after.value >= before.value).all()
     higher = after.value > before.value
     assert higher.any()
@@ -174,9 +175,9 @@ def test_none_goes_farther_than_its_digits_allow(unfinished, monkeypatch):
     problem, objective, before = unfinished
     farthest = 3e6
     assert (before.theta[:, 2:].norm(dim=1) < farthest).all()
-    monkeypatch.setattr(runaways, "_ROUNDING", farthest * torch.finfo(torch.float64).eps)
+    monkeypatch.setattr(infinite_estimates, "_ROUNDING", farthest * torch.finfo(torch.float64).eps)
     after = copy_of(before)
-    runaways.lead_on(problem, objective, after, max_iter=100, tol=TOL)
+    infinite_estimates.lead_on(problem, objective, after, max_iter=100, tol=TOL)
     assert after.converged.all()
     assert_allclose(after.theta[:, 2:].norm(dim=1), farthest, rtol=1e-3)
 
@@ -185,7 +186,7 @@ def test_a_gene_without_a_finite_likelihood_is_left_as_it_is(unfinished):
     problem, objective, before = unfinished
     after = copy_of(before)
     after.value[0], after.theta[0], after.hessian[0] = -np.inf, np.nan, np.nan
-    runaways.lead_on(problem, objective, after, max_iter=100, tol=TOL)
+    infinite_estimates.lead_on(problem, objective, after, max_iter=100, tol=TOL)
     assert after.value[0] == -np.inf
     assert after.theta[0].isnan().all()
     assert after.converged.tolist() == [False, *[True] * (N_GENES - 1)]
@@ -196,7 +197,7 @@ def test_a_penalty_is_turned_with_its_part():
     problem, objective, before = given(100, penalty=1e-16)
     assert not before.converged.any()
     after = copy_of(before)
-    runaways.lead_on(problem, objective, after, max_iter=100, tol=1e-9)
+    infinite_estimates.lead_on(problem, objective, after, max_iter=100, tol=1e-9)
     assert after.converged.all()
     size = after.theta[:, 2:]
     of_penalty = ((size @ problem.bases[1].penalty) * size).sum(1)

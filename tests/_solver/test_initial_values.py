@@ -6,10 +6,10 @@ import torch
 from numpy.testing import assert_allclose
 from scipy.special import expit
 
-from sc_glm import starts
-from sc_glm.design import PartDesign
-from sc_glm.family import NegBinFamily, ZINBFamily
-from sc_glm.objective import PartBasis
+from sc_glm._design.design import PartDesign
+from sc_glm._likelihood.family import NegBinFamily, ZINBFamily
+from sc_glm._likelihood.objective import PartBasis
+from sc_glm._solver import initial_values
 from tests.problems import CURVE, GROUP, LINE, N_CELLS, ONE, X, alike, problem_of, simulate
 
 RNG = np.random.default_rng(41)
@@ -45,22 +45,22 @@ def average(values, weights=WEIGHTS):
 
 def test_moments_match_mean_and_variance():
     problem = given(ONE, ONE)
-    mean, size = starts.moments(problem).T.numpy()
+    mean, size = initial_values.moments(problem).T.numpy()
     assert_allclose(average(np.exp(mean[:, None] + OFFSET)), average(Y.T), rtol=1e-12)
     m, v = average(Y.T), average(Y.T**2) - average(Y.T) ** 2
     square = average(np.exp(2 * (mean[:, None] + OFFSET)))  # of the means of cells
     excess = v - m - (square - m**2)
     with np.errstate(divide="ignore"):
         fitting = np.where(excess > 0, square / excess, np.inf)
-    lowest, highest = starts._START_SIZES
+    lowest, highest = initial_values._START_SIZES
     assert_allclose(np.exp(size), fitting.clip(lowest, highest), rtol=1e-10)
     assert ((fitting > lowest) & (fitting < highest)).sum() >= 3
 
 
 def test_sizes_of_moments_are_clamped():
     y = np.c_[np.tile([1, 0], N_CELLS // 2), 1e4 * RARE]
-    sizes = starts.moments(given(ONE, ONE, y=y))[:, -1].exp()
-    assert_allclose(sizes, starts._START_SIZES[::-1])
+    sizes = initial_values.moments(given(ONE, ONE, y=y))[:, -1].exp()
+    assert_allclose(sizes, initial_values._START_SIZES[::-1])
 
 
 @pytest.mark.parametrize("design", [LINE, CURVE, GROUP, WIDE])
@@ -68,7 +68,7 @@ def test_moments_lean_to_a_higher_likelihood(design):
     """Beside a mean that is the same in all cells, of most genes: some have varying sizes."""
     y = np.c_[Y, Y[:, :1] * GROUP[:, :1], Y[:, :1] * (X > 0.5)[:, None]]
     problem, flat = given(design, ONE, y=y), given(ONE, ONE, y=y)
-    leaning, constant = starts.moments(problem), starts.moments(flat)
+    leaning, constant = initial_values.moments(problem), initial_values.moments(flat)
     genes = torch.arange(y.shape[1])
     gain = (
         problem.own_objective().evaluate(leaning, genes).value
@@ -78,7 +78,7 @@ def test_moments_lean_to_a_higher_likelihood(design):
     assert gain.sum() > 100
     eta = predictor(problem, 0, leaning[:, :-1])
     lengths = np.sqrt(average((eta - average(eta)[:, None]) ** 2))
-    assert_allclose(lengths.max(), starts._LONGEST_LEAN)
+    assert_allclose(lengths.max(), initial_values._LONGEST_LEAN)
 
 
 def test_moments_of_normal_covariates_are_near_the_truth():
@@ -89,7 +89,7 @@ def test_moments_of_normal_covariates_are_near_the_truth():
     mu = np.exp(design @ truth + offset)
     y = rng.negative_binomial(size, size / (size + mu))[:, None]
     problem = problem_of(NegBinFamily(), y, design, np.ones_like(offset)[:, None], offset=offset)
-    *_, log_size = found = starts.moments(problem)[0]
+    *_, log_size = found = initial_values.moments(problem)[0]
     coefficients = PartDesign.of(design).to_coef @ found[:-1].numpy()
     assert_allclose(coefficients, truth, atol=0.1)
     assert_allclose(log_size.exp(), size, rtol=0.2)
@@ -101,7 +101,7 @@ def test_moments_of_normal_covariates_are_near_the_truth():
 def test_a_hurdle_splits_zeros_from_positive_counts():
     y = np.c_[Y, 1 + 0 * RARE, RARE]
     problem = given(LINE, CURVE, LINE, y=y)
-    mean, size, inflation = starts.hurdle(problem, problem.bases[1]).split([2, 3, 2], 1)
+    mean, size, inflation = initial_values.hurdle(problem, problem.bases[1]).split([2, 3, 2], 1)
     zeros = average(y.T == 0)
     assert (zeros[:-2] < 0.99).all()
     shares = np.clip(zeros, 0.01, 0.99)
@@ -109,7 +109,7 @@ def test_a_hurdle_splits_zeros_from_positive_counts():
     positives = [np.average(c[c > 0], weights=WEIGHTS[c > 0]) for c in y.T]
     at_average = predictor(problem, 0, mean) + average(OFFSET)
     assert_allclose(np.exp(at_average), np.array(positives)[:, None] + 0 * y.T, rtol=1e-10)
-    assert_allclose(predictor(problem, 1, size), starts._HURDLE_SIZE, rtol=1e-10)
+    assert_allclose(predictor(problem, 1, size), initial_values._HURDLE_SIZE, rtol=1e-10)
 
 
 # Towards the counts
@@ -118,7 +118,7 @@ def test_a_hurdle_splits_zeros_from_positive_counts():
 @pytest.mark.parametrize("design", [LINE, CURVE, GROUP, WIDE])
 def test_slopes_have_their_level_and_deviation_and_point_towards_the_counts(design):
     problem = given(LINE, ONE, design)
-    found = starts.slopes(problem, problem.bases[2], SHAPES)
+    found = initial_values.slopes(problem, problem.bases[2], SHAPES)
     assert len(found) == len(SHAPES)
     for theta, (level, slope) in zip(found, SHAPES, strict=True):
         values = predictor(problem, 2, theta)
@@ -131,7 +131,7 @@ def test_slopes_have_their_level_and_deviation_and_point_towards_the_counts(desi
 def test_slopes_point_where_the_average_positive_count_is():
     """No direction has a larger difference of the means of those cells and of all."""
     problem = given(ONE, ONE, CURVE)
-    (theta,) = starts.slopes(problem, problem.bases[2], [(0.0, 1.0)])
+    (theta,) = initial_values.slopes(problem, problem.bases[2], [(0.0, 1.0)])
     U = problem.bases[2].U.numpy()
     difference = (Y.T > 0) * WEIGHTS @ U / ((Y.T > 0) @ WEIGHTS)[:, None] - average(U.T)
     assert_allclose((difference * theta.numpy()).sum(1), np.linalg.norm(difference, axis=1))
@@ -139,14 +139,16 @@ def test_slopes_point_where_the_average_positive_count_is():
 
 def test_what_is_not_regressed_has_a_level_alone():
     problem = given(LINE, ONE, ONE)
-    (only,) = starts.slopes(problem, problem.bases[2], SHAPES)
+    (only,) = initial_values.slopes(problem, problem.bases[2], SHAPES)
     assert_allclose(predictor(problem, 2, only), SHAPES[0][0])
 
 
 @pytest.mark.parametrize("design", [LINE, CURVE, GROUP])
 def test_steps_pass_through_zero_amid_the_counts(design):
     problem = given(design, ONE)
-    up, down = (predictor(problem, 0, t) for t in starts.steps(problem, problem.bases[0], 8.0))
+    up, down = (
+        predictor(problem, 0, t) for t in initial_values.steps(problem, problem.bases[0], 8.0)
+    )
     for values in (up, down):
         at_counts = [
             np.average(v[c > 0], weights=WEIGHTS[c > 0]) for v, c in zip(values, Y.T, strict=True)
@@ -164,7 +166,7 @@ def test_steps_pass_through_zero_amid_the_counts(design):
 def test_edges_of_a_line_lie_at_the_outermost_counts():
     y = np.where((X > -0.4)[:, None] & (X < 0.7)[:, None], Y, 0)[:, SOME]
     problem = given(LINE, LINE, y=y)
-    found = starts.edges(problem, problem.bases[1], 10.0)
+    found = initial_values.edges(problem, problem.bases[1], 10.0)
     assert len(found) == 2
     values = np.stack([predictor(problem, 1, theta) for theta in found])
     for g, counts in enumerate(y.T):
@@ -183,7 +185,7 @@ def test_edges_of_a_line_lie_at_the_outermost_counts():
 @pytest.mark.parametrize(("design", "n_directions"), [(ONE, 0), (CURVE, 2), (GROUP, 2), (WIDE, 4)])
 def test_edges_are_above_zero_at_all_counts_and_touch_it(design, n_directions):
     problem = given(LINE, design, y=HARD)
-    found = starts.edges(problem, problem.bases[1], 10.0)
+    found = initial_values.edges(problem, problem.bases[1], 10.0)
     assert len(found) == 2 * n_directions
     for rising, falling in zip(found[::2], found[1::2], strict=True):
         pair = [predictor(problem, 1, theta) for theta in (rising, falling)]
@@ -201,7 +203,7 @@ def test_edges_lie_across_the_directions_in_which_the_counts_spread_the_most():
     problem = given(LINE, WIDE, y=Y[:, SOME])
     U, constant = problem.bases[1].U.numpy(), problem.constant(problem.bases[1]).numpy()
     others = np.eye(len(constant)) - np.outer(constant, constant) / (constant @ constant)
-    found = torch.stack(starts.edges(problem, problem.bases[1], 1.0)[::2]).numpy()
+    found = torch.stack(initial_values.edges(problem, problem.bases[1], 1.0)[::2]).numpy()
     for g, counts in enumerate(Y.T[SOME]):
         spread = others @ (U.T * (counts > 0) * WEIGHTS) @ U @ others
         directions = found[:, g] @ others
@@ -226,9 +228,9 @@ def test_a_rotated_basis_has_the_same_starts(design):
     Q = torch.from_numpy(np.linalg.qr(np.random.default_rng(rank).normal(size=(rank, rank)))[0])
     turned = replace(problem, bases=[problem.bases[0], PartBasis(basis.U @ Q, basis.penalty)])
     for make in (
-        lambda p: starts.edges(p, p.bases[1], 10.0),
-        lambda p: starts.steps(p, p.bases[1], 8.0),
-        lambda p: starts.slopes(p, p.bases[1], SHAPES),
+        lambda p: initial_values.edges(p, p.bases[1], 10.0),
+        lambda p: initial_values.steps(p, p.bases[1], 8.0),
+        lambda p: initial_values.slopes(p, p.bases[1], SHAPES),
     ):
         ours, theirs = (
             np.stack([predictor(p, 1, theta) for theta in make(p)]) for p in (problem, turned)
@@ -244,10 +246,10 @@ SILENT = np.c_[Y[:, :4] * (1 - GROUP[:, :1]), Y[:, 4] * GROUP[:, 2], Y[:, 5], 0 
 @pytest.mark.parametrize("design", [GROUP, np.c_[LINE, GROUP], np.c_[GROUP[:, :2], ONE]])
 def test_only_groups_without_counts_are_silenced(design):
     problem = given(design, ONE, y=SILENT)
-    moved = predictor(problem, 0, starts.silence(problem))
+    moved = predictor(problem, 0, initial_values.silence(problem))
     for counts, change in zip(SILENT.T, moved, strict=True):
         seen = (counts @ GROUP > 0) @ GROUP.T > 0
-        depth = starts._SILENT_DEPTH + np.log(max(1.0, counts @ WEIGHTS))
+        depth = initial_values._SILENT_DEPTH + np.log(max(1.0, counts @ WEIGHTS))
         expected = np.where(seen | ~counts.any(), 0.0, -depth)
         assert_allclose(change, expected, atol=1e-6)
     assert (moved[:5] < -1).any(axis=1).all()
@@ -255,22 +257,22 @@ def test_only_groups_without_counts_are_silenced(design):
 
 def test_chunks_of_genes_are_silenced_alike(monkeypatch):
     problem = given(GROUP, ONE, y=SILENT)
-    whole = starts.silence(problem)
-    monkeypatch.setattr(starts, "_SILENCE_ENTRIES", 1)
-    assert torch.equal(starts.silence(problem), whole)
+    whole = initial_values.silence(problem)
+    monkeypatch.setattr(initial_values, "_SILENCE_ENTRIES", 1)
+    assert torch.equal(initial_values.silence(problem), whole)
 
 
 def test_what_slopes_into_other_cells_is_not_silenced():
     """One count leaves a line free to turn about it, which lowers some cells and raises others."""
     problem = given(LINE, ONE, y=np.c_[SILENT, RARE])
-    assert not starts.silence(problem).any()
+    assert not initial_values.silence(problem).any()
 
 
 def test_penalised_groups_are_not_silenced():
     problem = given(GROUP, ONE, y=SILENT)
     penalised = PartBasis(problem.bases[0].U, torch.eye(3, dtype=torch.float64))
-    assert starts.silence(problem).any()
-    assert not starts.silence(replace(problem, bases=[penalised, problem.bases[1]])).any()
+    assert initial_values.silence(problem).any()
+    assert not initial_values.silence(replace(problem, bases=[penalised, problem.bases[1]])).any()
 
 
 # Ascent
@@ -280,8 +282,8 @@ def test_penalised_groups_are_not_silenced():
 def test_the_likelihood_rises_the_most_along_the_ascent(part):
     problem = given(LINE, CURVE, LINE)
     objective = problem.objective(problem.block(), problem.family, problem.bases)
-    theta = starts.hurdle(problem, problem.bases[1])
-    direction = starts.ascent(objective, theta, part)
+    theta = initial_values.hurdle(problem, problem.bases[1])
+    direction = initial_values.ascent(objective, theta, part)
     assert_allclose(direction.norm(dim=1), 1)
     elsewhere = direction.clone()
     elsewhere[:, objective.slices[part]] = 0
@@ -306,18 +308,18 @@ def test_the_likelihood_rises_the_most_along_the_ascent(part):
 
 def ascents(problem):
     objective = problem.objective(problem.block(), problem.family, problem.bases)
-    theta = starts.hurdle(problem, problem.bases[1])
-    return [starts.ascent(objective, theta, part) for part in range(3)]
+    theta = initial_values.hurdle(problem, problem.bases[1])
+    return [initial_values.ascent(objective, theta, part) for part in range(3)]
 
 
 EVERY = {
-    "moments": lambda p: [starts.moments(p)],
-    "mean of positives": lambda p: [starts.mean_of_positives(p)],
-    "hurdle": lambda p: [starts.hurdle(p, p.bases[1])],
-    "slopes": lambda p: starts.slopes(p, p.bases[2], SHAPES),
-    "steps": lambda p: starts.steps(p, p.bases[0], 8.0),
-    "edges": lambda p: starts.edges(p, p.bases[1], 100.0),
-    "silence": lambda p: [starts.silence(p)],
+    "moments": lambda p: [initial_values.moments(p)],
+    "mean of positives": lambda p: [initial_values.mean_of_positives(p)],
+    "hurdle": lambda p: [initial_values.hurdle(p, p.bases[1])],
+    "slopes": lambda p: initial_values.slopes(p, p.bases[2], SHAPES),
+    "steps": lambda p: initial_values.steps(p, p.bases[0], 8.0),
+    "edges": lambda p: initial_values.edges(p, p.bases[1], 100.0),
+    "silence": lambda p: [initial_values.silence(p)],
     "ascent": ascents,
 }
 each_start = pytest.mark.parametrize("make", EVERY.values(), ids=EVERY)

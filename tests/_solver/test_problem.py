@@ -7,8 +7,8 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import logsumexp
 
-from sc_glm import problem as module
-from sc_glm.family import NegBinFamily, ZINBFamily
+from sc_glm._likelihood.family import NegBinFamily, ZINBFamily
+from sc_glm._solver import problem as module
 from tests.problems import CURVE, GROUP, LINE, N_CELLS, ONE, alike, problem_of, simulate
 
 RNG = np.random.default_rng(31)

@@ -8,7 +8,7 @@ from numpy.testing import assert_array_equal
 from sklearn.exceptions import ConvergenceWarning
 
 from sc_glm import NegBinRegressor, ZINBRegressor
-from sc_glm.status import Endpoints, Status, flat_directions, judge, tally, undetermined
+from sc_glm._solver.status import Endpoints, Status, flat_directions, judge, tally, undetermined
 
 # Constructed information: two coordinates of the mean, one of the size, one of the inflation
 

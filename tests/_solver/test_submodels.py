@@ -13,10 +13,10 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 
 from sc_glm import NegBinRegressor, ZINBRegressor
-from sc_glm.family import NegBinFamily, ZINBFamily
+from sc_glm._likelihood.family import NegBinFamily, ZINBFamily
+from sc_glm._solver.submodels import Submodel
+from sc_glm._solver.trust_region import maximize
 from sc_glm.inference import likelihood_ratio_test
-from sc_glm.solver import maximize
-from sc_glm.submodels import Submodel
 from tests.problems import GROUP, LINE, ONE, X, frame_of, problem_of, simulate
 
 DESIGNS = {"one": ONE, "line": LINE, "group": GROUP, "curve": np.c_[LINE, X**2]}

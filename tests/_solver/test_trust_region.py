@@ -5,9 +5,9 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from sc_glm import solver
-from sc_glm.objective import Evaluation
-from sc_glm.solver import maximize
+from sc_glm._likelihood.objective import Evaluation
+from sc_glm._solver import trust_region
+from sc_glm._solver.trust_region import maximize
 
 
 class Toy:
@@ -143,7 +143,7 @@ def test_a_runaway_is_reached_in_a_few_strides(monkeypatch):
     assert solution.value[0] > -1e-6
     assert solution.theta[0, 0] < math.log(1e-10)
     assert_allclose(solution.theta[0, 1], 1, atol=1e-3)
-    monkeypatch.setattr(solver, "_LONGEST_STRIDE", 1.0)
+    monkeypatch.setattr(trust_region, "_LONGEST_STRIDE", 1.0)
     unit, _ = climb(runaway, start=[(3, 0)], tol=1e-7)
     assert unit.passes[0] > 25
     assert toy.passes[0] <= 12

@@ -24,9 +24,9 @@ from sklearn.pipeline import Pipeline as StockPipeline
 
 from sc_glm import FormulaTransformer, NegBinRegressor, ZINBRegressor, make_pipeline, metrics
 from sc_glm import adata as scg
-from sc_glm.counts import CountMatrix
+from sc_glm._counts.count_matrix import CountMatrix
+from sc_glm._counts.on_disk import StoredCounts, StoredMatrix
 from sc_glm.datasets import make_counts
-from sc_glm.ondisk import StoredCounts, StoredMatrix
 
 # Names that files take for paths, that formulas bracket, that are not ASCII.
 FORMULAS = {"mean": "~ bs(pseudotime, df=3) + cell_type"}

@@ -18,9 +18,8 @@ from anndata import AnnData, read_h5ad
 from numpy.testing import assert_array_equal
 from scipy.io import mmwrite
 
-from sc_glm import datasets_fetched
-from sc_glm.datasets import fetch_pancreas, fetch_pbmc3k
-from sc_glm.datasets_fetched import counts_hash, names_hash
+from sc_glm.datasets import fetch_pancreas, fetch_pbmc3k, fetched
+from sc_glm.datasets.fetched import counts_hash, names_hash
 
 REAL = os.environ.get("SC_GLM_DATA")
 real_data = pytest.mark.skipif(REAL is None, reason="SC_GLM_DATA names no folder")
@@ -105,13 +104,13 @@ def pbmc3k(server, monkeypatch):
     published = folder / "pbmc3k_filtered_gene_bc_matrices.tar.gz"
     write_archive(published, adata, ["MS4A1", "MT-CO1", "EFNA3", "EFNA3", "LYZ"])
     small = replace(
-        datasets_fetched._PBMC3K,
-        contents=contents_of(adata, datasets_fetched._PBMC3K.contents),
+        fetched._PBMC3K,
+        contents=contents_of(adata, fetched._PBMC3K.contents),
         url=f"{address}/{published.name}",
         sha256=sha256(published),
     )
-    monkeypatch.setattr(datasets_fetched, "_PBMC3K", small)
-    monkeypatch.setattr(datasets_fetched, "_MARKERS", {"B": ["MS4A1"], "Monocyte": ["LYZ"]})
+    monkeypatch.setattr(fetched, "_PBMC3K", small)
+    monkeypatch.setattr(fetched, "_MARKERS", {"B": ["MS4A1"], "Monocyte": ["LYZ"]})
     return adata, published
 
 
@@ -126,7 +125,7 @@ def pancreas(server, monkeypatch):
         {
             "cell_type": pd.Categorical(["Beta", "Beta", "Alpha", "Beta"]),
             "pseudotime": [0.0, 0.3, 0.5, 1.0],
-            "sizeFactor": total / datasets_fetched._MEAN_TOTAL,
+            "sizeFactor": total / fetched._MEAN_TOTAL,
         },
         index=list("abcd"),
     )
@@ -134,13 +133,13 @@ def pancreas(server, monkeypatch):
     adata = AnnData(counts.astype(np.float64), obs=obs, var=var)
     published = folder / "PANCREAS.h5ad"
     adata.write_h5ad(published)
-    usual = datasets_fetched._PANCREAS[100]
+    usual = fetched._PANCREAS[100]
     small = replace(
         usual,
         contents=contents_of(adata[:, :100], usual.contents),
         url=f"{address}/{published.name}",
     )
-    monkeypatch.setitem(datasets_fetched._PANCREAS, 100, small)
+    monkeypatch.setitem(fetched._PANCREAS, 100, small)
     obs["total_counts"] = total
     return adata, published
 
@@ -332,10 +331,10 @@ def test_a_page_that_is_gone(pbmc3k, cache):
 
 @pytest.mark.usefixtures("pancreas")
 def test_no_network(monkeypatch):
-    usual = datasets_fetched._PANCREAS[100]
+    usual = fetched._PANCREAS[100]
     # Port 9 discards; nobody listens there.
     offline = replace(usual, url="http://127.0.0.1:9/PANCREAS.h5ad")
-    monkeypatch.setitem(datasets_fetched._PANCREAS, 100, offline)
+    monkeypatch.setitem(fetched._PANCREAS, 100, offline)
     message = r"pancreas_100.h5ad could not be downloaded from http://127.0.0.1:9/PANCREAS.h5ad"
     with pytest.raises(OSError, match=message) as caught:
         fetch_pancreas()
@@ -372,9 +371,9 @@ def test_the_real_pancreas(n_genes):
     assert adata.shape == (2087, n_genes)
     assert (adata.layers["counts"] != adata.X).nnz == 0
     # Its published file is that of scDesign3Py, of which total counts are no column.
-    found = datasets_fetched._pancreas(100)(Path(REAL) / f"pancreas_{n_genes}.h5ad")
+    found = fetched._pancreas(100)(Path(REAL) / f"pancreas_{n_genes}.h5ad")
     assert_array_equal(found.obs["total_counts"], adata.obs["total_counts"])
-    assert datasets_fetched._PANCREAS[100].contents.difference(found) is None
+    assert fetched._PANCREAS[100].contents.difference(found) is None
 
 
 @real_data
@@ -390,8 +389,8 @@ def test_the_real_pbmc3k_from_an_archive(tmp_path):
         symbols.append(base if repeated else name)
     assert len(names) - len(set(symbols)) > 50
     write_archive(tmp_path / "archive.tar.gz", adata, symbols)
-    found = datasets_fetched._pbmc3k(tmp_path / "archive.tar.gz")
-    assert datasets_fetched._PBMC3K.contents.difference(found) is None
+    found = fetched._pbmc3k(tmp_path / "archive.tar.gz")
+    assert fetched._PBMC3K.contents.difference(found) is None
     for column in ("total_counts", "n_genes", "percent_mito"):
         np.testing.assert_allclose(found.obs[column], adata.obs[column], rtol=1e-6)
 

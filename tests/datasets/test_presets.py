@@ -8,7 +8,7 @@ from pandas.testing import assert_frame_equal
 
 from sc_glm import FormulaTransformer, NegBinRegressor
 from sc_glm.datasets import make_counts
-from sc_glm.datasets_presets import PRESETS
+from sc_glm.datasets.presets import PRESETS
 from sc_glm.distributions import ZINB
 from sc_glm.inference import wald_test
 

@@ -92,7 +92,7 @@ def test_diagnostics_agree_with_other_software(name, monkeypatch):
     probability = stats.norm.cdf(quantile_residuals(*fit, random_state=0))[first[:5]]
     assert (probability > exact["quantile"]["cdf_lower_first5"]).all()
     assert (probability < exact["quantile"]["cdf_upper_first5"]).all()
-    monkeypatch.setattr("sc_glm.diagnostics.stream", always(0.5))
+    monkeypatch.setattr("sc_glm.diagnostics.diagnostics.stream", always(0.5))
     middle = quantile_residuals(*fit)
     assert_allclose(middle[first[:5]], exact["quantile"]["mid_first5"], rtol=1e-6)
     assert_summary(middle[first], exact["quantile"]["mid_summary"])
@@ -147,7 +147,7 @@ def exact_tails(y, mu, r):
 @pytest.mark.parametrize("y", [0, 1, 25, 45, 55, 80, 118, 400, 3000])
 def test_quantile_residuals_are_exact_far_out(y, monkeypatch):
     """Counts of mean 50, whose residuals are from -9 to 50."""
-    monkeypatch.setattr("sc_glm.diagnostics.stream", always(0.9))
+    monkeypatch.setattr("sc_glm.diagnostics.diagnostics.stream", always(0.9))
     x = np.ones((20, 1))
     model = NegBinRegressor(fit_intercept=False).fit(x, np.full(20, 50))
     model.params_["mean"].iloc[:], model.params_["dispersion"].iloc[:] = np.log(50), np.log(200)
@@ -191,7 +191,7 @@ def test_random_numbers_depend_on_the_seed_and_the_gene_alone(model, data, monke
     genes = ["gene_3", "gene_1"]
     some = quantile_residuals(*at, genes=genes, random_state=0)
     assert_allclose(some, whole[:, [3, 1]], rtol=1e-9)
-    monkeypatch.setattr("sc_glm.fitted._ENTRIES", 2 * len(data.obs))
+    monkeypatch.setattr("sc_glm.inference.fitted_model._ENTRIES", 2 * len(data.obs))
     assert_allclose(quantile_residuals(*at, random_state=0), whole, rtol=1e-9)
     rng = np.random.default_rng(0)
     one, two = (quantile_residuals(*at, random_state=rng) for _ in range(2))
@@ -228,7 +228,7 @@ def test_one_gene_is_a_vector_if_it_was_in_the_fit(residuals):
 
 
 def test_blocks_are_the_residuals_and_sparse_counts_stay_sparse(model, data, monkeypatch):
-    monkeypatch.setattr("sc_glm.fitted._ENTRIES", 2 * len(data.obs))
+    monkeypatch.setattr("sc_glm.inference.fitted_model._ENTRIES", 2 * len(data.obs))
     dense = []
 
     def toarray(self, *args, **kwargs):
@@ -497,7 +497,7 @@ def test_goodness_of_fit_sums_up_the_other_diagnostics(model, data, monkeypatch)
     assert_array_equal(table["observed_zeros"], zeros["observed"])
     assert_array_equal(table["expected_zeros"], zeros["expected"])
     assert_array_equal(table["zeros_p_value"], zeros["p_value"])
-    monkeypatch.setattr("sc_glm.fitted._ENTRIES", 2 * len(data.obs))
+    monkeypatch.setattr("sc_glm.inference.fitted_model._ENTRIES", 2 * len(data.obs))
     in_blocks = goodness_of_fit(*at, random_state=0)
     pd.testing.assert_frame_equal(in_blocks, table, rtol=1e-8)
 

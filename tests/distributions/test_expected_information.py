@@ -5,9 +5,9 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
+from sc_glm._likelihood.family import NegBinFamily, ZINBFamily, positive_counts
 from sc_glm.distributions import NB, ZINB
-from sc_glm.expected import Zeros, expected_information
-from sc_glm.family import NegBinFamily, ZINBFamily, positive_counts
+from sc_glm.distributions.expected_information import Zeros, expected_information
 
 COUNTS = torch.arange(1.0, 30_000.0, dtype=torch.float64)
 
@@ -53,7 +53,7 @@ def test_beyond_the_table_information_follows_its_limits():
 
 @pytest.mark.parametrize("family", [NegBinFamily(), ZINBFamily()])
 def test_zeros_have_the_mass_of_the_distribution_and_its_derivatives(family, monkeypatch):
-    monkeypatch.setattr("sc_glm.expected.BLOCK", 7)
+    monkeypatch.setattr("sc_glm.distributions.expected_information.BLOCK", 7)
     predictors = [p.reshape(5, 6).T for p in draws(len(family.parts))]
 
     def log_mass(eta, rho, *zeta):

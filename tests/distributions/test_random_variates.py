@@ -6,7 +6,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import stats
 
 from sc_glm.distributions import NB, ZINB
-from sc_glm.variates import LARGEST_RATE, negative_binomial
+from sc_glm.distributions.random_variates import LARGEST_RATE, negative_binomial
 
 N = 50_000
 

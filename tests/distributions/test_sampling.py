@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from sc_glm import sampling
-from sc_glm.distributions import NB, ZINB
-from sc_glm.sampling import sample_dense, sample_sparse
+from sc_glm.distributions import NB, ZINB, sampling
+from sc_glm.distributions.sampling import sample_dense, sample_sparse
 
 N_GENES = 1000
 IN_A_BLOCK = 2**14 // N_GENES  # cells

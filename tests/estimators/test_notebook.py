@@ -18,7 +18,7 @@ from sc_glm import (
     make_pipeline,
 )
 from sc_glm.adata import AnnDataRegressor
-from sc_glm.notebook import status_table
+from sc_glm.estimators.notebook import status_table
 
 X = pd.DataFrame({"x": np.linspace(0, 1, 60)}, index=[f"c{i}" for i in range(60)])
 ODD = "<b>HLA & A</b>"

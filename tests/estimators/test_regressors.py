@@ -21,10 +21,12 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline as stock_make_pipeline
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from sc_glm import FormulaTransformer, NegBinRegressor, ZINBRegressor, base, block, make_pipeline
-from sc_glm.compression import group_rows
+from sc_glm import FormulaTransformer, NegBinRegressor, ZINBRegressor, make_pipeline
+from sc_glm._counts.compression import group_rows
+from sc_glm._solver import gene_block
 from sc_glm.datasets import make_counts
 from sc_glm.diagnostics import goodness_of_fit, quantile_residuals
+from sc_glm.estimators import base
 from sc_glm.inference import wald_test
 from tests.references import DATA, ORDINARY, REGRESSORS, fit_reference, needs_references, of_part
 
@@ -322,14 +324,14 @@ def test_a_warm_start_where_few_rows_are_distinct():
 def test_cells_with_equal_covariates_are_read_once(monkeypatch):
     """What a pass costs is the number of distinct counts in each row."""
     seen = []
-    problem_of = block.problem_of
+    problem_of = gene_block.problem_of
 
     def spy(*args):
         problem = problem_of(*args)
         seen.append((problem.counts.shape, problem.counts.nnz, len(args[2].offset)))
         return problem
 
-    monkeypatch.setattr(block, "problem_of", spy)
+    monkeypatch.setattr(gene_block, "problem_of", spy)
     columns, y = categorical()
     NegBinRegressor().fit(columns[["g0", "g1"]], y[:, :3])
     ((shape, n_counts, n_rows),) = seen
@@ -342,7 +344,7 @@ def test_cells_with_equal_covariates_are_read_once(monkeypatch):
 
 def test_equal_rows_are_not_seen_where_the_offset_is_continuous(monkeypatch):
     seen = []
-    monkeypatch.setattr(block.Tally, "of", seen.append)
+    monkeypatch.setattr(gene_block.Tally, "of", seen.append)
     columns, y = categorical()
     X = pd.DataFrame({"mean__g0": columns["g0"], "offset__depth": np.linspace(-1, 1, len(y))})
     NegBinRegressor().fit(X, y[:, :3])

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from sc_glm import vocabulary
-from sc_glm.vocabulary import NUMBERS, NUMPY, TRANSFORMS, Signature
+from sc_glm.formula import allowed_names
+from sc_glm.formula.allowed_names import NUMBERS, NUMPY, TRANSFORMS, Signature
 
 
 @pytest.mark.parametrize("name", ["log1p", "exp", "maximum", "power", "isnan", "where", "clip"])
@@ -10,11 +10,11 @@ def test_what_users_reach_for_is_there(name):
     assert name in NUMPY
 
 
-@pytest.mark.parametrize("name", vocabulary.MIX_ROWS)
+@pytest.mark.parametrize("name", allowed_names.MIX_ROWS)
 def test_what_mixes_rows_is_not(name):
     assert name not in NUMPY
     assert name not in TRANSFORMS
-    assert "other rows" in vocabulary.instead(name)
+    assert "other rows" in allowed_names.instead(name)
 
 
 def test_ufuncs_take_as_many_columns_as_numpys_and_no_place_for_a_result():
@@ -43,4 +43,4 @@ def test_numbers_are_numpys():
     ],
 )
 def test_what_to_write_instead(name, words):
-    assert words in vocabulary.instead(name)
+    assert words in allowed_names.instead(name)

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_array_equal
 
-from sc_glm.covariates import Columns, check_levels, no_column, plain
+from sc_glm.formula.covariates import Columns, check_levels, no_column, plain
 
 INDEX = ["u", "v", "w"]
 

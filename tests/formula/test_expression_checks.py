@@ -8,10 +8,9 @@ import pytest
 from formulaic.transforms import TRANSFORMS
 from numpy.testing import assert_allclose, assert_array_equal
 
-from sc_glm import formula as formula_module
-from sc_glm import vocabulary
-from sc_glm.expressions import MAX_LENGTH
-from sc_glm.formula import FormulaTransformer
+from sc_glm.formula import FormulaTransformer, allowed_names
+from sc_glm.formula import transformer as formula_module
+from sc_glm.formula.expression_checks import MAX_LENGTH
 
 # Of the cells' batches, which are numbers here. The warning has tests of its own.
 pytestmark = pytest.mark.filterwarnings("ignore:Whole numbers get one slope")
@@ -555,19 +554,19 @@ def test_exp10_is_a_power_of_ten(cells):
 
 
 def test_transforms_are_formulaics():
-    listed = set(vocabulary.TRANSFORMS) | vocabulary.CONTRAST_CLASSES
+    listed = set(allowed_names.TRANSFORMS) | allowed_names.CONTRAST_CLASSES
     assert listed | {"np", "contr", "lag", "Treatment"} == set(TRANSFORMS)
     assert {
         name for name in listed if getattr(TRANSFORMS[name], "__is_stateful_transform__", False)
-    } == vocabulary.STATEFUL
-    for name in vocabulary.CONTRASTS:
+    } == allowed_names.STATEFUL
+    for name in allowed_names.CONTRASTS:
         assert inspect.isclass(getattr(TRANSFORMS["contr"], name))
 
 
 def test_numpys_functions_exist_and_none_is_dangerous():
-    assert len(vocabulary.NUMPY) > 80
-    for name in vocabulary.NUMPY:
-        assert callable(getattr(vocabulary.NAMESPACE, name))
+    assert len(allowed_names.NUMPY) > 80
+    for name in allowed_names.NUMPY:
+        assert callable(getattr(allowed_names.NAMESPACE, name))
     assert not {
         "load",
         "save",
@@ -577,18 +576,18 @@ def test_numpys_functions_exist_and_none_is_dangerous():
         "vectorize",
         "copyto",
         "ones",
-    } & set(vocabulary.NUMPY)
+    } & set(allowed_names.NUMPY)
 
 
 @pytest.mark.parametrize(
-    "name", sorted(name for name, how in vocabulary.NUMPY.items() if how.expressions == 1)
+    "name", sorted(name for name, how in allowed_names.NUMPY.items() if how.expressions == 1)
 )
 def test_numpys_functions_are_elementwise(name):
     x = np.array([3, 1, 2, 5])
     if name == "isnat":
         x = x.astype("datetime64[s]")
     more = {"isin": [[1, 2]], "digitize": [[1, 2]], "interp": [[1, 2], [3, 4]], "clip": [1, 2]}
-    function = getattr(vocabulary.NAMESPACE, name)
+    function = getattr(allowed_names.NAMESPACE, name)
     with np.errstate(all="ignore"):
         whole = function(x, *more.get(name, []))
         rows = [function(x[i : i + 1], *more.get(name, []))[0] for i in range(4)]

@@ -5,7 +5,13 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_array_equal
 
-from sc_glm.rewriting import as_number, in_double_precision, makes_levels, requoted, unquoted
+from sc_glm.formula.rewriting import (
+    as_number,
+    in_double_precision,
+    makes_levels,
+    requoted,
+    unquoted,
+)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.interpolate import CubicSpline
 
 from sc_glm.formula import FormulaTransformer
-from sc_glm.splines import SPLINE_MARGIN, with_margin
+from sc_glm.formula.splines import SPLINE_MARGIN, with_margin
 
 LOW, HIGH = -2.0, 8.0
 WITHIN = SPLINE_MARGIN * (HIGH - LOW)

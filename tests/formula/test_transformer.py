@@ -20,7 +20,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from sc_glm.formula import MAX_COLUMNS, FormulaTransformer, linear_constraints
+from sc_glm.formula.transformer import MAX_COLUMNS, FormulaTransformer, linear_constraints
 
 # Of the cells' batches, which are numbers here. The warning has tests of its own.
 pytestmark = pytest.mark.filterwarnings("ignore:Whole numbers get one slope")

@@ -5,9 +5,9 @@ import pytest
 from numpy.testing import assert_allclose
 
 from sc_glm import NegBinRegressor, ZINBRegressor
-from sc_glm.expected import Zeros, expected_information
-from sc_glm.fitted import FittedData
-from sc_glm.telling import inverse_root, telling_cells
+from sc_glm.distributions.expected_information import Zeros, expected_information
+from sc_glm.inference.effective_sample_size import inverse_root, telling_cells
+from sc_glm.inference.fitted_model import FittedData
 
 RNG = np.random.default_rng(4)
 N = 150
@@ -84,7 +84,7 @@ def test_similar_cells_may_stand_for_each_other(monkeypatch):
     X = np.c_[RNG.normal(size=900), RNG.random(900) < 0.02]
     y = RNG.negative_binomial(2, 0.25, (900, 3))
     *_, exact = found(NegBinRegressor(), X, y, np.eye(4)[:, None])
-    monkeypatch.setattr("sc_glm.telling._MOST_ROWS", 200)
+    monkeypatch.setattr("sc_glm.inference.effective_sample_size._MOST_ROWS", 200)
     *_, merged = found(NegBinRegressor(), X, y, np.eye(4)[:, None])
     assert_allclose(merged, exact, rtol=0.05)
     assert (merged != exact).any()

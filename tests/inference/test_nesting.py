@@ -6,8 +6,8 @@ import pytest
 
 from sc_glm import FormulaTransformer, NegBinRegressor, ZINBRegressor, make_pipeline
 from sc_glm.datasets import make_counts
-from sc_glm.fitted import FittedData
-from sc_glm.nesting import nesting_of
+from sc_glm.inference.fitted_model import FittedData
+from sc_glm.inference.nesting import nesting_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 DATA = make_counts(200, 2, random_state=0)

@@ -7,8 +7,13 @@ from numpy.testing import assert_allclose
 
 from sc_glm import NegBinRegressor, ZINBRegressor
 from sc_glm.datasets import make_counts
-from sc_glm.fitted import FittedData
-from sc_glm.information import Clusters, by_cluster, curvature, products_of_scores
+from sc_glm.inference.fitted_model import FittedData
+from sc_glm.inference.observed_information import (
+    Clusters,
+    by_cluster,
+    curvature,
+    products_of_scores,
+)
 
 N = 240
 CODES = np.random.default_rng(0).integers(0, 4, N)

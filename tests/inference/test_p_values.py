@@ -6,7 +6,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import special, stats
 
-from sc_glm.p_values import (
+from sc_glm.inference.p_values import (
     LEAST_P_VALUE,
     _far_kolmogorov_tail,
     adjusted,

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from sc_glm.dispersion_trend import DF, DispersionTrend, fit_trend, posterior
-from sc_glm.size_profile import SizeLikelihood
+from sc_glm.moderation.dispersion_trend import DF, DispersionTrend, fit_trend, posterior
+from sc_glm.moderation.size_profile import SizeLikelihood
 
 SPREAD = 0.4
 

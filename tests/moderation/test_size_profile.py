@@ -6,12 +6,12 @@ import torch
 from numpy.testing import assert_allclose
 
 from sc_glm import NegBinRegressor, ZINBRegressor
-from sc_glm.block import problem_of
-from sc_glm.fitted import FittedData
-from sc_glm.information import SETTINGS
-from sc_glm.profile import Restricted
-from sc_glm.size_profile import N_POINTS, size_likelihood
-from sc_glm.solver import maximize
+from sc_glm._solver.gene_block import problem_of
+from sc_glm._solver.trust_region import maximize
+from sc_glm.inference.fitted_model import FittedData
+from sc_glm.inference.observed_information import SETTINGS
+from sc_glm.inference.profile_likelihood import Restricted
+from sc_glm.moderation.size_profile import N_POINTS, size_likelihood
 
 N_CELLS, N_GENES = 150, 40
 

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from sc_glm.plots_axes import (
+from sc_glm.plots.axes import (
     LEVELS,
     legend_of_names,
     line_style,

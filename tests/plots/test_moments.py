@@ -22,7 +22,9 @@ def model(data):
 
 
 def test_moments_are_those_of_counts_and_of_the_model(model, data, monkeypatch):
-    monkeypatch.setattr("sc_glm.fitted._ENTRIES", 2 * len(data.obs))  # several blocks
+    monkeypatch.setattr(
+        "sc_glm.inference.fitted_model._ENTRIES", 2 * len(data.obs)
+    )  # several blocks
     display = MeanVarianceDisplay.from_estimator(model, data.obs, data.counts)
     assert_allclose(display.mean, data.counts.mean())
     assert_allclose(display.variance, data.counts.var(ddof=0))

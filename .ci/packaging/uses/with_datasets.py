@@ -12,7 +12,7 @@ import anndata
 import numpy as np
 
 import sc_glm as sg
-from sc_glm import datasets_fetched
+from sc_glm.datasets import fetched
 
 counts = np.arange(400).reshape(4, 100) % 7
 cells = {"cell_type": list("abab"), "pseudotime": np.arange(4.0), "sizeFactor": np.ones(4)}
@@ -25,16 +25,16 @@ with tempfile.TemporaryDirectory() as folder:
     small.write_h5ad(published)
     handler = partial(SimpleHTTPRequestHandler, directory=folder)
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        usual = datasets_fetched._PANCREAS[100]  # noqa: SLF001 - a small set in its place
-        datasets_fetched._PANCREAS[100] = replace(  # noqa: SLF001
+        usual = fetched._PANCREAS[100]  # noqa: SLF001 - a small set in its place
+        fetched._PANCREAS[100] = replace(  # noqa: SLF001
             usual,
             url=f"http://127.0.0.1:{server.server_port}/{published.name}",
             contents=replace(
                 usual.contents,
                 shape=small.shape,
-                cells=datasets_fetched.names_hash(small.obs_names),
-                genes=datasets_fetched.names_hash(small.var_names),
-                counts=datasets_fetched.counts_hash(small.X),
+                cells=fetched.names_hash(small.obs_names),
+                genes=fetched.names_hash(small.var_names),
+                counts=fetched.counts_hash(small.X),
             ),
         )
         threading.Thread(target=server.serve_forever, args=(0.01,)).start()

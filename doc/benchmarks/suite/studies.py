@@ -138,10 +138,10 @@ def kernel(repeats, parts, n_regressed, *, fused=False, n_cells=20_000, n_genes=
     """
     import torch  # noqa: PLC0415
 
-    from sc_glm.block import Designs, Settings, one_thread, problem_of  # noqa: PLC0415
-    from sc_glm.design import PartDesign  # noqa: PLC0415
-    from sc_glm.family import NegBinFamily, ZINBFamily  # noqa: PLC0415
-    from sc_glm.fused import fused_tile  # noqa: PLC0415
+    from sc_glm._design.design import PartDesign  # noqa: PLC0415
+    from sc_glm._likelihood.family import NegBinFamily, ZINBFamily  # noqa: PLC0415
+    from sc_glm._likelihood.fused import fused_tile  # noqa: PLC0415
+    from sc_glm._solver.gene_block import Designs, Settings, one_thread, problem_of  # noqa: PLC0415
 
     X = covariates(n_cells, n_columns)
     counts = simulate(n_cells, n_genes, X, mean=-1.6, spread=0.3)

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sc_glm.family import LARGEST_LOG_SIZE, Rise, positive_counts, rise
+from sc_glm._likelihood.family import LARGEST_LOG_SIZE, Rise, positive_counts, rise
 
 # Between these log sizes polynomials meet at whole numbers, with two derivatives. Beyond, the
 # second derivative falls like an exponential: so do the next terms in the size or its inverse.
@@ -59,7 +59,8 @@ class RiseCurves:
         Returns
         -------
         Rise
-            As :func:`~sc_glm.family.rise`, but that the sum of the counts is missing in ``first``.
+            As :func:`~sc_glm._likelihood.family.rise`, but that the sum of the counts is missing in
+            ``first``.
         """
         inside = rho.clamp(_LOWEST, _HIGHEST)
         place = inside - _LOWEST

@@ -5,8 +5,8 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from sc_glm.curves import RiseCurves
-from sc_glm.family import LARGEST_LOG_SIZE, positive_counts, rise
+from sc_glm._likelihood.family import LARGEST_LOG_SIZE, positive_counts, rise
+from sc_glm._solver.gamma_ratio_curves import RiseCurves
 
 CPU = torch.device("cpu")
 RHO = torch.linspace(-25, 30, 1101).double()

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sc_glm.design import INTERCEPT
-from sc_glm.family import DISPERSION, MEAN, ZERO_INFLATION
-from sc_glm.p_values import LEAST_P_VALUE
+from sc_glm._design.design import INTERCEPT
+from sc_glm._likelihood.family import DISPERSION, MEAN, ZERO_INFLATION
+from sc_glm.inference.p_values import LEAST_P_VALUE
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from sc_glm.status import Status
+    from sc_glm._solver.status import Status
 
 __all__ = ["GeneSummary"]
 

@@ -29,28 +29,28 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from scipy.linalg import block_diag
 
-from sc_glm.fitting import map_blocks
-from sc_glm.information import (
+from sc_glm._contract.validation import group_codes
+from sc_glm._solver.fitting import map_blocks
+from sc_glm._solver.status import COEFFICIENT_SHARE, FLAT, flat_directions
+from sc_glm.inference.effective_sample_size import inverse_root, telling_cells
+from sc_glm.inference.observed_information import (
     Clusters,
     Curvature,
     by_cluster,
     curvature,
     products_of_scores,
 )
-from sc_glm.status import COEFFICIENT_SHARE, FLAT, flat_directions
-from sc_glm.telling import inverse_root, telling_cells
-from sc_glm.validation import group_codes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
-    from sc_glm.block import Designs
-    from sc_glm.counts import CountMatrix
-    from sc_glm.design import FloatArray
-    from sc_glm.family import Family
-    from sc_glm.fitted import FittedData
+    from sc_glm._counts.count_matrix import CountMatrix
+    from sc_glm._design.design import FloatArray
+    from sc_glm._likelihood.family import Family
+    from sc_glm._solver.gene_block import Designs
+    from sc_glm.inference.fitted_model import FittedData
 
 _KINDS = ("observed", "robust", "cluster")
 
