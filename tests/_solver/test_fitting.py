@@ -123,7 +123,7 @@ def assert_identical(fits, expected):
 
 
 def sizes(blocks):
-    return [gene_block.stop - gene_block.start for block in blocks]
+    return [block.stop - block.start for block in blocks]
 
 
 @pytest.mark.parametrize(

@@ -388,6 +388,6 @@ def test_statuses_are_counted_with_the_first_names():
 
 
 def test_every_word_is_explained_on_the_page_for_it():
-    lines = (Path(__file__).parents[1] / "doc" / "troubleshooting.rst").read_text().splitlines()
+    lines = (Path(__file__).parents[2] / "doc" / "troubleshooting.rst").read_text().splitlines()
     titles = {line for line, below in pairwise(lines) if set(below) == {"~"}}
     assert titles == {f"``{status}``" for status in Status}

@@ -13,7 +13,7 @@ from scipy import stats
 
 from sc_glm.distributions import NB, ZINB
 
-DOC = Path(__file__).parents[1] / "doc"
+DOC = Path(__file__).parents[2] / "doc"
 SIZES = 10.0 ** np.arange(-8, 13, 4)
 MEANS = 10.0 ** np.arange(-12, 10, 3)
 COUNTS = np.array([0.0, 1, 2, 7, 40, 1e3, 1e6])
