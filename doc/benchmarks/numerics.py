@@ -127,7 +127,7 @@ def terms(family, y, predictors, dtype):
     at_zero = family.zeros([p[zero] for p in predictors])
     rows[:, zero] = torch.stack([at_zero.value, *at_zero.score, *at_zero.hessian])
     counts, at = positive_counts(y[positive]), [p[positive] for p in predictors]
-    at_count = family.positives(counts, at, family.shape(counts, at[1]))
+    at_count = family.positives(counts, at, family.saturated(counts, at[1]))
     rows[:, positive] = torch.stack([at_count.value, *at_count.score, *at_count.hessian])
     return rows.double().numpy()
 

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-__all__ = ["CallbackSupportMixin", "told", "with_callbacks"]
+__all__ = ["CallbackSupportMixin", "reporting_to_callbacks", "with_callbacks"]
 
 try:
     from sklearn.callback import CallbackSupportMixin, with_callbacks
@@ -22,7 +22,9 @@ except ImportError:
 
 
 @contextlib.contextmanager
-def told(estimator: Any, X: Any, y: Any = None, **metadata: Any) -> Iterator[None]:
+def reporting_to_callbacks(
+    estimator: Any, X: Any, y: Any = None, **metadata: Any
+) -> Iterator[None]:
     """Tell an estimator's callbacks that its fit begins, and if it succeeds that it has ended.
 
     Parameters

@@ -398,7 +398,7 @@ def _mixed(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return x ^ (x >> np.uint64(31))
 
 
-def stretches(
+def consecutive_blocks(
     amounts: Sequence[int] | NDArray[np.int64], most: float, *, longest: int, shortest: int = 1
 ) -> list[slice]:
     """Cut consecutive items so that each stretch holds at most so much.

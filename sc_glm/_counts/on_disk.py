@@ -21,7 +21,13 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from sc_glm._contract.validation import sound_sparse
-from sc_glm._counts.count_matrix import CountMatrix, add_digests, canonical, check_values, stretches
+from sc_glm._counts.count_matrix import (
+    CountMatrix,
+    add_digests,
+    canonical,
+    check_values,
+    consecutive_blocks,
+)
 
 _READ_ENTRIES = 2_000_000  # of the matrix at a time
 _SAMPLED_PLACES = 10
@@ -311,7 +317,7 @@ class StoredCounts(CountMatrix):
 
     def groups(self, most_genes: int) -> list[slice]:
         """Cut the genes into those that are loaded at a time."""
-        return stretches(self._gene_bytes(), self.memory_budget, longest=most_genes)
+        return consecutive_blocks(self._gene_bytes(), self.memory_budget, longest=most_genes)
 
     def only(self, genes: slice) -> "StoredCounts":
         """Return the counts of some genes, still in the file."""

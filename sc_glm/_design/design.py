@@ -190,7 +190,7 @@ class NullSpace:
         """Whether any combination is open."""
         return bool(self.empty.any() or self.directions.shape[1])
 
-    def opens(self, combinations: FloatArray, unit: float = 0.0) -> NDArray[np.bool_]:
+    def not_estimable(self, combinations: FloatArray, unit: float = 0.0) -> NDArray[np.bool_]:
         """Tell which combinations of the coefficients are open, as they are not estimable.
 
         Parameters
@@ -260,7 +260,7 @@ class PartDesign:
     @property
     def aliased(self) -> NDArray[np.bool_]:
         """Columns whose coefficient is not identified, as they depend on others or are zero."""
-        return self.null.opens(np.eye(len(self.to_coef)))
+        return self.null.not_estimable(np.eye(len(self.to_coef)))
 
     @classmethod
     def of(

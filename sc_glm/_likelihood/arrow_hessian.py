@@ -23,7 +23,7 @@ from torch import Tensor
 
 from sc_glm._likelihood import rowwise
 from sc_glm._likelihood.family import Terms
-from sc_glm._likelihood.hessian_assembly import Contraction
+from sc_glm._likelihood.hessian_assembly import HessianAssembly
 
 
 class Indicators(NamedTuple):
@@ -46,13 +46,13 @@ class Indicators(NamedTuple):
         return sums.index_add_(1, self.codes, values).mul_(self.scale)
 
 
-class ArrowContraction(Contraction):
+class ArrowAssembly(HessianAssembly):
     """How terms become a value, a gradient and an arrow, where the mean has levels.
 
     Parameters
     ----------
     designs, weights, bounds
-        As for :class:`~sc_glm._likelihood.hessian_assembly.Contraction`; the first is what the
+        As for :class:`~sc_glm._likelihood.hessian_assembly.HessianAssembly`; the first is what the
         mean has beside its levels.
     indicators : Indicators
         Of the levels.

@@ -8,13 +8,13 @@ of gamma functions, and few of them however many cells there are.
 import torch
 from torch import Tensor
 
-from sc_glm._likelihood.family import Counts, Rise, positive_counts, rise, size_of
+from sc_glm._likelihood.family import Counts, GammaRatio, gamma_ratio, positive_counts, size_of
 from sc_glm._likelihood.tiles import entries_of
 
 _HIGHEST = 1024  # count that is reached by steps; there are few distinct ones beyond
 
 
-class Steps:
+class DistinctCounts:
     """The positive counts of each gene of a block, as steps and a few by themselves.
 
     Parameters
@@ -47,7 +47,7 @@ class Steps:
         self._indptr = torch.nn.functional.pad(taken.sum(1).cumsum(0), (1, 0))
         self._y, self._times = torch.nonzero(taken)[:, 1].to(y).add_(1), beyond[taken]
 
-    def rise(self, rho: Tensor, genes: Tensor) -> Rise:
+    def gamma_ratio(self, rho: Tensor, genes: Tensor) -> GammaRatio:
         """Sum up what the counts of some genes add at sizes of their own.
 
         Parameters
@@ -58,8 +58,8 @@ class Steps:
 
         Returns
         -------
-        Rise
-            Of shape (n,) and the type of ``rho``, as :func:`~sc_glm._likelihood.family.rise`.
+        GammaRatio
+            Of shape (n,) and the type of ``rho``, as ``family.gamma_ratio``.
         """
         dtype, rho = rho.dtype, rho.double()
         total = self._left_out[:, genes]
@@ -76,11 +76,11 @@ class Steps:
             indptr, counts, times = self._others
             entries, rows = entries_of(indptr, genes)
             if len(entries):
-                rises = rise(counts.at(entries), rho.index_select(0, rows))
+                gamma_ratios = gamma_ratio(counts.at(entries), rho.index_select(0, rows))
                 times = times.index_select(0, entries)
-                for sums, one in zip(total, rises, strict=True):
+                for sums, one in zip(total, gamma_ratios, strict=True):
                     sums.index_add_(0, rows, one * times)
-        return Rise(*total.to(dtype))
+        return GammaRatio(*total.to(dtype))
 
 
 def _distinct(

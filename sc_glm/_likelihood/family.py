@@ -95,7 +95,7 @@ def positive_counts(y: Tensor) -> Counts:
     return Counts(y, log_y, constant)
 
 
-class Shape(NamedTuple):
+class SaturatedLogMass(NamedTuple):
     """Log-mass of positive counts at ``mu = y``, a function of the count and the size alone.
 
     ``first`` is ``r d/dr`` and ``second`` is ``r**2 d2/dr2`` of ``value``.
@@ -106,7 +106,7 @@ class Shape(NamedTuple):
     second: Tensor
 
 
-class Rise(NamedTuple):
+class GammaRatio(NamedTuple):
     """``A(y, r) - y rho``, and the first and second derivative of ``A`` in ``rho``."""
 
     value: Tensor
@@ -127,16 +127,18 @@ class Family(Protocol):
     def zeros(self, predictors: Sequence[Tensor]) -> Terms:
         """Return the terms of entries with a count of zero."""
 
-    def shape(self, counts: Counts, rho: Tensor) -> Shape:
+    def saturated(self, counts: Counts, rho: Tensor) -> SaturatedLogMass:
         """Return what positive counts add to the log-mass through the size alone."""
 
-    def positives(self, counts: Counts, predictors: Sequence[Tensor], shape: Shape) -> Terms:
-        """Return the terms of entries with a positive count, given their :meth:`shape`."""
+    def positives(
+        self, counts: Counts, predictors: Sequence[Tensor], saturated: SaturatedLogMass
+    ) -> Terms:
+        """Return the terms of entries with a positive count, given their :meth:`saturated`."""
 
     def tile(self, predictors: Sequence[Tensor], y: Tensor, zeros: Tensor | None = None) -> Terms:
         """Return the terms of a tile of genes x cells, accurate as part of a sum over cells.
 
-        What counts add through the size alone, their :func:`rise`, is left out.
+        What counts add through the size alone, their :func:`gamma_ratio`, is left out.
 
         Parameters
         ----------
@@ -168,7 +170,7 @@ class NegBinFamily:
         h_er = s_eta * m
         return Terms(log.mul_(r), (s_eta, s_rho), (s_eta * q, h_er, s_rho - h_er))
 
-    def shape(self, counts: Counts, rho: Tensor) -> Shape:
+    def saturated(self, counts: Counts, rho: Tensor) -> SaturatedLogMass:
         """Return what positive counts add to the log-mass through the size alone."""
         y = counts.y
         r = size_of(rho)
@@ -180,9 +182,11 @@ class NegBinFamily:
         value = value - 0.5 * (y * inverse_r).log1p() + counts.constant
         d_r = first + 0.5 * difference
         d_rr = second - 0.5 * difference * (inverse_total + inverse_r)
-        return Shape(value, r * d_r, r * r * d_rr)
+        return SaturatedLogMass(value, r * d_r, r * r * d_rr)
 
-    def positives(self, counts: Counts, predictors: Sequence[Tensor], shape: Shape) -> Terms:
+    def positives(
+        self, counts: Counts, predictors: Sequence[Tensor], saturated: SaturatedLogMass
+    ) -> Terms:
         """Return the terms of entries with a positive count."""
         eta, rho = _bounded(predictors[0]), predictors[1]
         y = counts.y
@@ -197,16 +201,16 @@ class NegBinFamily:
         # y log(M / y) - (M - y) for M = mu ratio, with log(mu) as given: mu itself may underflow
         deviance_y = (eta - counts.log_y).add_(log).mul_(y).add_(s_eta)
         deviance_r = rest.mul_(r)
-        s_rho = deviance_r + shape.first
+        s_rho = deviance_r + saturated.first
         h_rr = (s_eta * s_eta).div_(total).add_(s_rho)
         if _reaches(t, _FAR):  # s_eta**2 / total and the -s_eta in deviance_r cancel
             rest = (r / total).add_(m).mul_(-s_eta).add_(r * log)
-            h_rr = torch.where(t >= _FAR, rest.add_(shape.first), h_rr)
+            h_rr = torch.where(t >= _FAR, rest.add_(saturated.first), h_rr)
         return Terms(
             # Not above its maximum, which is at mu = y, by rounding
-            deviance_y.add_(deviance_r).clamp_max_(0).add_(shape.value),
+            deviance_y.add_(deviance_r).clamp_max_(0).add_(saturated.value),
             (s_eta, s_rho),
-            (-(r * m).mul_(ratio), s_eta * m, h_rr.add_(shape.second)),
+            (-(r * m).mul_(ratio), s_eta * m, h_rr.add_(saturated.second)),
         )
 
     def tile(
@@ -254,15 +258,17 @@ class ZINBFamily:
             ),
         )
 
-    def shape(self, counts: Counts, rho: Tensor) -> Shape:
+    def saturated(self, counts: Counts, rho: Tensor) -> SaturatedLogMass:
         """Return what positive counts add to the log-mass through the size alone."""
-        return NegBinFamily().shape(counts, rho)
+        return NegBinFamily().saturated(counts, rho)
 
-    def positives(self, counts: Counts, predictors: Sequence[Tensor], shape: Shape) -> Terms:
+    def positives(
+        self, counts: Counts, predictors: Sequence[Tensor], saturated: SaturatedLogMass
+    ) -> Terms:
         """Return the terms of entries with a positive count."""
         *count_predictors, zeta = predictors
         value, (a, b), (h_ee, h_er, h_rr) = NegBinFamily().positives(
-            counts, count_predictors, shape
+            counts, count_predictors, saturated
         )
         pi, not_pi = _logistic(zeta)
         none = torch.zeros_like(value)
@@ -311,16 +317,16 @@ class ZINBFamily:
         )
 
 
-def rise(counts: Counts, rho: Tensor) -> Rise:
+def gamma_ratio(counts: Counts, rho: Tensor) -> GammaRatio:
     """Return ``A`` from the log-mass at ``mu = y``, which does not cancel for large sizes."""
     y, r = counts.y, size_of(rho)
-    shape = NegBinFamily().shape(counts, rho)
+    saturated = NegBinFamily().saturated(counts, rho)
     log = (y / r).log1p_()
-    first = shape.first + r * log
-    return Rise(
-        shape.value - y * counts.log_y + (r + y) * log,
+    first = saturated.first + r * log
+    return GammaRatio(
+        saturated.value - y * counts.log_y + (r + y) * log,
         first,
-        (shape.second + first).sub_(r * y / (r + y)),
+        (saturated.second + first).sub_(r * y / (r + y)),
     )
 
 

@@ -13,7 +13,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sc_glm._likelihood.family import LARGEST_LOG_SIZE, Family, Rise, Terms, positive_counts, rise
+from sc_glm._likelihood.family import (
+    LARGEST_LOG_SIZE,
+    Family,
+    GammaRatio,
+    Terms,
+    gamma_ratio,
+    positive_counts,
+)
 
 LARGEST_COUNT = 64
 _LOWEST = -24.0  # of the log size, below which the function is linear
@@ -25,7 +32,7 @@ _FIRST_OF_INVERSE = round((_HIGHEST - _LOWEST) / _WIDTH)
 _INTERVALS = _FIRST_OF_INVERSE + round(1 / _WIDTH)
 
 
-class RiseTable:
+class GammaRatioTable:
     """Polynomials for the counts from 1 to ``LARGEST_COUNT``.
 
     Attributes
@@ -43,17 +50,17 @@ class RiseTable:
         rho = at.clamp_max(_HIGHEST) - (1 - (at - _HIGHEST).clamp_min(0)).log()
         y = torch.arange(1, LARGEST_COUNT + 1).double()
         counts = positive_counts(y.repeat_interleave(rho.numel()))
-        value = rise(counts, rho.flatten().repeat(LARGEST_COUNT)).value
+        value = gamma_ratio(counts, rho.flatten().repeat(LARGEST_COUNT)).value
         solved = torch.linalg.solve(nodes[:, None] ** powers, value.view(-1, _DEGREE + 1).mT)
         self.coefficients = torch.nn.functional.pad(solved, (_INTERVALS, 0)).to(device)
 
     @classmethod
     @cache
-    def on(cls, device: torch.device) -> "RiseTable":
+    def on(cls, device: torch.device) -> "GammaRatioTable":
         """Return the table on a device; it is computed once."""
         return cls(device)
 
-    def rise(self, y: Tensor, rho: Tensor) -> Rise:
+    def gamma_ratio(self, y: Tensor, rho: Tensor) -> GammaRatio:
         """Return what counts of at most ``LARGEST_COUNT`` add, less what is linear in log size.
 
         Parameters
@@ -65,8 +72,8 @@ class RiseTable:
 
         Returns
         -------
-        Rise
-            As :func:`~sc_glm._likelihood.family.rise`, but that the counts are missing in
+        GammaRatio
+            As :func:`~sc_glm._likelihood.family.gamma_ratio`, but that the counts are missing in
             ``first``.
         """
         inside = rho.clamp_min(_LOWEST)
@@ -91,7 +98,7 @@ class RiseTable:
         bend = torch.where(of_inverse, first, 0.0)
         second = half_second.mul_(2).mul_(slope).mul_(slope).sub_(bend)
         value.addcmul_(1 - y, rho.clamp_min(-LARGEST_LOG_SIZE) - inside)
-        return Rise(value, first, second)
+        return GammaRatio(value, first, second)
 
 
 class SmallCounts(NamedTuple):
@@ -101,7 +108,7 @@ class SmallCounts(NamedTuple):
     multiplied by, if it is not one.
     """
 
-    table: RiseTable
+    table: GammaRatioTable
     flat: Tensor
     y: Tensor
     shares: Tensor | None
@@ -131,12 +138,14 @@ def tile_of(
     terms.score[1].add_(y)
     if len(small.y):  # in single precision the table knows none
         rho = predictors[1].view(-1).index_select(0, small.flat)
-        add_rises(terms, small.flat, small.table.rise(small.y, rho), small.shares)
+        add_gamma_ratios(terms, small.flat, small.table.gamma_ratio(small.y, rho), small.shares)
     return terms
 
 
-def add_rises(terms: Terms, flat: Tensor, rises: Rise, shares: Tensor | None) -> None:
+def add_gamma_ratios(
+    terms: Terms, flat: Tensor, gamma_ratios: GammaRatio, shares: Tensor | None
+) -> None:
     """Add to the terms of a tile what some counts add, in ``flat`` places, times their shares."""
     through_size = terms.value, terms.score[1], terms.hessian[len(terms.score)]
-    for sums, own in zip(through_size, rises, strict=True):
+    for sums, own in zip(through_size, gamma_ratios, strict=True):
         sums.view(-1).scatter_add_(0, flat, own if shares is None else own.mul_(shares))

@@ -23,7 +23,7 @@ _KEPT_ENTRIES = 16_000_000  # of products of designs, up to which they are forme
 _Met = tuple[int, ...]  # the designs that a term meets: none, one, or two
 
 
-class Contraction:
+class HessianAssembly:
     """How the terms of tiles become a value, a gradient and a Hessian.
 
     Parameters

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from sc_glm._likelihood import rowwise
-from sc_glm._likelihood.arrow_hessian import ArrowContraction, Indicators
-from sc_glm._likelihood.distinct_counts import Steps
-from sc_glm._likelihood.family import Family, Terms, rise
-from sc_glm._likelihood.gamma_ratio_table import SmallCounts, add_rises, tile_of
-from sc_glm._likelihood.hessian_assembly import Contraction
+from sc_glm._likelihood.arrow_hessian import ArrowAssembly, Indicators
+from sc_glm._likelihood.distinct_counts import DistinctCounts
+from sc_glm._likelihood.family import Family, Terms, gamma_ratio
+from sc_glm._likelihood.gamma_ratio_table import SmallCounts, add_gamma_ratios, tile_of
+from sc_glm._likelihood.hessian_assembly import HessianAssembly
 from sc_glm._likelihood.tiles import CountBlock, Entries
 
 # Entries of a tile: enough to outweigh the cost of calling an operation, few enough for its
@@ -173,14 +173,14 @@ class Objective:
         )
         self._bounds = self._row_bounds()
         designs, indicators = [basis.U for basis in bases], bases[0].indicators
-        self.contraction = (
-            Contraction(designs, weights, self._bounds)
+        self.assembly = (
+            HessianAssembly(designs, weights, self._bounds)
             if indicators is None
-            else ArrowContraction(designs, weights, self._bounds, indicators)
+            else ArrowAssembly(designs, weights, self._bounds, indicators)
         )
         # Transposed designs of each tile
         self._across = [
-            [rowwise.pad_columns(design[slice(*ends)].mT) for design in self.contraction.distinct]
+            [rowwise.pad_columns(design[slice(*ends)].mT) for design in self.assembly.distinct]
             for ends in pairwise(self._bounds)
         ]
 
@@ -191,7 +191,7 @@ class Objective:
     @property
     def _has_one_size(self) -> bool:
         """Whether the size of a gene is the same in all cells."""
-        return self.contraction.number[1] is None
+        return self.assembly.number[1] is None
 
     def _ceiling(self) -> Tensor:
         """Return the largest predictor of each gene's mean, without the offset."""
@@ -211,20 +211,20 @@ class Objective:
 
     def evaluate(self, theta: Tensor, genes: Tensor) -> Evaluation:
         """Evaluate ``genes`` (indices into the block) at ``theta`` (one row per gene)."""
-        sums = self.contraction.begin(genes.numel())
+        sums = self.assembly.begin(genes.numel())
         for tile, rows in self.pieces(genes.numel()):
             terms = self.terms(theta[rows], genes[rows], tile)
-            self.contraction.add(sums, rows, tile, terms)
-        value, gradient, hessian = self.contraction.end(sums)
+            self.assembly.add(sums, rows, tile, terms)
+        value, gradient, hessian = self.assembly.end(sums)
         others = theta[:, self.n_levels :]
         slope = gradient[:, self.n_levels :]
         corner = hessian[:, self.n_levels :, hessian.shape[2] - others.shape[1] :]
         if self._has_one_size:
             own, unit = self.others[1], self.bases[1].U[0]
-            rises = self._steps.rise((others[:, own] * unit).sum(1), genes)
-            value += rises.value
-            slope[:, own].add_(rises.first[:, None] * unit)
-            corner[:, own, own].add_(rises.second[:, None, None] * (unit[:, None] * unit))
+            gamma_ratios = self._distinct_counts.gamma_ratio((others[:, own] * unit).sum(1), genes)
+            value += gamma_ratios.value
+            slope[:, own].add_(gamma_ratios.first[:, None] * unit)
+            corner[:, own, own].add_(gamma_ratios.second[:, None, None] * (unit[:, None] * unit))
         value -= self.penalty_of(theta)
         slope -= rowwise.product(others, self.penalty)
         corner -= self.penalty
@@ -249,10 +249,12 @@ class Objective:
         elif block.curves is not None:
             y, rho = block.tile(genes, tile), predictors[1]
             terms = self.tile(predictors, y, zeros)
-            rises = block.curves.rise(block.places(genes, tile), rho.view(-1))
-            rises.first.add_(y.view(-1))
+            gamma_ratios = block.curves.gamma_ratio(block.places(genes, tile), rho.view(-1))
+            gamma_ratios.first.add_(y.view(-1))
             for sums, own in zip(
-                (terms.value, terms.score[1], terms.hessian[len(predictors)]), rises, strict=True
+                (terms.value, terms.score[1], terms.hessian[len(predictors)]),
+                gamma_ratios,
+                strict=True,
             ):
                 sums.view(-1).add_(own)
         else:
@@ -269,14 +271,14 @@ class Objective:
         which, flat = entries.which[others], entries.flat[others]
         if len(which):
             counts = self.block.counts_of(which)
-            rises = rise(counts, rho.view(-1).index_select(0, flat))
-            rises.first.sub_(counts.y)
-            add_rises(terms, flat, rises, self.block.shares_of(which))
+            gamma_ratios = gamma_ratio(counts, rho.view(-1).index_select(0, flat))
+            gamma_ratios.first.sub_(counts.y)
+            add_gamma_ratios(terms, flat, gamma_ratios, self.block.shares_of(which))
 
     @cached_property
-    def _steps(self) -> Steps:
+    def _distinct_counts(self) -> DistinctCounts:
         block = self.block
-        return Steps(block.genes, block.y, self._weights_of_counts(), block.n_genes)
+        return DistinctCounts(block.genes, block.y, self._weights_of_counts(), block.n_genes)
 
     @cached_property
     def _size_of_counts(self) -> Tensor:
@@ -299,7 +301,7 @@ class Objective:
         The mean's is cut at its ceiling. Also returned is how far it was beyond, or None if it
         nowhere was.
         """
-        numbers = self.contraction.number
+        numbers = self.assembly.number
         n_cells = self._bounds[tile + 1] - self._bounds[tile]
         of_levels, theta = theta[:, : self.n_levels], theta[:, self.n_levels :]
         predictors: list[Tensor] = [theta] * len(numbers)

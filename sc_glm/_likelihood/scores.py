@@ -30,11 +30,11 @@ def score_products(objective: Objective, theta: Tensor) -> Tensor:
     """
     n_genes = objective.block.n_genes
     everything = torch.arange(n_genes, device=theta.device)
-    sums = objective.contraction.begin(n_genes)
+    sums = objective.assembly.begin(n_genes)
     for tile, rows in objective.pieces(n_genes):
         terms = _products(objective, theta[rows], everything[rows], tile)
-        objective.contraction.add(sums, rows, tile, terms)
-    return objective.contraction.end(sums)[2]
+        objective.assembly.add(sums, rows, tile, terms)
+    return objective.assembly.end(sums)[2]
 
 
 def _products(objective: Objective, theta: Tensor, genes: Tensor, tile: int) -> Terms:
@@ -51,8 +51,8 @@ def _products(objective: Objective, theta: Tensor, genes: Tensor, tile: int) -> 
     entries = block.entries(genes, tile)
     counts = positive_counts(block.y.index_select(0, entries.which))
     at_counts = [predictor.index_select(0, entries.flat) for predictor in whole]
-    shapes = family.shape(counts, at_counts[1])
-    of_counts = _outer(family.positives(counts, at_counts, shapes).score)
+    saturated = family.saturated(counts, at_counts[1])
+    of_counts = _outer(family.positives(counts, at_counts, saturated).score)
     of_zeros = _outer(family.zeros(whole).score)
     if block.shares is None:
         for zero, positive in zip(of_zeros, of_counts, strict=True):

@@ -6,8 +6,8 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from sc_glm._likelihood.family import Counts, Rise, positive_counts
-from sc_glm._likelihood.gamma_ratio_table import LARGEST_COUNT, RiseTable, SmallCounts
+from sc_glm._likelihood.family import Counts, GammaRatio, positive_counts
+from sc_glm._likelihood.gamma_ratio_table import LARGEST_COUNT, GammaRatioTable, SmallCounts
 
 # Share of positive counts from which on tiles are kept with their zeros, which takes no more memory
 # than the counts themselves with all that is prepared for each.
@@ -27,7 +27,7 @@ class Shares(NamedTuple):
 class Curves(Protocol):
     """What the counts of many places add to the log-mass through the size."""
 
-    def rise(self, places: Tensor, rho: Tensor) -> Rise:
+    def gamma_ratio(self, places: Tensor, rho: Tensor) -> GammaRatio:
         """Return it for some places, at a log size each, less the sum of the counts."""
 
 
@@ -144,7 +144,7 @@ class CountBlock:
         """Return those of the entries that the table knows, ones aside."""
         known = slice(entries.n_ones, entries.n_ones + entries.n_known)
         which = entries.which[known]
-        table, y = RiseTable.on(self.y.device), self.y.index_select(0, which)
+        table, y = GammaRatioTable.on(self.y.device), self.y.index_select(0, which)
         return SmallCounts(table, entries.flat[known], y, self.shares_of(which))
 
     def shares_of(self, which: Tensor) -> Tensor | None:

@@ -19,7 +19,7 @@ from joblib.parallel import get_active_backend
 from tqdm import tqdm
 
 from sc_glm._counts.compression import Tally
-from sc_glm._counts.count_matrix import CountMatrix, stretches
+from sc_glm._counts.count_matrix import CountMatrix, consecutive_blocks
 from sc_glm._design.design import FloatArray
 from sc_glm._likelihood.family import Family
 from sc_glm._likelihood.fused import is_worth_fusing
@@ -331,7 +331,7 @@ def gene_blocks(
 ) -> list[slice]:
     """Cut the genes into blocks; ``most_genes`` is for automatic ones."""
     if not isinstance(batch_size, str):
-        return stretches(counts.n_positive(), math.inf, longest=int(batch_size))
+        return consecutive_blocks(counts.n_positive(), math.inf, longest=int(batch_size))
     by_hessians = _BLOCK_HESSIANS // max(1, designs.hessian_entries)
     most_counts, longest = _BLOCK_COUNTS, _BLOCK_GENES
     if designs.groups is not None:
@@ -344,4 +344,4 @@ def gene_blocks(
         longest = max(1, min(_BLOCK_GENES_OF_ROWS, by_rows, by_hessians))
     longest = min(longest, most_genes)
     shortest = min(_BLOCK_LEAST_GENES, longest)
-    return stretches(counts.n_positive(), most_counts, longest=longest, shortest=shortest)
+    return consecutive_blocks(counts.n_positive(), most_counts, longest=longest, shortest=shortest)

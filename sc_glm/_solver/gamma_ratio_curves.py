@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sc_glm._likelihood.family import LARGEST_LOG_SIZE, Rise, positive_counts, rise
+from sc_glm._likelihood.family import LARGEST_LOG_SIZE, GammaRatio, gamma_ratio, positive_counts
 
 # Between these log sizes polynomials meet at whole numbers, with two derivatives. Beyond, the
 # second derivative falls like an exponential: so do the next terms in the size or its inverse.
@@ -20,7 +20,7 @@ _INTERVALS = _HIGHEST - _LOWEST
 _COEFFICIENTS = 6
 
 
-class RiseCurves:
+class GammaRatioCurves:
     """Curves of many places, each with some counts.
 
     Parameters
@@ -47,7 +47,7 @@ class RiseCurves:
         curves = counts @ _curves_of(torch.from_numpy(distinct)).flatten(1).numpy()
         self._coefficients = torch.from_numpy(curves).to(device).view(-1, _COEFFICIENTS)
 
-    def rise(self, places: Tensor, rho: Tensor) -> Rise:
+    def gamma_ratio(self, places: Tensor, rho: Tensor) -> GammaRatio:
         """Return what is added in some places, less what is linear in the log size.
 
         Parameters
@@ -58,9 +58,9 @@ class RiseCurves:
 
         Returns
         -------
-        Rise
-            As :func:`~sc_glm._likelihood.family.rise`, but that the sum of the counts is missing in
-            ``first``.
+        GammaRatio
+            As :func:`~sc_glm._likelihood.family.gamma_ratio`, but that the sum of the counts is
+            missing in ``first``.
         """
         inside = rho.clamp(_LOWEST, _HIGHEST)
         place = inside - _LOWEST
@@ -78,14 +78,16 @@ class RiseCurves:
         less = beyond.abs().neg_().expm1_()  # exp(-distance) - 1
         value.addcmul_(first, beyond).addcmul_(second, less + beyond.abs())
         first.addcmul_(second, less * beyond.sign(), value=-1)
-        return Rise(value, first, second.addcmul_(second, less))
+        return GammaRatio(value, first, second.addcmul_(second, less))
 
 
 def _curves_of(y: Tensor) -> Tensor:
     """Return the polynomials of single counts: counts x intervals x powers in ascending order."""
     nodes = torch.arange(_LOWEST, _HIGHEST + 1).to(y)
     counts = positive_counts(y.repeat_interleave(len(nodes)))
-    value, first, second = (x.view(len(y), len(nodes)) for x in rise(counts, nodes.repeat(len(y))))
+    value, first, second = (
+        x.view(len(y), len(nodes)) for x in gamma_ratio(counts, nodes.repeat(len(y)))
+    )
     first = first - y[:, None]
     half = 0.5 * second
     rise_of = value.diff() - first[:, :-1] - half[:, :-1]

@@ -20,14 +20,14 @@ from sc_glm._likelihood.fused import fused_tile
 from sc_glm._likelihood.grouped import Groups
 from sc_glm._likelihood.objective import Objective, PartBasis
 from sc_glm._solver import infinite_estimates
-from sc_glm._solver.multistart import search
+from sc_glm._solver.multistart import maximize_from_many_starts
 from sc_glm._solver.problem import Problem
 from sc_glm._solver.status import (
     Endpoints,
     Status,
+    fit_statuses,
     flat_directions,
     flat_directions_of_arrows,
-    judge,
     undetermined,
 )
 from sc_glm._solver.submodels import surpass
@@ -189,7 +189,9 @@ def fit_block(
         if settings.fused:
             objective.tile = fused_tile(family)
         if start is None:
-            solution = search(problem, objective, max_iter=settings.max_iter, tol=settings.tol)
+            solution = maximize_from_many_starts(
+                problem, objective, max_iter=settings.max_iter, tol=settings.tol
+            )
         else:
             solution = maximize(
                 objective,
@@ -198,7 +200,7 @@ def fit_block(
                 tol=settings.tol,
             )
             surpass(problem, objective, solution, {}, max_iter=settings.max_iter, tol=settings.tol)
-        infinite_estimates.lead_on(
+        infinite_estimates.follow_infinite_estimates(
             problem, objective, solution, max_iter=settings.max_iter, tol=settings.tol
         )
         return fits_at(problem, objective, designs, solution)
@@ -218,7 +220,7 @@ def fits_at(
         coef,
         _numpy(solution.value + objective.penalty_of(solution.theta)),
         solution.n_iter.cpu().numpy(),
-        judge(at),
+        fit_statuses(at),
         {
             part: undetermined(at.flat[:, own], designs.parts[part].to_coef, at.flat_levels[:, own])
             for part, own in at.slices().items()

@@ -25,7 +25,7 @@ _ROUNDING = 2e-7  # of predictors, at which coordinates have gone as far as thei
 _LEG = 25  # passes after which the direction is looked for again: ways are not quite straight
 
 
-def lead_on(
+def follow_infinite_estimates(
     problem: Problem, objective: Objective, solution: Solution, *, max_iter: int, tol: float
 ) -> None:
     """Go on with genes that ended on their way to infinity, and keep what is higher.
@@ -46,13 +46,13 @@ def lead_on(
     lengths = torch.stack([torch.linalg.vector_norm(part, dim=1) for part in parts])
     unfinished = ~solution.converged & (lengths.amax(0) > _FAR)
     for gene in torch.nonzero(unfinished):
-        way = _Way(problem.some(gene).unpacked(), objective, gene)
+        way = _RecessionDirection(problem.some(gene).unpacked(), objective, gene)
         end = way.follow(solution.rows(gene), max_iter=max_iter, tol=tol)
         if end.value > solution.value[gene]:
             solution.put(gene, end)
 
 
-class _Way:
+class _RecessionDirection:
     """One gene's way to infinity.
 
     Parameters
@@ -98,7 +98,7 @@ class _Way:
         turn = torch.block_diag(*turns)[None]  # type: ignore[no-untyped-call]
         x = rowwise.apply(turn.mT, start.theta)
         objective = replace(self.problem, bases=bases).own_objective()
-        afar = Afar(objective, x, torch.tensor(far, device=x.device))
+        afar = LogCoordinates(objective, x, torch.tensor(far, device=x.device))
         found = maximize(afar, afar.start, max_iter=max_iter, tol=tol)
         theta = rowwise.apply(turn, afar.coordinates(found.theta))
         at = self.objective.evaluate(theta, self.gene)
@@ -130,7 +130,7 @@ def _turned(matrix: Tensor, turn: Tensor) -> Tensor:
     return rowwise.product(rowwise.product(turn.mT, matrix), turn)
 
 
-class Afar:
+class LogCoordinates:
     """An objective in the logarithms of those of its coordinates that are far.
 
     Beyond their digits, predictors cannot be told apart, and the objective is taken for constant.

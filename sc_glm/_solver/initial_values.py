@@ -17,7 +17,7 @@ from sc_glm._solver.problem import Problem
 
 # Starts near the Poisson limit take fewer passes, but miss some genes' maxima at smaller sizes.
 _START_SIZES = (0.2, 10.0)
-_LONGEST_LEAN = 0.75
+_LARGEST_SLOPE = 0.75
 _UNSEEN = 1e-9  # share of the largest curvature, or of a cell, that counts as none
 _ALIKE = 1e-6
 _SILENT_DEPTH = 18.0  # log units by which a silent cell's mean is put below the gene's
@@ -42,7 +42,7 @@ def moments(problem: Problem) -> Tensor:
     total = _total(problem).clamp_min(tiny)
     lean = problem.sum_in(problem.counts.data, basis) / total[:, None]
     lean -= basis.sum(exposure.softmax(0))
-    lean *= (_LONGEST_LEAN / lean.norm(dim=1, keepdim=True).clamp_min(tiny)).clamp_max(1.0)
+    lean *= (_LARGEST_SLOPE / lean.norm(dim=1, keepdim=True).clamp_min(tiny)).clamp_max(1.0)
     spread = lean.square().sum(1)
     level = total.log() - log_exposure - 0.5 * spread
     log_mean = total.log() - log_cells
@@ -127,7 +127,7 @@ def ascent(objective: Objective, theta: Tensor, part: int) -> Tensor:
     return _unit(own)
 
 
-def silence(problem: Problem) -> Tensor:
+def separation_step(problem: Problem) -> Tensor:
     """Step in the mean's coordinates that silences the cells in which a gene cannot have counts.
 
     Cells that no positive count constrains, such as a cell type in which the gene is silent, have
@@ -136,7 +136,7 @@ def silence(problem: Problem) -> Tensor:
     time. Zero for all other genes.
     """
     if problem.bases[0].indicators is not None:
-        return _silent_levels(problem, problem.bases[0], problem.bases[0].indicators)
+        return _separated_levels(problem, problem.bases[0], problem.bases[0].indicators)
     U, weights = problem.distinct(problem.bases[0])
     step = U.new_zeros(problem.counts.shape[0], U.shape[1])
     total = _total(problem)
@@ -159,7 +159,7 @@ def silence(problem: Problem) -> Tensor:
     return step
 
 
-def _silent_levels(problem: Problem, basis: PartBasis, indicators: Indicators) -> Tensor:
+def _separated_levels(problem: Problem, basis: PartBasis, indicators: Indicators) -> Tensor:
     """Return the step that silences the levels without any count of a gene."""
     silent = problem.sum_in(problem.positive, basis)[:, : basis.n_levels] == 0
     depth = _SILENT_DEPTH + _total(problem).log().clamp_min(0.0)

@@ -60,7 +60,9 @@ _NB, _ZINB = Submodel((False,)), Submodel((False, False))
 _NB_REGRESSED, _ONE_INFLATION = Submodel((True,)), Submodel((True, False))
 
 
-def search(problem: Problem, objective: Objective, *, max_iter: int, tol: float) -> Solution:
+def maximize_from_many_starts(
+    problem: Problem, objective: Objective, *, max_iter: int, tol: float
+) -> Solution:
     """Maximise each gene's likelihood from informed starts and keep its best maximum.
 
     Parameters
@@ -78,22 +80,26 @@ def search(problem: Problem, objective: Objective, *, max_iter: int, tol: float)
     Solution
         Of the last runs, those over all cells that started where the others led.
     """
-    silence = initial_values.silence(problem)
+    separation_step = initial_values.separation_step(problem)
     if problem.is_simple:
-        return maximize(objective, _plain_start(problem, silence), max_iter=max_iter, tol=tol)
+        return maximize(
+            objective, _plain_start(problem, separation_step), max_iter=max_iter, tol=tol
+        )
     many, narrow = _MANY_CELLS, _NARROW
     if any(basis.U.shape[1] > 1 for basis in problem.bases[2:]):
         many, narrow = _MANY_CELLS_WITH_EDGES, _NARROW_WITH_EDGES
     if problem.counts.shape[1] < many:
-        ends = _explore(problem, objective.block, silence, max_iter=max_iter)
+        ends = _explore(problem, objective.block, separation_step, max_iter=max_iter)
         solution = maximize(objective, ends.theta, max_iter=max_iter, tol=tol)
         _surpass(problem, objective, solution, ends, max_iter=max_iter, tol=tol)
         return solution
-    ends = _survey(problem.coarse(_COARSE, narrow), silence, max_iter=max_iter).to(problem.offset)
-    start = _nearer(problem, ends.theta)
+    ends = _survey(problem.coarse(_COARSE, narrow), separation_step, max_iter=max_iter).to(
+        problem.offset
+    )
+    start = _refined_on_sample(problem, ends.theta)
     solution = maximize(objective, start, max_iter=max_iter, tol=tol)
 
-    def try_too(genes: Tensor, start: Tensor) -> None:
+    def compare_with(genes: Tensor, start: Tensor) -> None:
         beat = solution.value[genes]
         other = maximize(objective, start, max_iter=max_iter, tol=tol, genes=genes, beat=beat)
         higher = other.value > beat
@@ -101,12 +107,14 @@ def search(problem: Problem, objective: Objective, *, max_iter: int, tol: float)
 
     close = torch.nonzero(ends.value - ends.other_value < _CLOSE)[:, 0]
     if len(close):
-        try_too(close, ends.other[close])
+        compare_with(close, ends.other[close])
     # All cells tell more than groups of them: a start that loses was none of all cells.
     lost = torch.nonzero(solution.value < ends.value - _CLOSE)[:, 0]
     if len(lost):
         some = problem.some(lost)
-        try_too(lost, _explore(some, some.block(), silence[lost], max_iter=max_iter).theta)
+        compare_with(
+            lost, _explore(some, some.block(), separation_step[lost], max_iter=max_iter).theta
+        )
     _surpass(problem, objective, solution, ends, max_iter=max_iter, tol=tol)
     return solution
 
@@ -131,19 +139,19 @@ def _surpass(
     surpass(problem, objective, solution, below, max_iter=max_iter, tol=tol)
 
 
-def _survey(coarse: Problem, silence: Tensor, *, max_iter: int) -> "_Ends":
+def _survey(coarse: Problem, separation_step: Tensor, *, max_iter: int) -> "_Ends":
     """Explore a likeness of a problem, some of the genes at a time."""
     n_genes, n_cells = coarse.counts.shape
-    numbers = torch.arange(n_genes, device=silence.device)
+    numbers = torch.arange(n_genes, device=separation_step.device)
     found = []
     for genes in torch.split(numbers, max(1, _PLACES // n_cells)):
         some = coarse if len(genes) == n_genes else coarse.some(genes)
-        own_silence = silence[genes].to(coarse.offset)
-        found.append(_explore(some, some.block(), own_silence, max_iter=max_iter))
+        own_step = separation_step[genes].to(coarse.offset)
+        found.append(_explore(some, some.block(), own_step, max_iter=max_iter))
     return _Ends.join(found)
 
 
-def _nearer(problem: Problem, start: Tensor) -> Tensor:
+def _refined_on_sample(problem: Problem, start: Tensor) -> Tensor:
     """Move starts to the maxima over a sample of the cells, where there are many.
 
     A start stays where the sample does not determine a maximum.
@@ -161,27 +169,29 @@ def _nearer(problem: Problem, start: Tensor) -> Tensor:
     return torch.where(firm[:, None], ends.theta, start)
 
 
-def _plain_start(problem: Problem, silence: Tensor) -> Tensor:
+def _plain_start(problem: Problem, separation_step: Tensor) -> Tensor:
     """Return each gene's moments and one size for all cells."""
-    moments = _silenced(initial_values.moments(problem), silence)
+    moments = _separated(initial_values.moments(problem), separation_step)
     return problem.lift(moments, [problem.bases[0], _constant(problem)], problem.bases)
 
 
-def _explore(problem: Problem, block: CountBlock, silence: Tensor, *, max_iter: int) -> "_Ends":
+def _explore(
+    problem: Problem, block: CountBlock, separation_step: Tensor, *, max_iter: int
+) -> "_Ends":
     """Return the most promising starts of each gene; ``silence`` is added to its mean."""
     constant = _constant(problem)
     mean, size, *inflation = problem.bases
     one_size = [mean, constant]
-    hill = _Hill(problem, block, max_iter)
-    simple = hill.objective(NegBinFamily(), one_size)
-    nb = hill.climb(simple, _silenced(initial_values.moments(problem), silence))
+    maximizer = _LooseMaximizer(problem, block, max_iter)
+    simple = maximizer.objective(NegBinFamily(), one_size)
+    nb = maximizer.climb(simple, _separated(initial_values.moments(problem), separation_step))
     if not inflation:
-        return replace(_regress_size(hill, nb, one_size), below={_NB: nb})
-    inflated = _inflate(hill, nb, constant, silence)
+        return replace(_regress_size(maximizer, nb, one_size), below={_NB: nb})
+    inflated = _inflate(maximizer, nb, constant, separation_step)
     if size.U.shape[1] <= 1:
         return inflated.lifted(problem, [*one_size, *inflation])
-    regression = _regress_size(hill, nb, one_size)
-    best, sibling = _regress_all(hill, inflated, regression, constant, silence)
+    regression = _regress_size(maximizer, nb, one_size)
+    best, sibling = _regress_all(maximizer, inflated, regression, constant, separation_step)
     contained = {
         _NB_REGRESSED: regression,
         Submodel((False, is_regressed(inflation[0]))): inflated,
@@ -190,24 +200,26 @@ def _explore(problem: Problem, block: CountBlock, silence: Tensor, *, max_iter: 
     return replace(best, below=inflated.below | contained)
 
 
-def _inflate(hill: "_Hill", nb: "_Ends", constant: PartBasis, silence: Tensor) -> "_Ends":
+def _inflate(
+    maximizer: "_LooseMaximizer", nb: "_Ends", constant: PartBasis, separation_step: Tensor
+) -> "_Ends":
     """Add zero inflation to a negative binomial with one size."""
-    problem = hill.problem
+    problem = maximizer.problem
     mean, _, inflation = problem.bases
-    model = hill.objective(problem.family, [mean, constant, inflation])
+    model = maximizer.objective(problem.family, [mean, constant, inflation])
     first, *others = _inflated(nb.theta, initial_values.slopes(problem, inflation, _AT_NB))
-    best = hill.climb(model, first, _CLIMB_ITER)
-    others += _inflated(nb.theta, hill.inflation_edges)
-    hill.improve(best, model, others, best.value - nb.value < _EARNED)
-    hurdle = _silenced(initial_values.hurdle(problem, constant), silence)
+    best = maximizer.climb(model, first, _CLIMB_ITER)
+    others += _inflated(nb.theta, maximizer.inflation_edges)
+    maximizer.improve(best, model, others, best.value - nb.value < _EARNED)
+    hurdle = _separated(initial_values.hurdle(problem, constant), separation_step)
     stepped = _stepped(problem, hurdle)
     counts = nb.theta.shape[1]
     cornered = [
-        both for step in stepped for both in _inflated(step[:, :counts], hill.inflation_edges)
+        both for step in stepped for both in _inflated(step[:, :counts], maximizer.inflation_edges)
     ]
-    hill.improve(best, model, [hurdle, *stepped, *cornered], hill.few)
+    maximizer.improve(best, model, [hurdle, *stepped, *cornered], maximizer.few)
     inner = replace(problem, bases=[mean, constant, inflation])
-    hill.let_in(best, model, inner, _NB, nb)
+    maximizer.offer_submodel(best, model, inner, _NB, nb)
     below = {_NB: nb}
     if is_regressed(inflation):
         # That of one inflation is not climbed: it is looked for nearby where it may be as high.
@@ -217,40 +229,48 @@ def _inflate(hill: "_Hill", nb: "_Ends", constant: PartBasis, silence: Tensor) -
     return replace(best, below=below)
 
 
-def _regress_size(hill: "_Hill", nb: "_Ends", one_size: Sequence[PartBasis]) -> "_Ends":
+def _regress_size(
+    maximizer: "_LooseMaximizer", nb: "_Ends", one_size: Sequence[PartBasis]
+) -> "_Ends":
     """Regress the size of a negative binomial that had one."""
-    problem = hill.problem
+    problem = maximizer.problem
     sizes = problem.bases[:2]
     flat = problem.lift(nb.theta, one_size, sizes)
-    model = hill.objective(NegBinFamily(), sizes)
-    best = hill.climb(model, flat, _CLIMB_ITER)
+    model = maximizer.objective(NegBinFamily(), sizes)
+    best = maximizer.climb(model, flat, _CLIMB_ITER)
     ascent = initial_values.ascent(model, flat, 1)
     others = [
         flat + _SIZE_SLOPE * ascent,
         flat - _SIZE_SLOPE * ascent,
-        *_with_size_edges(hill, flat),
+        *_with_size_edges(maximizer, flat),
     ]
-    hill.improve(best, model, others, best.value - nb.value < _EARNED)
+    maximizer.improve(best, model, others, best.value - nb.value < _EARNED)
     return best
 
 
 def _regress_all(
-    hill: "_Hill", inflated: "_Ends", regression: "_Ends", constant: PartBasis, silence: Tensor
+    maximizer: "_LooseMaximizer",
+    inflated: "_Ends",
+    regression: "_Ends",
+    constant: PartBasis,
+    separation_step: Tensor,
 ) -> tuple["_Ends", "_Ends"]:
     """Regress the size under zero inflation.
 
     The model contains the zero-inflated one with one size and the negative binomial regression of
     mean and size, both solved. Also returned is the one with one zero inflation for all cells.
     """
-    problem = hill.problem
+    problem = maximizer.problem
     mean, size, inflation = problem.bases
     chained = problem.lift(inflated.theta, [mean, constant, inflation], problem.bases)
-    model = hill.objective(problem.family, problem.bases)
-    best = hill.climb(model, chained, _CLIMB_ITER)
+    model = maximizer.objective(problem.family, problem.bases)
+    best = maximizer.climb(model, chained, _CLIMB_ITER)
     one_inflation = [mean, size, constant]
     level = torch.cat([regression.theta, -torch.ones_like(chained[:, :1])], 1)
-    sibling = hill.climb(hill.objective(problem.family, one_inflation), level, _CLIMB_ITER)
-    hurdle = _silenced(initial_values.hurdle(problem, size), silence)
+    sibling = maximizer.climb(
+        maximizer.objective(problem.family, one_inflation), level, _CLIMB_ITER
+    )
+    hurdle = _separated(initial_values.hurdle(problem, size), separation_step)
     positive = regression.theta.clone()
     positive[:, : mean.rank] = hurdle[:, : mean.rank]
     others = [
@@ -259,32 +279,32 @@ def _regress_all(
         *_inflated(positive, initial_values.slopes(problem, inflation, _AT_POSITIVES)),
         *_inflated(regression.theta, initial_values.slopes(problem, inflation, _AT_REGRESSION)),
     ]
-    hill.improve(best, model, others, torch.ones_like(hill.few))
+    maximizer.improve(best, model, others, torch.ones_like(maximizer.few))
     others = [
-        *_with_size_edges(hill, hurdle),
-        *_inflated(regression.theta, hill.inflation_edges),
+        *_with_size_edges(maximizer, hurdle),
+        *_inflated(regression.theta, maximizer.inflation_edges),
     ]
     doubtful = best.value - torch.maximum(inflated.value, regression.value) < _EARNED
-    hill.improve(best, model, others, doubtful)
-    hill.improve(best, model, _stepped(problem, hurdle), hill.few)
+    maximizer.improve(best, model, others, doubtful)
+    maximizer.improve(best, model, _stepped(problem, hurdle), maximizer.few)
     if is_regressed(inflation):
-        _look_closer(hill, sibling, one_inflation, silence)
-    hill.let_in(best, model, problem, _NB_REGRESSED, regression)
-    hill.let_in(best, model, problem, _ONE_INFLATION, sibling)
+        _look_closer(maximizer, sibling, one_inflation, separation_step)
+    maximizer.offer_submodel(best, model, problem, _NB_REGRESSED, regression)
+    maximizer.offer_submodel(best, model, problem, _ONE_INFLATION, sibling)
     return best, sibling
 
 
 def _look_closer(
-    hill: "_Hill",
+    maximizer: "_LooseMaximizer",
     ends: "_Ends",
     bases: Sequence[PartBasis],
-    silence: Tensor,
+    separation_step: Tensor,
 ) -> None:
     """Explore a contained model as if it were fitted for itself, of genes with sparse counts."""
-    genes = torch.nonzero(is_sparse(hill.problem))[:, 0]
+    genes = torch.nonzero(is_sparse(maximizer.problem))[:, 0]
     if len(genes):
-        some = replace(hill.problem, bases=bases).some(genes)
-        own = _explore(some, some.block(), silence[genes], max_iter=hill.max_iter)
+        some = replace(maximizer.problem, bases=bases).some(genes)
+        own = _explore(some, some.block(), separation_step[genes], max_iter=maximizer.max_iter)
         ends.offer(genes, own.theta, own.value)
 
 
@@ -297,9 +317,15 @@ def _inflated(theta: Tensor, inflations: Sequence[Tensor]) -> list[Tensor]:
     return [torch.cat([theta, inflation], 1) for inflation in inflations]
 
 
-def _silenced(start: Tensor, silence: Tensor) -> Tensor:
+def _separated(start: Tensor, separation_step: Tensor) -> Tensor:
     """Put a start's mean down where the gene is silent."""
-    return torch.cat([start[:, : silence.shape[1]] + silence, start[:, silence.shape[1] :]], 1)
+    return torch.cat(
+        [
+            start[:, : separation_step.shape[1]] + separation_step,
+            start[:, separation_step.shape[1] :],
+        ],
+        1,
+    )
 
 
 def _stepped(problem: Problem, start: Tensor) -> list[Tensor]:
@@ -313,12 +339,12 @@ def _stepped(problem: Problem, start: Tensor) -> list[Tensor]:
     return stepped
 
 
-def _with_size_edges(hill: "_Hill", start: Tensor) -> list[Tensor]:
+def _with_size_edges(maximizer: "_LooseMaximizer", start: Tensor) -> list[Tensor]:
     """Let the size vanish beyond a gene's outermost counts, where it is regressed."""
-    mean, size, *_ = hill.problem.bases
+    mean, size, *_ = maximizer.problem.bases
     own = slice(mean.rank, mean.rank + size.rank)
     changed = []
-    for edge in hill.size_edges:
+    for edge in maximizer.size_edges:
         one = start.clone()
         one[:, own] = edge
         changed.append(one)
@@ -326,7 +352,7 @@ def _with_size_edges(hill: "_Hill", start: Tensor) -> list[Tensor]:
 
 
 @dataclass(frozen=True)
-class _Hill:
+class _LooseMaximizer:
     """Loose maximisations of models on the same counts."""
 
     problem: Problem
@@ -375,25 +401,25 @@ class _Hill:
 
         Runs of ``best`` that have not ended go on beside them.
         """
-        going, genes = (torch.nonzero(some)[:, 0] for some in (best.going, doubtful))
-        rows = torch.cat([going, genes.repeat(len(starts))])
+        unfinished, genes = (torch.nonzero(some)[:, 0] for some in (best.unfinished, doubtful))
+        rows = torch.cat([unfinished, genes.repeat(len(starts))])
         if not len(rows):
             return
         trial = maximize(
             model,
-            torch.cat([best.theta[going], *(start[genes] for start in starts)]),
+            torch.cat([best.theta[unfinished], *(start[genes] for start in starts)]),
             max_iter=min(self.max_iter, _TRIAL_ITER),
             tol=_LOOSE,
             genes=rows,
             beat=best.value[rows] - _CLOSE,
         )
         value = trial.value.nan_to_num(-torch.inf)
-        best.go_on(going, trial.theta[: len(going)], value[: len(going)])
-        for first in range(len(going), len(rows), max(1, len(genes))):
+        best.go_on(unfinished, trial.theta[: len(unfinished)], value[: len(unfinished)])
+        for first in range(len(unfinished), len(rows), max(1, len(genes))):
             own = slice(first, first + len(genes))
             best.offer(genes, trial.theta[own], value[own])
 
-    def let_in(
+    def offer_submodel(
         self, best: "_Ends", model: Objective, problem: Problem, below: Submodel, ends: "_Ends"
     ) -> None:
         """Offer the maxima of a contained model to ``best`` where they are higher.
@@ -422,19 +448,19 @@ class _Ends:
     value: Tensor
     other: Tensor
     other_value: Tensor
-    going: Tensor
+    unfinished: Tensor
     below: dict[Submodel, "_Ends"] = field(default_factory=dict)
 
     @classmethod
     def of(cls, solution: Solution) -> "_Ends":
         """Return the ends of single runs."""
-        return replace(cls.at(solution.theta, solution.value), going=~solution.converged)
+        return replace(cls.at(solution.theta, solution.value), unfinished=~solution.converged)
 
     @classmethod
     def at(cls, theta: Tensor, value: Tensor) -> "_Ends":
         """Return single ends."""
-        going = torch.zeros_like(value, dtype=torch.bool)
-        return cls(theta, value, theta.clone(), torch.full_like(value, -torch.inf), going)
+        unfinished = torch.zeros_like(value, dtype=torch.bool)
+        return cls(theta, value, theta.clone(), torch.full_like(value, -torch.inf), unfinished)
 
     @classmethod
     def join(cls, ends: Sequence["_Ends"]) -> "_Ends":
@@ -445,7 +471,7 @@ class _Ends:
             value=torch.cat([one.value for one in ends]),
             other=torch.cat([one.other for one in ends]),
             other_value=torch.cat([one.other_value for one in ends]),
-            going=torch.cat([one.going for one in ends]),
+            unfinished=torch.cat([one.unfinished for one in ends]),
             below=below,
         )
 
@@ -455,7 +481,7 @@ class _Ends:
             x.to(like) for x in (self.theta, self.value, self.other, self.other_value)
         )
         below = {model: ends.to(like) for model, ends in self.below.items()}
-        return _Ends(theta, value, other, other_value, self.going.to(like.device), below)
+        return _Ends(theta, value, other, other_value, self.unfinished.to(like.device), below)
 
     def lifted(self, problem: Problem, bases: Sequence[PartBasis]) -> "_Ends":
         """Return the same in the problem's bases."""
@@ -464,7 +490,7 @@ class _Ends:
 
     def go_on(self, genes: Tensor, theta: Tensor, value: Tensor) -> None:
         """Take note of where the runs of some genes came to that had not ended."""
-        self.theta[genes], self.value[genes], self.going[genes] = theta, value, False
+        self.theta[genes], self.value[genes], self.unfinished[genes] = theta, value, False
 
     def offer(self, genes: Tensor, theta: Tensor, value: Tensor) -> None:
         """Take note of where further runs of some genes ended."""

@@ -20,7 +20,7 @@ from sc_glm._likelihood.grouped import GroupedObjective, Groups
 from sc_glm._likelihood.hessian_assembly import is_constant
 from sc_glm._likelihood.objective import Objective, PartBasis, tile_cells
 from sc_glm._likelihood.tiles import CountBlock, Shares
-from sc_glm._solver.gamma_ratio_curves import RiseCurves
+from sc_glm._solver.gamma_ratio_curves import GammaRatioCurves
 
 _ENTRIES = 4_000_000  # of a predictor at a time
 _CELLS_OF_LEVEL = 8  # on average, at the most, in a likeness of the problem
@@ -56,7 +56,7 @@ class Problem:
     weights: Tensor
     tally: Tally | None = None
     groups: Groups | None = None
-    is_likeness: bool = False
+    is_approximation: bool = False
 
     def objective(self, block: CountBlock, family: Family, bases: Sequence[PartBasis]) -> Objective:
         """Return the objective of a model on these cells."""
@@ -102,17 +102,19 @@ class Problem:
             curves=self._curves(),
         )
 
-    def _curves(self) -> RiseCurves | None:
+    def _curves(self) -> GammaRatioCurves | None:
         """Approximate what counts add through a regressed size, if starts are but told apart.
 
         Whether there are few counts or many, on which genes of one block may differ.
         """
         n_places = math.prod(self.counts.shape)
-        if not self.is_likeness or self.tally is None or self.bases[1].U.shape[1] <= 1:
+        if not self.is_approximation or self.tally is None or self.bases[1].U.shape[1] <= 1:
             return None
         rows = np.repeat(np.arange(self.counts.shape[0]), np.diff(self.counts.indptr))
         places = rows * self.counts.shape[1] + self.counts.indices
-        return RiseCurves(places, self.counts.data, self.tally.shares, n_places, self.offset.device)
+        return GammaRatioCurves(
+            places, self.counts.data, self.tally.shares, n_places, self.offset.device
+        )
 
     def project(self, predictor: Tensor, basis: PartBasis) -> Tensor:
         """Coordinates in ``basis`` of what is nearest to each of several predictors."""
@@ -179,7 +181,7 @@ class Problem:
             weights=weights,
             tally=tally,
             groups=None,
-            is_likeness=True,
+            is_approximation=True,
         )
 
     def unpacked(self) -> "Problem":

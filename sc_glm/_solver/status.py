@@ -217,7 +217,7 @@ class Endpoints:
         }
 
 
-def judge(at: Endpoints) -> list[Status]:
+def fit_statuses(at: Endpoints) -> list[Status]:
     """Decide each gene's status."""
     weight = (at.flat**2).sum(axis=2) + at.flat_levels
     runs_away = {part: weight[:, own].sum(axis=1) > _SHARE for part, own in at.slices().items()}

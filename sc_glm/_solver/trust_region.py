@@ -24,8 +24,12 @@ _FIRM = 1e3
 _SECULAR_STEPS = 3  # each doubles the digits to which a radius is met
 _LONGEST_STRIDE = 16.0
 _ROUNDED = 8.0  # times the noise, which roundings of equal terms may exceed
-_HOPE = 10.0  # times the promised gain that a run may still rise: it is promised step by step
-_HOPE_UPHILL = 4.0  # where none is promised: times that of the next step, for all those left
+_MOST_GAIN_RATIO = (
+    10.0  # times the promised gain that a run may still rise: it is promised step by step
+)
+_MOST_GAIN_RATIO_UPHILL = (
+    4.0  # where none is promised: times that of the next step, for all those left
+)
 
 
 @dataclass
@@ -136,11 +140,11 @@ class _Model:
         """Gain that the model promises for a step in the eigenbasis."""
         return (self.slope * step - 0.5 * self.curvature * step**2).sum(1)
 
-    def hope(self, step: Tensor, steps_left: int) -> Tensor:
+    def largest_gain(self, step: Tensor, steps_left: int) -> Tensor:
         """Gain that a run with so many steps left may find at the most, given its next step."""
         promised = self.newton_gain
-        in_steps = _HOPE_UPHILL * steps_left * self.gain(step)
-        return torch.where(promised.isinf(), in_steps, _HOPE * promised)
+        in_steps = _MOST_GAIN_RATIO_UPHILL * steps_left * self.gain(step)
+        return torch.where(promised.isinf(), in_steps, _MOST_GAIN_RATIO * promised)
 
 
 @dataclass
@@ -264,7 +268,7 @@ def maximize(
         step = model.outside(in_basis)
         stalled = radius < eps
         if beat is not None:
-            stalled |= at.value + model.hope(in_basis, max_iter - iteration) < beat[rows]
+            stalled |= at.value + model.largest_gain(in_basis, max_iter - iteration) < beat[rows]
         leaving = done | stalled if iteration < max_iter - 1 else torch.ones_like(done)
         gone = torch.nonzero(leaving)[:, 0]
         if len(gone):
@@ -288,7 +292,7 @@ def maximize(
         expected = model.gain(in_basis)
         trial = _ahead(theta + step, in_basis, stride, model)
         new = objective.evaluate(trial, genes)
-        ratio = _kept_promise(new.value - at.value, expected, noise)
+        ratio = _gain_ratio(new.value - at.value, expected, noise)
         accepted = (ratio > _ACCEPT) & _is_finite(new)
         previous = torch.where(accepted[:, None], step, 0.0)
         radius = _next_radius(
@@ -326,7 +330,7 @@ def _ahead(point: Tensor, step: Tensor, stride: Tensor, model: _Model) -> Tensor
     return point + (stride - 1)[:, None] * model.outside(along)
 
 
-def _kept_promise(gain: Tensor, expected: Tensor, noise: Tensor) -> Tensor:
+def _gain_ratio(gain: Tensor, expected: Tensor, noise: Tensor) -> Tensor:
     """Return the share of the expected gain that was found.
 
     A promise that is lost in the rounding of the value is believed: the gradient, from which it

@@ -22,7 +22,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
-from sc_glm._contract.callbacks import CallbackSupportMixin, told, with_callbacks
+from sc_glm._contract.callbacks import CallbackSupportMixin, reporting_to_callbacks, with_callbacks
 from sc_glm._contract.state import StateMixin
 from sc_glm._contract.user_warnings import warn
 from sc_glm._contract.validation import check_same_order, sound_sparse
@@ -120,7 +120,7 @@ class AnnDataRegressor(
         """
         _check_no_target(y)
         model = clone(self.model)
-        with told(self, X, sample_weight=sample_weight):
+        with reporting_to_callbacks(self, X, sample_weight=sample_weight):
             _fit(model, X, self.layer, sample_weight, self.memory_budget)
             self.model_ = model
         return self

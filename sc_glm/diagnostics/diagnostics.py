@@ -16,7 +16,11 @@ from scipy import special, stats
 
 from sc_glm._design.design import PartDesign
 from sc_glm._solver.status import FLAT, Status
-from sc_glm.distributions.expected_information import Zeros, contracted, expected_information
+from sc_glm.distributions.expected_information import (
+    Zeros,
+    expected_information,
+    information_in_bases,
+)
 from sc_glm.distributions.sampling import copies, drawn_seed, stream
 from sc_glm.distributions.tail_probabilities import log_mass
 from sc_glm.inference.fitted_model import FittedData
@@ -664,7 +668,7 @@ def _information(
 ) -> FloatArray:
     entries = expected_information(zeros, predictors)
     weighted = {pair: weights[:, None] * values for pair, values in entries.items()}
-    return contracted(weighted, bases)
+    return information_in_bases(weighted, bases)
 
 
 def _zeros(cells: _WeightedCells, block: Block) -> pd.DataFrame:

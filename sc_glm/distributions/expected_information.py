@@ -112,7 +112,7 @@ def expected_information(
     }
 
 
-def contracted(
+def information_in_bases(
     information: dict[tuple[int, int], FloatArray], bases: list[FloatArray]
 ) -> FloatArray:
     """Sum the information on predictors over cells to that on coordinates in the parts' bases.
@@ -154,7 +154,7 @@ def _log_g() -> RectBivariateSpline:
     counts = positive_counts(torch.from_numpy(y))
     family = NegBinFamily()
     for j, rho in enumerate(rhos):
-        shape = family.shape(counts, torch.full_like(counts.y, rho))
+        shape = family.saturated(counts, torch.full_like(counts.y, rho))
         for i, eta in enumerate(etas):
             at = [torch.full_like(counts.y, x) for x in (eta, rho)]
             terms = family.positives(counts, at, shape)

@@ -12,7 +12,13 @@ import numpy as np
 import torch
 from scipy import special
 
-from sc_glm._likelihood.family import Counts, Family, NegBinFamily, Shape, positive_counts
+from sc_glm._likelihood.family import (
+    Counts,
+    Family,
+    NegBinFamily,
+    SaturatedLogMass,
+    positive_counts,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -42,9 +48,9 @@ def count_predictors(mu: FloatArray, r: FloatArray) -> list[FloatArray]:
 def log_mass(family: Family, y: FloatArray, predictors: Sequence[FloatArray]) -> FloatArray:
     """Return the log-mass as it is fitted, of arrays of one shape, in blocks."""
 
-    def prepared(y: Tensor, rho: Tensor) -> tuple[Counts, Shape]:
+    def prepared(y: Tensor, rho: Tensor) -> tuple[Counts, SaturatedLogMass]:
         counts = positive_counts(y)
-        return counts, family.shape(counts, rho)
+        return counts, family.saturated(counts, rho)
 
     return _in_blocks(family, y, predictors, prepared)
 
@@ -55,9 +61,9 @@ def log_mass_ratio(family: Family, y: FloatArray, predictors: Sequence[FloatArra
     What a positive count adds to both, through the size alone, is not computed.
     """
 
-    def prepared(y: Tensor, _: Tensor) -> tuple[Counts, Shape]:
+    def prepared(y: Tensor, _: Tensor) -> tuple[Counts, SaturatedLogMass]:
         none = torch.zeros_like(y)
-        return Counts(y, y.log(), none), Shape(none, none, none)
+        return Counts(y, y.log(), none), SaturatedLogMass(none, none, none)
 
     return _in_blocks(family, y, predictors, prepared)
 
@@ -66,7 +72,7 @@ def _in_blocks(
     family: Family,
     y: FloatArray,
     predictors: Sequence[FloatArray],
-    prepared: Callable[[Tensor, Tensor], tuple[Counts, Shape]],
+    prepared: Callable[[Tensor, Tensor], tuple[Counts, SaturatedLogMass]],
 ) -> FloatArray:
     value = outside_support(np.ravel(y))
     flat = [value, np.ravel(y), *(np.ravel(p) for p in predictors)]

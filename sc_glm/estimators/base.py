@@ -26,7 +26,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from sc_glm._contract.callbacks import CallbackSupportMixin, told
+from sc_glm._contract.callbacks import CallbackSupportMixin, reporting_to_callbacks
 from sc_glm._contract.state import StateMixin, kept_if_failed
 from sc_glm._contract.user_warnings import warn
 from sc_glm._contract.validation import (
@@ -215,7 +215,7 @@ class CountRegressor(
             Once, if some genes have coefficients that no finite number of counts determines, or
             did not converge; see ``status_``.
         """
-        with told(self, X, y, sample_weight=sample_weight), kept_if_failed(self):
+        with reporting_to_callbacks(self, X, y, sample_weight=sample_weight), kept_if_failed(self):
             self._fit(X, y, sample_weight)
         self._warn()
         return self
@@ -499,7 +499,7 @@ class CountRegressor(
         if part not in self._open:
             return np.empty(0, dtype=np.intp), ""
         space = self._open[part]
-        rows = np.flatnonzero(space.opens(design, unit=1.0))
+        rows = np.flatnonzero(space.not_estimable(design, unit=1.0))
         if not len(rows):
             return rows, ""
         row = design[rows[0]]

@@ -28,7 +28,7 @@ from formulaic.utils.stateful_transforms import stateful_eval
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sc_glm._contract.callbacks import CallbackSupportMixin, told, with_callbacks
+from sc_glm._contract.callbacks import CallbackSupportMixin, reporting_to_callbacks, with_callbacks
 from sc_glm._contract.state import StateMixin, kept_if_failed
 from sc_glm._contract.user_warnings import warn
 from sc_glm._contract.validation import as_pandas, check_no_anndata, shown
@@ -218,7 +218,7 @@ class FormulaTransformer(
         FormulaTransformer
             The fitted transformer.
         """
-        with told(self, X, y), kept_if_failed(self):
+        with reporting_to_callbacks(self, X, y), kept_if_failed(self):
             self._fit(X)
         return self
 

@@ -10,7 +10,11 @@ import scipy.sparse as sp
 
 from sc_glm._counts.compression import similar_rows
 from sc_glm._likelihood.family import LARGEST_LOG_MEAN, pairs
-from sc_glm.distributions.expected_information import Zeros, contracted, expected_information
+from sc_glm.distributions.expected_information import (
+    Zeros,
+    expected_information,
+    information_in_bases,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,7 +29,7 @@ _NARROW = 0.1  # standard deviation in a group of similar cells, in units of a p
 _SMALL = 1e-6  # of the largest eigenvalue, under which a matrix is not of full rank
 
 
-def telling_cells(
+def effective_sample_size(
     family: Family, designs: Designs, theta: FloatArray, tests: FloatArray
 ) -> FloatArray:
     r"""Return how many cells share the information on combinations, if each had as much.
@@ -105,7 +109,7 @@ def _of_genes(family: Family, cells: _Cells, theta: FloatArray, tests: FloatArra
     predictors[0] = np.minimum(predictors[0] + cells.offset[:, None], LARGEST_LOG_MEAN)
     information = expected_information(Zeros.of(family, predictors), predictors)
     weighted = {pair: cells.weights[:, None] * x for pair, x in information.items()}
-    values, vectors = np.linalg.eigh(contracted(weighted, bases))
+    values, vectors = np.linalg.eigh(information_in_bases(weighted, bases))
     firm = values > np.finfo(float).eps * values[:, -1:]
     inverse = vectors * np.where(firm, 1 / np.where(firm, values, 1.0), 0.0)[:, None]
     ways = tests @ (inverse @ np.swapaxes(vectors, 1, 2))[:, None]

@@ -21,7 +21,12 @@ from sc_glm._solver.status import Status
 from sc_glm.estimators.base import CountRegressor
 from sc_glm.formula.transformer import linear_constraints
 from sc_glm.inference.fitted_model import FittedData
-from sc_glm.inference.linear_combinations import Combinations, how_of, log_likelihoods, uncertainty
+from sc_glm.inference.linear_combinations import (
+    LinearCombinations,
+    covariance_method,
+    log_likelihoods,
+    uncertainty,
+)
 from sc_glm.inference.nesting import nesting_of
 from sc_glm.inference.p_values import adjusted, log_f_tail, p_value_columns
 from sc_glm.inference.profile_likelihood import profile_limits
@@ -759,10 +764,10 @@ def gene_summary(
     )
 
 
-class _Found(NamedTuple):
+class _EstimatedCombinations(NamedTuple):
     """Estimates of combinations of coefficients, (n_genes, n_tests, n_together)."""
 
-    combinations: Combinations
+    combinations: LinearCombinations
     estimate: FloatArray
     covariance: FloatArray  # of the coordinates
     df: FloatArray
@@ -788,7 +793,7 @@ class _Found(NamedTuple):
 
 def _coefficients(
     fitted: FittedData, kind: str, groups: ArrayLike | None, sample_weight: ArrayLike | None
-) -> _Found:
+) -> _EstimatedCombinations:
     """Find what is known of each coefficient."""
     return _found(fitted, np.eye(fitted.n_coef)[:, None], kind, groups, sample_weight)
 
@@ -799,9 +804,9 @@ def _found(
     kind: str,
     groups: ArrayLike | None,
     sample_weight: ArrayLike | None,
-) -> _Found:
-    how, counts = how_of(kind, fitted, groups, sample_weight)
-    combinations = Combinations.of(of_coef, how.designs)
+) -> _EstimatedCombinations:
+    how, counts = covariance_method(kind, fitted, groups, sample_weight)
+    combinations = LinearCombinations.of(of_coef, how.designs)
     known = uncertainty(fitted, counts, how, combinations)
     coef = np.vstack([table.to_numpy() for table in fitted.params.values()])
     # The later ones are said first.
@@ -817,10 +822,10 @@ def _found(
     reason[:, (combinations.of_theta[..., how.held] != 0).any(axis=(1, 2))] = "moderated"
     reason[:, ~combinations.estimable] = "aliased"
     estimate = np.moveaxis(of_coef @ coef, 2, 0)
-    return _Found(combinations, estimate, known.covariance, known.df, reason)
+    return _EstimatedCombinations(combinations, estimate, known.covariance, known.df, reason)
 
 
-def _tests_against_zero(fitted: FittedData, found: _Found) -> pd.DataFrame:
+def _tests_against_zero(fitted: FittedData, found: _EstimatedCombinations) -> pd.DataFrame:
     """Return the table of :func:`coefficient_table`."""
     error = found.standard_error()
     statistic = found.estimate[..., 0] / error

@@ -32,7 +32,7 @@ from scipy.linalg import block_diag
 from sc_glm._contract.validation import group_codes
 from sc_glm._solver.fitting import map_blocks
 from sc_glm._solver.status import COEFFICIENT_SHARE, FLAT, flat_directions
-from sc_glm.inference.effective_sample_size import inverse_root, telling_cells
+from sc_glm.inference.effective_sample_size import effective_sample_size, inverse_root
 from sc_glm.inference.observed_information import (
     Clusters,
     Curvature,
@@ -64,7 +64,7 @@ _CLUSTER_ENTRIES = 20_000_000  # of groups' informations at a time
 
 
 @dataclass(frozen=True)
-class Combinations:
+class LinearCombinations:
     """Linear combinations of a model's coefficients, some tested together.
 
     Attributes
@@ -83,14 +83,14 @@ class Combinations:
     estimable: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, of_coef: FloatArray, designs: Designs) -> Combinations:
+    def of(cls, of_coef: FloatArray, designs: Designs) -> LinearCombinations:
         """Translate combinations of coefficients."""
         to_coef = block_diag(*[part.to_coef for part in designs.parts.values()])
         nulls = [part.null for part in designs.parts.values()]
         stops = np.cumsum([len(null.scale) for null in nulls])[:-1]
         flat = of_coef.reshape(-1, of_coef.shape[2])
         pieces = zip(nulls, np.split(flat, stops, axis=1), strict=True)
-        is_open = np.any([null.opens(piece) for null, piece in pieces], axis=0)
+        is_open = np.any([null.not_estimable(piece) for null, piece in pieces], axis=0)
         estimable = ~is_open.reshape(of_coef.shape[:2]).any(axis=1)
         return cls(of_coef, of_coef @ to_coef, estimable)
 
@@ -134,7 +134,7 @@ class Uncertainty:
 
 
 @dataclass(frozen=True)
-class How:
+class CovarianceMethod:
     """How a covariance is estimated, from which designs, and from which groups of cells.
 
     Attributes
@@ -153,9 +153,9 @@ class How:
     held: NDArray[np.bool_]
 
 
-def how_of(
+def covariance_method(
     kind: str, fitted: FittedData, groups: ArrayLike | None, sample_weight: ArrayLike | None
-) -> tuple[How, CountMatrix]:
+) -> tuple[CovarianceMethod, CountMatrix]:
     """Check how a covariance is wanted; also return the counts of the cells that have a weight.
 
     Raises
@@ -176,17 +176,17 @@ def how_of(
     counts, designs = fitted.weighted(weights)
     held = _held(fitted, designs)
     if groups is None:
-        return How(kind, designs, None, held), counts
+        return CovarianceMethod(kind, designs, None, held), counts
     _, codes = np.unique(
         group_codes(groups, fitted.X, len(weights))[weights > 0], return_inverse=True
     )
     if codes.max() < 1:
         raise ValueError("groups are all the same: at least two are needed.")
-    return How(kind, designs, Clusters.of(codes, designs), held), counts
+    return CovarianceMethod(kind, designs, Clusters.of(codes, designs), held), counts
 
 
 def uncertainty(
-    fitted: FittedData, counts: CountMatrix, how: How, combinations: Combinations
+    fitted: FittedData, counts: CountMatrix, how: CovarianceMethod, combinations: LinearCombinations
 ) -> Uncertainty:
     """Find how uncertain combinations of all genes' coefficients are.
 
@@ -223,8 +223,8 @@ def log_likelihoods(fitted: FittedData, counts: CountMatrix, designs: Designs) -
     ValueError
         If they are others.
     """
-    how = How("observed", designs, None, _held(fitted, designs))
-    nothing = Combinations.of(np.empty((0, 1, fitted.n_coef)), designs)
+    how = CovarianceMethod("observed", designs, None, _held(fitted, designs))
+    nothing = LinearCombinations.of(np.empty((0, 1, fitted.n_coef)), designs)
     return uncertainty(fitted, counts, how, nothing).log_likelihood
 
 
@@ -345,7 +345,7 @@ def _transposed(matrices: FloatArray) -> FloatArray:
 
 
 def _of_block(
-    counts: Any, theta: FloatArray, family: Family, how: How, tests: FloatArray
+    counts: Any, theta: FloatArray, family: Family, how: CovarianceMethod, tests: FloatArray
 ) -> Uncertainty:
     designs, clusters = how.designs, how.clusters
     known = np.asarray(np.isfinite(theta).all(axis=1))
@@ -368,7 +368,7 @@ def _of_block(
     if how.kind == "robust":
         products = products_of_scores(family, counts, designs, theta)
         covariance = inverse @ products @ inverse
-        df = telling_cells(family, designs, theta, tests)
+        df = effective_sample_size(family, designs, theta, tests)
         told = df >= _LEAST_CELLS
     if clusters is not None:
         by_group = by_cluster(family, counts, clusters, theta)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sc_glm._likelihood.family import Family
     from sc_glm._solver.gene_block import Designs
     from sc_glm.inference.fitted_model import FittedData
-    from sc_glm.inference.linear_combinations import Combinations
+    from sc_glm.inference.linear_combinations import LinearCombinations
 
 _TOL = 1e-8  # log-likelihood that a maximisation may leave
 _MAX_ITER = 100
@@ -85,7 +85,7 @@ class Limits(NamedTuple):
 
 def profile_limits(
     fitted: FittedData,
-    combinations: Combinations,
+    combinations: LinearCombinations,
     steps: FloatArray,
     level: float,
     sample_weight: ArrayLike | None,
@@ -150,14 +150,16 @@ def _ends(
     at = objective.evaluate(theta, torch.arange(len(theta)))
     unit = torch.linalg.vector_norm(test)
     first = torch.where(steps.isfinite(), steps * root, unit)
-    search = _Search(objective, theta, test, _way(at.hessian, test), at.value, root)
+    search = _Search(
+        objective, theta, test, _least_favourable_direction(at.hessian, test), at.value, root
+    )
     return tuple(  # type: ignore[return-value]
         estimate + side * search.distance(side, first, float(_FARTHEST * unit))
         for side in (-1.0, 1.0)
     )
 
 
-def _way(hessian: Tensor, test: Tensor) -> Tensor:
+def _least_favourable_direction(hessian: Tensor, test: Tensor) -> Tensor:
     """Return by which change of the coordinates a combination is one more at the least loss.
 
     A group without counts is the way to a difference from it: another group's own mean stays.

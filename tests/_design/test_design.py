@@ -309,10 +309,10 @@ def test_a_row_is_open_if_no_combination_of_the_rows_makes_it(X, row, copies, ex
     X, row = np.c_[X, X[:, :copies]], np.r_[row, row[:copies]]
     scales = 10.0 ** np.array(exponents + [0] * X.shape[1])[: X.shape[1]]
     null = PartDesign.of(X * scales).null
-    assert not null.opens(X * scales, unit=1.0).any()
+    assert not null.not_estimable(X * scales, unit=1.0).any()
     outside = np.linalg.matrix_rank(np.vstack([X, row])) > np.linalg.matrix_rank(X)
     for unit in (0.0, 1.0):
-        assert null.opens((row * scales)[None], unit)[0] == outside
+        assert null.not_estimable((row * scales)[None], unit)[0] == outside
     if outside:
         assert len(null.columns_of(row * scales))
 
@@ -322,7 +322,7 @@ def test_rows_of_the_fit_are_closed_and_aliased_columns_are_open(name):
     X = MATRICES[name]
     design = PartDesign.of(X)
     assert bool(design.null) == (RANKS[name] < X.shape[1])
-    assert not design.null.opens(X, unit=1.0).any()
+    assert not design.null.not_estimable(X, unit=1.0).any()
     whole = np.linalg.matrix_rank(X / np.maximum(np.abs(X).max(axis=0), 1e-300))
     for column, aliased in enumerate(design.aliased):
         rest = np.delete(X / np.maximum(np.abs(X).max(axis=0), 1e-300), column, axis=1)
@@ -335,13 +335,15 @@ def test_the_rounding_of_columns_is_no_combination():
     X = np.c_[x, (x + 1) - 1]
     null = PartDesign.of(X).null
     assert null
-    assert not null.opens(X, unit=1.0).any()
+    assert not null.not_estimable(X, unit=1.0).any()
 
 
 def test_any_number_in_an_empty_column_is_open():
     """Its units are unknown: a dose of 1e-9 is as far from none as any."""
     null = PartDesign.of(np.c_[np.ones(5), np.zeros(5)]).null
-    assert_array_equal(null.opens(np.array([[1, 0], [3, 0], [1, 1e-9], [0, 1e-300]])), [0, 0, 1, 1])
+    assert_array_equal(
+        null.not_estimable(np.array([[1, 0], [3, 0], [1, 1e-9], [0, 1e-300]])), [0, 0, 1, 1]
+    )
 
 
 def test_a_penalty_leaves_open_what_it_does_not_see():
@@ -354,5 +356,5 @@ def test_a_penalty_leaves_open_what_it_does_not_see():
         ([0, 0, 0, 0, 0, 1], [True, False]),
     ):
         design = PartDesign.of(X, penalised=np.array(penalised, dtype=bool))
-        assert_array_equal(design.free.opens(rows, unit=1.0), expected)
-        assert_array_equal(design.null.opens(rows, unit=1.0), [True, True])
+        assert_array_equal(design.free.not_estimable(rows, unit=1.0), expected)
+        assert_array_equal(design.null.not_estimable(rows, unit=1.0), [True, True])

@@ -15,7 +15,7 @@ from sc_glm._likelihood.grouped import Groups
 from sc_glm._likelihood.objective import PartBasis
 from sc_glm._solver import initial_values
 from sc_glm._solver.gene_block import Designs
-from sc_glm._solver.multistart import search
+from sc_glm._solver.multistart import maximize_from_many_starts
 from sc_glm._solver.status import flat_directions, flat_directions_of_arrows
 from sc_glm._solver.trust_region import maximize
 from sc_glm.inference import coefficient_table
@@ -115,7 +115,7 @@ def test_a_level_beyond_its_turning_point_is_no_flat_one():
 
 def test_the_least_curvature_is_that_of_the_matrix():
     problem = by_levels(NegBinFamily(), simulate(5, RNG), LINE)
-    end = search(problem, problem.own_objective(), max_iter=50, tol=1e-8)
+    end = maximize_from_many_starts(problem, problem.own_objective(), max_iter=50, tol=1e-8)
     lowest = torch.linalg.eigvalsh(-unpacked(end.hessian))[:, 0]
     for least in lowest:
         assert torch.equal(exceeds(-end.hessian, 0.999 * least), lowest > 0.999 * least)
@@ -145,7 +145,7 @@ def test_flat_directions_of_arrows_are_those_of_the_matrix():
     y[CODES < 2] = 0
     problem = by_levels(NegBinFamily(), y, ONE)
     start = initial_values.moments(problem)
-    start[:, :-1] += initial_values.silence(problem)
+    start[:, :-1] += initial_values.separation_step(problem)
     end = maximize(problem.own_objective(), start, max_iter=50, tol=1e-8)
     theta, information = end.theta.numpy(), -end.hessian
     directions, silent = flat_directions_of_arrows(information.numpy(), theta)
@@ -162,11 +162,11 @@ def test_no_genes_digits_depend_on_the_genes_beside_it(name):
     family, others = MODELS[name]
     problem = by_levels(family, simulate(11, RNG), *others)
     start = initial_values.moments(problem)
-    everything = search(problem, problem.own_objective(), max_iter=50, tol=1e-8)
+    everything = maximize_from_many_starts(problem, problem.own_objective(), max_iter=50, tol=1e-8)
     for some in (torch.tensor([3]), torch.tensor([9, 3, 4])):
         part = problem.some(some)
         assert torch.equal(initial_values.moments(part), start[some])
-        found = search(part, part.own_objective(), max_iter=50, tol=1e-8)
+        found = maximize_from_many_starts(part, part.own_objective(), max_iter=50, tol=1e-8)
         assert torch.equal(found.theta, everything.theta[some])
         assert torch.equal(found.hessian, everything.hessian[some])
 
@@ -175,7 +175,7 @@ def test_silent_levels_begin_far_down():
     y = simulate(4, RNG, lowest=1.0)
     y[CODES == 3, 1] = 0
     problem = by_levels(NegBinFamily(), y, ONE)
-    step = initial_values.silence(problem)
+    step = initial_values.separation_step(problem)
     predictor = problem.bases[0].predictor(step, slice(None))
     assert (predictor[1, CODES == 3] < -18).all()
     assert not predictor[1, CODES != 3].any()

@@ -5,8 +5,8 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from sc_glm._likelihood.distinct_counts import Steps
-from sc_glm._likelihood.family import positive_counts, rise
+from sc_glm._likelihood.distinct_counts import DistinctCounts
+from sc_glm._likelihood.family import gamma_ratio, positive_counts
 
 RNG = np.random.default_rng(2)
 COUNTS = [
@@ -25,16 +25,17 @@ ALL = torch.arange(len(COUNTS))
 
 
 def steps(weights=WEIGHTS, dtype=torch.float64):
-    return Steps(GENES, Y.to(dtype), weights.to(dtype), len(COUNTS))
+    return DistinctCounts(GENES, Y.to(dtype), weights.to(dtype), len(COUNTS))
 
 
 def one_by_one(rho):
     """Sums over counts of what each adds, in double precision, and of how large that is."""
     counts, at = positive_counts(Y), rho.double()[GENES]
-    rises = rise(counts, at)
+    gamma_ratios = gamma_ratio(counts, at)
     scale = (1 + counts.log_y.abs() + at.abs()) * Y
     return [
-        torch.zeros(len(COUNTS)).double().index_add(0, GENES, x * WEIGHTS) for x in (*rises, scale)
+        torch.zeros(len(COUNTS)).double().index_add(0, GENES, x * WEIGHTS)
+        for x in (*gamma_ratios, scale)
     ]
 
 
@@ -42,7 +43,7 @@ def one_by_one(rho):
 def test_sums_are_those_over_all_counts(rho):
     at = torch.full((len(COUNTS),), rho, dtype=torch.float64)
     *expected, scale = one_by_one(at)
-    for ours, theirs in zip(steps().rise(at, ALL), expected, strict=True):
+    for ours, theirs in zip(steps().gamma_ratio(at, ALL), expected, strict=True):
         assert ((ours - theirs).abs() <= 1e-13 * scale).all()
 
 
@@ -52,36 +53,40 @@ def test_second_derivatives_vanish_with_the_inverse_of_the_size():
     limit = Y * (Y - 1) / 2 * WEIGHTS * math.exp(-35)
     whole = [0, 2]
     expected = [limit[gene == GENES].sum() for gene in whole]
-    assert_allclose(steps().rise(at, ALL).second[whole], expected, rtol=1e-7)
+    assert_allclose(steps().gamma_ratio(at, ALL).second[whole], expected, rtol=1e-7)
 
 
 def test_a_gene_does_not_depend_on_the_others():
     rho = torch.linspace(-2, 4, len(COUNTS), dtype=torch.float64)
-    whole = steps().rise(rho, ALL)
+    whole = steps().gamma_ratio(rho, ALL)
     for genes in ([6, 0, 3], [1], [5, 5]):
         index = torch.tensor(genes)
-        for ours, theirs in zip(steps().rise(rho[index], index), whole, strict=True):
+        for ours, theirs in zip(steps().gamma_ratio(rho[index], index), whole, strict=True):
             assert torch.equal(ours, theirs[index])
     for gene in ALL:
         own = gene == GENES
-        single = Steps(0 * GENES[own], Y[own], WEIGHTS[own], 1)
-        rises = single.rise(rho[gene : gene + 1], torch.tensor([0]))
-        for ours, theirs in zip(rises, whole, strict=True):
+        single = DistinctCounts(0 * GENES[own], Y[own], WEIGHTS[own], 1)
+        gamma_ratios = single.gamma_ratio(rho[gene : gene + 1], torch.tensor([0]))
+        for ours, theirs in zip(gamma_ratios, whole, strict=True):
             assert torch.equal(ours[0], theirs[gene])
 
 
 def test_weights_are_repeated_counts():
     rho = torch.linspace(-2, 4, len(COUNTS), dtype=torch.float64)
     genes, y = GENES.repeat_interleave(2), Y.repeat_interleave(2)
-    twice = Steps(genes, y, torch.ones_like(y), len(COUNTS))
+    twice = DistinctCounts(genes, y, torch.ones_like(y), len(COUNTS))
     weighted = steps(torch.full_like(WEIGHTS, 2.0))
-    for ours, theirs in zip(weighted.rise(rho, ALL), twice.rise(rho, ALL), strict=True):
+    for ours, theirs in zip(
+        weighted.gamma_ratio(rho, ALL), twice.gamma_ratio(rho, ALL), strict=True
+    ):
         assert_allclose(ours, theirs, rtol=1e-13)
 
 
 def test_single_precision_follows():
     rho = torch.linspace(-2, 4, len(COUNTS))
     *expected, scale = one_by_one(rho)
-    for ours, theirs in zip(steps(dtype=torch.float32).rise(rho, ALL), expected, strict=True):
+    for ours, theirs in zip(
+        steps(dtype=torch.float32).gamma_ratio(rho, ALL), expected, strict=True
+    ):
         assert ours.dtype == torch.float32
         assert ((ours - theirs).abs() <= 1e-5 * scale).all()

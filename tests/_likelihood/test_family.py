@@ -10,7 +10,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from sc_glm._likelihood.family import NegBinFamily, ZINBFamily, pairs, positive_counts, rise
+from sc_glm._likelihood.family import NegBinFamily, ZINBFamily, gamma_ratio, pairs, positive_counts
 
 SIZES = [10.0**k for k in range(-8, 13, 2)]
 MEANS = [10.0**k for k in (-12, -9, -6, -4, -2, 0, 1, 2, 4, 6, 9)]
@@ -82,7 +82,7 @@ def evaluate(family, y, predictors):
         terms = family.zeros(predictors)
     else:
         counts = positive_counts(torch.full_like(predictors[0], y))
-        terms = family.positives(counts, predictors, family.shape(counts, predictors[1]))
+        terms = family.positives(counts, predictors, family.saturated(counts, predictors[1]))
     return torch.stack([terms.value, *terms.score, *terms.hessian])
 
 
@@ -227,9 +227,9 @@ def test_no_mean_is_better_than_the_count_itself(dtype):
     points = [(math.log(y) + step, math.log(1e9)) for step in np.linspace(-1e-3, 1e-3, 301)]
     predictors = tensors(points, dtype)
     counts = positive_counts(torch.full_like(predictors[0], y))
-    shape = NegBinFamily().shape(counts, predictors[1])
-    assert (evaluate(NegBinFamily(), y, predictors)[0] <= shape.value).all()
-    assert (shape.value < 0).all()
+    saturated = NegBinFamily().saturated(counts, predictors[1])
+    assert (evaluate(NegBinFamily(), y, predictors)[0] <= saturated.value).all()
+    assert (saturated.value < 0).all()
 
 
 @pytest.mark.parametrize("family", [NegBinFamily(), ZINBFamily()])
@@ -355,7 +355,7 @@ def tile(family, y, predictors, shares=None):
     flat = torch.nonzero(y)[:, 0]
     counts, rho = positive_counts(y[flat]), predictors[1][flat]
     n_parts = len(predictors)
-    for row, own in zip((0, 2, 1 + 2 * n_parts), rise(counts, rho), strict=True):
+    for row, own in zip((0, 2, 1 + 2 * n_parts), gamma_ratio(counts, rho), strict=True):
         rows[row, flat] += own if shares is None else own * shares[flat]
     return rows
 
@@ -423,9 +423,9 @@ def test_an_entry_does_not_depend_on_its_place(family, dtype):
     def everything(start, stop):
         at = [p[start:stop] for p in predictors]
         counts = positive_counts(y[start:stop])
-        shape = family.shape(counts, at[1])
-        zeros, positives = family.zeros(at), family.positives(counts, at, shape)
-        flat = [counts.constant, *shape]
+        saturated = family.saturated(counts, at[1])
+        zeros, positives = family.zeros(at), family.positives(counts, at, saturated)
+        flat = [counts.constant, *saturated]
         for terms in (zeros, positives):
             flat += [terms.value, *terms.score, *terms.hessian]
         return torch.stack(flat)

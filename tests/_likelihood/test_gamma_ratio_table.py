@@ -3,8 +3,8 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from sc_glm._likelihood.family import positive_counts, rise
-from sc_glm._likelihood.gamma_ratio_table import LARGEST_COUNT, RiseTable
+from sc_glm._likelihood.family import gamma_ratio, positive_counts
+from sc_glm._likelihood.gamma_ratio_table import LARGEST_COUNT, GammaRatioTable
 
 CPU = torch.device("cpu")
 RHO = np.concatenate(
@@ -18,9 +18,9 @@ def both():
     y = torch.arange(1.0, LARGEST_COUNT + 1).double().repeat_interleave(len(RHO))
     rho = torch.from_numpy(np.tile(RHO, LARGEST_COUNT))
     counts = positive_counts(y)
-    exact = rise(counts, rho)
+    exact = gamma_ratio(counts, rho)
     exact.first.sub_(y)
-    return exact, RiseTable.on(CPU).rise(y, rho)
+    return exact, GammaRatioTable.on(CPU).gamma_ratio(y, rho)
 
 
 @pytest.mark.parametrize(
@@ -46,13 +46,13 @@ def test_derivatives_vanish_with_the_inverse_of_the_size(both):
 def test_a_count_adds_alike_wherever_it_stands():
     y = torch.from_numpy(np.random.default_rng(0).integers(1, LARGEST_COUNT + 1, 1000) * 1.0)
     rho = torch.linspace(-30, 50, 1000, dtype=torch.float64)
-    table = RiseTable.on(CPU)
-    together = table.rise(y, rho)
+    table = GammaRatioTable.on(CPU)
+    together = table.gamma_ratio(y, rho)
     for start, stop in ((0, 1), (3, 10), (17, 1000)):
-        apart = table.rise(y[start:stop].clone(), rho[start:stop].clone())
+        apart = table.gamma_ratio(y[start:stop].clone(), rho[start:stop].clone())
         for a, b in zip(apart, together, strict=True):
             assert torch.equal(a, b[start:stop])
 
 
 def test_the_table_is_made_once():
-    assert RiseTable.on(CPU) is RiseTable.on(torch.device("cpu"))
+    assert GammaRatioTable.on(CPU) is GammaRatioTable.on(torch.device("cpu"))

@@ -198,9 +198,9 @@ def test_starts_are_those_of_single_cells(weights):
     assert_allclose(total.sum(), given.weights.sum())
     seen = given.sum(given.positive, basis.U**2)
     assert_allclose(other.sum_of_distinct(rows**2), seen, rtol=1e-12)
-    silence = initial_values.silence(given)
-    assert silence[2].abs().max() > 1
-    assert_allclose(initial_values.silence(other), silence, atol=1e-9)
+    separation_step = initial_values.separation_step(given)
+    assert separation_step[2].abs().max() > 1
+    assert_allclose(initial_values.separation_step(other), separation_step, atol=1e-9)
 
 
 # Fits

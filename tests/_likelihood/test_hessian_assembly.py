@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose
 
 from sc_glm._likelihood import hessian_assembly as module
 from sc_glm._likelihood.family import Terms, pairs
-from sc_glm._likelihood.hessian_assembly import Contraction
+from sc_glm._likelihood.hessian_assembly import HessianAssembly
 
 N_CELLS, N_GENES = 47, 5
 RNG = np.random.default_rng(8)
@@ -51,7 +51,9 @@ def cut(terms, genes, cells):
 
 
 def contract(designs, terms, bounds, gene_bounds=(0, 3, N_GENES)):
-    given = Contraction([torch.from_numpy(x) for x in designs], torch.from_numpy(WEIGHTS), bounds)
+    given = HessianAssembly(
+        [torch.from_numpy(x) for x in designs], torch.from_numpy(WEIGHTS), bounds
+    )
     sums = given.begin(N_GENES)
     for _ in range(2):  # what is kept of the first pass serves the second
         sums = given.begin(N_GENES)
@@ -93,7 +95,7 @@ def test_sums_are_those_taken_one_by_one(name, bounds, kept, monkeypatch):
 
 def test_designs_are_told_apart():
     tensors = [torch.from_numpy(x) for x in (LINE, OTHER, LINE.copy(), ONES, NOTHING)]
-    given = Contraction(tensors, torch.from_numpy(WEIGHTS), [0, N_CELLS])
+    given = HessianAssembly(tensors, torch.from_numpy(WEIGHTS), [0, N_CELLS])
     assert given.number == [0, 1, 0, None, None]
     assert [x.shape[1] for x in given.distinct] == [2, 3]
 

@@ -22,7 +22,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from sc_glm import NegBinRegressor
 from sc_glm._counts.compression import Cells
-from sc_glm._counts.count_matrix import CountMatrix, stretches
+from sc_glm._counts.count_matrix import CountMatrix, consecutive_blocks
 from sc_glm._design.design import PartDesign
 from sc_glm._likelihood.family import NegBinFamily, ZINBFamily
 from sc_glm._solver import fitting, gene_block
@@ -231,7 +231,7 @@ class Elsewhere(CountMatrix):
     loaded: ClassVar = []
 
     def groups(self, most_genes):
-        return stretches(np.ones(self.n_genes), 2, longest=most_genes)
+        return consecutive_blocks(np.ones(self.n_genes), 2, longest=most_genes)
 
     def load(self):
         self.loaded.append(self.n_genes)
@@ -361,13 +361,13 @@ def three_threads():
 @pytest.mark.usefixtures("three_threads")
 def test_blocks_run_on_one_thread_which_is_undone(monkeypatch):
     seen = []
-    search = gene_block.search
+    maximize_from_many_starts = gene_block.maximize_from_many_starts
 
     def spy(*args, **options):
         seen.append((torch.get_num_threads(), torch.is_inference_mode_enabled()))
-        return search(*args, **options)
+        return maximize_from_many_starts(*args, **options)
 
-    monkeypatch.setattr(gene_block, "search", spy)
+    monkeypatch.setattr(gene_block, "maximize_from_many_starts", spy)
     fit(*NB, batch_size=4)
     assert seen == [(1, True), (1, True)]
     assert torch.get_num_threads() == 3
@@ -380,7 +380,7 @@ def test_threads_are_given_back_after_an_error(monkeypatch):
         message = "no"
         raise RuntimeError(message)
 
-    monkeypatch.setattr(gene_block, "search", fail)
+    monkeypatch.setattr(gene_block, "maximize_from_many_starts", fail)
     with pytest.raises(RuntimeError, match="no"):
         fit(*NB)
     assert torch.get_num_threads() == 3

@@ -5,8 +5,8 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from sc_glm._likelihood.family import LARGEST_LOG_SIZE, positive_counts, rise
-from sc_glm._solver.gamma_ratio_curves import RiseCurves
+from sc_glm._likelihood.family import LARGEST_LOG_SIZE, gamma_ratio, positive_counts
+from sc_glm._solver.gamma_ratio_curves import GammaRatioCurves
 
 CPU = torch.device("cpu")
 RHO = torch.linspace(-25, 30, 1101).double()
@@ -16,11 +16,11 @@ def curves_of(*counts_of_places):
     """Places with counts (value, share)."""
     places = np.repeat(np.arange(len(counts_of_places)), [len(own) for own in counts_of_places])
     y, shares = np.array([pair for own in counts_of_places for pair in own], float).T
-    return RiseCurves(places, y, shares, len(counts_of_places), CPU)
+    return GammaRatioCurves(places, y, shares, len(counts_of_places), CPU)
 
 
 def exact(y, rho=RHO):
-    value, first, second = rise(positive_counts(torch.full_like(rho, y)), rho)
+    value, first, second = gamma_ratio(positive_counts(torch.full_like(rho, y)), rho)
     return value, first - y, second
 
 
@@ -30,7 +30,7 @@ def exact(y, rho=RHO):
     [(1.0, 1e-12), (0.5, 1e-3), (2.0, 2e-4), (10.0, 6e-4), (100.0, 5e-3), (1e3, 0.06)],
 )
 def test_curves_are_near_the_exact_function(y, atol):
-    found = curves_of([(y, 1.0)]).rise(torch.zeros(len(RHO), dtype=torch.long), RHO)
+    found = curves_of([(y, 1.0)]).gamma_ratio(torch.zeros(len(RHO), dtype=torch.long), RHO)
     for near, true in zip(found, exact(y), strict=True):
         assert_allclose(near, true, rtol=1e-12, atol=atol)
 
@@ -38,7 +38,7 @@ def test_curves_are_near_the_exact_function(y, atol):
 def test_derivatives_are_those_of_the_value():
     curves, h = curves_of([(7.0, 0.5), (40.0, 0.25)]), 1e-5
     places = torch.zeros(len(RHO), dtype=torch.long)
-    below, at, above = (curves.rise(places, RHO + d) for d in (-h, 0.0, h))
+    below, at, above = (curves.gamma_ratio(places, RHO + d) for d in (-h, 0.0, h))
     assert_allclose((above.value - below.value) / (2 * h), at.first, rtol=1e-6, atol=1e-6)
     assert_allclose((above.first - below.first) / (2 * h), at.second, rtol=1e-4, atol=1e-4)
 
@@ -47,7 +47,7 @@ def test_sizes_beyond_those_that_can_be_told_apart_are_one():
     curves, places = curves_of([(7.0, 1.0)]), torch.zeros(2, dtype=torch.long)
     limits = torch.tensor([-LARGEST_LOG_SIZE, LARGEST_LOG_SIZE]).double()
     for one, other in zip(
-        curves.rise(places, 2 * limits), curves.rise(places, limits), strict=True
+        curves.gamma_ratio(places, 2 * limits), curves.gamma_ratio(places, limits), strict=True
     ):
         assert torch.equal(one, other)
 
@@ -55,9 +55,10 @@ def test_sizes_beyond_those_that_can_be_told_apart_are_one():
 def test_counts_of_a_place_add_up_by_their_shares():
     several = [(3.0, 0.25), (3.0, 0.5), (12.0, 2.0)]
     curves = curves_of([(5.0, 1.0)], several, [(3.0, 1.0)])
-    found = curves.rise(torch.ones(len(RHO), dtype=torch.long), RHO)
+    found = curves.gamma_ratio(torch.ones(len(RHO), dtype=torch.long), RHO)
     parts = [
-        curves_of([pair]).rise(torch.zeros(len(RHO), dtype=torch.long), RHO) for pair in several
+        curves_of([pair]).gamma_ratio(torch.zeros(len(RHO), dtype=torch.long), RHO)
+        for pair in several
     ]
     for whole, *own in zip(found, *parts, strict=True):
         assert_allclose(whole, sum(own), rtol=1e-12, atol=1e-12)
@@ -65,5 +66,5 @@ def test_counts_of_a_place_add_up_by_their_shares():
 
 def test_a_place_without_counts_adds_nothing():
     curves = curves_of([(5.0, 1.0)], [], [(2.0, 1.0)])
-    for one in curves.rise(torch.ones(len(RHO), dtype=torch.long), RHO):
+    for one in curves.gamma_ratio(torch.ones(len(RHO), dtype=torch.long), RHO):
         assert not one.any()

@@ -15,8 +15,8 @@ from sc_glm import FormulaTransformer, NegBinRegressor, ZINBRegressor
 from sc_glm._likelihood.family import NegBinFamily
 from sc_glm._likelihood.objective import Evaluation, PartBasis
 from sc_glm._solver import infinite_estimates
-from sc_glm._solver.infinite_estimates import Afar
-from sc_glm._solver.multistart import search
+from sc_glm._solver.infinite_estimates import LogCoordinates
+from sc_glm._solver.multistart import maximize_from_many_starts
 from sc_glm._solver.trust_region import Solution
 from tests.problems import problem_of
 
@@ -99,7 +99,7 @@ def given(max_iter, y=COUNTS, penalty=0.0):
     size = PartBasis(size.U, penalty * torch.diag(torch.arange(5.0, dtype=torch.float64)))
     problem = replace(problem, bases=[mean, size])
     objective = problem.own_objective()
-    solution = search(problem, objective, max_iter=max_iter, tol=TOL)
+    solution = maximize_from_many_starts(problem, objective, max_iter=max_iter, tol=TOL)
     return problem, objective, solution
 
 
@@ -123,7 +123,7 @@ def test_genes_at_their_maximum_are_left_as_they_are():
     problem, objective, before = given(100, np.hstack([COUNTS[:, :2], CLUMPED[:, :2]]))
     assert before.converged.tolist() == [False, False, True, True]
     after = copy_of(before)
-    infinite_estimates.lead_on(problem, objective, after, max_iter=100, tol=TOL)
+    infinite_estimates.follow_infinite_estimates(problem, objective, after, max_iter=100, tol=TOL)
     assert after.converged.all()
     assert (after.value > before.value)[:2].all()
     assert_same(after, before, slice(2, None))
@@ -133,7 +133,7 @@ def test_genes_that_are_not_far_are_left_as_they_are():
     problem, objective, before = given(2)
     assert not before.converged.any()
     after = copy_of(before)
-    infinite_estimates.lead_on(problem, objective, after, max_iter=100, tol=TOL)
+    infinite_estimates.follow_infinite_estimates(problem, objective, after, max_iter=100, tol=TOL)
     assert_same(after, before, slice(None))
 
 
@@ -149,7 +149,7 @@ def test_far_coordinates_that_the_counts_tell_of_are_left_as_they_are():
         converged=torch.zeros(2, dtype=torch.bool),
     )
     after = copy_of(before)
-    infinite_estimates.lead_on(problem, objective, after, max_iter=100, tol=TOL)
+    infinite_estimates.follow_infinite_estimates(problem, objective, after, max_iter=100, tol=TOL)
     assert_same(after, before, slice(None))
 
 
@@ -160,7 +160,9 @@ def test_what_is_led_on_never_ends_lower_and_takes_no_more_passes(
     monkeypatch.setattr(infinite_estimates, "_LEG", 2)
     problem, objective, before = unfinished
     after = copy_of(before)
-    infinite_estimates.lead_on(problem, objective, after, max_iter=max_iter, tol=TOL)
+    infinite_estimates.follow_infinite_estimates(
+        problem, objective, after, max_iter=max_iter, tol=TOL
+    )
     assert (after.value >= before.value).all()
     higher = after.value > before.value
     assert higher.any()
@@ -177,7 +179,7 @@ def test_none_goes_farther_than_its_digits_allow(unfinished, monkeypatch):
     assert (before.theta[:, 2:].norm(dim=1) < farthest).all()
     monkeypatch.setattr(infinite_estimates, "_ROUNDING", farthest * torch.finfo(torch.float64).eps)
     after = copy_of(before)
-    infinite_estimates.lead_on(problem, objective, after, max_iter=100, tol=TOL)
+    infinite_estimates.follow_infinite_estimates(problem, objective, after, max_iter=100, tol=TOL)
     assert after.converged.all()
     assert_allclose(after.theta[:, 2:].norm(dim=1), farthest, rtol=1e-3)
 
@@ -186,7 +188,7 @@ def test_a_gene_without_a_finite_likelihood_is_left_as_it_is(unfinished):
     problem, objective, before = unfinished
     after = copy_of(before)
     after.value[0], after.theta[0], after.hessian[0] = -np.inf, np.nan, np.nan
-    infinite_estimates.lead_on(problem, objective, after, max_iter=100, tol=TOL)
+    infinite_estimates.follow_infinite_estimates(problem, objective, after, max_iter=100, tol=TOL)
     assert after.value[0] == -np.inf
     assert after.theta[0].isnan().all()
     assert after.converged.tolist() == [False, *[True] * (N_GENES - 1)]
@@ -197,7 +199,7 @@ def test_a_penalty_is_turned_with_its_part():
     problem, objective, before = given(100, penalty=1e-16)
     assert not before.converged.any()
     after = copy_of(before)
-    infinite_estimates.lead_on(problem, objective, after, max_iter=100, tol=1e-9)
+    infinite_estimates.follow_infinite_estimates(problem, objective, after, max_iter=100, tol=1e-9)
     assert after.converged.all()
     size = after.theta[:, 2:]
     of_penalty = ((size @ problem.bases[1].penalty) * size).sum(1)
@@ -229,7 +231,7 @@ def derived(function, x, genes):
 def test_derivatives_are_those_in_logarithms_of_what_is_far():
     x = torch.tensor([[3.0, -1.0, 0.5], [0.2, 4.0, 2.0]], dtype=torch.float64)
     far = torch.tensor([[True, False, True]] * 2)
-    afar = Afar(Quartic(), x, far)
+    afar = LogCoordinates(Quartic(), x, far)
     assert_allclose(afar.coordinates(afar.start), x, rtol=1e-14)
 
     def in_logarithms(s, gene):

@@ -78,7 +78,7 @@ def test_moments_lean_to_a_higher_likelihood(design):
     assert gain.sum() > 100
     eta = predictor(problem, 0, leaning[:, :-1])
     lengths = np.sqrt(average((eta - average(eta)[:, None]) ** 2))
-    assert_allclose(lengths.max(), initial_values._LONGEST_LEAN)
+    assert_allclose(lengths.max(), initial_values._LARGEST_SLOPE)
 
 
 def test_moments_of_normal_covariates_are_near_the_truth():
@@ -246,7 +246,7 @@ SILENT = np.c_[Y[:, :4] * (1 - GROUP[:, :1]), Y[:, 4] * GROUP[:, 2], Y[:, 5], 0 
 @pytest.mark.parametrize("design", [GROUP, np.c_[LINE, GROUP], np.c_[GROUP[:, :2], ONE]])
 def test_only_groups_without_counts_are_silenced(design):
     problem = given(design, ONE, y=SILENT)
-    moved = predictor(problem, 0, initial_values.silence(problem))
+    moved = predictor(problem, 0, initial_values.separation_step(problem))
     for counts, change in zip(SILENT.T, moved, strict=True):
         seen = (counts @ GROUP > 0) @ GROUP.T > 0
         depth = initial_values._SILENT_DEPTH + np.log(max(1.0, counts @ WEIGHTS))
@@ -257,22 +257,24 @@ def test_only_groups_without_counts_are_silenced(design):
 
 def test_chunks_of_genes_are_silenced_alike(monkeypatch):
     problem = given(GROUP, ONE, y=SILENT)
-    whole = initial_values.silence(problem)
+    whole = initial_values.separation_step(problem)
     monkeypatch.setattr(initial_values, "_SILENCE_ENTRIES", 1)
-    assert torch.equal(initial_values.silence(problem), whole)
+    assert torch.equal(initial_values.separation_step(problem), whole)
 
 
 def test_what_slopes_into_other_cells_is_not_silenced():
     """One count leaves a line free to turn about it, which lowers some cells and raises others."""
     problem = given(LINE, ONE, y=np.c_[SILENT, RARE])
-    assert not initial_values.silence(problem).any()
+    assert not initial_values.separation_step(problem).any()
 
 
 def test_penalised_groups_are_not_silenced():
     problem = given(GROUP, ONE, y=SILENT)
     penalised = PartBasis(problem.bases[0].U, torch.eye(3, dtype=torch.float64))
-    assert initial_values.silence(problem).any()
-    assert not initial_values.silence(replace(problem, bases=[penalised, problem.bases[1]])).any()
+    assert initial_values.separation_step(problem).any()
+    assert not initial_values.separation_step(
+        replace(problem, bases=[penalised, problem.bases[1]])
+    ).any()
 
 
 # Ascent
@@ -291,16 +293,16 @@ def test_the_likelihood_rises_the_most_along_the_ascent(part):
 
     genes = torch.arange(len(theta))
 
-    def rise(way):
+    def gamma_ratio(way):
         ahead, behind = (objective.evaluate(theta + h * way, genes).value for h in (1e-5, -1e-5))
         return ahead - behind
 
-    steepest = rise(direction)
+    steepest = gamma_ratio(direction)
     assert (steepest > 0).all()
     for column in range(objective.n_params)[objective.slices[part]]:
         along = torch.zeros_like(theta)
         along[:, column] = 1
-        assert (rise(along).abs() <= steepest * (1 + 1e-4) + 1e-9).all()
+        assert (gamma_ratio(along).abs() <= steepest * (1 + 1e-4) + 1e-9).all()
 
 
 # All starts
@@ -319,7 +321,7 @@ EVERY = {
     "slopes": lambda p: initial_values.slopes(p, p.bases[2], SHAPES),
     "steps": lambda p: initial_values.steps(p, p.bases[0], 8.0),
     "edges": lambda p: initial_values.edges(p, p.bases[1], 100.0),
-    "silence": lambda p: [initial_values.silence(p)],
+    "silence": lambda p: [initial_values.separation_step(p)],
     "ascent": ascents,
 }
 each_start = pytest.mark.parametrize("make", EVERY.values(), ids=EVERY)

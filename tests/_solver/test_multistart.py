@@ -23,7 +23,7 @@ def solve(*args, tol=1e-8, **kwargs):
 
 def solution_of(given, tol=1e-8):
     objective = given.objective(given.block(), given.family, given.bases)
-    solution = multistart.search(given, objective, max_iter=200, tol=tol)
+    solution = multistart.maximize_from_many_starts(given, objective, max_iter=200, tol=tol)
     genes = torch.arange(given.counts.shape[0])
     again = objective.evaluate(solution.theta, genes).value
     # What is reported is the value there, and no further step gains anything.
@@ -237,16 +237,16 @@ def test_a_silent_group_costs_few_passes(monkeypatch, designs):
 
 def test_a_climb_that_was_cut_short_goes_on_beside_other_starts(counts):
     problem = problem_of(NegBinFamily(), counts, LINE, LINE)
-    hill = multistart._Hill(problem, problem.block(), 100)
+    maximizer = multistart._LooseMaximizer(problem, problem.block(), 100)
     start = initial_values.moments(problem)
     start = problem.lift(start, [problem.bases[0], multistart._constant(problem)], problem.bases)
-    model = hill.objective(NegBinFamily(), problem.bases)
-    whole, best = hill.climb(model, start), hill.climb(model, start, 3)
-    assert best.going.any()
-    assert (best.value < whole.value - 0.1)[best.going].any()
-    nowhere = torch.zeros_like(best.going)
-    hill.improve(best, model, [start - 5.0], nowhere)
-    assert not best.going.any()
+    model = maximizer.objective(NegBinFamily(), problem.bases)
+    whole, best = maximizer.climb(model, start), maximizer.climb(model, start, 3)
+    assert best.unfinished.any()
+    assert (best.value < whole.value - 0.1)[best.unfinished].any()
+    nowhere = torch.zeros_like(best.unfinished)
+    maximizer.improve(best, model, [start - 5.0], nowhere)
+    assert not best.unfinished.any()
     assert_allclose(best.value, whole.value, atol=1e-2)
     assert best.other_value.isneginf().all()  # one run is not two ends
 

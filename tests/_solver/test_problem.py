@@ -295,13 +295,13 @@ def test_cells_of_few_kinds_lose_nothing_in_groups():
     given = leveled()
     coarse = given.coarse(1000, 0.005)
     assert coarse.counts.shape[1] == 6
-    assert_likelihood(replace(coarse, is_likeness=False), given)
+    assert_likelihood(replace(coarse, is_approximation=False), given)
 
 
 def test_a_likeness_has_nearly_the_likelihood_of_its_cells():
     """Counts add through a regressed size what a curve says."""
     coarse = leveled().coarse(1000, 0.005)
-    exact = replace(coarse, is_likeness=False)
+    exact = replace(coarse, is_approximation=False)
     assert coarse.block().curves is not None
     assert exact.block().curves is None
     genes = torch.arange(6)
@@ -317,7 +317,7 @@ def test_genes_without_a_count_have_a_likeness():
     given = problem_of(NegBinFamily(), 0 * Y, CURVE, LINE)
     coarse = given.coarse(64, 0.005)
     theta = torch.cat([points(coarse, part) for part in range(2)], 1)
-    exact = replace(coarse, is_likeness=False)
+    exact = replace(coarse, is_approximation=False)
     ends = [p.own_objective().evaluate(theta, torch.arange(6)) for p in (coarse, exact)]
     for near, true in zip(*ends, strict=True):
         assert_allclose(near, true, rtol=1e-12, atol=1e-12)

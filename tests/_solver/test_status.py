@@ -8,7 +8,14 @@ from numpy.testing import assert_array_equal
 from sklearn.exceptions import ConvergenceWarning
 
 from sc_glm import NegBinRegressor, ZINBRegressor
-from sc_glm._solver.status import Endpoints, Status, flat_directions, judge, tally, undetermined
+from sc_glm._solver.status import (
+    Endpoints,
+    Status,
+    fit_statuses,
+    flat_directions,
+    tally,
+    undetermined,
+)
 
 # Constructed information: two coordinates of the mean, one of the size, one of the inflation
 
@@ -42,7 +49,7 @@ def endpoints(information, coordinates=0.0, ranks=RANKS, **known):
 
 
 def word(curvature, evidence=CLUMPED, **known):
-    (status,) = judge(endpoints(np.diag(curvature)[None], **(evidence | known)))
+    (status,) = fit_statuses(endpoints(np.diag(curvature)[None], **(evidence | known)))
     return status
 
 
@@ -80,8 +87,8 @@ def test_flatness_is_judged_by_the_unit_and_by_rounding():
 def test_a_steep_predictor_with_a_firm_maximum_is_not_flat():
     """A unit of a predictor that spans hundreds of them is little."""
     information = np.diag([FIRM, 1e-5, FIRM, FIRM])[None]
-    assert judge(endpoints(information, coordinates=3.0)) == [Status.SEPARATED]
-    assert judge(endpoints(information, coordinates=300.0)) == [Status.CONVERGED]
+    assert fit_statuses(endpoints(information, coordinates=3.0)) == [Status.SEPARATED]
+    assert fit_statuses(endpoints(information, coordinates=300.0)) == [Status.CONVERGED]
 
 
 def test_few_counts_are_the_reason_where_there_are_no_more_than_coefficients():
@@ -102,7 +109,7 @@ def test_a_model_without_zero_inflation():
     ranks = {"mean": 1, "dispersion": 1}
 
     def status(*curvature):
-        return judge(endpoints(np.diag(curvature)[None], ranks=ranks, poisson_gap=11.0))
+        return fit_statuses(endpoints(np.diag(curvature)[None], ranks=ranks, poisson_gap=11.0))
 
     assert status(FIRM, 1e-9) == [Status.POISSON]
     assert status(1e-9, FIRM) == [Status.SEPARATED]
@@ -114,7 +121,7 @@ def test_a_direction_across_coordinates_of_one_part_counts_whole():
     information = FIRM * np.eye(6)[None]
     information[0, :5, :5] -= FIRM / 5  # flat along the five's sum
     at = endpoints(information, ranks={"mean": 5, "dispersion": 1}, poisson_gap=11.0)
-    assert judge(at) == [Status.SEPARATED]
+    assert fit_statuses(at) == [Status.SEPARATED]
 
 
 def test_genes_are_judged_one_by_one():
@@ -125,7 +132,7 @@ def test_genes_are_judged_one_by_one():
         poisson_gap=np.array([0.0, 12.0, 0.0]),
         converged=np.array([True, True, False]),
     )
-    assert judge(at) == [Status.CONVERGED, Status.POISSON, Status.ITERATION_LIMIT]
+    assert fit_statuses(at) == [Status.CONVERGED, Status.POISSON, Status.ITERATION_LIMIT]
 
 
 def test_only_coefficients_that_a_flat_direction_moves_are_undetermined():

@@ -16,7 +16,7 @@ def summed_information(family, predictors):
     """Expectation of the products of the scores, over all counts that have any probability."""
     at = [torch.full_like(COUNTS, x) for x in predictors]
     counts = positive_counts(COUNTS)
-    terms = family.positives(counts, at, family.shape(counts, at[1]))
+    terms = family.positives(counts, at, family.saturated(counts, at[1]))
     zero = family.zeros([torch.tensor([x], dtype=torch.float64) for x in predictors])
     mass = torch.cat([zero.value, terms.value]).exp()
     assert mass.sum().item() == pytest.approx(1, abs=1e-9)

@@ -6,7 +6,7 @@ from numpy.testing import assert_allclose
 
 from sc_glm import NegBinRegressor, ZINBRegressor
 from sc_glm.distributions.expected_information import Zeros, expected_information
-from sc_glm.inference.effective_sample_size import inverse_root, telling_cells
+from sc_glm.inference.effective_sample_size import effective_sample_size, inverse_root
 from sc_glm.inference.fitted_model import FittedData
 
 RNG = np.random.default_rng(4)
@@ -25,7 +25,13 @@ def found(model, X, y, of_coef, weights=None):
         whole[row : row + len(matrix), start:stop] = matrix
         row += len(matrix)
     tests = np.asarray(of_coef, dtype=float) @ whole
-    return fitted, designs, theta, tests, telling_cells(fitted.family, designs, theta, tests)
+    return (
+        fitted,
+        designs,
+        theta,
+        tests,
+        effective_sample_size(fitted.family, designs, theta, tests),
+    )
 
 
 def of_each_cell(fitted, designs, theta, tests):

@@ -10,7 +10,12 @@ from scipy.linalg import fractional_matrix_power
 
 from sc_glm import NegBinRegressor
 from sc_glm.inference.fitted_model import FittedData
-from sc_glm.inference.linear_combinations import Combinations, how_of, log_likelihoods, uncertainty
+from sc_glm.inference.linear_combinations import (
+    LinearCombinations,
+    covariance_method,
+    log_likelihoods,
+    uncertainty,
+)
 from sc_glm.inference.observed_information import Clusters, by_cluster, curvature
 
 N, DONORS = 180, 9
@@ -35,8 +40,8 @@ def fitted():
 
 
 def found(fitted, test, kind, groups=None, weights=None):
-    how, counts = how_of(kind, fitted, groups, weights)
-    combinations = Combinations.of(test, how.designs)
+    how, counts = covariance_method(kind, fitted, groups, weights)
+    combinations = LinearCombinations.of(test, how.designs)
     return combinations, uncertainty(fitted, counts, how, combinations)
 
 
@@ -54,7 +59,7 @@ def of_coefficients(fitted, kind, groups=None, weights=None):
 def test_clusters_are_as_bell_and_mccaffrey_define_them(fitted, name):
     """For each gene by itself: matrix powers, and the covariance of every pair of groups."""
     combinations, known = found(fitted, TESTS[name], "cluster", DONOR)
-    how, counts = how_of("cluster", fitted, DONOR, None)
+    how, counts = covariance_method("cluster", fitted, DONOR, None)
     theta = how.designs.coordinates({part: x.to_numpy() for part, x in fitted.params.items()})
     model = fitted.family, counts.by_gene(slice(None))
     whole = curvature(*model, how.designs, theta)
@@ -146,8 +151,8 @@ def test_what_one_group_alone_tells_is_not_known():
     """A column of one donor's cells fits that donor exactly: no other tells how it varies."""
     alone = X.assign(first=(DONOR == 0).astype(float))
     fitted = FittedData.of(NegBinRegressor().fit(alone, Y), alone, Y)
-    how, counts = how_of("cluster", fitted, DONOR, None)
-    known = uncertainty(fitted, counts, how, Combinations.of(np.eye(6)[:, None], how.designs))
+    how, counts = covariance_method("cluster", fitted, DONOR, None)
+    known = uncertainty(fitted, counts, how, LinearCombinations.of(np.eye(6)[:, None], how.designs))
     features = [*fitted.params["mean"].index, "size"]
     assert_array_equal(known.told, np.tile([name != "first" for name in features], (3, 1)))
 
@@ -179,16 +184,16 @@ def test_the_data_must_be_those_of_the_fit(fitted):
 )
 def test_what_is_refused(fitted, kind, groups, message):
     with pytest.raises(ValueError, match=message):
-        how_of(kind, fitted, groups, None)
+        covariance_method(kind, fitted, groups, None)
 
 
 def test_groups_of_another_order_are_refused():
     labelled = X.set_axis([f"cell{i}" for i in range(N)])
     own = FittedData.of(NegBinRegressor().fit(labelled, Y), labelled, Y)
     groups = pd.Series(DONOR, index=labelled.index)
-    how_of("cluster", own, groups, None)
+    covariance_method("cluster", own, groups, None)
     with pytest.raises(ValueError, match="rows of groups have the labels of X in another order"):
-        how_of("cluster", own, groups[::-1], None)
+        covariance_method("cluster", own, groups[::-1], None)
 
 
 def test_the_block_size_and_jobs_do_not_matter(fitted, monkeypatch):
@@ -205,8 +210,8 @@ def test_a_gene_without_numbers_harms_no_other(fitted):
     model = copy.deepcopy(fitted.regressor)
     model.params_["mean"]["y1"] = np.nan
     for kind, groups in (("observed", None), ("robust", None), ("cluster", DONOR)):
-        how, counts = how_of(kind, fitted, groups, None)
-        combinations = Combinations.of(np.eye(5)[:, None], how.designs)
+        how, counts = covariance_method(kind, fitted, groups, None)
+        combinations = LinearCombinations.of(np.eye(5)[:, None], how.designs)
         broken = uncertainty(FittedData.of(model, X, Y), counts, how, combinations)
         assert_array_equal(broken.at_maximum, [True, False, True])
         expected = uncertainty(fitted, counts, how, combinations)
@@ -219,8 +224,10 @@ def test_what_one_cell_alone_tells_is_not_known_to_a_sandwich():
     for n_cells, told in ((1, False), (5, True)):
         few = X.assign(few=np.isin(np.arange(N), counted[:n_cells]).astype(float))
         fitted = FittedData.of(NegBinRegressor().fit(few, Y), few, Y)
-        how, counts = how_of("robust", fitted, None, None)
-        known = uncertainty(fitted, counts, how, Combinations.of(np.eye(6)[:, None], how.designs))
+        how, counts = covariance_method("robust", fitted, None, None)
+        known = uncertainty(
+            fitted, counts, how, LinearCombinations.of(np.eye(6)[:, None], how.designs)
+        )
         features = [*fitted.params["mean"].index, "size"]
         expected = [told or name != "few" for name in features]
         assert_array_equal(known.told, np.tile(expected, (3, 1)))

@@ -11,7 +11,7 @@ from sc_glm import NegBinRegressor, ZINBRegressor
 from sc_glm._likelihood.family import NegBinFamily
 from sc_glm.inference import confidence_intervals
 from sc_glm.inference.fitted_model import FittedData
-from sc_glm.inference.linear_combinations import Combinations
+from sc_glm.inference.linear_combinations import LinearCombinations
 from sc_glm.inference.observed_information import curvature
 from sc_glm.inference.profile_likelihood import Restricted, profile_limits
 from tests.problems import LINE, ONE, problem_of, simulate
@@ -27,7 +27,7 @@ def limits(model, y, *, weights=None):
     fitted = FittedData.of(model, X, y)
     _, designs = fitted.weighted(fitted.weights(weights))
     n_coef = sum(len(table) for table in fitted.params.values())
-    combinations = Combinations.of(np.eye(n_coef)[:, None], designs)
+    combinations = LinearCombinations.of(np.eye(n_coef)[:, None], designs)
     steps = np.full((len(fitted.names), n_coef), np.nan)
     return profile_limits(fitted, combinations, steps, 0.95, weights)
 
@@ -89,7 +89,7 @@ def test_an_infinite_estimate_has_one_finite_end():
     assert model.status_[0] == "separated"
     fitted = FittedData.of(model, silent[:, None], y)
     _, designs = fitted.weighted(np.ones(N))
-    combinations = Combinations.of(np.eye(3)[:, None], designs)
+    combinations = LinearCombinations.of(np.eye(3)[:, None], designs)
     lower, upper = profile_limits(fitted, combinations, np.full((1, 3), np.nan), 0.95, None)
     mean = y[~silent].mean()
     assert (lower[0, 1], upper[0, 2]) == (-np.inf, np.inf)
@@ -135,7 +135,7 @@ def test_integer_weights_are_repeated_rows():
     repeated = NegBinRegressor(tol=1e-10).fit(X[rows], y[rows])
     fitted = FittedData.of(repeated, X[rows], y[rows])
     _, designs = fitted.weighted(np.ones(len(rows)))
-    combinations = Combinations.of(np.eye(3)[:, None], designs)
+    combinations = LinearCombinations.of(np.eye(3)[:, None], designs)
     expected = profile_limits(fitted, combinations, np.full((1, 3), np.nan), 0.95, None)
     assert_allclose(limits(weighted, y, weights=weights), expected, atol=1e-3)
 
