@@ -84,7 +84,7 @@ def mean_log_likelihood(
 
     Examples
     --------
-    >>> from sc_glm.distributions.count_distributions import NB
+    >>> from sc_glm.distributions import NB
     >>> from sc_glm.metrics import mean_log_likelihood
     >>> round(mean_log_likelihood([0, 1, 4], NB([1.0, 1.0, 3.0], r=2.0)), 4)
     -1.4313
@@ -130,7 +130,7 @@ def mean_deviance(
     --------
     >>> import numpy as np
     >>> from sklearn.metrics import mean_poisson_deviance
-    >>> from sc_glm.distributions.count_distributions import NB
+    >>> from sc_glm.distributions import NB
     >>> from sc_glm.metrics import mean_deviance
     >>> round(mean_deviance([0, 1, 4], NB([1.0, 1.0, 3.0], r=np.inf)), 6)
     0.767152
@@ -177,7 +177,7 @@ def d2_deviance_score(
 
     Examples
     --------
-    >>> from sc_glm.distributions.count_distributions import NB
+    >>> from sc_glm.distributions import NB
     >>> from sc_glm.metrics import d2_deviance_score
     >>> round(d2_deviance_score([0, 1, 4, 7], NB([1.0, 1.0, 3.0, 6.0], r=2.0)), 4)
     0.7009
@@ -225,7 +225,7 @@ def brier_score_zeros(
 
     Examples
     --------
-    >>> from sc_glm.distributions.count_distributions import NB
+    >>> from sc_glm.distributions import NB
     >>> from sc_glm.metrics import brier_score_zeros
     >>> round(brier_score_zeros([0, 1, 4], NB([1.0, 1.0, 3.0], r=2.0)), 4)
     0.1773
@@ -269,7 +269,7 @@ def crps(
 
     Examples
     --------
-    >>> from sc_glm.distributions.count_distributions import NB
+    >>> from sc_glm.distributions import NB
     >>> from sc_glm.metrics import crps
     >>> round(crps([0, 1, 4], NB([1.0, 1.0, 3.0], r=2.0)), 4)
     0.5448

@@ -87,7 +87,7 @@ class AnnDataRegressor(
     >>> from anndata import AnnData
     >>> from sklearn.model_selection import GridSearchCV
     >>> from sc_glm import FormulaTransformer, NegBinRegressor, make_pipeline
-    >>> from sc_glm.adata.adata import AnnDataRegressor
+    >>> from sc_glm.adata import AnnDataRegressor
     >>> from sc_glm.datasets import make_counts
     >>> data = make_counts(random_state=0)
     >>> adata = AnnData(data.counts, obs=data.obs.set_axis(data.obs.index.astype(str)))

@@ -157,7 +157,7 @@ def make_counts(
 
     The truth beside a fit, whose design comes from the same formulas:
 
-    >>> from sc_glm.formula.transformer import FormulaTransformer
+    >>> from sc_glm.formula import FormulaTransformer
     >>> FormulaTransformer(**data.formulas).fit_transform(data.obs).shape
     (200, 8)
 

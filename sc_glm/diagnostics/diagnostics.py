@@ -124,7 +124,7 @@ def quantile_residuals(
     --------
     >>> import numpy as np
     >>> from sc_glm import NegBinRegressor
-    >>> from sc_glm.diagnostics.diagnostics import quantile_residuals
+    >>> from sc_glm.diagnostics import quantile_residuals
     >>> rng = np.random.default_rng(0)
     >>> X, y = rng.normal(size=(500, 1)), rng.negative_binomial(2, 0.3, size=(500, 3))
     >>> residuals = quantile_residuals(NegBinRegressor().fit(X, y), X, y, random_state=0)
@@ -169,7 +169,7 @@ def pearson_residuals(model: Any, X: Any, y: Any = None, *, genes: Genes = None)
     --------
     >>> import numpy as np
     >>> from sc_glm import NegBinRegressor
-    >>> from sc_glm.diagnostics.diagnostics import pearson_residuals
+    >>> from sc_glm.diagnostics import pearson_residuals
     >>> rng = np.random.default_rng(0)
     >>> X, y = rng.normal(size=(500, 1)), rng.negative_binomial(2, 0.3, size=500)
     >>> residuals = pearson_residuals(NegBinRegressor().fit(X, y), X, y)
@@ -215,7 +215,7 @@ def deviance_residuals(model: Any, X: Any, y: Any = None, *, genes: Genes = None
     --------
     >>> import numpy as np
     >>> from sc_glm import NegBinRegressor
-    >>> from sc_glm.diagnostics.diagnostics import deviance_residuals
+    >>> from sc_glm.diagnostics import deviance_residuals
     >>> from sc_glm.metrics import mean_deviance
     >>> rng = np.random.default_rng(0)
     >>> X, y = rng.normal(size=(500, 1)), rng.negative_binomial(2, 0.3, size=500)
@@ -272,7 +272,7 @@ def residual_blocks(
     --------
     >>> import numpy as np
     >>> from sc_glm import NegBinRegressor
-    >>> from sc_glm.diagnostics.diagnostics import residual_blocks
+    >>> from sc_glm.diagnostics import residual_blocks
     >>> rng = np.random.default_rng(0)
     >>> X, y = rng.normal(size=(500, 1)), rng.negative_binomial(2, 0.3, size=(500, 3))
     >>> model = NegBinRegressor().fit(X, y)
@@ -376,7 +376,7 @@ def zero_test(
     --------
     >>> import numpy as np
     >>> from sc_glm import NegBinRegressor
-    >>> from sc_glm.diagnostics.diagnostics import zero_test
+    >>> from sc_glm.diagnostics import zero_test
     >>> rng = np.random.default_rng(0)
     >>> X, y = rng.normal(size=(500, 1)), rng.negative_binomial(5, 0.5, size=(500, 2))
     >>> y[:, 1] *= rng.random(500) < 0.8
@@ -467,7 +467,7 @@ def goodness_of_fit(
     --------
     >>> import numpy as np
     >>> from sc_glm import NegBinRegressor
-    >>> from sc_glm.diagnostics.diagnostics import goodness_of_fit
+    >>> from sc_glm.diagnostics import goodness_of_fit
     >>> rng = np.random.default_rng(0)
     >>> X, y = rng.normal(size=(500, 1)), rng.negative_binomial(5, 0.5, size=(500, 2))
     >>> y[:3, 1] = 60

@@ -530,7 +530,7 @@ class NB(CountDistribution):
 
     Examples
     --------
-    >>> from sc_glm.distributions.count_distributions import NB
+    >>> from sc_glm.distributions import NB
     >>> dist = NB(mu=[1.0, 5.0], r=2.0)
     >>> dist.var()
     array([ 1.5, 17.5])
@@ -617,7 +617,7 @@ class ZINB(CountDistribution):
 
     Examples
     --------
-    >>> from sc_glm.distributions.count_distributions import NB, ZINB
+    >>> from sc_glm.distributions import NB, ZINB
     >>> dist = ZINB(mu=5.0, r=2.0, pi=0.3)
     >>> dist
     ZINB(mu=5, r=2, pi=0.3)

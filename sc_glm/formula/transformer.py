@@ -170,7 +170,7 @@ class FormulaTransformer(
     Examples
     --------
     >>> import pandas as pd
-    >>> from sc_glm.formula.transformer import FormulaTransformer
+    >>> from sc_glm.formula import FormulaTransformer
     >>> cells = pd.DataFrame({"cell_type": ["B", "T", "T"], "depth": [1000, 2000, 4000]})
     >>> design = FormulaTransformer(
     ...     mean="~ cell_type", dispersion="~ 1", offset="np.log2(depth / 1000)"
@@ -913,7 +913,7 @@ def linear_constraints(
 
     Examples
     --------
-    >>> from sc_glm.formula.transformer import linear_constraints
+    >>> from sc_glm.formula import linear_constraints
     >>> linear_constraints("a - b = 0.5, c", ["a", "b", "c"])
     (array([[ 1., -1.,  0.],
            [ 0.,  0.,  1.]]), array([0.5, 0. ]))

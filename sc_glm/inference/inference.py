@@ -114,7 +114,7 @@ def covariance(
     --------
     >>> from sc_glm import NegBinRegressor
     >>> from sc_glm.datasets import make_counts
-    >>> from sc_glm.inference.inference import covariance
+    >>> from sc_glm.inference import covariance
     >>> data = make_counts(random_state=0)
     >>> X = data.obs[["pseudotime"]]
     >>> model = NegBinRegressor().fit(X, data.counts)
@@ -160,7 +160,7 @@ def standard_errors(
     --------
     >>> from sc_glm import NegBinRegressor
     >>> from sc_glm.datasets import make_counts
-    >>> from sc_glm.inference.inference import standard_errors
+    >>> from sc_glm.inference import standard_errors
     >>> data = make_counts(n_targets=3, random_state=0)
     >>> X = data.obs[["pseudotime"]]
     >>> model = NegBinRegressor().fit(X, data.counts)
@@ -236,7 +236,7 @@ def coefficient_table(
     --------
     >>> from sc_glm import NegBinRegressor
     >>> from sc_glm.datasets import make_counts
-    >>> from sc_glm.inference.inference import coefficient_table
+    >>> from sc_glm.inference import coefficient_table
     >>> data = make_counts(n_targets=3, random_state=0)
     >>> X = data.obs[["pseudotime"]]
     >>> model = NegBinRegressor().fit(X, data.counts)
@@ -299,7 +299,7 @@ def confidence_intervals(
     --------
     >>> from sc_glm import NegBinRegressor
     >>> from sc_glm.datasets import make_counts
-    >>> from sc_glm.inference.inference import confidence_intervals
+    >>> from sc_glm.inference import confidence_intervals
     >>> data = make_counts(n_targets=1, random_state=0)
     >>> X = data.obs[["pseudotime"]]
     >>> model = NegBinRegressor().fit(X, data.counts)
@@ -415,7 +415,7 @@ def wald_test(
     --------
     >>> from sc_glm import FormulaTransformer, NegBinRegressor, make_pipeline
     >>> from sc_glm.datasets import make_counts
-    >>> from sc_glm.inference.inference import wald_test
+    >>> from sc_glm.inference import wald_test
     >>> data = make_counts(n_targets=3, random_state=0)
     >>> model = make_pipeline(FormulaTransformer("~ cell_type"), NegBinRegressor())
     >>> model = model.fit(data.obs, data.counts)
@@ -528,7 +528,7 @@ def likelihood_ratio_test(
     --------
     >>> from sc_glm import FormulaTransformer, NegBinRegressor, make_pipeline
     >>> from sc_glm.datasets import make_counts
-    >>> from sc_glm.inference.inference import likelihood_ratio_test
+    >>> from sc_glm.inference import likelihood_ratio_test
     >>> data = make_counts(n_targets=3, random_state=0)
     >>> reduced, full = (
     ...     make_pipeline(FormulaTransformer(mean), NegBinRegressor()).fit(data.obs, data.counts)
@@ -599,7 +599,7 @@ def aic(model: Any, X: Any, y: Any = None, *, sample_weight: ArrayLike | None = 
     --------
     >>> from sc_glm import NegBinRegressor, ZINBRegressor
     >>> from sc_glm.datasets import make_counts
-    >>> from sc_glm.inference.inference import aic
+    >>> from sc_glm.inference import aic
     >>> data = make_counts(n_targets=3, zero_inflation="~ 1", random_state=0)
     >>> X = data.obs[["pseudotime"]]
     >>> models = [NegBinRegressor(), ZINBRegressor()]
@@ -636,7 +636,7 @@ def bic(model: Any, X: Any, y: Any = None, *, sample_weight: ArrayLike | None = 
     --------
     >>> from sc_glm import NegBinRegressor
     >>> from sc_glm.datasets import make_counts
-    >>> from sc_glm.inference.inference import aic, bic
+    >>> from sc_glm.inference import aic, bic
     >>> data = make_counts(n_targets=1, random_state=0)
     >>> X = data.obs[["pseudotime"]]
     >>> model = NegBinRegressor().fit(X, data.counts)
@@ -689,7 +689,7 @@ def gene_summary(
     --------
     >>> from sc_glm import NegBinRegressor
     >>> from sc_glm.datasets import make_counts
-    >>> from sc_glm.inference.inference import gene_summary
+    >>> from sc_glm.inference import gene_summary
     >>> data = make_counts(n_targets=3, random_state=0)
     >>> X = data.obs[["pseudotime"]]
     >>> model = NegBinRegressor().fit(X, data.counts)

@@ -128,7 +128,7 @@ def moderate_dispersion(
     >>> import numpy as np
     >>> from sc_glm import NegBinRegressor
     >>> from sc_glm.datasets import make_counts
-    >>> from sc_glm.moderation.moderation import moderate_dispersion
+    >>> from sc_glm.moderation import moderate_dispersion
     >>> data = make_counts(n_samples=100, n_targets=100, mean="~ pseudotime", random_state=0)
     >>> X = data.obs[["pseudotime"]]
     >>> model = NegBinRegressor().fit(X, data.counts)
