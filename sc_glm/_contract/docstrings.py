@@ -20,8 +20,8 @@ def documented(entries: Mapping[str, str]) -> Callable[[_Documented], _Documente
     Parameters
     ----------
     entries : mapping of str to str
-        Each entry as it stands in a docstring. Where it has several lines, the first of them follows
-        a line break, so that all are indented alike.
+        Each entry as it stands in a docstring. If it has several lines, a line break comes before
+        the first of them, so that all are indented alike.
 
     Returns
     -------
@@ -36,22 +36,18 @@ def documented(entries: Mapping[str, str]) -> Callable[[_Documented], _Documente
     Examples
     --------
     >>> from sc_glm._contract.docstrings import documented
-    >>> @documented({"n_cells": "n_cells : int\n    Number of cells, at least one."})
-    ... def simulate(n_cells):
+    >>> @documented({"n_cells": "n_cells : int", "seed": "seed : int, default=0"})
+    ... def simulate(n_cells, seed=0):
     ...     '''Simulate cells.
     ...
-    ...     Parameters
-    ...     ----------
     ...     {n_cells}
+    ...     {seed}
     ...     '''
     >>> print(simulate.__doc__)
     Simulate cells.
     <BLANKLINE>
-
-    Parameters
-    ----------
         n_cells : int
-            Number of cells, at least one.
+        seed : int, default=0
     <BLANKLINE>
     """
 
