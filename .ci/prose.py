@@ -49,6 +49,7 @@ SENTENCE_END = re.compile(r"(?<=[.!?:;])[)\"'”]*\s+(?=[A-Z`*(\"0-9])")
 
 
 PROSE_DIRECTIVE = re.compile(r"\.\. (note|warning|tip|important|grid|card|list-table|tab|dropdown)")
+CODE_FOLLOWS = re.compile(r"^\.\. [\w-]+::|::$")
 NO_PROSE = re.compile(
     r"\.\. |[|+#:]|!\[|([=~^\"-])\1{2,}"
 )  # directives, tables, headings, pictures
@@ -70,7 +71,7 @@ def without_code(lines: list[str]) -> list[str]:
         is_code = fenced or code_indent is not None
         if bare.startswith("```"):
             fenced, is_code = not fenced, True
-        if bare.endswith("::") and not PROSE_DIRECTIVE.match(bare):
+        if CODE_FOLLOWS.search(bare) and not PROSE_DIRECTIVE.match(bare):
             code_indent = indent
         kept.append("" if is_code or NO_PROSE.match(bare) else line)
     return kept
