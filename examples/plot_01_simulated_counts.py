@@ -103,8 +103,8 @@ ax.set(xscale="log", xlabel="mean count of the gene", ylabel="standard error", y
 legend = ax.legend(frameon=False)
 
 # %%
-# What to take away
-# -----------------
+# Summary
+# -------
 #
 # One fit finds the coefficients of the mean and of the dispersion together. Its standard errors
 # show how far to trust each coefficient. Statements about a dispersion need more cells, or larger

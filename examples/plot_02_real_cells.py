@@ -138,8 +138,8 @@ simulated = scg.sample(adata, inflated, random_state=0)
 summaries = SimulatedSummariesDisplay.from_estimator(inflated, adata.obs, counts, random_state=0)
 
 # %%
-# What to take away
-# -----------------
+# Summary
+# -------
 #
 # Predictions are finite even with redundant columns, groups without counts and Poisson-like genes.
 # ``status`` and ``undetermined`` say which coefficients are not determined. Mean and dispersion are

@@ -108,8 +108,8 @@ likelihoods = pd.Series({name: fit[-1].log_likelihood_.sum() for name, fit in mo
 likelihoods.rename("log-likelihood").to_frame().round(2)
 
 # %%
-# What to take away
-# -----------------
+# Summary
+# -------
 #
 # If there is zero inflation that depends on covariates, the fit finds it. Leaving it out distorts
 # the dispersion first. Most genes of droplet data have no zero inflation: see

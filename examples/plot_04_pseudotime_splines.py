@@ -118,8 +118,8 @@ ax.set(title="Pyy", xlabel="pseudotime", ylabel="overdispersion, 1 / r")
 _ = ax.legend(frameon=False)
 
 # %%
-# What to take away
-# -----------------
+# Summary
+# -------
 #
 # Give pseudotime a spline of about five columns, in the mean first and then in the dispersion. AIC
 # shows which genes do not need it. All genes are fitted together, so a few formulas take only

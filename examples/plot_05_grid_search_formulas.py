@@ -116,8 +116,8 @@ pd.Series(by_family.cv_results_["mean_test_score"], ["NB", "ZINB"], name="score"
 ).to_frame()
 
 # %%
-# What to take away
-# -----------------
+# Summary
+# -------
 #
 # Combine the formulas of all parts in one grid, and let the log-likelihood of held-out counts
 # decide. This gives one answer for all genes. :doc:`plot_06_cross_validation` gives an answer for

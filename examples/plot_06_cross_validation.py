@@ -154,8 +154,8 @@ ax.set(xlabel="gain in held-out cells", ylabel="gain in held-out donors")
 _ = ax.legend(frameon=False, title="condition")
 
 # %%
-# What to take away
-# -----------------
+# Summary
+# -------
 #
 # Hold out what will be new when you use the model: donors, if it should hold for new donors. The
 # log-likelihood depends on every part of the model. ``compare_models`` computes it gene by gene,
