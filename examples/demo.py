@@ -1,9 +1,9 @@
-"""Run the first examples of the gallery and keep what they made.
+"""Run the first examples of the gallery and keep their results.
 
-``python examples/demo.py --output output`` writes coefficients beside their truth, log-likelihoods,
-all pictures, and simulated cells as an .h5ad. The real cells are ``pancreas_100.h5ad``, looked for
-in the folder that ``SC_GLM_DATA`` names; without it, simulated ones take their place. Everything
-runs on one core.
+``python examples/demo.py --output output`` writes coefficients with their true values,
+log-likelihoods, all pictures, and simulated cells as an .h5ad. The real cells are in
+``pancreas_100.h5ad``, in the folder that ``SC_GLM_DATA`` names. Without this file, simulated cells
+replace them. Everything runs on one core.
 """
 
 import argparse
@@ -36,7 +36,7 @@ def run(name, output):
 
 
 def cells_like_the_pancreas():
-    """Simulate as many cells and genes as the real set has."""
+    """Simulate as many cells and genes as the real data have."""
     data = sc_glm.datasets.make_counts(2087, 100, preset="pancreas", random_state=0)
     adata = AnnData(data.counts.astype(float), obs=data.obs)
     adata.obs["total_counts"] = adata.X.sum(axis=1)
@@ -45,7 +45,7 @@ def cells_like_the_pancreas():
 
 
 def run_real_cells(name, output):
-    """Run an example of the pancreas cells, or of simulated ones in their place."""
+    """Run an example with the pancreas cells, or with simulated ones in their place."""
     if (Path(os.environ.get("SC_GLM_DATA", "")) / "pancreas_100.h5ad").is_file():
         return run(name, output)
     print("SC_GLM_DATA has no pancreas_100.h5ad: simulated cells take their place.")
@@ -53,13 +53,14 @@ def run_real_cells(name, output):
         mock.patch("sc_glm.datasets.fetch_pancreas", cells_like_the_pancreas),
         warnings.catch_warnings(),
     ):
-        # The example expects none from the real cells; of others, a few genes may be separated.
+        # The example expects no warning for the real cells. Some genes of simulated cells may be
+        # separated.
         warnings.simplefilter("ignore", ConvergenceWarning)
         return run(name, output)
 
 
 def draw_overview(nb, cells, path):
-    """Draw coefficients against their truth, a gene over pseudotime, and simulated zeros."""
+    """Draw coefficients against their true values, a gene over pseudotime, and simulated zeros."""
     figure, axes = plt.subplots(1, 3, figsize=(12, 3.8), layout="constrained")
     for part, rows in nb["table"].groupby("part", sort=False):
         axes[0].plot(rows["truth"], rows["estimate"], "o", markersize=4, alpha=0.8, label=part)

@@ -1,18 +1,18 @@
 """
-Does a fit find the truth? Simulated counts
-===========================================
+Does a fit recover known coefficients? Simulated counts
+=======================================================
 
-Before a model meets real cells, it should find coefficients that are known. Here the mean and the
-dispersion of 20 genes depend on covariates of 1000 cells each, counts are drawn from the negative
-binomial distribution, and the fit is held against what they were drawn from.
+Before you fit real cells, check that a fit finds known coefficients. Here the mean and the
+dispersion of 20 genes depend on covariates of 1000 cells. Counts are drawn from the negative
+binomial distribution, and the fit is compared with the true coefficients.
 """
 
 # %%
 # Counts with a known truth
 # -------------------------
 #
-# Two covariates act on the mean :math:`\mu` of a gene, and two others on its size :math:`r`. The
-# variance is :math:`\mu + \mu^2 / r`: the *larger* the size, the *smaller* the overdispersion
+# Two covariates affect the mean :math:`\mu` of a gene, and two others affect its size :math:`r`.
+# The variance is :math:`\mu + \mu^2 / r`: the *larger* the size, the *smaller* the overdispersion
 # :math:`1 / r`.
 
 import matplotlib.pyplot as plt
@@ -40,7 +40,7 @@ obs.head()
 # -----------------------
 #
 # Each gene is fitted to the maximum of its likelihood, all parts together. ``params_`` has a table
-# for each part, covariates by genes; genes without a name are called y0, y1 and so on.
+# for each part, covariates by genes. Genes without a name are called y0, y1 and so on.
 
 model = make_pipeline(
     FormulaTransformer(
@@ -53,19 +53,19 @@ model.fit(obs, counts)
 model.params_["dispersion"].iloc[:, :6].round(2)
 
 # %%
-# Truth beside estimate
-# ---------------------
+# Estimates and true coefficients
+# -------------------------------
 #
-# :func:`~sc_glm.inference.coefficient_table` adds what the counts themselves say about the
-# certainty of each estimate: its standard error.
+# :func:`~sc_glm.inference.coefficient_table` adds the standard error of each estimate, which shows
+# its uncertainty.
 
 table = inference.coefficient_table(model, obs, counts)
 table.insert(3, "truth", np.vstack([truth["mean"], truth["dispersion"]]).T.ravel())
 table.loc[table["target"] == "y0", ["part", "feature", "truth", "estimate", "standard_error"]]
 
 # %%
-# All coefficients of all genes lie along the diagonal, and those of the dispersion scatter more.
-# The bars are intervals of 95 %.
+# All coefficients of all genes lie along the diagonal. The coefficients of the dispersion scatter
+# more. The bars are 95 % intervals.
 
 colors = {"mean": "C0", "dispersion": "C1"}
 figure, ax = plt.subplots(figsize=(5, 4.2), layout="constrained")
@@ -77,8 +77,8 @@ ax.set(xlabel="true coefficient", ylabel="estimate")
 legend = ax.legend(frameon=False)
 
 # %%
-# In numbers: the mean absolute error, the average standard error, and the share of the intervals
-# that hold the truth, which should be near 0.95.
+# This table has the mean absolute error, the average standard error, and the share of intervals
+# that contain the truth. This share should be near 0.95.
 
 table["error"] = (table["estimate"] - table["truth"]).abs()
 table["covered"] = table["error"] < 1.96 * table["standard_error"]
@@ -88,10 +88,11 @@ table.groupby("part", sort=False)[["error", "standard_error", "covered"]].mean()
 # Why is the dispersion less certain?
 # -----------------------------------
 #
-# Every count tells of its mean, but only the *spread* of counts tells of the dispersion. And where
-# the mean is small the spread hardly depends on it: :math:`\mu^2 / r` vanishes beside :math:`\mu`.
-# So the dispersion is better known of genes with large counts, while the certainty of the mean's
-# coefficients is about the same for all of these genes.
+# Every count carries information about its mean, but only the *spread* of counts carries
+# information about the dispersion. If the mean is small, the spread hardly depends on the
+# dispersion, because :math:`\mu^2 / r` is much smaller than :math:`\mu`. So the dispersion is more
+# certain for genes with large counts. The certainty of the mean's coefficients is about the same
+# for all of these genes.
 
 errors = table.pivot_table("standard_error", "target", "part")
 average = pd.Series(counts.mean(axis=0), index=model.params_["mean"].columns)
@@ -102,12 +103,12 @@ ax.set(xscale="log", xlabel="mean count of the gene", ylabel="standard error", y
 legend = ax.legend(frameon=False)
 
 # %%
-# What to take away
-# -----------------
+# Summary
+# -------
 #
-# One fit finds the coefficients of the mean and of the dispersion together, and its standard errors
-# tell how far to trust each. Expect to need more cells, or larger counts, for what you say about a
-# dispersion than for what you say about a mean.
+# One fit finds the coefficients of the mean and of the dispersion together. Its standard errors
+# show how far to trust each coefficient. Statements about a dispersion need more cells, or larger
+# counts, than statements about a mean.
 #
 # See :doc:`/model` for the three parts of the model, :doc:`/inference` for standard errors and
 # tests, and :class:`~sc_glm.NegBinRegressor`.

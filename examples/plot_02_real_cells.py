@@ -1,18 +1,19 @@
 """
-What does a model say of real cells?
-====================================
+What does a model of real cells show?
+=====================================
 
-2087 cells of the developing pancreas and 100 of their genes: the mean follows pseudotime, and the
-dispersion depends on every column of ``obs``. Looked at in turn are a gene, the coefficients, how
-each gene's fit ended, what is predicted, and simulated cells.
+The data are 2087 cells of the developing pancreas and 100 of their genes. The mean follows
+pseudotime, and the dispersion depends on every column of ``obs``. This example shows one gene, the
+coefficients, the status of each gene, predictions, and simulated cells.
 """
 
 # %%
 # An AnnData and two formulas
 # ---------------------------
 #
-# Counts are in a layer, covariates in ``obs``. ``~ .`` names all columns of ``obs``; of these,
-# ``clusters``, ``clusters_coarse`` and ``cell_type`` divide the cells in the same way.
+# Counts are in a layer, covariates in ``obs``. ``~ .`` stands for all columns of ``obs``. Three of
+# these columns, ``clusters``, ``clusters_coarse`` and ``cell_type``, divide the cells in the same
+# way.
 
 import warnings
 
@@ -32,8 +33,8 @@ adata
 # A gene over pseudotime
 # ----------------------
 #
-# The gene with the most counts is switched on late. The band is to hold nine cells of ten; it comes
-# from mean and dispersion together, and here both follow pseudotime.
+# The gene with the most counts is switched on late. The band should contain nine of ten cells. It
+# depends on the mean and on the dispersion, and both follow pseudotime here.
 
 trend = "~ pseudotime"
 smooth = make_pipeline(FormulaTransformer(mean=trend, dispersion=trend), NegBinRegressor())
@@ -45,35 +46,36 @@ display = CovariateDisplay.from_estimator(
 )
 
 # %%
-# Columns that say the same
-# -------------------------
+# Redundant columns
+# -----------------
 #
 # With ``~ .``, each of the three groupings of the cells has three columns. Many coefficients give
-# the same prediction, and the fit takes the smallest: equal columns have equal coefficients.
+# the same prediction. The fit chooses the coefficients of smallest norm, so equal columns have
+# equal coefficients.
 
 model = make_pipeline(FormulaTransformer(mean=trend, dispersion="~ ."), NegBinRegressor())
 with warnings.catch_warnings():
-    # It says of how many genes coefficients are not determined: the tables below name them.
+    # The warning counts the genes with undetermined coefficients. The tables below name them.
     warnings.simplefilter("ignore", ConvergenceWarning)
     scg.fit(adata, model, layer="counts")
 model.params_["dispersion"].iloc[:, :6].round(2)
 
 # %%
-# Predictions and the likelihood do not depend on that choice. A test of such a coefficient would,
-# and has ``aliased`` in the place of a number: leave out the columns that repeat others where you
-# want to interpret coefficients.
+# Predictions and the likelihood do not depend on that choice. A test of such a coefficient would
+# depend on it, so the test has the reason ``aliased`` and no number. Leave out redundant columns if
+# you want to interpret coefficients.
 
 table = inference.coefficient_table(model, adata.obs, counts)
 own = table[(table["target"] == gene) & (table["part"] == "dispersion")].set_index("feature")
 own[["estimate", "standard_error", "p_value", "reason"]].round(3)
 
 # %%
-# How each gene ended
+# Status of each gene
 # -------------------
 #
-# Nearly all genes have converged. The few *separated* ones lack counts in some group of cells, and
-# a gene at the *Poisson boundary* lacks overdispersion there, so that some coefficient is infinite.
-# ``undetermined`` names it; what is predicted is finite.
+# Nearly all genes have converged. The few *separated* genes have no counts in some group of cells.
+# A gene at the *Poisson boundary* has no overdispersion there. In both cases some coefficient is
+# infinite, and ``undetermined`` names it. Predictions are finite.
 
 summary = model[-1].summary()
 summary["status"].value_counts().to_frame()
@@ -83,11 +85,12 @@ summary["status"].value_counts().to_frame()
 summary[summary["status"] != "converged"]
 
 # %%
-# What is expected of each cell
-# -----------------------------
+# Predictions for each cell
+# -------------------------
 #
-# :func:`sc_glm.adata.predict` returns an AnnData: expected counts in ``X``, and each part's value
-# in a layer. Here is the size :math:`r` of the first cells; the overdispersion is :math:`1 / r`.
+# :func:`sc_glm.adata.predict` returns an AnnData. It has expected counts in ``X``, and the values
+# of each part in a layer. This table has the size :math:`r` of the first cells. The overdispersion
+# is :math:`1 / r`.
 
 predicted = scg.predict(adata, model)
 predicted.to_df("dispersion").iloc[:4, :6].round(2)
@@ -96,8 +99,9 @@ predicted.to_df("dispersion").iloc[:4, :6].round(2)
 # How much does a formula explain?
 # --------------------------------
 #
-# A dispersion that differs between cells is worth thousands of units of log-likelihood, and more
-# than a zero inflation. AIC, which charges for each coefficient, says the same.
+# A dispersion that differs between cells increases the log-likelihood by thousands of units. This
+# is more than zero inflation adds. AIC, which has a penalty for each coefficient, leads to the same
+# conclusion.
 
 constant = make_pipeline(FormulaTransformer(mean=trend), NegBinRegressor())
 inflated = make_pipeline(
@@ -105,7 +109,7 @@ inflated = make_pipeline(
 )
 scg.fit(adata, constant, layer="counts", key_added="constant")
 with warnings.catch_warnings():
-    # All zeros of one gene's earliest cells are structural: that coefficient is infinite.
+    # In the earliest cells of one gene, all zeros are structural: that coefficient is infinite.
     warnings.simplefilter("ignore", ConvergenceWarning)
     scg.fit(adata, inflated, layer="counts", key_added="inflated")
 models = {
@@ -126,19 +130,19 @@ likelihoods.round(2)
 # Simulated cells
 # ---------------
 #
-# Zeros and most means of cells that are drawn from the fit are those of the real ones. Where they
-# are not, a straight line on the logarithmic scale is too simple for the gene: see
+# Simulated cells have the zeros, and most of the means, of the real cells. Where means differ, a
+# straight line on the logarithmic scale is too simple for the gene: see
 # :doc:`plot_04_pseudotime_splines`.
 
 simulated = scg.sample(adata, inflated, random_state=0)
 summaries = SimulatedSummariesDisplay.from_estimator(inflated, adata.obs, counts, random_state=0)
 
 # %%
-# What to take away
-# -----------------
+# Summary
+# -------
 #
-# Redundant columns, silent groups and Poisson-like genes end in predictions that are finite, and in
-# words that say which coefficients are open. Mean and dispersion are predicted for each cell, which
-# is what bands and simulated counts need.
+# Predictions are finite even with redundant columns, groups without counts and Poisson-like genes.
+# ``status`` and ``undetermined`` say which coefficients are not determined. Mean and dispersion are
+# predicted for each cell, and bands and simulated counts need both.
 #
 # See :doc:`/formulas`, :doc:`/fits`, :doc:`/real_data`, and :mod:`sc_glm.adata`.

@@ -1,17 +1,18 @@
 """
-Can zero inflation and dispersion be told apart?
-================================================
+Can a fit distinguish zero inflation from dispersion?
+=====================================================
 
-A zero may come from a small mean, from a small size or from a zero inflation. Where covariates act
-on each of the three, many cells tell them apart: here 50000 simulated cells, whose truth is known.
+A zero may come from a small mean, a small size or zero inflation. If covariates affect each of the
+three, a large number of cells distinguishes them. This example has 50000 simulated cells with a
+known truth.
 """
 
 # %%
 # Counts with a known truth
 # -------------------------
 #
-# As in :doc:`plot_01_simulated_counts`, two covariates act on the mean and two on the size. Two
-# more act on the probability :math:`\pi` that a count is put to zero, whatever it was.
+# As in :doc:`plot_01_simulated_counts`, two covariates affect the mean and two the size. Two more
+# affect the probability :math:`\pi` of a structural zero. Such a zero replaces the count.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -42,7 +43,7 @@ zeros.rename("share of zeros").to_frame().round(2)
 # A formula for each of three parts
 # ---------------------------------
 #
-# All 120 coefficients are found at once.
+# The model has 120 coefficients, and one fit estimates all of them.
 
 formulas = {part: f"~ {part}_dim0 + {part}_dim1 - 1" for part in truth}
 model = make_pipeline(FormulaTransformer(**formulas), ZINBRegressor())
@@ -50,15 +51,16 @@ model.fit(obs, counts)
 model[-1].summary()["status"].value_counts().to_frame()
 
 # %%
-# Truth beside estimate
-# ---------------------
+# Estimates and true coefficients
+# -------------------------------
 #
-# With so many cells, truth and estimate differ by little. Dispersion and zero inflation are less
-# certain than the mean: counts tell of them by their spread and by their zeros alone.
+# With so many cells, the estimates are close to the truth. Dispersion and zero inflation are less
+# certain than the mean. The information on them comes only from the spread of the counts and from
+# the zeros.
 
 
 def compare(model):
-    """Put the coefficients of a fit beside the truth, a row for each."""
+    """Return the coefficients of a fit and the true ones, one row for each."""
     tables = []
     for part, estimates in model.params_.items():
         slopes = estimates.drop(index="Intercept", errors="ignore")
@@ -86,9 +88,10 @@ error.groupby(table["part"], sort=False).mean().rename("mean absolute error").to
 # What if the inflation is left out?
 # ----------------------------------
 #
-# A negative binomial alone, with intercepts that give it a smaller mean and size, has to explain
-# the additional zeros by its dispersion, whose coefficients are drawn towards zero. Those of the
-# mean stay near their truth, and the likelihood shows that something is missing.
+# The second model is a negative binomial without zero inflation. Its intercepts allow a smaller
+# mean and size. Its dispersion has to explain the additional zeros, and the coefficients of the
+# dispersion are drawn towards zero. The coefficients of the mean stay near the truth. The
+# likelihood shows that something is missing.
 
 without = make_pipeline(
     FormulaTransformer("~ mean_dim0 + mean_dim1", "~ dispersion_dim0 + dispersion_dim1"),
@@ -105,12 +108,12 @@ likelihoods = pd.Series({name: fit[-1].log_likelihood_.sum() for name, fit in mo
 likelihoods.rename("log-likelihood").to_frame().round(2)
 
 # %%
-# What to take away
-# -----------------
+# Summary
+# -------
 #
-# Where a zero inflation is there and depends on covariates, it is found, and leaving it out
-# distorts the dispersion first. Most genes of droplet data have none: see
-# :doc:`plot_09_zero_inflation_or_not` before you add one.
+# If there is zero inflation that depends on covariates, the fit finds it. Leaving it out distorts
+# the dispersion first. Most genes of droplet data have no zero inflation: see
+# :doc:`plot_09_zero_inflation_or_not` before you add it.
 #
-# See :doc:`/zero_inflation`, :doc:`/fits` for the words in ``status``, and
+# See :doc:`/zero_inflation`, :doc:`/fits` for the statuses in ``status_``, and
 # :class:`~sc_glm.ZINBRegressor`.

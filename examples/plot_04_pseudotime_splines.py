@@ -3,16 +3,16 @@ Which genes follow pseudotime, and how?
 =======================================
 
 Genes that are switched on for a while rise and fall along pseudotime, and a straight line cannot
-follow them. A spline can, in the mean and in the dispersion. How flexible it has to be is asked of
-each gene.
+follow them. A spline can, in the mean and in the dispersion. This example measures for each gene
+how flexible the spline has to be.
 """
 
 # %%
 # A line and a spline
 # -------------------
 #
-# ``bs(pseudotime, df=5)`` stands for five smooth columns in the place of one; its knots come from
-# the cells of the fit and stay as they are for new cells.
+# ``bs(pseudotime, df=5)`` stands for five smooth columns instead of one. Its knots come from the
+# cells of the fit, and do not change for new cells.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -37,8 +37,8 @@ spline = fit("~ bs(pseudotime, df=5)")
 
 # %%
 # Neurog3 is on for a short time on the way to endocrine cells. The spline (red, with a band for
-# nine cells of ten) rises and falls with it. The line (dashed) can only fall, and expects most of
-# the cells that have the least.
+# nine of ten cells) rises and falls with it. The line (dashed) can only fall. It predicts the
+# highest expression for the cells that express the gene least.
 
 display = CovariateDisplay.from_estimator(
     spline, obs, counts, gene="Neurog3", covariate="pseudotime"
@@ -48,11 +48,12 @@ straight = line.predict(grid)[:, counts.columns.get_loc("Neurog3")]
 _ = display.ax_.plot(grid["pseudotime"], straight, "--", color="0.3", linewidth=1.6)
 
 # %%
-# Genes in different manners
-# --------------------------
+# Curves of several genes
+# -----------------------
 #
-# Late, early, for a while, or hardly at all: with one formula, each gene has its own curve. Cells
-# of equal pseudotime differ by orders of magnitude where a gene is being switched.
+# Genes may be on late, early, for a while, or hardly change. With one formula, each gene has its
+# own curve. Where a gene is being switched, cells of equal pseudotime differ by orders of
+# magnitude.
 
 figure, axes = plt.subplots(2, 2, figsize=(6, 5.4), layout="constrained")
 for ax, gene in zip(axes.flat, ["Ins2", "Spp1", "Cck", "Xist"], strict=True):
@@ -63,8 +64,8 @@ for ax, gene in zip(axes.flat, ["Ins2", "Spp1", "Cck", "Xist"], strict=True):
 # How flexible must the mean be?
 # ------------------------------
 #
-# AIC charges for each coefficient: smaller is better. The median gene loses hundreds of units with
-# a line, and about ten with five columns in the place of seven.
+# AIC has a penalty for each coefficient, and smaller is better. The AIC of the median gene is
+# hundreds of units worse with a line, and about ten units worse with five columns instead of seven.
 
 means = {
     "constant": "~ 1",
@@ -86,8 +87,8 @@ _ = ax.set(ylabel="AIC above the gene's best", ylim=(-1, None))
 above_best.median().round(1).rename("median AIC above the best").to_frame()
 
 # %%
-# The genes that gain least and most from five columns over a line. Xist alone does without, as it
-# tells the sex of an embryo and not the age of a cell.
+# This table has the genes that gain least and most from five columns over a line. Only Xist does
+# not need them: it depends on the sex of an embryo, and not on the age of a cell.
 
 gain = (aic["line"] - aic["5 columns"]).sort_values()
 pd.concat([gain.head(3), gain.tail(3)]).round(1).rename("AIC gained").to_frame()
@@ -96,7 +97,7 @@ pd.concat([gain.head(3), gain.tail(3)]).round(1).rename("AIC gained").to_frame()
 # Does the dispersion need a curve, too?
 # --------------------------------------
 #
-# With the mean's spline in place, it does in most genes.
+# With a spline in the mean, most genes also need a curve in the dispersion.
 
 dispersions = {"constant": "~ 1", "line": "~ pseudotime", "3 columns": "~ bs(pseudotime, df=3)"}
 fits = {name: fit("~ bs(pseudotime, df=5)", formula) for name, formula in dispersions.items()}
@@ -104,8 +105,9 @@ by_dispersion = pd.DataFrame({name: inference.aic(m, obs, counts) for name, m in
 by_dispersion.idxmin(axis=1).value_counts().reindex(list(fits)).rename("genes").to_frame()
 
 # %%
-# Pyy is an example: around the middle, some cells have switched it on and others have not, and the
-# overdispersion has its peak. Neither a constant nor a line (one covers the other) has one.
+# Pyy is an example. Around the middle, some cells have switched it on and others have not, and the
+# overdispersion has its peak. A constant and a line have no peak. (In the plot, one of them covers
+# the other.)
 
 pyy = counts.columns.get_loc("Pyy")
 figure, ax = plt.subplots(figsize=(5, 3.4), layout="constrained")
@@ -116,13 +118,13 @@ ax.set(title="Pyy", xlabel="pseudotime", ylabel="overdispersion, 1 / r")
 _ = ax.legend(frameon=False)
 
 # %%
-# What to take away
-# -----------------
+# Summary
+# -------
 #
-# Give pseudotime a spline of about five columns, in the mean first and then in the dispersion, and
-# let AIC say which genes do without. All genes are fitted together, so that a few formulas cost
+# Give pseudotime a spline of about five columns, in the mean first and then in the dispersion. AIC
+# shows which genes do not need it. All genes are fitted together, so a few formulas take only
 # seconds.
 #
-# :doc:`plot_06_cross_validation` asks the same question of held-out cells. See :doc:`/formulas` for
+# :doc:`plot_06_cross_validation` compares models on held-out cells. See :doc:`/formulas` for
 # splines, :doc:`/model_choice`, :func:`sc_glm.inference.aic` and
 # :class:`~sc_glm.plots.CovariateDisplay`.

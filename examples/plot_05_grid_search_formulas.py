@@ -1,19 +1,19 @@
 """
-Which formula for which part? A grid search
-===========================================
+Grid search: which formula for which part?
+==========================================
 
-A formula is a parameter like any other, so scikit-learn's grid search can cross the formulas of
-mean, dispersion and offset. Its score, the log-likelihood of held-out counts, sees all of them: one
-of the mean alone, such as R², cannot see a dispersion.
+A formula is a parameter like any other. So scikit-learn's grid search can combine formulas of mean,
+dispersion and offset. Its score is the log-likelihood of held-out counts, which depends on all of
+them. A score of the mean alone, such as R², does not depend on the dispersion.
 """
 
 # %%
 # Cells whose formulas are known
 # ------------------------------
 #
-# 900 simulated cells. Each gene's mean was drawn as a spline of pseudotime, in proportion to depth,
-# and its dispersion by cell type. The search is not told; rare genes, which can tell little, are
-# left out.
+# The data are 900 simulated cells. Each gene's mean is drawn as a spline of pseudotime,
+# proportional to depth, and its dispersion by cell type. The search does not know this. Rare genes
+# carry little information and are left out.
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -39,8 +39,9 @@ data.obs.head()
 # A grid of formulas
 # ------------------
 #
-# The parameters of a step have its name, two underscores and their own. Cells are shuffled before
-# they are cut into folds, as those of a real AnnData often stand in the order of their type.
+# The name of a parameter has three parts: the name of the step, two underscores, and the step's own
+# parameter. Cells are shuffled before they are cut into folds, because the cells of a real AnnData
+# are often ordered by type.
 
 means = ["~ 1", "~ pseudotime", "~ bs(pseudotime, df=5)", "~ bs(pseudotime, df=9)"]
 dispersions = ["~ 1", "~ pseudotime", "~ cell_type"]
@@ -55,9 +56,9 @@ search = GridSearchCV(model, grid, cv=folds).fit(data.obs, counts)
 pd.Series(search.best_params_, name="best").to_frame()
 
 # %%
-# The search finds what the counts were drawn from. As a picture: held-out log-likelihood per count
-# below the best, with depth as the offset. Too simple a mean costs most, a spline with needless
-# columns least. A wrong dispersion is seen as well.
+# The search finds the true formulas. The picture shows how far the held-out log-likelihood per
+# count is below the best, with depth as the offset. Too simple a mean costs most, and a spline with
+# unneeded columns costs least. The score also detects a wrong dispersion.
 
 results = pd.DataFrame(search.cv_results_).rename(
     columns=lambda name: name.removeprefix("param_formulatransformer__")
@@ -80,11 +81,11 @@ ax.set_yticks(range(len(means)), means)
 _ = ax.set(xlabel="dispersion", ylabel="mean", title="Log-likelihood per count below the best")
 
 # %%
-# The table behind it
-# -------------------
+# Table of the results
+# --------------------
 #
-# ``std_test_score`` is between folds, and shared by all formulas: differences between formulas in
-# the same cells are much more certain than it suggests.
+# ``std_test_score`` is the standard deviation between folds, and all formulas share most of it. In
+# the same cells, differences between formulas are much more certain than it suggests.
 
 columns = ["mean", "dispersion", "offset", "mean_test_score", "std_test_score", "mean_fit_time"]
 results.sort_values("rank_test_score")[columns].head(6).round(4)
@@ -93,19 +94,19 @@ results.sort_values("rank_test_score")[columns].head(6).round(4)
 # The best model is fitted again
 # ------------------------------
 #
-# ``best_estimator_`` is that model, fitted to all cells, and the search predicts with it. The
-# displays take the search as it is.
+# ``best_estimator_`` is the best model, fitted to all cells. The search uses it for predictions.
+# Displays accept the search itself.
 
 display = CovariateDisplay.from_estimator(
     search, data.obs, counts, gene=counts.mean().idxmax(), covariate="pseudotime"
 )
 
 # %%
-# A step is a parameter, too
-# --------------------------
+# Comparing NB and ZINB
+# ---------------------
 #
-# Whether zeros are inflated is another question to held-out counts. They are not in these genes,
-# and ZINB does no better. Counts may be sparse, and stay so.
+# A step is a parameter, too. So held-out counts also show whether genes have zero inflation. These
+# genes have none, and ZINB is no better. Counts may be sparse, and stay sparse.
 
 families = {"negbinregressor": [NegBinRegressor(), ZINBRegressor()]}
 by_family = GridSearchCV(search.best_estimator_, families, cv=folds)
@@ -115,10 +116,11 @@ pd.Series(by_family.cv_results_["mean_test_score"], ["NB", "ZINB"], name="score"
 ).to_frame()
 
 # %%
-# What to take away
-# -----------------
+# Summary
+# -------
 #
-# Cross the formulas of all parts in one grid, and let the log-likelihood of held-out counts decide.
-# That is one answer for all genes; :doc:`plot_06_cross_validation` has one for each.
+# Combine the formulas of all parts in one grid, and let the log-likelihood of held-out counts
+# decide. This gives one answer for all genes. :doc:`plot_06_cross_validation` gives an answer for
+# each gene.
 #
 # See :doc:`/model_choice`, :doc:`/formulas` and :class:`~sc_glm.FormulaTransformer`.

@@ -1,18 +1,19 @@
 """
-Does a model hold for cells, or for donors, it has not seen?
-============================================================
+Cross-validation: does a model hold for new cells or new donors?
+================================================================
 
-A model is as good as what it says of counts that it has not seen: the score of all models here is
-the mean log-likelihood of a count. Which counts are held out decides what the answer is about, and
-cells of a donor whom the fit has seen are not new.
+A model is as good as its predictions for new counts. Here the score of all models is the mean
+log-likelihood of a held-out count. The choice of held-out cells decides the question that the score
+answers. Cells of a donor that the fit has seen are not new.
 """
 
 # %%
 # Twelve donors in two conditions
 # -------------------------------
 #
-# Simulated blood cells. The condition acts on one gene in five; in all genes, donors differ from
-# each other for reasons of their own. Genes that hardly any cell of some type has are left out.
+# The data are simulated blood cells. The condition changes one gene in five. In all genes, donors
+# also differ from each other independently of the condition. Genes that are very rare in some cell
+# type are left out.
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -38,9 +39,9 @@ adata
 # Held-out cells and held-out donors
 # ----------------------------------
 #
-# An :class:`~sc_glm.adata.AnnDataRegressor` goes through scikit-learn's cross-validation as any
-# estimator does; counts stay sparse, and each cell keeps its own depth. Six folds of cells, and six
-# of two donors each:
+# An :class:`~sc_glm.adata.AnnDataRegressor` works in scikit-learn's cross-validation like any
+# estimator. Counts stay sparse, and each cell keeps its own depth. There are six folds of cells,
+# and six folds of two donors each:
 
 
 def make_model(mean):
@@ -70,9 +71,10 @@ scores = {"cells": score(cells_apart), "donors": score(donors_apart, donors)}
 pd.DataFrame({held_out: table.mean() for held_out, table in scores.items()}).round(4)
 
 # %%
-# What the condition brings, fold by fold: all held-out cells are for it, as it tells their donors
-# from half of the others. Of the pairs of donors that were held out, it helps some and harms some:
-# most of what it said of known donors does not hold for new ones.
+# The plot shows the gain from the condition, fold by fold. It is positive for all folds of held-out
+# cells, because the condition separates their donors from half of the others. For held-out donors,
+# it is positive in some folds and negative in others. Most of what the condition says about known
+# donors does not hold for new ones.
 
 figure, ax = plt.subplots(figsize=(5, 3.4), layout="constrained")
 for place, table in enumerate(scores.values()):
@@ -87,10 +89,10 @@ _ = ax.set(xlim=(-0.5, 1.5), ylabel="gain by the condition, per count")
 # Other scores
 # ------------
 #
-# :mod:`sc_glm.metrics` has scorers for more narrow questions, negative so that larger is better:
-# deviance for means, the Brier score for zeros, CRPS for whole distributions in units of counts.
-# Here, on held-out donors, they do not agree: the means get worse by the condition, the
-# distributions a little better. And a score of means cannot see a dispersion formula.
+# :mod:`sc_glm.metrics` has scorers for more specific questions. They are negative, so larger is
+# better. The deviance is for means, the Brier score for zeros, and CRPS for whole distributions in
+# units of counts. On held-out donors, they disagree here: with the condition, the means get worse
+# and the distributions a little better. A score of means does not depend on a dispersion formula.
 
 scoring = {
     "deviance": neg_deviance_scorer,
@@ -107,16 +109,18 @@ pd.DataFrame(rows).T.round(4)
 # Gene by gene
 # ------------
 #
-# One score for all genes is ruled by those with large counts. ``compare_models`` answers for each
-# gene, with the standard error of the difference: between donors, if they are named.
+# Genes with large counts dominate one score for all genes. ``compare_models`` gives an answer for
+# each gene, with the standard error of the difference. With ``groups``, the standard error is
+# between donors.
 
 by_cells = compare_models(models, adata, cv=cells_apart)
 by_donors = compare_models(models, adata, cv=donors_apart, groups=donors)
 by_donors.head(4).round(4)
 
 # %%
-# Held-out cells choose the condition for 16 genes without an effect, held-out donors for 2. The
-# price is true effects that are small beside the differences between twelve donors.
+# With held-out cells, the condition is chosen for 16 genes without an effect. With held-out donors,
+# it is chosen for 2. The price is that true effects are missed if they are small compared with the
+# differences between twelve donors.
 
 affected = (data.params["mean"].loc["condition[T.case]", counts.columns] != 0).map(
     {True: "effect", False: "no effect"}
@@ -130,8 +134,9 @@ chosen = pd.DataFrame(
 chosen.assign(genes=affected.value_counts()).rename_axis("truth")
 
 # %%
-# Where the condition has a large effect, both agree, along the diagonal. A gene without an effect
-# gains most of all in held-out cells, by the donors' own differences, and loses in held-out donors.
+# Where the condition has a large effect, both agree, along the diagonal. The gene that gains most
+# in held-out cells has no effect: it gains by the donors' own differences, and loses in held-out
+# donors.
 
 gains = pd.DataFrame(
     {
@@ -149,12 +154,12 @@ ax.set(xlabel="gain in held-out cells", ylabel="gain in held-out donors")
 _ = ax.legend(frameon=False, title="condition")
 
 # %%
-# What to take away
-# -----------------
+# Summary
+# -------
 #
-# Hold out what is new where the model is to be used: donors, if it is to hold for new donors. The
-# log-likelihood sees every part of the model; ``compare_models`` has it gene by gene, with its
-# standard error.
+# Hold out what will be new when you use the model: donors, if it should hold for new donors. The
+# log-likelihood depends on every part of the model. ``compare_models`` computes it gene by gene,
+# with its standard error.
 #
 # :doc:`plot_08_donors` tests such a condition. See :doc:`/model_choice`,
 # :class:`~sc_glm.adata.AnnDataRegressor`, :mod:`sc_glm.metrics` and

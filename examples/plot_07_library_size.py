@@ -1,18 +1,18 @@
 """
-What to do about library size?
-==============================
+Library size: offset or covariate?
+==================================
 
-A cell of which twice as many molecules were read has about twice the counts of every gene. The
-model can take that into account in the mean, and counts stay counts: as an offset, in which depth
-acts in proportion, or as a covariate, whose effect is estimated.
+If twice as many molecules of a cell are sequenced, every gene has about twice the counts. The model
+can account for this in the mean, without changing the counts. An offset makes the mean proportional
+to depth. A covariate estimates the effect of depth.
 """
 
 # %%
 # Cell types differ in depth
 # --------------------------
 #
-# ``depth`` is a cell's total over all genes, relative to the median cell: monocytes have more
-# molecules than B cells. Of the genes we take the 300 that most cells have.
+# ``depth`` is a cell's total over all genes, relative to the median cell. Monocytes have more
+# molecules than B cells. The example uses the 300 genes that are found in the most cells.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -33,7 +33,8 @@ adata.obs.groupby("cell_type", observed=True)["depth"].median().round(2).to_fram
 # Three models
 # ------------
 #
-# Without depth, with its logarithm as the offset of log mu, and with its logarithm as a covariate.
+# The first model has no depth. The second has its logarithm as the offset of log mu. The third has
+# its logarithm as a covariate.
 
 formulas = {
     "no depth": {"mean": "~ cell_type"},
@@ -51,8 +52,8 @@ for model in models.values():
 # The effect of a cell type
 # -------------------------
 #
-# Without depth, two of three genes seem to be higher in monocytes than in B cells: what is higher
-# is the number of molecules. With the offset, about as many genes are higher as lower.
+# Without depth, two of three genes seem to be higher in monocytes than in B cells. In fact, the
+# number of molecules is higher. With the offset, about as many genes are higher as lower.
 
 effects = {
     name: model.params_["mean"].loc["cell_type[T.Monocyte]"] for name, model in models.items()
@@ -75,8 +76,8 @@ summary.assign(share_higher=(fold_changes > 0).mean().round(2))
 # The dispersion
 # --------------
 #
-# A model that does not know of depth takes its variation for overdispersion. The overdispersion
-# :math:`1 / r` of nearly every gene is smaller with the offset, and what remains is the gene's own.
+# A model without depth treats the variation of depth as overdispersion. With the offset, the
+# overdispersion :math:`1 / r` of nearly every gene is smaller. What remains is the gene's own.
 
 overdispersion = pd.DataFrame(
     {name: np.exp(-model.params_["dispersion"].loc["Intercept"]) for name, model in models.items()}
@@ -94,9 +95,9 @@ overdispersion.median().round(2).rename("median overdispersion").to_frame()
 # Offset or covariate?
 # --------------------
 #
-# An offset is a covariate whose coefficient is 1. Where it is estimated, it is near 1 for most
-# genes, and cell types have nearly the same effects. With so many cells, small deviations are found
-# in half of the genes all the same.
+# An offset is a covariate with a coefficient of 1. If the coefficient is estimated, it is near 1
+# for most genes, and cell types have nearly the same effects. Because there are so many cells,
+# small deviations are still significant in half of the genes.
 
 slopes = models["covariate"].params_["mean"].loc["np.log(depth)"]
 slopes.describe().loc[["25%", "50%", "75%"]].round(2).rename("coefficient of log depth").to_frame()
@@ -116,19 +117,20 @@ pd.Series(
 ).to_frame()
 
 # %%
-# An offset cannot be forgotten
-# -----------------------------
+# Offsets of held-out cells
+# -------------------------
 #
-# It is a part of the formula and its depth a column of ``obs``. So held-out cells are scored with
-# their own depth, without any routing of metadata. What depth is worth to a held-out count is
-# many times what a coefficient of its own adds.
+# The offset is a part of the formula, and its depth is a column of ``obs``. So held-out cells are
+# scored with their own depth, without metadata routing. Depth improves the score of a held-out
+# count. This gain is many times larger than the gain from a coefficient of its own.
 
 cv = KFold(3, shuffle=True, random_state=0)
 scores = {name: cross_val_score(model, adata, cv=cv).mean() for name, model in models.items()}
 pd.Series(scores).round(4).rename("held-out log-likelihood per count").to_frame()
 
 # %%
-# For expected counts at a depth of your choice, choose it: these compare cells of equal depth.
+# For expected counts at another depth, set the depth. These expected counts compare cells of equal
+# depth:
 
 at_median = adata.copy()
 at_median.obs["depth"] = 1.0
@@ -139,9 +141,10 @@ expected.groupby(adata.obs["cell_type"], observed=True).mean().iloc[:, :6].round
 # Any size factors
 # ----------------
 #
-# A size factor is a column of ``obs`` and may come from any tool: pooled or median-of-ratios size
-# factors, totals without some genes, spike-ins. Here it is the total less the ribosomal genes
-# among these 300. Likelihoods tell which suits the counts: for these genes, the total of all.
+# A size factor is a column of ``obs`` and may come from any tool. Examples are pooled or
+# median-of-ratios size factors, totals without some genes, and spike-ins. Here it is the total
+# without the ribosomal genes among these 300. Likelihoods show which one suits the counts. For
+# these genes, it is the total of all genes.
 
 ribosomal = adata.var_names.str.match("RP[LS]")
 totals = adata.obs["total_counts"] - np.asarray(adata.X[:, ribosomal].sum(axis=1)).ravel()
@@ -160,12 +163,12 @@ pd.Series(
 ).round(1).rename("log-likelihood").to_frame()
 
 # %%
-# What to take away
-# -----------------
+# Summary
+# -------
 #
-# Put the logarithm of depth, or of any size factor, into the formula as an offset: fold changes are
-# then between cells of equal depth, and the dispersion is the genes' own. Estimate its coefficient
-# where you doubt that depth acts in proportion.
+# Put the logarithm of depth, or of any size factor, into the formula as an offset. Fold changes
+# then compare cells of equal depth, and the dispersion is the genes' own. Estimate a coefficient of
+# log depth if you doubt that counts are proportional to depth.
 #
 # See :doc:`/offsets`, :class:`~sc_glm.FormulaTransformer` and
 # :class:`~sc_glm.adata.AnnDataRegressor`.

@@ -2,9 +2,9 @@
 Which genes differ between cases and controls?
 ==============================================
 
-Cells of one donor are more alike than cells of two. A test that counts cells where it should count
-donors finds genes everywhere: *pseudo-replication*. Here we know which genes differ, and see what a
-test by cells, a test by donors and pseudo-bulk make of them.
+Cells of one donor are more alike than cells of different donors. A test that counts cells where it
+should count donors finds differences everywhere. This is *pseudo-replication*. Here we know which
+genes differ, and compare a test by cells, a test by donors and pseudo-bulk.
 """
 
 import matplotlib.pyplot as plt
@@ -20,8 +20,8 @@ from sc_glm.plots import VolcanoDisplay
 # Six cases, six controls
 # -----------------------
 #
-# Simulated cells of twelve donors. One gene in five is changed by the condition; *all* genes vary
-# between donors, as they do in people.
+# The data are simulated cells of twelve donors. The condition changes one gene in five. *All* genes
+# vary between donors, as they do in people.
 
 data = make_counts(6000, 400, preset="donors", random_state=0)
 obs, counts = data.obs, data.counts
@@ -31,8 +31,8 @@ print(f"{(truth != 0).sum()} genes differ, {(truth == 0).sum()} do not")
 print(f"{cells.min()} to {cells.max()} cells of a donor")
 
 # %%
-# One fit, two tests of it: ``"observed"`` takes each cell for a replicate, ``"cluster"`` each
-# donor.
+# The fit is the same for two tests. ``"observed"`` treats each cell as a replicate, and
+# ``"cluster"`` each donor.
 
 model = make_pipeline(FormulaTransformer(**data.formulas), NegBinRegressor()).fit(obs, counts)
 effect = "condition[T.case] = 0"
@@ -42,8 +42,8 @@ tests = {
 }
 
 # %%
-# Pseudo-bulk has another answer: the sum of each donor's counts is one observation, and the summed
-# depth its offset. The same regressor fits it.
+# Pseudo-bulk is another solution. The sum of each donor's counts is one observation, and the summed
+# depth is its offset. The same regressor fits it.
 
 sums = counts.groupby(obs["donor"], observed=True).sum()
 by_donor = obs.groupby("donor", observed=True)
@@ -56,7 +56,7 @@ tests["pseudo-bulk"] = wald_test(of_sums, donors, sums, effect)
 # P-values of genes that do not differ
 # ------------------------------------
 #
-# They should be uniform, along the dashed line.
+# These p-values should be uniform, along the dashed line.
 
 figure, axes = plt.subplots(1, 3, figsize=(6.6, 2.8), sharey=True, layout="constrained")
 null = truth == 0
@@ -69,9 +69,9 @@ axes[0].set_ylabel("genes without effect")
 plt.show()
 
 # %%
-# Nearly half of the genes that do not differ have a p-value below 0.05 if cells are counted. By
-# donors, it is one in twenty, as it should be. Of the genes called at a false discovery rate (FDR)
-# of 5 %, two in three are false by cells:
+# With a test by cells, nearly half of the genes that do not differ have a p-value below 0.05. By
+# donors, it is one in twenty, as it should be. By cells, two in three of the genes called at a
+# false discovery rate (FDR) of 5 % are false:
 
 pd.DataFrame.from_dict(
     {
@@ -87,8 +87,8 @@ pd.DataFrame.from_dict(
 )
 
 # %%
-# The left volcano is what such a study looks like if nobody asks about donors. The right one has
-# the same fold changes, and the evidence that there is for them: note the vertical axes.
+# The left volcano shows such a study if the donors are ignored. The right volcano has the same fold
+# changes, but the correct evidence for them. Note the vertical axes.
 
 figure, axes = plt.subplots(1, 2, figsize=(6.6, 3.6), layout="constrained")
 for ax, name in zip(axes, ("by cells", "by donors"), strict=True):
@@ -100,8 +100,9 @@ plt.show()
 # What can twelve donors find?
 # ----------------------------
 #
-# The true effects by their size: large ones are found, small ones are not, whatever the number of
-# cells. That takes more donors. The test by cells is left out, as it calls genes of any kind.
+# This table has the true effects by size. Large effects are found, and small ones are not, whatever
+# the number of cells. To find these, more donors are needed. The table leaves out the test by
+# cells, because it calls genes of any kind.
 
 size = pd.cut(truth[~null].abs() / np.log(2), [0, 0.5, 1, 1.5, np.inf])
 found = pd.DataFrame(
@@ -112,17 +113,17 @@ power.insert(0, "genes", size.value_counts(sort=False))
 power.rename_axis("log2 fold change").round(2)
 
 # %%
-# Pseudo-bulk finds more here, and its p-values are somewhat too small: it takes the size, which it
-# estimates from twelve sums, as known. The fewer the donors, the worse that gets, while the test
-# by donors holds: :doc:`/calibration` measures both, also for donors of very different numbers of
+# Pseudo-bulk finds more here, but its p-values are a little too small. It estimates the size from
+# twelve sums, and treats it as known. This gets worse with fewer donors, while the test by donors
+# stays valid. :doc:`/calibration` measures both, also for donors of very different numbers of
 # cells.
 
 # %%
-# What to take away
-# -----------------
+# Summary
+# -------
 #
 # Name the donors (``kind="cluster"``, ``groups=obs["donor"]``) wherever the condition belongs to
-# whole donors, and plan for donors rather than cells.
+# whole donors. Plan for more donors rather than more cells.
 #
 # See :func:`~sc_glm.inference.wald_test`, :class:`~sc_glm.plots.VolcanoDisplay` and
 # :doc:`/inference`.

@@ -2,9 +2,10 @@
 Do my counts need zero inflation?
 =================================
 
-Nearly all counts of a droplet experiment are zero, and zero-inflated models are often taken for
-that reason alone. But a negative binomial of a small mean has as many zeros. Here we count the
-zeros that it expects in blood cells, test what is left, and see what most "zero inflation" is.
+Nearly all counts of a droplet experiment are zero, and zero-inflated models are often used only for
+that reason. But a negative binomial with a small mean has as many zeros. Here we compare the zeros
+of blood cells with the number that it expects. We test the difference, and see what causes most
+apparent zero inflation.
 """
 
 import matplotlib.pyplot as plt
@@ -21,8 +22,8 @@ from sc_glm.plots import RootogramDisplay
 from sc_glm.selection import choose_model, compare_models
 
 # %%
-# We take the 300 genes with the largest means: zero inflation is easiest to see where counts are
-# large. The offset is each cell's depth.
+# The example uses the 300 genes with the largest means, because zero inflation is easiest to see
+# where counts are large. The offset is each cell's depth.
 
 adata = fetch_pbmc3k()
 print(f"{1 - adata.X.nnz / np.prod(adata.shape):.1%} of all counts are zero")
@@ -35,9 +36,10 @@ print(f"{adata.n_obs} cells, {adata.n_vars} genes with means from {np.sort(means
 # Zeros with and without cell types
 # ---------------------------------
 #
-# Two formulas, each fitted without and with zero inflation. The likelihood-ratio test of both fits
-# knows that no zero inflation is the end of its range: the statistic of a gene without any is zero
-# in half of the cases, and the p-value comes from a mixture of chi-squared distributions.
+# Two formulas are each fitted without and with zero inflation. The likelihood-ratio test of both
+# fits accounts for the boundary: no zero inflation is the end of the parameter's range. For a gene
+# without zero inflation, the statistic is zero in half of the cases. The p-value comes from a
+# mixture of chi-squared distributions.
 
 
 def fit(mean, regressor):
@@ -68,17 +70,18 @@ axes[1].set(title="Zero inflation pi", xlabel="mean ~ 1", ylabel="mean ~ cell_ty
 plt.show()
 
 # %%
-# Each point is a gene, in red those with significant zero inflation in the model *without* cell
-# types. On the left, even that model's negative binomial expects about as many zeros as there are.
-# On the right, it takes up to half of a red gene's counts and more for structural zeros; a model
-# that knows the cell types, **few or none**. The genes are markers, silent in other cell types:
+# Each point is a gene. Red genes have significant zero inflation in the model *without* cell types.
+# On the left, even that model's negative binomial expects about as many zeros as there are. On the
+# right, the model without cell types treats up to half of a red gene's counts, and more, as
+# structural zeros. A model with cell types has **few or none**. These genes are markers that have
+# no counts in other cell types:
 
 first = tests["~ 1"].sort_values("p_value").index[:6]
 pi.loc[first].round(3)
 
 # %%
-# The rootograms of one of them, by the two negative binomials: bars hang from the expected
-# frequencies, and a good model has their ends at zero. What was missing was a covariate.
+# The plot has rootograms of one of these genes for the two negative binomials. Bars hang from the
+# expected frequencies, and in a good model they end at zero. The first model lacked a covariate.
 
 figure, axes = plt.subplots(1, 2, figsize=(6.6, 3.2), sharey=True, layout="constrained")
 for ax, (mean, (nb, _)) in zip(axes, fits.items(), strict=True):
@@ -87,13 +90,14 @@ for ax, (mean, (nb, _)) in zip(axes, fits.items(), strict=True):
 plt.show()
 
 # %%
-# What is left
-# ------------
+# Remaining zero inflation
+# ------------------------
 #
-# With cell types, the zero-inflated fit of most genes *is* the negative binomial one (``status_``
-# says ``no zero inflation``), and the few that are significant have a ``pi`` of at most a tenth.
-# (These types are four, told by markers; finer ones would leave less.) More common is the other
-# end: *fewer* zeros than one size for all cell types expects, which no zero inflation can mend.
+# With cell types, the zero-inflated fit of most genes *is* the negative binomial one. Their
+# ``status_`` is ``no zero inflation``. The few significant genes have a ``pi`` of at most a tenth.
+# (There are four types, derived from markers. Finer types would leave less.) The opposite is more
+# common: *fewer* zeros than expected with one size for all cell types. No zero inflation can
+# explain this.
 
 nb, zinb = fits["~ cell_type"]
 zeros = zero_test(nb, adata).query("p_adjusted < 0.05")
@@ -103,8 +107,8 @@ left = tests["~ cell_type"][inflated["~ cell_type"]].assign(pi=pi["~ cell_type"]
 left[["statistic", "p_adjusted", "pi"]].round(4)
 
 # %%
-# Or ask of each gene (here every third) which model makes cells most likely that it has not seen,
-# the simplest first. Cell types earn their place, and zero inflation next to never does.
+# Or compare, for each gene (here every third), which model predicts held-out cells best, beginning
+# with the simplest model. Cell types improve the prediction, and zero inflation almost never does.
 
 models = {
     f"{name}, {mean}": model
@@ -116,12 +120,12 @@ table = compare_models(models, some, cv=KFold(3, shuffle=True, random_state=0))
 choose_model(table).value_counts(sort=False)
 
 # %%
-# When it is there
-# ----------------
+# Simulated zero inflation
+# ------------------------
 #
-# Simulated genes, of which every cell loses its count with a probability of about a fifth. The
-# test finds that where means are large. Where they are small, zeros come of themselves, and no
-# method can tell which of them are structural.
+# In these simulated genes, every cell loses its count with a probability of about a fifth. The test
+# finds this where means are large. If means are small, most counts are zero anyway, and no method
+# can distinguish structural zeros from others.
 
 data = make_counts(1000, 150, mean="~ 1", zero_inflation="~ 1", random_state=0)
 formula = FormulaTransformer("~ 1")
@@ -137,13 +141,13 @@ pd.DataFrame(
 ).rename_axis("mean count").round(2)
 
 # %%
-# What to take away
-# -----------------
+# Summary
+# -------
 #
-# Give the mean the covariates that you know, and test zero inflation before you believe in it:
-# :class:`~sc_glm.NegBinRegressor` is enough for nearly all genes of these counts. Take
-# :class:`~sc_glm.ZINBRegressor` where cells lack a gene for a reason that no covariate tells, and
-# never because there are many zeros.
+# Include the covariates that you know in the mean, and test zero inflation before you believe in
+# it. :class:`~sc_glm.NegBinRegressor` is enough for nearly all genes of these counts. Use
+# :class:`~sc_glm.ZINBRegressor` if cells lack a gene for a reason that no covariate explains. Many
+# zeros alone are no reason.
 #
 # See :func:`~sc_glm.inference.likelihood_ratio_test`, :func:`~sc_glm.selection.compare_models`,
 # :doc:`/zero_inflation` and :doc:`/model_choice`.

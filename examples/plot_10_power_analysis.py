@@ -1,10 +1,11 @@
 """
-How many cells do I need?
-=========================
+Power analysis: how many cells do I need?
+=========================================
 
-Power depends on the effect, on the number of cells, and on how strongly a gene is expressed and
-how much it varies. A model of pilot cells knows the last two. Give it an effect, draw new cells
-from it, fit them, test, and count: that is the power of the very analysis that you will do.
+Power depends on the effect, on the number of cells, and on a gene's expression and variation. A
+model of pilot cells estimates the last two. Set an effect in this model, draw new cells from it,
+fit and test them, and count the significant genes. The result is the power of exactly the analysis
+that you plan.
 """
 
 import copy
@@ -18,12 +19,12 @@ from sc_glm.datasets import make_counts
 from sc_glm.inference import wald_test
 
 # %%
-# A pilot
-# -------
+# Pilot cells
+# -----------
 #
-# The monocytes among simulated blood cells, and the genes of which at least one count is expected
-# in ten of them. Every other cell is called ``treated``, which changes nothing in it: a covariate
-# that is zero in all cells would have no coefficient, and none could be set.
+# The pilot cells are the monocytes among simulated blood cells. The genes are those with at least
+# one expected count in ten of these cells. Every other cell is called ``treated``, which does not
+# change its counts. A covariate that is zero in all cells would have no coefficient to set.
 
 data = make_counts(2000, 3000, preset="pbmc", random_state=0)
 pilot = data.obs[data.obs["cell_type"] == "CD14+ Mono"]
@@ -41,8 +42,8 @@ pd.Series(means).quantile([0.05, 0.5, 0.95]).round(2).rename("mean count").to_fr
 # Draw, fit, test
 # ---------------
 #
-# One simulated experiment: as many cells of each group, with depths of pilot cells, and the same
-# fold change in all genes. As genes are independent, each is a trial of its own.
+# A simulated experiment has equally many cells in each group, depths drawn from the pilot cells,
+# and the same fold change in all genes. As genes are independent, each gene is a separate trial.
 
 ALPHA = 0.01
 
@@ -74,7 +75,8 @@ found = {
 # Power over the number of cells
 # ------------------------------
 #
-# Bars are two Monte-Carlo standard errors: how far another run of the simulation may be off.
+# Bars are two Monte-Carlo standard errors. They show how far another run of the simulation may
+# differ.
 
 
 def share(trials):
@@ -101,9 +103,10 @@ ax.legend(title="fold change", frameon=False)
 plt.show()
 
 # %%
-# Two hundred cells of each group find a fold change of 2 in most genes, eight hundred one of 1.25
-# in not even half of them. Without a change, the share must be the level of 1 %, the grey line, or
-# all other numbers are worth nothing. It is, within the error:
+# With two hundred cells in each group, most genes with a fold change of 2 are found. With eight
+# hundred, less than half of the genes with a fold change of 1.25 are found. Without a change, the
+# share must be the level of 1 % (the grey line). Otherwise all other numbers are worthless. It is 1
+# % within the error:
 
 power.loc[1.0].round(2).rename_axis("cells in each group")
 
@@ -111,8 +114,9 @@ power.loc[1.0].round(2).rename_axis("cells in each group")
 # Power over the expression
 # -------------------------
 #
-# All genes together hide two worlds: a fold change of 1.5 is found in most genes of a count per
-# cell with a hundred cells of each group, and takes eight times as many in genes of low means.
+# The average over all genes hides large differences. In most genes with a mean of at least one
+# count per cell, a hundred cells in each group find a fold change of 1.5. Genes with low means need
+# eight times as many.
 
 names = ["below 0.3", "0.3 to 1", "1 and more"]
 level = pd.cut(pd.Series(means, index=counts.columns), [0, 0.3, 1, np.inf], labels=names)
@@ -124,11 +128,12 @@ ax.legend(title="mean count, fold change 1.5", frameon=False)
 plt.show()
 
 # %%
-# What to take away
-# -----------------
+# Summary
+# -------
 #
-# Simulate the analysis that you plan, with genes like yours and an effect that matters to you, and
-# always with no effect as well. Cells that are shared out to treatments one by one are replicates,
-# as here; where donors are treated, draw donors: :ref:`sphx_glr_gallery_plot_08_donors.py`.
+# Simulate the analysis that you plan, with genes like yours and an effect that matters to you.
+# Always simulate no effect as well. If single cells are assigned to treatments, they are
+# replicates, as here. If donors are treated, simulate donors:
+# :ref:`sphx_glr_gallery_plot_08_donors.py`.
 #
 # See :doc:`/simulation`, :func:`~sc_glm.make_pipeline` and :func:`~sc_glm.inference.wald_test`.

@@ -2,9 +2,9 @@
 How do I simulate cells like mine?
 ==================================
 
-A benchmark of a method, a plan of an experiment or a course needs cells whose truth is known and
-that look like real ones. A fitted model draws them: the same cells once more, more cells, cells
-along another trajectory, or cells of a treatment that has the effects that you give it.
+To compare methods, plan an experiment or teach a course, you need cells that look real and whose
+truth is known. A fitted model simulates them: the same cells again, more cells, cells along another
+trajectory, or treated cells with an effect that you set.
 """
 
 import copy
@@ -24,13 +24,13 @@ from sc_glm.inference import wald_test
 from sc_glm.plots import CovariateDisplay, SimulatedSummariesDisplay
 
 # %%
-# The same cells once more
-# ------------------------
+# Simulating the same cells again
+# -------------------------------
 #
-# 100 genes of 2087 cells of the developing pancreas: splines along pseudotime for the mean, a
-# trend for the size, and each cell's depth as offset. ``treated`` is a covariate of later. Every
-# other cell is called so, which changes nothing in it: a covariate that is zero in all cells would
-# have no coefficient, and none could be set.
+# The data are 100 genes of 2087 cells of the developing pancreas. The mean has a spline along
+# pseudotime, the size has a trend, and each cell's depth is the offset. ``treated`` is a covariate
+# for later. Every other cell is called so, which does not change its counts. A covariate that is
+# zero in all cells would have no coefficient to set.
 
 adata = fetch_pancreas()
 adata.obs["treated"] = np.arange(adata.n_obs) % 2
@@ -51,10 +51,11 @@ for ax, cells, counts, name in zip(
 plt.show()
 
 # %%
-# ``again`` is an AnnData of the same cells and genes, with sparse counts. Gene by gene, means,
-# variances and zeros of the draw are those of the cells; one gene varies too much, and wants a
-# look before it is relied on. Even the correlations are right here, although genes are independent
-# *given the covariates*: nearly all that these share comes from pseudotime and depth.
+# ``again`` is an AnnData of the same cells and genes, with sparse counts. The simulated genes have
+# the means, variances and zeros of the real ones, with one exception. One gene varies too much:
+# check it before you rely on it. Even the correlations are right here, although genes are
+# independent *given the covariates*. Nearly all correlation between these genes comes from
+# pseudotime and depth.
 
 display = SimulatedSummariesDisplay.from_estimator(
     model, adata.obs, adata.layers["counts"], random_state=0
@@ -62,11 +63,12 @@ display = SimulatedSummariesDisplay.from_estimator(
 display.figure_.set_size_inches(6, 6)
 
 # %%
-# Other cells, with a known effect
-# --------------------------------
+# Simulating new cells with a known effect
+# ----------------------------------------
 #
-# New cells are a new ``obs``: here 4000, of which half are treated, and those are later along the
-# trajectory. Of the 100 genes 20 get a fold change of 1.5 up or down, in a copy of the model.
+# New cells are a new ``obs``. This one has 4000 cells. Half of them are treated, and treated cells
+# are later along the trajectory. In a copy of the model, 20 of the 100 genes get a fold change of
+# 1.5 up or down.
 
 rng = np.random.default_rng(0)
 treated = np.repeat([0.0, 1.0], 2000)
@@ -87,8 +89,8 @@ simulated = scg.sample(obs, changed, random_state=1)
 simulated.var["true_log_fold_change"] = truth
 
 # %%
-# The simulated counts are as good as any for trying a method. A Wilcoxon test of normalised
-# counts, and the model that knows pseudotime and depth:
+# The simulated counts can be used to try a method. Here they are tested with a Wilcoxon test of
+# normalised counts, and with the model that includes pseudotime and depth:
 
 normalised = np.log1p(simulated.X.multiply(1 / obs["sizeFactor"].to_numpy()[:, None]).toarray())
 wilcoxon = mannwhitneyu(normalised[treated == 1], normalised[treated == 0], axis=0).pvalue
@@ -101,8 +103,8 @@ found = pd.DataFrame(
 found.groupby(np.where(truth == 0, "without effect", "with effect")).sum()
 
 # %%
-# Wilcoxon's test calls nearly all genes: treated cells are later, and most genes change along
-# pseudotime. The model tells the two apart, and its estimates are around the truth.
+# The Wilcoxon test calls nearly all genes, because treated cells are later and most genes change
+# along pseudotime. The model separates the two effects, and its estimates are around the truth.
 
 order = truth.argsort()
 estimates = test.iloc[order]
@@ -115,10 +117,10 @@ ax.legend(frameon=False, loc="upper left")
 plt.show()
 
 # %%
-# To a file and back
-# ------------------
+# Saving the simulated cells
+# --------------------------
 #
-# The cells, their truth and the coefficients of the fit go into one ``.h5ad``.
+# One ``.h5ad`` contains the cells, their truth and the coefficients of the fit.
 
 with tempfile.TemporaryDirectory() as folder:
     path = Path(folder) / "simulated.h5ad"
@@ -129,11 +131,12 @@ print(scg.read_params(stored)["mean"].equals(refit.params_["mean"]))
 stored.var[["true_log_fold_change", "sc_glm_status"]].head()
 
 # %%
-# What to take away
-# -----------------
+# Summary
+# -------
 #
-# A fitted model and an ``obs`` of your choice are a simulator, whose truth is its coefficients;
-# look at its summaries first.
+# A fitted model and an ``obs`` of your choice make a simulator, and its coefficients are the truth.
+# Check the summaries of the simulated counts first.
 #
 # See :func:`sc_glm.adata.sample`, :class:`~sc_glm.plots.SimulatedSummariesDisplay` and
-# :doc:`/simulation`, and :func:`~sc_glm.datasets.make_counts` for cells without any real ones.
+# :doc:`/simulation`. Use :func:`~sc_glm.datasets.make_counts` to simulate cells without any real
+# ones.

@@ -1,10 +1,11 @@
 """
-How do I combine it with scikit-learn's own steps?
-==================================================
+How do I combine sc_glm with scikit-learn's preprocessing?
+==========================================================
 
-Covariates need work before they are a formula's: missing values are filled in, numbers scaled or
-cut into bins, a hundred genes summed up by a few components. As steps of one pipeline, all of that
-is learnt from the training cells alone, is tuned with the model, and travels with it in one file.
+Covariates often need preprocessing before a formula can use them. Missing values are imputed,
+numbers are scaled or binned, and a hundred genes are reduced to a few components. If these are
+steps of one pipeline, they are learnt from the training cells alone, tuned with the model, and
+saved in the same file.
 """
 
 import io
@@ -26,12 +27,12 @@ from sc_glm.datasets import make_counts
 from sc_glm.inference import wald_test
 
 # %%
-# Cells with gaps
-# ---------------
+# Cells with missing values
+# -------------------------
 #
-# Simulated cells of three types along a pseudotime. We forget the cell types, and one pseudotime
-# in ten. Of 160 genes, 40 are to be modelled; the other 120 may tell what the cell types would
-# have.
+# The data are simulated cells of three types along a pseudotime. We hide the cell types, and the
+# pseudotime of one cell in ten. The model is for 40 of the 160 genes. The other 120 genes may
+# replace the information of the cell types.
 
 data = make_counts(800, 160, offset="np.log(size_factor)", random_state=0)
 rng = np.random.default_rng(0)
@@ -46,10 +47,10 @@ X.iloc[:3, :5].round(2)
 # One pipeline
 # ------------
 #
-# Each group of columns has its own steps, and ``set_output(transform="pandas")`` hands on names,
-# which the formula needs: ``pca0``, ``pca1`` and so on are covariates like any other. (The solver
-# of the components is an exact one: the randomised default gives the cells of the fit slightly
-# other components when they come again, and tests refuse cells that are not those of the fit.)
+# Each group of columns has its own steps. ``set_output(transform="pandas")`` keeps the column
+# names, which the formula needs: ``pca0``, ``pca1`` and so on are covariates like any other. (The
+# components are computed by an exact solver. The randomised default gives slightly other components
+# when the same cells are transformed again. Tests refuse cells that differ from those of the fit.)
 
 filled = sklearn_pipeline.make_pipeline(SimpleImputer(), StandardScaler())
 columns = ColumnTransformer(
@@ -69,8 +70,8 @@ model.params_["mean"].iloc[:, :4].round(2)
 # How many components?
 # --------------------
 #
-# Nested parameters reach every step. The search compares numbers of components by the likelihood
-# of held-out cells, which took no part in finding the components.
+# Nested parameters can set every step. The search compares numbers of components by the likelihood
+# of held-out cells, which were not used to compute the components.
 
 cv = KFold(3, shuffle=True, random_state=0)
 numbers = [1, 2, 3, 4, 6, 8]
@@ -91,13 +92,13 @@ ax.legend(frameon=False)
 plt.show()
 
 # %%
-# The first components tell most of what the cell types would; further ones tell little, and cost
-# coefficients. The search chose:
+# The first components contain most of the information of the cell types. Further ones add little,
+# and cost coefficients. The search chose:
 
 search.best_params_
 
 # %%
-# Whole steps are parameters, too: bins of pseudotime instead of a slope.
+# Whole steps are parameters, too. This search compares bins of pseudotime with a slope.
 
 bins = sklearn_pipeline.make_pipeline(
     SimpleImputer(), KBinsDiscretizer(4, encode="onehot-dense", strategy="uniform")
@@ -111,8 +112,8 @@ pd.Series(steps.cv_results_["mean_test_score"], index=["slope", "4 bins"]).round
 # After the search
 # ----------------
 #
-# The search is a fitted model wherever this package takes one, as in a test of the batch effect,
-# which these cells do not have.
+# All functions of this package accept the search as a fitted model. This example tests the batch
+# effect, which these cells do not have.
 
 best = search.best_estimator_
 test = wald_test(search, X, y, "batch[T.y] = 0")
@@ -120,8 +121,8 @@ print(f"{(test['p_value'] < 0.05).sum()} of {len(test)} genes with p < 0.05")
 best
 
 # %%
-# All steps are stored as one, with what each has learnt, and give the same predictions again.
-# (Open only files that you trust, as with any pickle.)
+# All steps are saved together, with what each has learnt. The loaded pipeline gives the same
+# predictions. (Open only files that you trust, as with any pickle.)
 
 buffer = io.BytesIO()
 joblib.dump(best, buffer)
@@ -132,9 +133,9 @@ np.array_equal(joblib.load(buffer).predict(X), best.predict(X))
 # scikit-learn's own pipeline
 # ---------------------------
 #
-# ``sc_glm.make_pipeline`` adds ``sample``, ``predict_dist`` and the like to scikit-learn's
-# pipeline. That one works as well, in searches and for all functions of this package; its two
-# halves do what it has no word for.
+# ``sc_glm.make_pipeline`` adds methods such as ``sample`` and ``predict_dist`` to scikit-learn's
+# pipeline. scikit-learn's own pipeline works as well, in searches and for all functions of this
+# package. For methods that it does not have, use its two parts, as in ``stock[-1].sample``.
 
 stock = sklearn_pipeline.make_pipeline(columns, formula, NegBinRegressor()).fit(X, y)
 simulated = stock[-1].sample(stock[:-1].transform(X), random_state=0)
@@ -142,10 +143,10 @@ print(simulated.shape, f"{stock.score(X, y):.4f}")
 wald_test(stock, X, y, "pseudotime = 0").iloc[:3, [0, 1, 6]].round(4)
 
 # %%
-# What to take away
-# -----------------
+# Summary
+# -------
 #
-# Whatever makes covariates belongs in the pipeline, with pandas output in front of the formula;
-# then it is fitted, tuned and stored as one.
+# Put all preprocessing of covariates into the pipeline, with pandas output before the formula. Then
+# it is fitted, tuned and saved as one object.
 #
 # See :class:`~sc_glm.FormulaTransformer`, :func:`~sc_glm.make_pipeline` and :doc:`/formulas`.

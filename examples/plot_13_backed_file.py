@@ -2,9 +2,9 @@
 How do I fit counts that do not fit into memory?
 ================================================
 
-An atlas need not be loaded to be fitted. Counts of a backed ``.h5ad`` are read by groups of genes
-that fit a memory budget, processes share the genes, and finished ones are kept in a folder, from
-which a fit that was cut short goes on. The results are those of a fit in memory.
+You can fit an atlas without loading it. Counts of a backed ``.h5ad`` are read in groups of genes
+that fit into a memory budget. Processes share the genes. Finished genes are kept in a folder, and
+an interrupted fit continues from there. The results are the same as in memory.
 """
 
 import tempfile
@@ -20,11 +20,11 @@ from sc_glm import adata as scg
 from sc_glm.datasets import make_counts
 
 # %%
-# A file
-# ------
+# A large .h5ad file
+# ------------------
 #
-# The place of your atlas is taken by 20 000 cells x 2000 genes, which a model of a few hundred
-# simulated cells draws. (Its small penalty keeps genes that are silent in a cell type finite.)
+# This example replaces your atlas by 20 000 cells x 2000 genes. A model of a few hundred simulated
+# cells draws them. (Its small penalty keeps genes finite that have no counts in a cell type.)
 
 folder = tempfile.TemporaryDirectory()
 path = Path(folder.name) / "atlas.h5ad"
@@ -39,12 +39,12 @@ print(f"{path.stat().st_size / 1e6:.0f} MB, {atlas.X.nnz / 1e6:.1f} million posi
 del atlas
 
 # %%
-# A budget
-# --------
+# Fitting with a memory budget
+# ----------------------------
 #
-# ``backed="r"`` leaves the counts in the file. A matrix that takes more than half of
-# ``memory_budget`` is read by groups of genes. The bars are peaks of the memory that Python and
-# NumPy ask for, of all that happens from opening the file to the end of the fit.
+# ``backed="r"`` leaves the counts in the file. A matrix that needs more than half of
+# ``memory_budget`` is read in groups of genes. The bars are peaks of the memory that Python and
+# NumPy request, from opening the file to the end of the fit.
 
 
 def fit(budget=None, **options):
@@ -71,27 +71,27 @@ ax.spines[["top", "right"]].set_visible(False)
 plt.show()
 
 # %%
-# The budget is for counts, and about 100 MB come on top of it here, whatever the size of the file:
-# the first walk through it, which checks all values, and what fits a group of genes. The numbers
-# are the same to the last digit:
+# The budget is for counts. Here, about 100 MB come on top of it, whatever the size of the file.
+# They are needed for the first pass through the file, which checks all values, and for fitting a
+# group of genes. The numbers are the same to the last digit:
 
 (in_memory, _), (params, _) = fits.values()
 all(params[part].equals(in_memory[part]) for part in params)
 
 # %%
-# Going on after an interruption
-# ------------------------------
+# Continuing after an interruption
+# --------------------------------
 #
-# The last fit had a ``checkpoint_dir``. It holds a file for each block of genes that is finished,
-# and a manifest that says of which fit:
+# The last fit had a ``checkpoint_dir``. This folder has a file for each finished block of genes,
+# and a manifest that describes the fit:
 
 blocks = sorted(checkpoint.glob("genes-*.npz"))
 print(f"{len(blocks)} blocks, the first {blocks[0].name}, the last {blocks[-1].name}")
 
 # %%
-# A fit that is killed leaves some of them, as when we delete every other one. The same call fits
-# the genes that are missing, and may have another budget or number of workers. A folder of another
-# fit is refused, so that nothing is mixed up.
+# A killed fit leaves some of these files. Here we delete every other one instead. The same call
+# then fits only the missing genes. It may have another budget or number of workers. A folder of
+# another fit is refused, so results cannot be mixed up.
 
 for block in blocks[::2]:
     block.unlink()
@@ -100,16 +100,17 @@ params, _ = fit("20MB", checkpoint_dir=checkpoint, n_jobs=2)
 all(params[part].equals(in_memory[part]) for part in params)
 
 # %%
-# The example is done with its files:
+# The example does not need its files any more:
 
 folder.cleanup()
 
 # %%
-# What to take away
-# -----------------
+# Summary
+# -------
 #
-# Open the file ``backed="r"``, and give :func:`sc_glm.adata.fit` a ``memory_budget`` and the
-# regressor a ``checkpoint_dir`` and ``n_jobs``: the fit then takes memory by the budget rather
-# than by the file, and goes on where it was cut short.
+# Open the file with ``backed="r"``. Give :func:`sc_glm.adata.fit` a ``memory_budget``, and the
+# regressor a ``checkpoint_dir`` and ``n_jobs``. The memory of the fit then depends on the budget
+# rather than on the file. An interrupted fit continues where it stopped.
 #
-# See :class:`~sc_glm.NegBinRegressor`, and :doc:`/scale` for clusters and for what a fit costs.
+# See :class:`~sc_glm.NegBinRegressor`. The page :doc:`/scale` covers clusters and the cost of a
+# fit.
