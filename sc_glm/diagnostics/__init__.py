@@ -5,7 +5,7 @@ on blocks of genes: sparse counts are never made dense as a whole. New residuals
 belong here. Questions about coefficients are asked in ``inference``.
 """
 
-from sc_glm.diagnostics.diagnostics import (
+from sc_glm.diagnostics.residuals import (
     deviance_residuals,
     goodness_of_fit,
     pearson_residuals,

@@ -6,7 +6,7 @@ New tests and intervals belong here. How well a model describes its counts is as
 ``diagnostics``.
 """
 
-from sc_glm.inference.inference import (
+from sc_glm.inference.coefficients import (
     aic,
     bic,
     coefficient_table,

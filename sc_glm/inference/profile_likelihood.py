@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from sc_glm._design.design import FloatArray
     from sc_glm._likelihood.family import Family
     from sc_glm._solver.gene_block import Designs
+    from sc_glm.inference.covariance_estimators import LinearCombinations
     from sc_glm.inference.fitted_model import FittedData
-    from sc_glm.inference.linear_combinations import LinearCombinations
 
 _TOL = 1e-8  # log-likelihood that a maximisation may leave
 _MAX_ITER = 100

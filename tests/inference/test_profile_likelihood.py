@@ -10,8 +10,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sc_glm import NegBinRegressor, ZINBRegressor
 from sc_glm._likelihood.family import NegBinFamily
 from sc_glm.inference import confidence_intervals
+from sc_glm.inference.covariance_estimators import LinearCombinations
 from sc_glm.inference.fitted_model import FittedData
-from sc_glm.inference.linear_combinations import LinearCombinations
 from sc_glm.inference.observed_information import curvature
 from sc_glm.inference.profile_likelihood import Restricted, profile_limits
 from tests.problems import LINE, ONE, problem_of, simulate

@@ -23,8 +23,8 @@ from sc_glm.distributions.expected_information import (
 )
 from sc_glm.distributions.sampling import copies, drawn_seed, stream
 from sc_glm.distributions.tail_probabilities import log_mass
+from sc_glm.inference.covariance_estimators import is_of_fit
 from sc_glm.inference.fitted_model import FittedData
-from sc_glm.inference.linear_combinations import is_of_fit
 from sc_glm.inference.p_values import adjusted, log_f_tail, log_kolmogorov_tail, p_value_columns
 
 if TYPE_CHECKING:

@@ -20,13 +20,13 @@ from sc_glm._likelihood.family import MEAN
 from sc_glm._solver.status import Status
 from sc_glm.estimators.base import CountRegressor
 from sc_glm.formula.transformer import linear_constraints
-from sc_glm.inference.fitted_model import FittedData
-from sc_glm.inference.linear_combinations import (
+from sc_glm.inference.covariance_estimators import (
     LinearCombinations,
     covariance_method,
     log_likelihoods,
     uncertainty,
 )
+from sc_glm.inference.fitted_model import FittedData
 from sc_glm.inference.nesting import nesting_of
 from sc_glm.inference.p_values import adjusted, log_f_tail, p_value_columns
 from sc_glm.inference.profile_likelihood import profile_limits

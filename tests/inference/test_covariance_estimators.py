@@ -9,13 +9,13 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.linalg import fractional_matrix_power
 
 from sc_glm import NegBinRegressor
-from sc_glm.inference.fitted_model import FittedData
-from sc_glm.inference.linear_combinations import (
+from sc_glm.inference.covariance_estimators import (
     LinearCombinations,
     covariance_method,
     log_likelihoods,
     uncertainty,
 )
+from sc_glm.inference.fitted_model import FittedData
 from sc_glm.inference.observed_information import Clusters, by_cluster, curvature
 
 N, DONORS = 180, 9
@@ -198,7 +198,7 @@ def test_groups_of_another_order_are_refused():
 
 def test_the_block_size_and_jobs_do_not_matter(fitted, monkeypatch):
     expected = of_coefficients(fitted, "cluster", DONOR)
-    monkeypatch.setattr("sc_glm.inference.linear_combinations._CLUSTER_ENTRIES", 1)
+    monkeypatch.setattr("sc_glm.inference.covariance_estimators._CLUSTER_ENTRIES", 1)
     fitted.regressor.n_jobs = 2
     try:
         assert_allclose(of_coefficients(fitted, "cluster", DONOR), expected, rtol=1e-12)
