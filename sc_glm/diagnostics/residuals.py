@@ -550,7 +550,7 @@ def weighted_quantile_residuals(
     counted : ndarray of shape (n_draws,)
         See :func:`~sc_glm.distributions.sampling.copies`.
     """
-    data, weights = data.with_weight(sample_weight)
+    data, weights = data.with_positive_weight(sample_weight)
     cells, counted = copies(weights)
     of_block = _quantile(data, random_state, cells)
     residuals = np.empty((len(cells), len(data.genes)))
@@ -615,7 +615,7 @@ class _WeightedCells:
 
     @classmethod
     def of(cls, data: FittedData, sample_weight: ArrayLike | None) -> _WeightedCells:
-        return cls(*data.with_weight(sample_weight))
+        return cls(*data.with_positive_weight(sample_weight))
 
     @cached_property
     def bases(self) -> list[FloatArray]:

@@ -546,7 +546,8 @@ def likelihood_ratio_test(
     smaller, larger = fits
     nesting = nesting_of(smaller, larger, sample_weight)
     low, high = (
-        log_likelihoods(fitted, *fitted.weighted(fitted.weights(sample_weight))) for fitted in fits
+        log_likelihoods(fitted, *fitted.counts_and_designs(fitted.weights(sample_weight)))
+        for fitted in fits
     )
     statistic = 2 * (high - low)
     reason = np.full(len(statistic), "", dtype=object)
@@ -872,8 +873,8 @@ def _not_maximal(fitted: FittedData) -> str:
     """Say what a fit is where it is not at a maximum of the likelihood, else nothing."""
     if fitted.is_penalised:
         return f"a fit without a penalty, not alpha={fitted.regressor.alpha!r}"
-    if fitted.held:
-        return f"the model as it was fitted, not a moderated {fitted.held[0]}"
+    if fitted.fixed_parts:
+        return f"the model as it was fitted, not a moderated {fitted.fixed_parts[0]}"
     return ""
 
 
@@ -886,7 +887,7 @@ def _check_maximal(fitted: FittedData, what: str) -> None:
 def _criterion(fitted: FittedData, sample_weight: ArrayLike | None, price: Any) -> pd.Series:
     _check_maximal(fitted, "An information criterion")
     weights = fitted.weights(sample_weight)
-    counts, designs = fitted.weighted(weights)
+    counts, designs = fitted.counts_and_designs(weights)
     rank = sum(part.to_coef.shape[1] for part in designs.parts.values())
     value = price(weights.sum()) * rank - 2 * log_likelihoods(fitted, counts, designs)
     return pd.Series(value, index=pd.Index(fitted.names))

@@ -173,7 +173,7 @@ def covariance_method(
         )
         raise ValueError(f"kind={kind!r} {what}.")
     weights = fitted.weights(sample_weight)
-    counts, designs = fitted.weighted(weights)
+    counts, designs = fitted.counts_and_designs(weights)
     held = _held(fitted, designs)
     if groups is None:
         return CovarianceMethod(kind, designs, None, held), counts
@@ -231,7 +231,7 @@ def log_likelihoods(fitted: FittedData, counts: CountMatrix, designs: Designs) -
 def _held(fitted: FittedData, designs: Designs) -> NDArray[np.bool_]:
     """Tell which coordinates are those of held parts."""
     ranks = [part.to_coef.shape[1] for part in designs.parts.values()]
-    return np.repeat([part in fitted.held for part in designs.parts], ranks)
+    return np.repeat([part in fitted.fixed_parts for part in designs.parts], ranks)
 
 
 def is_of_fit(

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     Seed: TypeAlias = int | RandomSource | None
 
-_ENTRIES = 2_000_000  # cells x genes that are dense at a time
+_MAX_DENSE_ENTRIES = 2_000_000  # cells x genes that are dense at a time
 
 
 class Block(NamedTuple):
@@ -146,7 +146,7 @@ class FittedData:
         return self.regressor.log_likelihood_[self.genes]
 
     @property
-    def held(self) -> tuple[str, ...]:
+    def fixed_parts(self) -> tuple[str, ...]:
         """Parts that are not where the likelihood has its maximum, as they were moderated."""
         return self.regressor._held
 
@@ -169,7 +169,9 @@ class FittedData:
         """Return the cells' weights, checked."""
         return weights_of(sample_weight, self.X, self.covariates)
 
-    def with_weight(self, sample_weight: ArrayLike | None) -> tuple[FittedData, FloatArray]:
+    def with_positive_weight(
+        self, sample_weight: ArrayLike | None
+    ) -> tuple[FittedData, FloatArray]:
         """Return the cells that have a weight, whose labels are checked, and their weights."""
         weights = self.weights(sample_weight)
         X = self.X[weights > 0] if isinstance(self.X, pd.DataFrame) else None  # for its labels
@@ -194,7 +196,7 @@ class FittedData:
         own = self.regressor._predictors_of(self.designs, self.offset, self.genes[genes])
         return list(own.values())
 
-    def weighted(self, weights: FloatArray) -> tuple[CountMatrix, Designs]:
+    def counts_and_designs(self, weights: FloatArray) -> tuple[CountMatrix, Designs]:
         """Return the counts and the designs of the cells that have a weight, as a fit has them."""
         counts, weights, covariates = present(self.counts, weights, self.covariates)
         return counts, self.regressor._designs_of(self.regressor._layout, covariates, weights)
@@ -209,7 +211,7 @@ class FittedData:
         """Return cells x genes as the fit had its counts: a vector if it had one."""
         return self.regressor._shaped(values)
 
-    def set_results(self, designs: Designs, fits: GeneFits, held: tuple[str, ...]) -> None:
+    def set_results(self, designs: Designs, fits: GeneFits, fixed_parts: tuple[str, ...]) -> None:
         """Give the regressor other results, found with some parts held, for all genes."""
         regressor = self.regressor
         counts = replace(
@@ -217,7 +219,7 @@ class FittedData:
             names=regressor.target_names_,
             one_dimensional=regressor._one_dimensional,
         )
-        regressor._set_fitted(regressor._layout, counts, designs, fits, held)
+        regressor._set_fitted(regressor._layout, counts, designs, fits, fixed_parts)
 
     def blocks(self, n_rows: int = 0) -> Iterator[Block]:
         """Yield the genes by blocks whose cells x genes, or rows x genes, are no large array.
@@ -227,7 +229,7 @@ class FittedData:
         ValueError
             If the fit does not determine what a cell has.
         """
-        step = max(1, _ENTRIES // max(len(self.counts), n_rows))
+        step = max(1, _MAX_DENSE_ENTRIES // max(len(self.counts), n_rows))
         designs, offset = self.designs, self.offset
         self.regressor._check_determined(self.X, designs, np.ones(len(offset)))
         for first in range(0, len(self.genes), step):
@@ -262,7 +264,7 @@ def _positions(names: NDArray[np.object_], genes: str | Sequence[str]) -> NDArra
     return where
 
 
-def distributions(model: Any, X: Any, genes: str | Sequence[str]) -> NB | ZINB:
+def predicted_distributions(model: Any, X: Any, genes: str | Sequence[str]) -> NB | ZINB:
     """Return the distributions of some genes' counts in cells that need not have any.
 
     Parameters

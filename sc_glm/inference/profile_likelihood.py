@@ -35,7 +35,7 @@ _MAX_STEPS = 80
 _HIGHER = 1e-3  # log-likelihood above that of the fit, from which on it missed a maximum
 
 
-class Restricted:
+class RestrictedObjective:
     """An objective where a combination of each gene's parameters is held at a value.
 
     To the solver, it is an objective of one parameter less.
@@ -54,24 +54,24 @@ class Restricted:
         self.along = direction / direction.square().sum()
         # A basis of what is orthogonal to the direction
         whole = torch.linalg.qr(direction[:, None], mode="complete")[0]
-        self.across = whole[:, 1:]
+        self.nuisance_basis = whole[:, 1:]
         self.values = values
 
-    def inside(self, theta: Tensor) -> Tensor:
+    def to_nuisance(self, theta: Tensor) -> Tensor:
         """Return the free coordinates of points."""
-        return rowwise.product(theta, self.across)
+        return rowwise.product(theta, self.nuisance_basis)
 
-    def outside(self, free: Tensor, genes: Tensor) -> Tensor:
+    def to_theta(self, free: Tensor, genes: Tensor) -> Tensor:
         """Return the points with such free coordinates."""
-        return rowwise.product(free, self.across.mT) + self.values[genes, None] * self.along
+        return rowwise.product(free, self.nuisance_basis.mT) + self.values[genes, None] * self.along
 
     def evaluate(self, theta: Tensor, genes: Tensor) -> Evaluation:
         """Evaluate ``genes`` at free coordinates, one row each."""
-        at = self.objective.evaluate(self.outside(theta, genes), genes)
+        at = self.objective.evaluate(self.to_theta(theta, genes), genes)
         return Evaluation(
             at.value,
-            self.inside(at.gradient),
-            self.across.mT @ at.hessian @ self.across,
+            self.to_nuisance(at.gradient),
+            self.nuisance_basis.mT @ at.hessian @ self.nuisance_basis,
             at.summed,
         )
 
@@ -104,7 +104,7 @@ def profile_limits(
     sample_weight : array-like of shape (n_cells,) or None
         The weights of the fit.
     """
-    counts, designs = fitted.weighted(fitted.weights(sample_weight))
+    counts, designs = fitted.counts_and_designs(fitted.weights(sample_weight))
     tests = np.where(combinations.estimable[:, None], combinations.of_theta[:, 0], 0.0)
     root = float(np.sqrt(stats.chi2.ppf(level, 1)))
     found = map_blocks(
@@ -188,9 +188,9 @@ class _Search(NamedTuple):
         third time the middle is taken, as the root may be far from straight.
         """
         narrowest = _NARROWEST * farthest
-        restricted = Restricted(self.objective, self.test, torch.zeros_like(self.value))
+        restricted = RestrictedObjective(self.objective, self.test, torch.zeros_like(self.value))
         estimate = self.theta @ self.test
-        free, way = restricted.inside(self.theta), restricted.inside(self.way)
+        free, way = restricted.to_nuisance(self.theta), restricted.to_nuisance(self.way)
         inner = free.clone()  # at the near points
         near = torch.zeros_like(first), torch.zeros_like(first)
         far = torch.full_like(first, torch.inf), torch.full_like(first, torch.inf)

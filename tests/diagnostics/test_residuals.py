@@ -191,7 +191,7 @@ def test_random_numbers_depend_on_the_seed_and_the_gene_alone(model, data, monke
     genes = ["gene_3", "gene_1"]
     some = quantile_residuals(*at, genes=genes, random_state=0)
     assert_allclose(some, whole[:, [3, 1]], rtol=1e-9)
-    monkeypatch.setattr("sc_glm.inference.fitted_model._ENTRIES", 2 * len(data.obs))
+    monkeypatch.setattr("sc_glm.inference.fitted_model._MAX_DENSE_ENTRIES", 2 * len(data.obs))
     assert_allclose(quantile_residuals(*at, random_state=0), whole, rtol=1e-9)
     rng = np.random.default_rng(0)
     one, two = (quantile_residuals(*at, random_state=rng) for _ in range(2))
@@ -228,7 +228,7 @@ def test_one_gene_is_a_vector_if_it_was_in_the_fit(residuals):
 
 
 def test_blocks_are_the_residuals_and_sparse_counts_stay_sparse(model, data, monkeypatch):
-    monkeypatch.setattr("sc_glm.inference.fitted_model._ENTRIES", 2 * len(data.obs))
+    monkeypatch.setattr("sc_glm.inference.fitted_model._MAX_DENSE_ENTRIES", 2 * len(data.obs))
     dense = []
 
     def toarray(self, *args, **kwargs):
@@ -497,7 +497,7 @@ def test_goodness_of_fit_sums_up_the_other_diagnostics(model, data, monkeypatch)
     assert_array_equal(table["observed_zeros"], zeros["observed"])
     assert_array_equal(table["expected_zeros"], zeros["expected"])
     assert_array_equal(table["zeros_p_value"], zeros["p_value"])
-    monkeypatch.setattr("sc_glm.inference.fitted_model._ENTRIES", 2 * len(data.obs))
+    monkeypatch.setattr("sc_glm.inference.fitted_model._MAX_DENSE_ENTRIES", 2 * len(data.obs))
     in_blocks = goodness_of_fit(*at, random_state=0)
     pd.testing.assert_frame_equal(in_blocks, table, rtol=1e-8)
 

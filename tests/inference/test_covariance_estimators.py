@@ -46,7 +46,7 @@ def found(fitted, test, kind, groups=None, weights=None):
 
 
 def log_likelihoods_of(fitted, weights):
-    return log_likelihoods(fitted, *fitted.weighted(fitted.weights(weights)))
+    return log_likelihoods(fitted, *fitted.counts_and_designs(fitted.weights(weights)))
 
 
 def of_coefficients(fitted, kind, groups=None, weights=None):

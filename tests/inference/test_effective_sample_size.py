@@ -15,7 +15,7 @@ N = 150
 
 def found(model, X, y, of_coef, weights=None):
     fitted = FittedData.of(model.fit(X, y, sample_weight=weights), X, y)
-    _, designs = fitted.weighted(fitted.weights(weights))
+    _, designs = fitted.counts_and_designs(fitted.weights(weights))
     theta = designs.coordinates({part: x.to_numpy() for part, x in fitted.params.items()})
     to_coef = [part.to_coef for part in designs.parts.values()]
     stops = np.cumsum([0, *(matrix.shape[1] for matrix in to_coef)])

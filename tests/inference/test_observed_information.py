@@ -27,7 +27,7 @@ def setting(columns, regressor=NegBinRegressor, *, weighted=False, alpha=0.0):
     weights = np.random.default_rng(2).integers(1, 4, N).astype(float) if weighted else None
     model = regressor(alpha=alpha).fit(X, data.counts, sample_weight=weights)
     fitted = FittedData.of(model, X, data.counts)
-    counts, designs = fitted.weighted(fitted.weights(weights))
+    counts, designs = fitted.counts_and_designs(fitted.weights(weights))
     theta = designs.coordinates({part: x.to_numpy() for part, x in fitted.params.items()})
     return model, (fitted.family, sp.csr_array(counts.by_gene(slice(None))), designs, theta)
 

@@ -13,7 +13,7 @@ from sc_glm.inference import confidence_intervals
 from sc_glm.inference.covariance_estimators import LinearCombinations
 from sc_glm.inference.fitted_model import FittedData
 from sc_glm.inference.observed_information import curvature
-from sc_glm.inference.profile_likelihood import Restricted, profile_limits
+from sc_glm.inference.profile_likelihood import RestrictedObjective, profile_limits
 from tests.problems import LINE, ONE, problem_of, simulate
 
 RNG = np.random.default_rng(8)
@@ -25,7 +25,7 @@ ROOT = np.sqrt(scipy.stats.chi2.ppf(0.95, 1))
 
 def limits(model, y, *, weights=None):
     fitted = FittedData.of(model, X, y)
-    _, designs = fitted.weighted(fitted.weights(weights))
+    _, designs = fitted.counts_and_designs(fitted.weights(weights))
     n_coef = sum(len(table) for table in fitted.params.values())
     combinations = LinearCombinations.of(np.eye(n_coef)[:, None], designs)
     steps = np.full((len(fitted.names), n_coef), np.nan)
@@ -35,7 +35,7 @@ def limits(model, y, *, weights=None):
 def loss_at(model, y, coefficient, value):
     """Maximise over all but one coefficient, with another optimiser and from the estimate."""
     fitted = FittedData.of(model, X, y)
-    counts, designs = fitted.weighted(np.ones(N))
+    counts, designs = fitted.counts_and_designs(np.ones(N))
     block = counts.by_gene(slice(None))
     coef = np.vstack([table.to_numpy() for table in fitted.params.values()])[:, 0]
     sizes = np.cumsum([len(table) for table in fitted.params.values()])[:-1]
@@ -88,7 +88,7 @@ def test_an_infinite_estimate_has_one_finite_end():
     model = NegBinRegressor().fit(silent[:, None], y)
     assert model.status_[0] == "separated"
     fitted = FittedData.of(model, silent[:, None], y)
-    _, designs = fitted.weighted(np.ones(N))
+    _, designs = fitted.counts_and_designs(np.ones(N))
     combinations = LinearCombinations.of(np.eye(3)[:, None], designs)
     lower, upper = profile_limits(fitted, combinations, np.full((1, 3), np.nan), 0.95, None)
     mean = y[~silent].mean()
@@ -134,7 +134,7 @@ def test_integer_weights_are_repeated_rows():
     rows = np.repeat(np.arange(N), weights)
     repeated = NegBinRegressor(tol=1e-10).fit(X[rows], y[rows])
     fitted = FittedData.of(repeated, X[rows], y[rows])
-    _, designs = fitted.weighted(np.ones(len(rows)))
+    _, designs = fitted.counts_and_designs(np.ones(len(rows)))
     combinations = LinearCombinations.of(np.eye(3)[:, None], designs)
     expected = profile_limits(fitted, combinations, np.full((1, 3), np.nan), 0.95, None)
     assert_allclose(limits(weighted, y, weights=weights), expected, atol=1e-3)
@@ -145,12 +145,12 @@ def test_a_held_combination_stays_and_the_rest_has_its_derivatives():
     objective = problem.objective(problem.block(), problem.family, problem.bases)
     direction = torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64)
     values = torch.tensor([0.3, -0.2, 0.0, 1.0], dtype=torch.float64)
-    restricted = Restricted(objective, direction, values)
+    restricted = RestrictedObjective(objective, direction, values)
     genes = torch.tensor([3, 0, 1])
     free = torch.from_numpy(RNG.normal(0, 0.3, (3, 2)))
-    theta = restricted.outside(free, genes)
+    theta = restricted.to_theta(free, genes)
     assert_allclose(theta @ direction, values[genes], atol=1e-12)
-    assert_allclose(restricted.inside(theta), free, atol=1e-12)
+    assert_allclose(restricted.to_nuisance(theta), free, atol=1e-12)
     at = restricted.evaluate(free, genes)
     for k in range(2):
         shift = 1e-5 * torch.eye(2, dtype=torch.float64)[k]
