@@ -1,44 +1,42 @@
-r"""How uncertain linear combinations of estimated coefficients are, and why some are unknown.
+r"""Covariances of the estimated coefficients: from the information, or robust sandwiches.
 
 With the observed information :math:`I` and its inverse :math:`B`, the covariance is
 
 - ``observed``: :math:`B`;
 - ``robust``: :math:`B \sum_i w_i^2 s_i s_i^\top B` with the scores :math:`s_i` of the cells, the
   sandwich HC0 (White 1982);
-- ``cluster``: :math:`B \sum_g \tilde s_g \tilde s_g^\top B` with the scores of groups of cells,
-  each enlarged by what the fit takes off it, :math:`\tilde s_g = (1 - I_g B)^{-1/2} s_g`. It is the
-  bias-reduced estimate CR2 (Bell and McCaffrey 2002, Survey Methodology 28: 169), here in terms of
-  a group's information :math:`I_g`. The plain sum of products is too small if groups are few.
+- ``cluster``: the sandwich CR2 of groups of cells, in
+  :mod:`~sc_glm.inference.cluster_robust`.
 
-Few groups, or cells, estimate a variance badly, too. Tests and intervals refer to an F or t
-distribution whose degrees of freedom are those that the estimated covariance of the tested
-combinations has if the model is right (Satterthwaite's for one, and for several together those of
-Pustejovsky and Tipton 2018, Journal of Business & Economic Statistics 36: 672, "AHZ"). For single
-cells that is the number that share the information, if each had as much.
+Tests and intervals of the sandwiches refer to an F or t distribution, since few cells or groups
+estimate a variance with a large error. The degrees of freedom are an effective number of cells for
+``robust``, and Satterthwaite's approximation for ``cluster``.
 
-Combinations along which a gene's likelihood is flat have no variance. The others have the one that
-they have whatever these are, which is that of a fit without them.
+A combination of coefficients has no variance if the likelihood is flat along it, for example if the
+estimate is infinite. The variances of the others are computed in the limit in which the infinite
+estimates are reached.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.linalg import block_diag
 
 from sc_glm._contract.validation import group_codes
 from sc_glm._solver.fitting import map_blocks
 from sc_glm._solver.status import COEFFICIENT_SHARE, FLAT, flat_directions
-from sc_glm.inference.effective_sample_size import effective_sample_size, inverse_root
+from sc_glm.inference.cluster_robust import AdjustedClusters
+from sc_glm.inference.effective_sample_size import effective_sample_size
+from sc_glm.inference.log_likelihood import check_data_of_fit
 from sc_glm.inference.observed_information import (
     Clusters,
-    Curvature,
-    by_cluster,
-    curvature,
-    products_of_scores,
+    ScoreAndInformation,
+    outer_products_of_scores,
+    score_and_information,
+    score_and_information_by_cluster,
 )
 
 if TYPE_CHECKING:
@@ -51,53 +49,41 @@ if TYPE_CHECKING:
     from sc_glm._likelihood.family import Family
     from sc_glm._solver.gene_block import Designs
     from sc_glm.inference.fitted_model import FittedData
+    from sc_glm.inference.linear_combinations import LinearCombinations
 
 _KINDS = ("observed", "robust", "cluster")
 
-_FURTHER = 20.0  # units of a predictor, in which a mean of next to nothing falls to nothing
-_ROUNDING = 1e-14  # of the largest curvature
-_ONE_GROUP = 0.99  # of a variance that groups tell when each is enlarged; less, if one tells alone
-_ALONE = 1e-6  # share of a direction's information outside of one group, below which that is alone
-_SAME_FIT = {"float64": 1e-6, "float32": 1e-3}  # of a log-likelihood, as it may differ by rounding
-_LEAST_CELLS = 2.0  # that tell of a combination
-_CLUSTER_ENTRIES = 20_000_000  # of groups' informations at a time
+# Step along a direction of recession, in units of a predictor. A mean that the fit left next to
+# zero is zero in double precision after it.
+_RECESSION_STEP = 20.0
+_RANK_TOLERANCE = 1e-14  # of the largest eigenvalue, below which an eigenvalue counts as zero
+_MIN_EFFECTIVE_CELLS = 2.0  # for the variance of a combination; below, one cell dominates
+_MAX_CLUSTER_ENTRIES = 20_000_000  # in the information matrices of all groups and genes of a block
 
 
 @dataclass(frozen=True)
-class LinearCombinations:
-    """Linear combinations of a model's coefficients, some tested together.
+class CovarianceEstimator:
+    """How to estimate a covariance, from which designs and which groups of cells.
 
     Attributes
     ----------
-    of_coef : ndarray of shape (n_tests, n_together, n_coef)
-        Of the coefficients of all parts, one part after the other.
-    of_theta : ndarray of shape (n_tests, n_together, n_params)
-        The same of the coordinates.
-    estimable : ndarray of bool of shape (n_tests,)
-        Whether they follow from the predictors of the fit's cells, whatever aliased coefficients
-        are.
+    kind : {"observed", "robust", "cluster"}
+    designs : Designs
+    clusters : Clusters or None
+        Groups of cells, for ``"cluster"`` only.
+    fixed : ndarray of bool of shape (n_params,)
+        Coordinates that are taken as known.
     """
 
-    of_coef: FloatArray
-    of_theta: FloatArray
-    estimable: NDArray[np.bool_]
-
-    @classmethod
-    def of(cls, of_coef: FloatArray, designs: Designs) -> LinearCombinations:
-        """Translate combinations of coefficients."""
-        to_coef = block_diag(*[part.to_coef for part in designs.parts.values()])
-        nulls = [part.null for part in designs.parts.values()]
-        stops = np.cumsum([len(null.scale) for null in nulls])[:-1]
-        flat = of_coef.reshape(-1, of_coef.shape[2])
-        pieces = zip(nulls, np.split(flat, stops, axis=1), strict=True)
-        is_open = np.any([null.not_estimable(piece) for null, piece in pieces], axis=0)
-        estimable = ~is_open.reshape(of_coef.shape[:2]).any(axis=1)
-        return cls(of_coef, of_coef @ to_coef, estimable)
+    kind: str
+    designs: Designs
+    clusters: Clusters | None
+    fixed: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Uncertainty:
-    """What is known of genes' estimates, and of combinations of them.
+class CovarianceEstimate:
+    """Covariances of genes' coordinates, and what is known of combinations of them.
 
     Attributes
     ----------
@@ -106,25 +92,26 @@ class Uncertainty:
     covariance : ndarray of shape (n_genes, n_params, n_params)
         Of the coordinates.
     at_maximum : ndarray of bool of shape (n_genes,)
-        Whether no direction leads up.
+        Whether the information has no negative eigenvalue.
     flat : ndarray of bool of shape (n_genes, n_tests)
-        Whether the likelihood of a combination is flat.
-    told : ndarray of bool of shape (n_genes, n_tests)
-        Whether more than one group, or cell, tells of a combination.
+        Whether the likelihood is flat along a combination of a test.
+    full_leverage : ndarray of bool of shape (n_genes, n_tests)
+        Whether one group, or one cell, has a leverage of nearly one: the estimate follows it, and
+        its score says nothing about the variance.
     df : ndarray of shape (n_genes, n_tests)
-        Degrees of freedom with which the covariance of a combination is estimated.
+        Degrees of freedom of the estimated covariance of a test's combinations.
     """
 
     log_likelihood: FloatArray
     covariance: FloatArray
     at_maximum: NDArray[np.bool_]
     flat: NDArray[np.bool_]
-    told: NDArray[np.bool_]
+    full_leverage: NDArray[np.bool_]
     df: FloatArray
 
     @classmethod
-    def join(cls, blocks: Sequence[Uncertainty]) -> Uncertainty:
-        """Put blocks of genes one after the other."""
+    def join(cls, blocks: Sequence[CovarianceEstimate]) -> CovarianceEstimate:
+        """Concatenate blocks of genes."""
         return cls(
             *(
                 np.concatenate([getattr(block, field.name) for block in blocks])
@@ -133,35 +120,15 @@ class Uncertainty:
         )
 
 
-@dataclass(frozen=True)
-class CovarianceMethod:
-    """How a covariance is estimated, from which designs, and from which groups of cells.
-
-    Attributes
-    ----------
-    kind : {"observed", "robust", "cluster"}
-    designs : Designs
-    clusters : Clusters or None
-        Given for ``"cluster"`` alone.
-    held : ndarray of bool of shape (n_params,)
-        Coordinates that are taken as known.
-    """
-
-    kind: str
-    designs: Designs
-    clusters: Clusters | None
-    held: NDArray[np.bool_]
-
-
-def covariance_method(
+def covariance_estimator(
     kind: str, fitted: FittedData, groups: ArrayLike | None, sample_weight: ArrayLike | None
-) -> tuple[CovarianceMethod, CountMatrix]:
-    """Check how a covariance is wanted; also return the counts of the cells that have a weight.
+) -> tuple[CovarianceEstimator, CountMatrix]:
+    """Check the kind and the groups; also return the counts of the cells of positive weight.
 
     Raises
     ------
     ValueError
-        If the kind is none of these, or groups are missing, too few, or of no use.
+        If the kind is unknown, or if groups are missing, not needed or not valid.
     """
     if kind not in _KINDS:
         raise ValueError(f"kind must be one of {list(_KINDS)}, not {kind!r}.")
@@ -174,216 +141,135 @@ def covariance_method(
         raise ValueError(f"kind={kind!r} {what}.")
     weights = fitted.weights(sample_weight)
     counts, designs = fitted.counts_and_designs(weights)
-    held = _held(fitted, designs)
+    fixed = _fixed_coordinates(fitted, designs)
     if groups is None:
-        return CovarianceMethod(kind, designs, None, held), counts
+        return CovarianceEstimator(kind, designs, None, fixed), counts
     _, codes = np.unique(
         group_codes(groups, fitted.X, len(weights))[weights > 0], return_inverse=True
     )
     if codes.max() < 1:
         raise ValueError("groups are all the same: at least two are needed.")
-    return CovarianceMethod(kind, designs, Clusters.of(codes, designs), held), counts
+    return CovarianceEstimator(kind, designs, Clusters.of(codes, designs), fixed), counts
 
 
-def uncertainty(
-    fitted: FittedData, counts: CountMatrix, how: CovarianceMethod, combinations: LinearCombinations
-) -> Uncertainty:
-    """Find how uncertain combinations of all genes' coefficients are.
+def _fixed_coordinates(fitted: FittedData, designs: Designs) -> NDArray[np.bool_]:
+    ranks = [part.to_coef.shape[1] for part in designs.parts.values()]
+    return np.repeat([part in fitted.fixed_parts for part in designs.parts], ranks)
+
+
+def estimate_covariance(
+    fitted: FittedData,
+    counts: CountMatrix,
+    estimator: CovarianceEstimator,
+    combinations: LinearCombinations,
+) -> CovarianceEstimate:
+    """Estimate the covariance of all genes' coordinates.
 
     Raises
     ------
     ValueError
         If the counts, covariates or weights are not those of the fit.
     """
-    theta = fitted.coordinates(how.designs)
+    theta = fitted.coordinates(estimator.designs)
     most_genes = math.inf
-    if how.clusters is not None:
-        most_genes = max(1, _CLUSTER_ENTRIES // (len(how.clusters.designs) * theta.shape[1] ** 2))
-    found = map_blocks(
-        _of_block,
+    if estimator.clusters is not None:
+        entries_of_gene = len(estimator.clusters.designs) * theta.shape[1] ** 2
+        most_genes = max(1, _MAX_CLUSTER_ENTRIES // entries_of_gene)
+    blocks = map_blocks(
+        _estimate_block,
         counts,
-        how.designs,
+        estimator.designs,
         [theta],
         fitted.family,
-        how,
-        combinations.of_theta,
+        estimator,
+        combinations.theta_matrix,
         n_jobs=fitted.regressor.n_jobs,
         most_genes=most_genes,
     )
-    result = Uncertainty.join(found)
-    _check_same_fit(fitted, result.log_likelihood)
+    result = CovarianceEstimate.join(blocks)
+    check_data_of_fit(fitted, result.log_likelihood)
     return result
 
 
-def log_likelihoods(fitted: FittedData, counts: CountMatrix, designs: Designs) -> FloatArray:
-    """Return each gene's log-likelihood, without a penalty, from the data of the fit.
+def _estimate_block(
+    counts: Any,
+    theta: FloatArray,
+    family: Family,
+    estimator: CovarianceEstimator,
+    tests: FloatArray,
+) -> CovarianceEstimate:
+    """Estimate the covariances of a block of genes; ``tests`` is the matrix of combinations."""
+    designs = estimator.designs
+    finite = np.asarray(np.isfinite(theta).all(axis=1))
+    theta = np.where(finite[:, None], theta, 0.0)
 
-    Raises
-    ------
-    ValueError
-        If they are others.
-    """
-    how = CovarianceMethod("observed", designs, None, _held(fitted, designs))
-    nothing = LinearCombinations.of(np.empty((0, 1, fitted.n_coef)), designs)
-    return uncertainty(fitted, counts, how, nothing).log_likelihood
+    def evaluate(genes: Any, point: FloatArray) -> ScoreAndInformation:
+        at_point = score_and_information(family, counts[genes], designs, point)
+        return at_point.with_fixed(estimator.fixed)
 
-
-def _held(fitted: FittedData, designs: Designs) -> NDArray[np.bool_]:
-    """Tell which coordinates are those of held parts."""
-    ranks = [part.to_coef.shape[1] for part in designs.parts.values()]
-    return np.repeat([part in fitted.fixed_parts for part in designs.parts], ranks)
-
-
-def is_of_fit(
-    fitted: FittedData, log_likelihood: FloatArray, genes: slice = slice(None)
-) -> NDArray[np.bool_]:
-    """Tell for which genes a log-likelihood, of some data, is that of the fit but for rounding."""
-    expected = fitted.log_likelihood[genes]
-    slack = _SAME_FIT[fitted.regressor.dtype] * (1 + np.abs(expected))
-    return np.asarray(~(np.abs(log_likelihood - expected) > slack))
-
-
-def _check_same_fit(fitted: FittedData, value: FloatArray) -> None:
-    expected = fitted.log_likelihood
-    differs = ~is_of_fit(fitted, value)
-    if differs.any():
-        gene = int(np.argmax(differs))
-        raise ValueError(
-            "X, y and sample_weight must be those of the fit: the log-likelihood of gene "
-            f"{fitted.names[gene]!r} is {value[gene]:.10g} here, and was {expected[gene]:.10g} "
-            f"there ({int(differs.sum())} gene(s) differ)."
-        )
-
-
-class _Groups(NamedTuple):
-    """Groups of cells in coordinates in which the whole information of a gene is one.
-
-    Attributes
-    ----------
-    scores : ndarray of shape (n_genes, n_groups, n_params)
-        Enlarged by what the fit takes off them.
-    enlarging : ndarray of shape (n_genes, n_groups, n_params, n_params)
-        The matrices by which they are.
-    information : ndarray of shape (n_genes, n_groups, n_params, n_params)
-        Each group's share of the information.
-    """
-
-    scores: FloatArray
-    enlarging: FloatArray
-    information: FloatArray
-
-    @classmethod
-    def of(cls, groups: Sequence[Curvature], root: FloatArray) -> _Groups:
-        """Enlarge the groups' scores; ``root @ root.T`` is the inverse of the information."""
-        root = root[:, None]
-        information = (
-            _transposed(root) @ np.stack([group.information for group in groups], 1) @ root
-        )
-        shares, vectors = np.linalg.eigh(information)
-        others = 1 - shares
-        # What one group alone tells, it tells exactly: nothing is left of its score.
-        factors = np.where(others > _ALONE, 1 / np.sqrt(np.maximum(others, _ALONE)), 0.0)
-        enlarging = vectors * factors[..., None, :] @ _transposed(vectors)
-        gradients = np.stack([group.gradient for group in groups], 1)[..., None]
-        scores = (enlarging @ _transposed(root) @ gradients)[..., 0]
-        return cls(scores, enlarging, information)
-
-    def degrees_of_freedom(self, test: FloatArray) -> tuple[FloatArray, NDArray[np.bool_]]:
-        """Return those of a covariance of combinations, and whether groups tell all of it.
-
-        Groups' scores ``u`` have the covariance of a right model, ``M_g`` for a group and less
-        ``M_g M_h`` for any two, as they add up to zero.
-
-        Parameters
-        ----------
-        test : ndarray of shape (n_genes, n_together, n_params)
-        """
-        q = test.shape[1]
-        weights = test[:, None] @ self.enlarging
-        R = weights @ self.information
-        D = R @ _transposed(weights)
-        expected = (D - R @ _transposed(R)).sum(1)
-        own, whole = (np.einsum("gqq->gq", x) for x in (expected, test @ _transposed(test)))
-        told = own > _ONE_GROUP * whole
-        white, firm = inverse_root(expected)
-        told, white = told.all(axis=1) & firm, white[:, None]
-        R, D = white @ R, white @ D @ white
-        flat = R.reshape(*R.shape[:2], -1)
-        T = (_transposed(flat) @ flat).reshape(-1, *2 * R.shape[2:])
-        trace, square = np.einsum("gcqq->gc", D), (R**2).sum(axis=(2, 3))
-        spread = (
-            (trace**2 - 2 * trace * square + (D * _transposed(D)).sum(axis=(2, 3))).sum(1)
-            - 2 * np.einsum("gcqr,gcqk,gcrk->g", D, R, R)
-            + (T**2).sum(axis=(1, 2, 3, 4))
-            + np.einsum("gsktl,gtksl->g", T, T)
-        )
-        return q * (q + 1) / np.where(told, spread, 1.0), told
+    at_fit = evaluate(slice(None), theta)
+    flat = flat_directions(at_fit.information, theta)
+    theta, information = _limit_of_recession(at_fit, flat, theta, evaluate)
+    eigenvalues, root = _root_of_inverse(information)
+    covariance = inverse = root @ np.swapaxes(root, -1, -2)
+    shape = len(theta), len(tests)
+    df, full_leverage = np.full(shape, np.inf), np.zeros(shape, dtype=bool)
+    if estimator.kind == "robust":
+        products = outer_products_of_scores(family, counts, designs, theta)
+        covariance = inverse @ products @ inverse
+        df = effective_sample_size(family, designs, theta, tests)
+        full_leverage = ~(df >= _MIN_EFFECTIVE_CELLS)
+    if estimator.clusters is not None:
+        by_cluster = score_and_information_by_cluster(family, counts, estimator.clusters, theta)
+        own = [cluster.with_fixed(estimator.fixed) for cluster in by_cluster]
+        clusters = AdjustedClusters.of(own, root)
+        covariance = clusters.covariance(root)
+        for number, test in enumerate(tests):
+            df[:, number], full_leverage[:, number] = clusters.degrees_of_freedom(test @ root)
+    return CovarianceEstimate(
+        np.where(finite, at_fit.log_likelihood, np.nan),
+        covariance,
+        finite & np.asarray((eigenvalues > -FLAT).all(axis=1)),
+        _along_flat_direction(tests, flat),
+        full_leverage,
+        df,
+    )
 
 
-def _further(
-    at: Curvature, flat: FloatArray, theta: FloatArray, evaluate: Callable[..., Curvature]
+def _limit_of_recession(
+    at_fit: ScoreAndInformation,
+    flat: FloatArray,
+    theta: FloatArray,
+    evaluate: Callable[..., ScoreAndInformation],
 ) -> tuple[FloatArray, FloatArray]:
-    """Return points further on the way of what runs to infinity, and the information there.
+    """Return points further along directions of recession, and the information there.
 
-    A fit stops where no more is to be gained, and there the other coefficients still feel a little
-    of what is not yet infinite. A point that turns out to be lower is no such way, and not taken.
+    A fit stops where the likelihood rises by less than its tolerance. There the infinite estimates
+    still have a small influence on the information about the other coefficients. A point with a
+    lower likelihood shows that the direction is not one of recession; the fit is kept then.
     """
-    theta, information = theta.copy(), at.information.copy()
-    slopes = np.einsum("gkf,gk->gf", flat, at.gradient)
-    further = theta + _FURTHER * np.einsum("gkf,gf->gk", flat, np.sign(slopes))
+    theta, information = theta.copy(), at_fit.information.copy()
+    slopes = np.einsum("gkf,gk->gf", flat, at_fit.score)
+    further = theta + _RECESSION_STEP * np.einsum("gkf,gf->gk", flat, np.sign(slopes))
     genes = np.flatnonzero(flat.any(axis=(1, 2)))
     if len(genes):
-        there = evaluate(genes, further[genes])
-        kept = there.value >= at.value[genes]
-        theta[genes[kept]] = further[genes[kept]]
-        information[genes[kept]] = there.information[kept]
+        at_further = evaluate(genes, further[genes])
+        accepted = at_further.log_likelihood >= at_fit.log_likelihood[genes]
+        theta[genes[accepted]] = further[genes[accepted]]
+        information[genes[accepted]] = at_further.information[accepted]
     return theta, information
 
 
-def _transposed(matrices: FloatArray) -> FloatArray:
-    return np.swapaxes(matrices, -1, -2)
+def _root_of_inverse(information: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return the eigenvalues, and matrices R of which R R' is the (pseudo-)inverse."""
+    eigenvalues, vectors = np.linalg.eigh(information)
+    nonzero = eigenvalues > _RANK_TOLERANCE * eigenvalues[:, -1:]
+    scale = np.where(nonzero, 1 / np.sqrt(np.where(nonzero, eigenvalues, 1.0)), 0.0)
+    return eigenvalues, vectors * scale[:, None]
 
 
-def _of_block(
-    counts: Any, theta: FloatArray, family: Family, how: CovarianceMethod, tests: FloatArray
-) -> Uncertainty:
-    designs, clusters = how.designs, how.clusters
-    known = np.asarray(np.isfinite(theta).all(axis=1))
-    theta = np.where(known[:, None], theta, 0.0)
-
-    def evaluate(genes: Any, point: FloatArray) -> Curvature:
-        return curvature(family, counts[genes], designs, point).holding(how.held)
-
-    at = evaluate(slice(None), theta)
-    flat = flat_directions(at.information, theta)
-    theta, information = _further(at, flat, theta, evaluate)
-    values, vectors = np.linalg.eigh(information)
-    firm = values > _ROUNDING * values[:, -1:]
-    # A root of the inverse
-    root = vectors * np.where(firm, 1 / np.sqrt(np.where(firm, values, 1.0)), 0.0)[:, None]
-    inverse = root @ _transposed(root)
-    shape = len(theta), len(tests)
-    told, df = np.ones(shape, dtype=bool), np.full(shape, np.inf)
-    covariance = inverse
-    if how.kind == "robust":
-        products = products_of_scores(family, counts, designs, theta)
-        covariance = inverse @ products @ inverse
-        df = effective_sample_size(family, designs, theta, tests)
-        told = df >= _LEAST_CELLS
-    if clusters is not None:
-        by_group = by_cluster(family, counts, clusters, theta)
-        groups = _Groups.of([group.holding(how.held) for group in by_group], root)
-        combined = np.einsum("gkl,gcl->gck", root, groups.scores)
-        covariance = _transposed(combined) @ combined
-        for number, test in enumerate(tests):
-            df[:, number], told[:, number] = groups.degrees_of_freedom(test @ root)
-    along = np.linalg.norm(np.einsum("tqk,gkf->gtqf", tests, flat), axis=3)
-    size = np.linalg.norm(tests, axis=2)
-    return Uncertainty(
-        np.where(known, at.value, np.nan),
-        covariance,
-        known & np.asarray((values > -FLAT).all(axis=1)),
-        (along > COEFFICIENT_SHARE * size).any(axis=2),
-        told,
-        df,
-    )
+def _along_flat_direction(tests: FloatArray, flat: FloatArray) -> NDArray[np.bool_]:
+    """Return which tests have a combination with a substantial part in flat directions."""
+    in_flat = np.linalg.norm(np.einsum("tqk,gkf->gtqf", tests, flat), axis=3)
+    length = np.linalg.norm(tests, axis=2)
+    return np.asarray((in_flat > COEFFICIENT_SHARE * length).any(axis=2))

@@ -11,8 +11,8 @@ import pandas as pd
 
 from sc_glm._likelihood.family import DISPERSION, MEAN
 from sc_glm._solver.status import Status
-from sc_glm.inference.covariance_estimators import log_likelihoods
 from sc_glm.inference.fitted_model import FittedData
+from sc_glm.inference.log_likelihood import log_likelihoods
 from sc_glm.moderation.dispersion_trend import DispersionTrend, fit_trend, posterior
 from sc_glm.moderation.size_profile import fit_at_sizes, size_likelihood
 

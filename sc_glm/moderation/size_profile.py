@@ -28,7 +28,7 @@ from sc_glm._solver.fitting import map_blocks
 from sc_glm._solver.gene_block import GeneFits, fits_at, one_thread, problem_of
 from sc_glm._solver.trust_region import Solution, maximize
 from sc_glm.inference.observed_information import SETTINGS
-from sc_glm.inference.profile_likelihood import RestrictedObjective
+from sc_glm.inference.restricted_objective import RestrictedObjective
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -1,6 +1,5 @@
-"""Residuals, zeros and goodness of fit: against references, exact values and simulated truth."""
+"""Residuals: against other software, their definitions and exact tails."""
 
-import warnings
 from types import SimpleNamespace
 
 import mpmath
@@ -11,11 +10,9 @@ import scipy.sparse as sp
 from anndata import AnnData
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import stats
-from sklearn.exceptions import ConvergenceWarning
 
-from sc_glm import FormulaTransformer, NegBinRegressor, ZINBRegressor, make_pipeline
+from sc_glm import NegBinRegressor, ZINBRegressor
 from sc_glm.adata import AnnDataRegressor
-from sc_glm.datasets import make_counts
 from sc_glm.diagnostics import (
     deviance_residuals,
     goodness_of_fit,
@@ -24,7 +21,6 @@ from sc_glm.diagnostics import (
     residual_blocks,
     zero_test,
 )
-from sc_glm.distributions import NB
 from sc_glm.metrics import mean_deviance
 from tests.references import ORDINARY, fit_reference, needs_references
 
@@ -38,22 +34,9 @@ KINDS = {
     "pearson": pearson_residuals,
     "deviance": deviance_residuals,
 }
+
+
 every_kind = pytest.mark.parametrize("residuals", KINDS.values(), ids=KINDS)
-
-
-@pytest.fixture(scope="module")
-def data():
-    formulas = {"mean": "~ pseudotime", "zero_inflation": "~ 1", "offset": "np.log(size_factor)"}
-    return make_counts(400, 5, **formulas, random_state=0)
-
-
-@pytest.fixture(scope="module")
-def model(data):
-    steps = FormulaTransformer(**data.formulas), ZINBRegressor()
-    return make_pipeline(*steps).fit(data.obs, data.counts)
-
-
-# ---------------------------------------------------------------------------- references
 
 
 def of_reference(name):
@@ -99,9 +82,6 @@ def test_diagnostics_agree_with_other_software(name, monkeypatch):
     zeros = zero_test(*fit).iloc[0]
     assert zeros["observed"] == exact["observed_zeros"]
     assert_allclose(zeros["expected"], exact["expected_zeros"], rtol=1e-7)
-
-
-# ---------------------------------------------------------------------------- residuals
 
 
 def test_residuals_are_their_definitions(model, data):
@@ -258,215 +238,6 @@ def test_what_is_refused(model, data):
             function(model, data.obs)
 
 
-# ---------------------------------------------------------------------------- zeros
-
-
-def distance_from_uniform(p_values):
-    return stats.kstest(p_values, "uniform").statistic
-
-
-@pytest.fixture(scope="module")
-def null():
-    """A fit to 1500 genes of the model, whose means go up or down with a covariate."""
-    rng = np.random.default_rng(2)
-    x = rng.normal(size=(300, 1))
-    mu = np.exp(rng.uniform(0, 1.5, 1500) + x * rng.normal(0, 0.4, 1500))
-    y = rng.negative_binomial(1.0, 1 / (1 + mu))
-    return NegBinRegressor().fit(x, y), x, y
-
-
-def test_p_values_of_zeros_are_uniform_where_the_model_is_true(null):
-    """Unlike those that take the fitted mean and size for the true ones."""
-    model, x, y = null
-    table = zero_test(model, x, y)
-    assert (table["reason"] == "").all()
-    assert distance_from_uniform(table["p_value"]) < 0.045  # under which 99.5 % of samples are
-    assert (table["p_adjusted"] < 0.05).sum() <= 1
-    p = model.predict_dist(x).prob_zero()
-    naive = (table["observed"] - table["expected"]) / np.sqrt((p * (1 - p)).sum(axis=0))
-    assert distance_from_uniform(2 * stats.norm.sf(naive.abs())) > 0.3
-
-
-def test_zero_inflation_is_found_and_gone_once_it_is_fitted(null):
-    _, x, y = null
-    rng = np.random.default_rng(5)
-    y = y[:, :200] * (rng.random((300, 200)) > 1 / (1 + np.exp(1 - 2 * x)))
-    without = zero_test(NegBinRegressor().fit(x, y), x, y)
-    one = np.ones(300)
-    X = pd.DataFrame({"mean__Intercept": one, "mean__x": x[:, 0]})
-    X = X.assign(zero_inflation__Intercept=one, zero_inflation__x=x[:, 0])
-    within = zero_test(ZINBRegressor().fit(X, y), X, y)
-    assert (without["p_value"] < 0.05).mean() > 0.4
-    assert (without["statistic"] > 0)[without["p_value"] < 0.05].mean() > 0.9
-    assert (without["ratio"] > 1)[without["p_value"] < 0.05].mean() > 0.9
-    assert within["p_value"].notna().mean() > 0.5
-    assert (within["p_value"].dropna() < 0.05).mean() < 0.1
-
-
-def test_poisson_zeros_have_van_den_broeks_score_test():
-    """A size at its boundary has not been estimated; equal means have a closed form."""
-    y = np.random.default_rng(0).binomial(8, 0.2, size=(500, 1))
-    x = np.zeros((500, 1))
-    model = NegBinRegressor().fit(x, y)
-    assert model.status_ == ["Poisson boundary"]
-    p = np.exp(-y.mean())
-    score = ((y == 0) / p - 1).sum()
-    expected = score**2 / (500 * (1 / p - 1 - y.mean()))
-    assert_allclose(zero_test(model, x, y)["statistic"] ** 2, expected, rtol=1e-3)
-
-
-def test_a_silent_reference_group_and_dependent_columns_change_nothing():
-    rng = np.random.default_rng(7)
-    groups = np.eye(3)[np.repeat([0, 1, 2], [60, 120, 120])]
-    mu = groups @ np.c_[np.zeros(40), rng.uniform(1, 4, (40, 2))].T
-    y = NB(mu, 2.0).rvs(random_state=0)
-    columns = {"mean__Intercept": np.ones(300), "mean__b": groups[:, 1], "mean__c": groups[:, 2]}
-    X = pd.DataFrame(columns)
-    aliased = X.assign(mean__a=groups[:, 0])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # of the silent group
-        tables = [zero_test(NegBinRegressor().fit(cells, y), cells, y) for cells in (X, aliased)]
-    seen = groups[:, 0] == 0
-    alone = X[seen].drop(columns="mean__b")
-    expected = zero_test(NegBinRegressor().fit(alone, y[seen]), alone, y[seen])
-    for table in tables:
-        assert (table["reason"] == "").all()
-        assert_allclose(table["statistic"], expected["statistic"], rtol=1e-3, atol=5e-3)
-
-
-def test_reasons_stand_where_there_is_no_p_value():
-    rng = np.random.default_rng(0)
-    y = pd.DataFrame(
-        {
-            "silent": np.zeros(200, dtype=int),
-            "high": rng.negative_binomial(50, 0.05, size=200),
-            "rare": np.r_[2, 1, 1, 1, np.zeros(196, dtype=int)],
-            "usual": rng.negative_binomial(3, 0.5, size=200),
-            "other": rng.negative_binomial(1, 0.2, size=200),
-        }
-    )
-    x = rng.normal(size=(200, 1))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        table = zero_test(NegBinRegressor().fit(x, y), x, y)
-        unfinished = NegBinRegressor(max_iter=1).fit(x, y)
-        cut_short = zero_test(unfinished, x, y)
-        penalised = zero_test(NegBinRegressor(alpha={"mean": 0.1}).fit(x, y), x, y)
-    assert list(table.index) == list(y.columns)
-    certain = "zeros are next to certain or impossible"
-    assert list(table["reason"]) == [
-        *[certain, certain, "the coefficients explain the zeros"],
-        *["", ""],
-    ]
-    known = table["reason"] == ""
-    for column in ("statistic", "p_value", "p_adjusted"):
-        assert_array_equal(table[column].notna(), known)
-    expected = stats.false_discovery_control(table["p_value"][known])
-    assert_allclose(table["p_adjusted"][known], expected)
-    assert_array_equal(table["observed"], (y == 0).sum())
-    assert_allclose(table["ratio"], table["observed"] / table["expected"])
-    assert "iteration limit" in unfinished.status_
-    found = cut_short["reason"] == "no maximum was reached"
-    assert_array_equal(found, unfinished.status_ == "iteration limit")
-    assert set(penalised["reason"]) == {"the fit has a penalty"}
-    assert penalised["p_adjusted"].isna().all()
-
-
-# ---------------------------------------------------------------------------- weights, new cells
-
-
-def drawn(n_cells, seed, n_genes=1500):
-    """Cells of genes that are the same for any seed."""
-    truth = np.random.default_rng(2)
-    level, slope = truth.uniform(0, 1.5, n_genes), truth.normal(0, 0.4, n_genes)
-    rng = np.random.default_rng(seed)
-    x = rng.normal(size=(n_cells, 1))
-    return x, rng.negative_binomial(1.0, 1 / (1 + np.exp(level + x * slope)))
-
-
-@pytest.mark.parametrize("is_new", [False, True], ids=["of the fit", "new"])
-def test_weights_are_repeated_cells(is_new):
-    x, y = drawn(120, 1, 8)
-    weights = np.random.default_rng(0).integers(0, 4, 120)
-    rows = np.repeat(np.arange(120), weights)
-    if is_new:
-        model = NegBinRegressor().fit(*drawn(150, 2, 8))
-    else:
-        model = NegBinRegressor().fit(x, y, sample_weight=weights)
-    found = goodness_of_fit(model, x, y, sample_weight=weights, random_state=0)
-    expected = goodness_of_fit(model, x[rows], y[rows], random_state=0)
-    pd.testing.assert_frame_equal(found, expected, rtol=1e-6)
-    found = zero_test(model, x, y, sample_weight=pd.Series(weights))
-    pd.testing.assert_frame_equal(found, zero_test(model, x[rows], y[rows]), rtol=1e-6)
-    # Half a cell each is as the cells are, but for what their number says.
-    half = goodness_of_fit(model, x[rows], y[rows], sample_weight=np.full(len(rows), 0.5))
-    assert_allclose(half["deviance"], expected["deviance"])
-    assert_allclose(2 * half["expected_zeros"], expected["expected_zeros"])
-
-
-def test_residuals_of_unequal_weights_are_normal():
-    """Draws that count unequally tell as much as fewer that count alike."""
-    x, y = drawn(400, 3, 600)
-    weights = np.random.default_rng(1).gamma(0.5, size=400)
-    model = NegBinRegressor().fit(x, y)
-    table = goodness_of_fit(model, x, y, sample_weight=weights, random_state=0)
-    assert (table["ks_p_value"] < 0.05).mean() < 0.07
-    naive = stats.kstwo.sf(table["ks_statistic"], 400)
-    assert (naive < 0.05).mean() > 0.15
-
-
-@pytest.mark.parametrize("sizes", [(300, 300), (200, 600)], ids=str)
-def test_true_models_are_not_rejected_by_new_cells(sizes):
-    """Coefficients do not follow the counts of new cells: their error adds to the variance."""
-    model = NegBinRegressor().fit(*drawn(sizes[0], 4))
-    new = drawn(sizes[1], 5)
-    table = zero_test(model, *new)
-    assert (table["reason"] == "").all()
-    within = 3 * np.sqrt(0.05 * 0.95 / len(table))
-    assert (table["p_value"] < 0.05).mean() == pytest.approx(0.05, abs=within)
-    assert distance_from_uniform(table["p_value"]) < 0.045
-    fit = goodness_of_fit(model, *new, random_state=0)
-    assert (fit["ks_p_value"] < 0.05).mean() < 0.05 + within
-    assert_array_equal(fit["zeros_p_value"], table["p_value"])
-    # Pearson residuals have no coefficient taken off.
-    squares = (pearson_residuals(model, *new) ** 2).mean(axis=0)
-    assert_allclose(fit["pearson"], squares)
-
-
-def test_new_cells_of_another_kind_have_the_error_of_the_fit_there():
-    """Few cells of the fit are like these, so that it knows little of them."""
-    rng = np.random.default_rng(6)
-    n_genes = 1500
-    level = rng.uniform(0, 1.5, n_genes)
-
-    def cells(n, share):
-        group = (rng.random(n) < share).astype(float)[:, None]
-        group[:5] = 1
-        return group, rng.negative_binomial(1.0, 1 / (1 + np.exp(level + 0.3 * group)))
-
-    model = NegBinRegressor().fit(*cells(1000, 0.05))
-    p_value = zero_test(model, *cells(100, 1.0))["p_value"].dropna()
-    assert len(p_value) > 1400
-    assert 0.02 < (p_value < 0.05).mean() < 0.08
-
-
-def test_a_part_of_the_cells_of_the_fit_rejects_too_little():
-    x, y = drawn(300, 7)
-    model = NegBinRegressor().fit(x, y)
-    assert (zero_test(model, x[:200], y[:200])["p_value"] < 0.05).mean() < 0.03
-    weights = np.random.default_rng(0).integers(1, 4, 300)
-    assert (zero_test(model, x, y, sample_weight=weights)["p_value"] < 0.05).mean() < 0.2
-
-
-def test_a_misfit_is_seen_in_new_cells_too():
-    model = NegBinRegressor().fit(*drawn(300, 8, 100))
-    x, y = drawn(300, 9, 100)
-    y = y * (np.random.default_rng(0).random(y.shape) < 0.6)
-    table = goodness_of_fit(model, x, y, random_state=0)
-    assert (table["zeros_p_value"] < 0.05).mean() > 0.9
-    assert (table["ks_p_value"] < 0.05).mean() > 0.9
-
-
 def test_weights_and_groups_in_another_order_are_refused(model, data):
     weights = pd.Series(1.0, index=data.obs.index)
     for function in (zero_test, goodness_of_fit):
@@ -474,62 +245,3 @@ def test_weights_and_groups_in_another_order_are_refused(model, data):
             function(model, data.obs, data.counts, sample_weight=weights[::-1])
     with pytest.raises(ValueError, match=r"rows of y .* another order"):
         pearson_residuals(model, data.obs, data.counts[::-1])
-
-
-# ---------------------------------------------------------------------------- goodness of fit
-
-
-def test_goodness_of_fit_sums_up_the_other_diagnostics(model, data, monkeypatch):
-    at = model, data.obs, data.counts
-    table = goodness_of_fit(*at, random_state=0)
-    assert_array_equal(table["status"], model[-1].status_)
-    ordinary = table["status"] == "converged"
-    assert ordinary.sum() >= 2
-    # The mean's intercept and slope, a size and an inflation
-    expected = (pearson_residuals(*at) ** 2).sum(axis=0) / (400 - 4)
-    assert_allclose(table["pearson"][ordinary], expected[ordinary])
-    assert_allclose(table["deviance"], (deviance_residuals(*at) ** 2).mean(axis=0))
-    tests = [stats.kstest(own, "norm") for own in seeded_quantile_residuals(*at).T]
-    assert_allclose(table["ks_statistic"], [test.statistic for test in tests])
-    assert_allclose(table["ks_p_value"], [test.pvalue for test in tests])
-    zeros = zero_test(*at)
-    assert list(table.index) == list(zeros.index) == list(data.counts.columns)
-    assert_array_equal(table["observed_zeros"], zeros["observed"])
-    assert_array_equal(table["expected_zeros"], zeros["expected"])
-    assert_array_equal(table["zeros_p_value"], zeros["p_value"])
-    monkeypatch.setattr("sc_glm.inference.fitted_model._MAX_DENSE_ENTRIES", 2 * len(data.obs))
-    in_blocks = goodness_of_fit(*at, random_state=0)
-    pd.testing.assert_frame_equal(in_blocks, table, rtol=1e-8)
-
-
-def test_misfits_are_seen(null):
-    _, x, y = null
-    y = y[:, :3].copy()
-    y[:2, 1] = 300
-    y[:, 2] = y[:, 2] // 3 * 3
-    table = goodness_of_fit(NegBinRegressor().fit(x, y), x, y, random_state=0).reset_index()
-    assert list(table["n_outliers"]) == [0, 2, 0]
-    assert table["pearson"][1] > 2 > table["pearson"][0]
-    assert table["ks_p_value"][2] < 0.01 < table["ks_p_value"][0]
-
-
-def test_one_gene_in_a_hundred_of_the_model_has_an_outlier(null):
-    _, x, y = null
-    y = y[:, :600]
-    table = goodness_of_fit(NegBinRegressor().fit(x, y), x, y, random_state=0)
-    assert 1 <= (table["n_outliers"] > 0).sum() <= 13  # of six expected
-    assert table["pearson"].mean() == pytest.approx(1, abs=0.02)
-
-
-def test_what_counts_leave_open_takes_no_degree_of_freedom():
-    y = np.random.default_rng(0).binomial(8, 0.2, size=(100, 1))
-    x = np.zeros((100, 1))
-    model = NegBinRegressor().fit(x, y)
-    assert model.status_ == ["Poisson boundary"]
-    expected = (pearson_residuals(model, x, y) ** 2).sum() / 99
-    assert_allclose(goodness_of_fit(model, x, y)["pearson"], expected)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        model = NegBinRegressor().fit(x[:1], y[:1])
-    alone = goodness_of_fit(model, x[:1], y[:1], random_state=0)
-    assert alone["pearson"].isna().all()

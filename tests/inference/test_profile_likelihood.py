@@ -4,17 +4,14 @@ import numpy as np
 import pytest
 import scipy.optimize
 import scipy.stats
-import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
 from sc_glm import NegBinRegressor, ZINBRegressor
-from sc_glm._likelihood.family import NegBinFamily
 from sc_glm.inference import confidence_intervals
-from sc_glm.inference.covariance_estimators import LinearCombinations
 from sc_glm.inference.fitted_model import FittedData
-from sc_glm.inference.observed_information import curvature
-from sc_glm.inference.profile_likelihood import RestrictedObjective, profile_limits
-from tests.problems import LINE, ONE, problem_of, simulate
+from sc_glm.inference.linear_combinations import LinearCombinations
+from sc_glm.inference.observed_information import score_and_information
+from sc_glm.inference.profile_likelihood import profile_limits
 
 RNG = np.random.default_rng(8)
 N = 150
@@ -45,7 +42,9 @@ def loss_at(model, y, coefficient, value):
         full = coef.copy()
         full[coefficient], full[free] = value, point
         parts = dict(zip(fitted.params, np.split(full[:, None], sizes), strict=True))
-        return -curvature(fitted.family, block, designs, designs.coordinates(parts)).value[0]
+        return -score_and_information(
+            fitted.family, block, designs, designs.coordinates(parts)
+        ).log_likelihood[0]
 
     best = scipy.optimize.minimize(minus, coef[free], method="L-BFGS-B")
     return model.log_likelihood_[0] + best.fun
@@ -138,23 +137,3 @@ def test_integer_weights_are_repeated_rows():
     combinations = LinearCombinations.of(np.eye(3)[:, None], designs)
     expected = profile_limits(fitted, combinations, np.full((1, 3), np.nan), 0.95, None)
     assert_allclose(limits(weighted, y, weights=weights), expected, atol=1e-3)
-
-
-def test_a_held_combination_stays_and_the_rest_has_its_derivatives():
-    problem = problem_of(NegBinFamily(), simulate(4, RNG), LINE, ONE)
-    objective = problem.objective(problem.block(), problem.family, problem.bases)
-    direction = torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64)
-    values = torch.tensor([0.3, -0.2, 0.0, 1.0], dtype=torch.float64)
-    restricted = RestrictedObjective(objective, direction, values)
-    genes = torch.tensor([3, 0, 1])
-    free = torch.from_numpy(RNG.normal(0, 0.3, (3, 2)))
-    theta = restricted.to_theta(free, genes)
-    assert_allclose(theta @ direction, values[genes], atol=1e-12)
-    assert_allclose(restricted.to_nuisance(theta), free, atol=1e-12)
-    at = restricted.evaluate(free, genes)
-    for k in range(2):
-        shift = 1e-5 * torch.eye(2, dtype=torch.float64)[k]
-        high, low = (restricted.evaluate(free + sign * shift, genes) for sign in (1, -1))
-        assert_allclose((high.value - low.value) / 2e-5, at.gradient[:, k], rtol=1e-5, atol=1e-3)
-        slope = (high.gradient - low.gradient) / 2e-5
-        assert_allclose(slope, at.hessian[:, :, k], rtol=1e-5, atol=1e-3)

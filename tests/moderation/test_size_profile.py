@@ -10,7 +10,7 @@ from sc_glm._solver.gene_block import problem_of
 from sc_glm._solver.trust_region import maximize
 from sc_glm.inference.fitted_model import FittedData
 from sc_glm.inference.observed_information import SETTINGS
-from sc_glm.inference.profile_likelihood import RestrictedObjective
+from sc_glm.inference.restricted_objective import RestrictedObjective
 from sc_glm.moderation.size_profile import N_POINTS, size_likelihood
 
 N_CELLS, N_GENES = 150, 40
