@@ -46,6 +46,7 @@ ENTRIES = {
               cells and a correct model.
             - ``"robust"``: the sandwich HC0. It holds for independent cells, also if their
               distribution differs from the model's, as long as the fitted predictors are correct.
+              It needs more than a few cells with information on each coefficient.
             - ``"cluster"``: the cluster-robust sandwich CR2. It holds for cells that are correlated
               within `groups`, such as donors, if the groups are independent.
     """,

@@ -74,8 +74,9 @@ def wald_test(
             Number of constraints. For ``kind="observed"`` the statistic has the chi-squared
             distribution with this number of degrees of freedom.
         df_denominator
-            Denominator degrees of freedom of the F distribution of ``statistic / df``. They are
-            infinite for ``kind="observed"``.
+            Denominator degrees of freedom of the F distribution of ``statistic / df``, multiplied
+            by ``df_denominator / (df_denominator + df - 1)`` (Pustejovsky and Tipton 2018). They
+            are infinite for ``kind="observed"``.
         p_value
             P-value, at least 2.2e-308, the smallest normal number.
         {log10_p_value}

@@ -56,7 +56,7 @@ def test_poisson_zeros_have_van_den_broeks_score_test():
     assert_allclose(zero_test(model, x, y)["statistic"] ** 2, expected, rtol=1e-3)
 
 
-def test_a_silent_reference_group_and_dependent_columns_change_nothing():
+def test_a_reference_group_of_zeros_and_dependent_columns_change_nothing():
     rng = np.random.default_rng(7)
     groups = np.eye(3)[np.repeat([0, 1, 2], [60, 120, 120])]
     mu = groups @ np.c_[np.zeros(40), rng.uniform(1, 4, (40, 2))].T
@@ -65,7 +65,7 @@ def test_a_silent_reference_group_and_dependent_columns_change_nothing():
     X = pd.DataFrame(columns)
     aliased = X.assign(mean__a=groups[:, 0])
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # of the silent group
+        warnings.simplefilter("ignore", ConvergenceWarning)  # of the group of zeros
         tables = [zero_test(NegBinRegressor().fit(cells, y), cells, y) for cells in (X, aliased)]
     seen = groups[:, 0] == 0
     alone = X[seen].drop(columns="mean__b")

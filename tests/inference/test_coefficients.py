@@ -52,7 +52,7 @@ def test_hard_fits_have_an_error_or_a_reason(name):
                 assert own["standard_error"] == pytest.approx(value, rel=exactness), column
 
 
-def test_a_separated_fit_has_the_errors_of_a_fit_without_the_silent_group():
+def test_a_separated_fit_has_the_errors_of_a_fit_without_the_group_of_zeros():
     _, model, (X, y, _) = fit_reference("hard_separated")
     seen = X["mean__gc"] == 0
     without = X[seen].drop(columns="mean__gc")

@@ -143,7 +143,7 @@ def test_weights(fitted):
     assert_allclose(twice, of_coefficients(fitted, "robust"), rtol=1e-6)
 
 
-def test_what_one_group_alone_tells_is_not_known():
+def test_a_coefficient_of_one_group_has_full_leverage():
     """A column of one donor's cells fits that donor exactly: no other donor shows how it varies."""
     alone = X.assign(first=(DONOR == 0).astype(float))
     fitted = FittedData.of(NegBinRegressor().fit(alone, Y), alone, Y)
@@ -204,9 +204,9 @@ def test_a_gene_without_numbers_harms_no_other(fitted):
         assert_allclose(broken.covariance[::2], expected.covariance[::2])
 
 
-def test_what_one_cell_alone_tells_is_not_known_to_a_sandwich():
+def test_a_coefficient_of_one_cell_has_full_leverage():
     """A level of one cell is fitted exactly: its score is zero, and so would its variance be."""
-    counted = np.argsort(-Y.min(axis=1), kind="stable")  # none is silent there
+    counted = np.argsort(-Y.min(axis=1), kind="stable")  # no gene is zero there
     for n_cells, full_leverage in ((1, True), (5, False)):
         few = X.assign(few=np.isin(np.arange(N), counted[:n_cells]).astype(float))
         fitted = FittedData.of(NegBinRegressor().fit(few, Y), few, Y)

@@ -81,16 +81,16 @@ def test_ends_are_of_the_highest_profile_though_the_first_try_is_far_beyond(seed
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_an_infinite_estimate_has_one_finite_end():
-    """Of n silent cells with a Poisson mean m, the log-likelihood is -n m."""
-    silent = np.arange(N) < 60
-    y = np.where(silent, 0, RNG.poisson(3.0, N))
-    model = NegBinRegressor().fit(silent[:, None], y)
+    """Of n empty cells with a Poisson mean m, the log-likelihood is -n m."""
+    empty = np.arange(N) < 60
+    y = np.where(empty, 0, RNG.poisson(3.0, N))
+    model = NegBinRegressor().fit(empty[:, None], y)
     assert model.status_[0] == "separated"
-    fitted = FittedData.of(model, silent[:, None], y)
+    fitted = FittedData.of(model, empty[:, None], y)
     _, designs = fitted.counts_and_designs(np.ones(N))
     combinations = LinearCombinations.of(np.eye(3)[:, None], designs)
     lower, upper = profile_limits(fitted, combinations, np.full((1, 3), np.nan), 0.95, None)
-    mean = y[~silent].mean()
+    mean = y[~empty].mean()
     assert (lower[0, 1], upper[0, 2]) == (-np.inf, np.inf)
     assert upper[0, 1] == pytest.approx(np.log(ROOT**2 / 2 / 60 / mean), abs=0.01)
     # The other group's own interval, of a Poisson mean
@@ -99,7 +99,7 @@ def test_an_infinite_estimate_has_one_finite_end():
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-def test_differences_from_a_silent_reference_have_their_lower_ends():
+def test_differences_from_an_empty_reference_have_their_lower_ends():
     """Of two Poisson groups, the profile of the log ratio is that of a binomial share."""
     group = np.arange(N) % 4
     y = np.where(group == 0, 0, np.random.default_rng(2).poisson(3.0, N))

@@ -37,11 +37,14 @@ def test_a_contrast_is_a_coefficient_of_another_reference_level(model):
 
 
 def test_a_joint_test_does_not_depend_on_how_it_is_written(model):
-    ways = ["cell_type[T.b] = 0, cell_type[T.c] = 0", ["cell_type[T.b]", "cell_type[T.c]"]]
-    ways.append("cell_type[T.b] - cell_type[T.c] = 0, cell_type[T.b] + 3 * cell_type[T.c] = 0")
+    hypotheses = ["cell_type[T.b] = 0, cell_type[T.c] = 0", ["cell_type[T.b]", "cell_type[T.c]"]]
+    hypotheses.append(
+        "cell_type[T.b] - cell_type[T.c] = 0, cell_type[T.b] + 3 * cell_type[T.c] = 0"
+    )
     for kind, groups in (("observed", None), ("cluster", DONOR)):
         first, *others = (
-            inference.wald_test(model, OBS, COUNTS, way, kind=kind, groups=groups) for way in ways
+            inference.wald_test(model, OBS, COUNTS, hypothesis, kind=kind, groups=groups)
+            for hypothesis in hypotheses
         )
         for other in others:
             assert_frame_equal(other, first, rtol=1e-8)
