@@ -144,7 +144,7 @@ def test_blocks_and_jobs_change_nothing(table, data, monkeypatch):
     counts = sp.csr_array(data.counts)
     found = compare_models(MODELS, data.obs, counts, cv=3, n_jobs=2)
     assert_frame_equal(found, compare_models(MODELS, data.obs, counts, cv=3))
-    monkeypatch.setattr("sc_glm.inference.fitted_model._ENTRIES", 1)
+    monkeypatch.setattr("sc_glm.inference.fitted_model._MAX_DENSE_ENTRIES", 1)
     dense = []
     toarray = sp.csc_array.toarray
     monkeypatch.setattr(

@@ -1,18 +1,18 @@
-"""How well a fitted model describes counts, cell by cell and gene by gene.
+"""Diagnostics: how well a fitted model describes counts, by residuals and tests of fit.
 
 The functions take a model, covariates and counts as those of :mod:`sklearn.inspection` do, and work
-on blocks of genes: sparse counts are never made dense as a whole. New residuals and tests of fit
-belong here. Questions about coefficients are asked in ``inference``.
+on blocks of genes: sparse counts are never dense as a whole. New residuals and tests of fit belong
+here. ``inference`` is about coefficients.
 """
 
-from sc_glm.diagnostics.diagnostics import (
+from sc_glm.diagnostics.fit_statistics import goodness_of_fit
+from sc_glm.diagnostics.residuals import (
     deviance_residuals,
-    goodness_of_fit,
     pearson_residuals,
     quantile_residuals,
     residual_blocks,
-    zero_test,
 )
+from sc_glm.diagnostics.zero_counts import zero_test
 
 __all__ = [
     "deviance_residuals",

@@ -1,23 +1,16 @@
-"""What fitted coefficients tell: standard errors, intervals, tests and information criteria.
+"""Inference on fitted coefficients: standard errors, intervals, tests and information criteria.
 
-All functions take a fitted model and the data of its fit, and answer for all genes at once. A
-coefficient that the counts or the design leave open has no number, and a word that says why.
-New tests and intervals belong here. How well a model describes its counts is asked in
-``diagnostics``.
+All functions take a fitted model and the data of its fit, and return results for all genes. A
+coefficient without a standard error has missing values and a reason. New tests and intervals belong
+here. ``diagnostics`` asks how well a model describes its counts.
 """
 
-from sc_glm.inference.inference import (
-    aic,
-    bic,
-    coefficient_table,
-    confidence_intervals,
-    covariance,
-    gene_summary,
-    likelihood_ratio_test,
-    standard_errors,
-    wald_test,
-)
-from sc_glm.inference.summary import GeneSummary
+from sc_glm.inference.coefficients import coefficient_table, covariance, standard_errors
+from sc_glm.inference.information_criteria import aic, bic
+from sc_glm.inference.intervals import confidence_intervals
+from sc_glm.inference.likelihood_ratio import likelihood_ratio_test
+from sc_glm.inference.summary import GeneSummary, gene_summary
+from sc_glm.inference.wald import wald_test
 
 __all__ = [
     "GeneSummary",

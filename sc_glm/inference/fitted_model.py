@@ -1,4 +1,4 @@
-"""A fitted model beside counts: what inference and diagnostics start from."""
+"""A fitted model with data: covariates and counts of cells, checked and arranged by gene."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import numpy as np
 import pandas as pd
 from sklearn.utils.validation import check_is_fitted
 
+from sc_glm._contract.docstrings import documented
 from sc_glm._contract.validation import alike, check_same_order, shown
 from sc_glm.distributions.tail_probabilities import log_mass
 from sc_glm.estimators.base import CountRegressor, present, weights_of
 from sc_glm.estimators.pipeline import counts_in, last_step
+from sc_glm.inference.docstring_entries import ENTRIES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -29,13 +31,13 @@ if TYPE_CHECKING:
 
     Seed: TypeAlias = int | RandomSource | None
 
-_ENTRIES = 2_000_000  # cells x genes that are dense at a time
+_MAX_DENSE_ENTRIES = 2_000_000  # cells x genes that are dense at a time
 
 
 class Block(NamedTuple):
     """Some genes of a model with their counts and fitted distributions, cells x genes.
 
-    ``predictors`` are those of the parts, of which the distributions are made.
+    ``predictors`` are the linear predictors of the parts, which determine the distributions.
     """
 
     genes: slice
@@ -53,17 +55,18 @@ class FittedData:
     regressor : CountRegressor
         The last step of the model.
     X : array-like, DataFrame or AnnData
-        What the model predicts from. Its rows may have labels, which steps of a pipeline may lose.
+        Covariates as the model takes them. It is kept for the labels of its rows, which steps of a
+        pipeline may lose.
     covariates : ndarray of shape (n_cells, n_features)
-        What the regressor makes of it, checked.
+        Input of the regressor, checked.
     counts : CountMatrix of shape (n_cells, n_genes)
         Counts of ``genes``.
     genes : ndarray of int of shape (n_genes,)
-        Where these genes stand among those of the fit.
+        Positions of these genes among the genes of the fit.
 
     Notes
     -----
-    This module alone reads what regressors keep to themselves.
+    No other module outside ``estimators`` reads private attributes of regressors.
     """
 
     regressor: CountRegressor
@@ -73,6 +76,7 @@ class FittedData:
     genes: NDArray[np.intp]
 
     @classmethod
+    @documented(ENTRIES)
     def of(
         cls, model: Any, X: Any, y: Any = None, *, genes: str | Sequence[str] | None = None
     ) -> FittedData:
@@ -80,22 +84,19 @@ class FittedData:
 
         Parameters
         ----------
-        model : estimator
-            A fitted regressor, a pipeline that ends in one, a search over these, or an
-            :class:`~sc_glm.adata.AnnDataRegressor`.
-        X : array-like, DataFrame or AnnData
-            What the model predicts from.
-        y : array-like, DataFrame or sparse matrix of shape (n_cells, n_genes) or (n_cells,)
-            Counts of all genes of the fit; None where `X` is an AnnData that holds them.
-        genes : str or sequence of str, default=None
-            Names of the genes to keep, in this order; None is all.
+        {model}
+        {X}
+        {y}
+        {genes}
 
         Raises
         ------
+        {raises_not_a_regressor}
         TypeError
-            If the model does not end in a regressor of this package, or genes are no names.
+            If `genes` are not strings.
+        {raises_invalid_data}
         ValueError
-            If data are not what they should be, or not of the model's genes.
+            If a gene is not a gene of the fit, or `genes` is empty.
         """
         check_same_order(X, y, "y")
         if y is None:
@@ -128,7 +129,7 @@ class FittedData:
 
     @property
     def n_coef(self) -> int:
-        """Number of a gene's coefficients, of all parts."""
+        """Number of coefficients of a gene, summed over the parts."""
         return sum(len(table) for table in self.regressor.params_.values())
 
     def coordinates(self, designs: Designs) -> FloatArray:
@@ -146,18 +147,18 @@ class FittedData:
         return self.regressor.log_likelihood_[self.genes]
 
     @property
-    def held(self) -> tuple[str, ...]:
-        """Parts that are not where the likelihood has its maximum, as they were moderated."""
+    def fixed_parts(self) -> tuple[str, ...]:
+        """Parts whose coefficients were fixed in the fit, as moderated sizes are."""
         return self.regressor._held
 
     @property
     def designs(self) -> dict[str, FloatArray]:
-        """Each part's design matrix, a row for each cell."""
+        """Design matrix of each part, a row for each cell."""
         return self.regressor._layout.designs(self.covariates)
 
     @property
     def offset(self) -> FloatArray:
-        """What is added to the mean's predictor in each cell."""
+        """Offset of the mean's predictor in each cell."""
         return self.regressor._layout.offset_of(self.covariates)
 
     @property
@@ -169,65 +170,67 @@ class FittedData:
         """Return the cells' weights, checked."""
         return weights_of(sample_weight, self.X, self.covariates)
 
-    def with_weight(self, sample_weight: ArrayLike | None) -> tuple[FittedData, FloatArray]:
-        """Return the cells that have a weight, whose labels are checked, and their weights."""
+    def with_positive_weight(
+        self, sample_weight: ArrayLike | None
+    ) -> tuple[FittedData, FloatArray]:
+        """Return the cells of positive weight, and their weights; check the labels of weights."""
         weights = self.weights(sample_weight)
         X = self.X[weights > 0] if isinstance(self.X, pd.DataFrame) else None  # for its labels
         counts, weights, covariates = present(self.counts, weights, self.covariates)
         return replace(self, X=X, counts=counts, covariates=covariates), weights
 
     def sample_sparse(self, cells: NDArray[np.intp], random_state: Seed) -> sp.csr_array:
-        """Draw counts of these cells, some of them several times, from the model."""
+        """Draw counts of cells from the model; a cell may occur several times."""
         names = getattr(self.regressor, "feature_names_in_", None)
         covariates = pd.DataFrame(self.covariates[cells], columns=names)
         X = covariates.to_numpy() if names is None else covariates
         return self.regressor.sample_sparse(X, random_state)[:, self.genes]
 
     @property
-    def typical(self) -> tuple[FittedData, FloatArray]:
-        """A few cells that stand for those of the fit, without counts, and their weights."""
+    def typical_cells(self) -> tuple[FittedData, FloatArray]:
+        """A few cells that represent the cells of the fit, with their weights, without counts."""
         covariates, weights = self.regressor._cells_of_fit
         return replace(self, X=None, covariates=covariates), weights
 
     def predictors(self, genes: slice) -> list[FloatArray]:
-        """Return the parts' predictors of some of the genes, cells x genes."""
+        """Return the linear predictor of each part for some genes, cells x genes."""
         own = self.regressor._predictors_of(self.designs, self.offset, self.genes[genes])
         return list(own.values())
 
-    def weighted(self, weights: FloatArray) -> tuple[CountMatrix, Designs]:
-        """Return the counts and the designs of the cells that have a weight, as a fit has them."""
+    def counts_and_designs(self, weights: FloatArray) -> tuple[CountMatrix, Designs]:
+        """Return the counts and the designs of the cells of positive weight, as a fit has them."""
         counts, weights, covariates = present(self.counts, weights, self.covariates)
         return counts, self.regressor._designs_of(self.regressor._layout, covariates, weights)
 
     @property
     def is_penalised(self) -> bool:
-        """Whether the fit had a penalty on the coefficients of any part."""
+        """Whether the coefficients of any part were penalised."""
         alpha = self.regressor.alpha
         return bool(np.any([*alpha.values()] if isinstance(alpha, dict) else alpha))
 
-    def shaped(self, values: FloatArray) -> FloatArray:
-        """Return cells x genes as the fit had its counts: a vector if it had one."""
+    def in_shape_of_counts(self, values: FloatArray) -> FloatArray:
+        """Return cells x genes, or a vector if the counts of the fit were a vector."""
         return self.regressor._shaped(values)
 
-    def set_results(self, designs: Designs, fits: GeneFits, held: tuple[str, ...]) -> None:
-        """Give the regressor other results, found with some parts held, for all genes."""
+    def set_results(self, designs: Designs, fits: GeneFits, fixed_parts: tuple[str, ...]) -> None:
+        """Replace the regressor's results by a fit of all genes with some parts fixed."""
         regressor = self.regressor
         counts = replace(
             self.counts,
             names=regressor.target_names_,
             one_dimensional=regressor._one_dimensional,
         )
-        regressor._set_fitted(regressor._layout, counts, designs, fits, held)
+        regressor._set_fitted(regressor._layout, counts, designs, fits, fixed_parts)
 
     def blocks(self, n_rows: int = 0) -> Iterator[Block]:
-        """Yield the genes by blocks whose cells x genes, or rows x genes, are no large array.
+        """Yield blocks of genes, so that arrays of cells x genes, or rows x genes, stay small.
 
         Raises
         ------
         ValueError
-            If the fit does not determine what a cell has.
+            If the fit does not determine the predictor of a cell.
         """
-        step = max(1, _ENTRIES // max(len(self.counts), n_rows))
+        step = max(1, _MAX_DENSE_ENTRIES // max(len(self.counts), n_rows))
         designs, offset = self.designs, self.offset
         self.regressor._check_determined(self.X, designs, np.ones(len(offset)))
         for first in range(0, len(self.genes), step):
@@ -238,9 +241,9 @@ class FittedData:
             yield Block(genes, values, dist, predictors)
 
     def log_probs(self) -> Iterator[tuple[slice, FloatArray]]:
-        """Yield the log-probabilities of the counts, cells x genes, by the same blocks.
+        """Yield the log-probabilities of the counts, cells x genes, by :meth:`blocks`.
 
-        Those of ``dist`` may be minus infinity, where a zero inflation rounds to one.
+        They are finite also where a zero inflation rounds to one, unlike those of ``dist``.
         """
         family = self.regressor._family
         for block in self.blocks():
@@ -248,29 +251,28 @@ class FittedData:
 
 
 def _positions(names: NDArray[np.object_], genes: str | Sequence[str]) -> NDArray[np.intp]:
-    asked = [genes] if isinstance(genes, str) else list(np.atleast_1d(np.asarray(genes, object)))
-    if not all(isinstance(gene, str) for gene in asked):
-        raise TypeError(f"genes must be names of genes, not {shown(asked[:5])}.")
-    where = pd.Index(names).get_indexer(pd.Index(asked))
-    missing = [gene for gene, position in zip(asked, where, strict=True) if position < 0]
+    wanted = [genes] if isinstance(genes, str) else list(np.atleast_1d(np.asarray(genes, object)))
+    if not all(isinstance(gene, str) for gene in wanted):
+        raise TypeError(f"genes must be names of genes, not {shown(wanted[:5])}.")
+    positions = pd.Index(names).get_indexer(pd.Index(wanted))
+    missing = [gene for gene, position in zip(wanted, positions, strict=True) if position < 0]
     if missing:
-        near = alike(missing[0], names, 3)  # such as murine Ins1 for human INS1
-        hint = f" Like {shown(missing[0])} are {near}." if near else ""
+        similar = alike(missing[0], names, 3)  # such as murine Ins1 for human INS1
+        hint = f" Like {shown(missing[0])} are {similar}." if similar else ""
         raise ValueError(f"{len(missing)} gene(s) are not of the fit: {shown(missing[:5])}.{hint}")
-    if not asked:
-        raise ValueError("genes is empty: at least one is needed, and None is all.")
-    return where
+    if not wanted:
+        raise ValueError("genes is empty: give at least one name, or None for all genes.")
+    return positions
 
 
-def distributions(model: Any, X: Any, genes: str | Sequence[str]) -> NB | ZINB:
-    """Return the distributions of some genes' counts in cells that need not have any.
+@documented(ENTRIES)
+def predicted_distributions(model: Any, X: Any, genes: str | Sequence[str]) -> NB | ZINB:
+    """Return the distributions of some genes' counts in cells, which need no counts.
 
     Parameters
     ----------
-    model : estimator
-        As in :meth:`FittedData.of`.
-    X : array-like, DataFrame or AnnData
-        What the model predicts from.
+    {model}
+    {X}
     genes : str or sequence of str
         Names of the genes.
 

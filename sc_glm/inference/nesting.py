@@ -1,4 +1,4 @@
-"""Whether one fitted model is a special case of another, and by how many coefficients."""
+"""Nesting of two fitted models: whether one is a special case of the other, and by which df."""
 
 from __future__ import annotations
 
@@ -15,11 +15,21 @@ if TYPE_CHECKING:
     from sc_glm._design.design import FloatArray
     from sc_glm.inference.fitted_model import FittedData
 
-_OUTSIDE = 1e-6  # share of a column outside of a larger design, up to which it is rounding's
+# Root mean square of a column's residual from a larger design, up to which it is rounding error.
+# The columns are orthonormal.
+_COLUMN_SPACE_TOLERANCE = 1e-6
 
 
 class Nesting(NamedTuple):
-    """How many coefficients the full model has more, and whether one of them is at its bound."""
+    """Difference of two nested models.
+
+    Attributes
+    ----------
+    df : int
+        Number of additional coefficients of the full model.
+    on_boundary : bool
+        Whether the reduced model is on the boundary of the full one's parameter space.
+    """
 
     df: int
     on_boundary: bool
@@ -33,19 +43,19 @@ def nesting_of(
     Raises
     ------
     ValueError
-        If the genes differ, a part of the reduced model is no special case of the same of the full
-        one, or there is no difference. Also if only the full model has a zero inflation, and that
-        has covariates.
+        If the genes or offsets differ, if a part of the reduced model is not a special case of the
+        same part of the full model, or if the models are equal. Also if only the full model has a
+        zero inflation, and that has covariates.
     """
     if list(reduced.names) != list(full.names):
         raise ValueError("The two models were fitted to different genes.")
     if not np.allclose(reduced.offset, full.offset, rtol=0, atol=1e-9):
-        raise ValueError("The two models have different offsets: neither is a part of the other.")
+        raise ValueError("The models are not nested: they have different offsets.")
     missing = [part for part in reduced.params if part not in full.params]
     if missing:
         raise ValueError(
-            f"The reduced model has a part {missing[0]!r}, which the full one lacks: did you mean "
-            "them the other way round?"
+            f"The reduced model has a part {missing[0]!r} that the full model does not have: did "
+            "you exchange the two models?"
         )
     weights = full.weights(sample_weight)
     cells, weights = weights > 0, weights[weights > 0]
@@ -55,29 +65,32 @@ def nesting_of(
         rank = design.U.shape[1]
         if part in reduced.params:
             smaller = PartDesign.of(reduced.designs[part][cells], weights)
-            _check_inside(smaller.U, design.U, weights, part)
+            _check_column_space(smaller.U, design.U, weights, part)
             rank -= smaller.U.shape[1]
         elif part == ZERO_INFLATION:
-            if rank != 1 or np.ptp(design.U) > _OUTSIDE:
+            if rank != 1 or np.ptp(design.U) > _COLUMN_SPACE_TOLERANCE:
                 raise ValueError(
-                    f"The reduced model has no {part}, and that of the full one has covariates: "
-                    "these mean nothing where it is zero, so that the likelihood ratio has no "
-                    "known distribution. First test a model whose zero_inflation is '~ 1', then "
-                    "the covariates."
+                    f"The reduced model has no {part}, and the {part} of the full model has "
+                    "covariates. Their coefficients have no meaning in the reduced model, so that "
+                    "the likelihood ratio has no known distribution. First test a model whose "
+                    f"{part} is '~ 1', then the covariates."
                 )
             on_boundary = True
         df += rank
     if not df:
-        raise ValueError("The two models are the same: the full one has no coefficient more.")
+        raise ValueError("The two models are equal: the full model has no additional coefficient.")
     return Nesting(df, on_boundary)
 
 
-def _check_inside(small: FloatArray, large: FloatArray, weights: FloatArray, part: str) -> None:
-    """Refuse a design with columns that no combination of a larger one makes."""
-    coordinates = (weights[:, None] * large).T @ small / weights.sum()
-    outside = np.sqrt(np.average((small - large @ coordinates) ** 2, axis=0, weights=weights))
-    if (outside > _OUTSIDE).any():
+def _check_column_space(
+    reduced: FloatArray, full: FloatArray, weights: FloatArray, part: str
+) -> None:
+    """Raise if a column of the reduced basis is not a combination of the full one's columns."""
+    coordinates = (weights[:, None] * full).T @ reduced / weights.sum()
+    residual = reduced - full @ coordinates
+    root_mean_square = np.sqrt(np.average(residual**2, axis=0, weights=weights))
+    if (root_mean_square > _COLUMN_SPACE_TOLERANCE).any():
         raise ValueError(
-            f"The models are not nested: the {part} of the reduced one is no special case of that "
-            "of the full one."
+            f"The models are not nested: the {part} of the reduced model is not a special case of "
+            f"the {part} of the full model."
         )

@@ -1,4 +1,8 @@
-"""The log-likelihood around fitted coefficients: its curvature, and the scores of cells."""
+"""Log-likelihood, score and observed information at given coefficients, of all cells or of groups.
+
+They are sums over cells. The parameters are the coordinates of the coefficients in the bases of the
+designs.
+"""
 
 from __future__ import annotations
 
@@ -20,30 +24,49 @@ if TYPE_CHECKING:
     from sc_glm._design.design import FloatArray
     from sc_glm._likelihood.family import Family
 
-# One pass over the counts, in double precision wherever the model was fitted.
+# One pass over the counts, in double precision also if the model was fitted in single precision.
 SETTINGS = Settings(max_iter=1, tol=1.0, device=torch.device("cpu"), dtype=torch.float64)
 
 
-class Curvature(NamedTuple):
-    """The log-likelihood of some genes at a point.
+class ScoreAndInformation(NamedTuple):
+    """Log-likelihood, score and observed information of some genes at a point.
 
-    ``value`` (n_genes,) has no penalty; ``gradient`` (n_genes, n_params) and ``information``, minus
-    the Hessian, (n_genes, n_params, n_params) have.
+    Attributes
+    ----------
+    log_likelihood : ndarray of shape (n_genes,)
+        Without the penalty of a penalised fit.
+    score : ndarray of shape (n_genes, n_params)
+        Gradient, with the penalty.
+    information : ndarray of shape (n_genes, n_params, n_params)
+        Minus the Hessian, with the penalty.
     """
 
-    value: FloatArray
-    gradient: FloatArray
+    log_likelihood: FloatArray
+    score: FloatArray
     information: FloatArray
 
-    def holding(self, held: NDArray[np.bool_]) -> Curvature:
-        """Return that of the others alone; of parameters ``held``, (n_params,), it is one."""
-        free = np.where(held, 0.0, 1.0)
+    def with_fixed(self, fixed: NDArray[np.bool_]) -> ScoreAndInformation:
+        """Return score and information if some parameters, a mask (n_params,), are known.
+
+        The information on a fixed parameter is replaced by one, which keeps it invertible.
+        """
+        free = np.where(fixed, 0.0, 1.0)
         information = self.information * free[:, None] * free + np.diag(1.0 - free)
-        return self._replace(gradient=self.gradient * free, information=information)
+        return self._replace(score=self.score * free, information=information)
 
 
 class Clusters(NamedTuple):
-    """Groups of cells: the cells in the order of their groups, where each begins, its designs."""
+    """Groups of cells.
+
+    Attributes
+    ----------
+    order : ndarray of int of shape (n_cells,)
+        The cells, sorted by their group.
+    bounds : ndarray of int of shape (n_groups + 1,)
+        Where each group begins and ends in this order.
+    designs : list of Designs
+        The rows of each group.
+    """
 
     order: NDArray[np.intp]
     bounds: NDArray[np.intp]
@@ -51,17 +74,17 @@ class Clusters(NamedTuple):
 
     @classmethod
     def of(cls, codes: NDArray[np.intp], designs: Designs) -> Clusters:
-        """Sort cells by the number of their group."""
+        """Sort cells by ``codes``, the number of their group."""
         order = np.argsort(codes, kind="stable")
         bounds = np.concatenate([[0], np.cumsum(np.bincount(codes))])
         pieces = np.split(order, bounds[1:-1])
         return cls(order, bounds, [designs.of_cells(piece) for piece in pieces])
 
 
-def curvature(
+def score_and_information(
     family: Family, counts: sp.csr_array, designs: Designs, theta: FloatArray
-) -> Curvature:
-    """Evaluate the log-likelihood.
+) -> ScoreAndInformation:
+    """Compute log-likelihood, score and observed information.
 
     Parameters
     ----------
@@ -70,7 +93,7 @@ def curvature(
         Positive counts by gene.
     designs : Designs
     theta : ndarray of shape (n_genes, n_params)
-        Coordinates in the designs' bases.
+        Coordinates in the bases of the designs.
     """
     with one_thread(), torch.inference_mode():
         problem = problem_of(family, counts, designs, SETTINGS)
@@ -78,15 +101,17 @@ def curvature(
         point = torch.from_numpy(theta)
         at = objective.evaluate(point, torch.arange(len(theta)))
         value = at.value + objective.penalty_of(point)
-        return Curvature(value.numpy(), at.gradient.numpy(), -unpacked(at.hessian).numpy())
+        return ScoreAndInformation(
+            value.numpy(), at.gradient.numpy(), -unpacked(at.hessian).numpy()
+        )
 
 
-def products_of_scores(
+def outer_products_of_scores(
     family: Family, counts: sp.csr_array, designs: Designs, theta: FloatArray
 ) -> FloatArray:
-    """Sum each gene's outer products of the cells' weighted scores, (n_genes, K, K).
+    """Sum each gene's outer products of the cells' weighted scores, (n_genes, n_params, n_params).
 
-    Parameters are those of :func:`curvature`.
+    The parameters are those of :func:`score_and_information`.
     """
     with one_thread(), torch.inference_mode():
         problem = problem_of(family, counts, designs.squared(), SETTINGS)
@@ -94,13 +119,13 @@ def products_of_scores(
         return unpacked(score_products(objective, torch.from_numpy(theta))).numpy()
 
 
-def by_cluster(
+def score_and_information_by_cluster(
     family: Family, counts: sp.csr_array, clusters: Clusters, theta: FloatArray
-) -> Sequence[Curvature]:
-    """Evaluate the log-likelihood of each group of cells; it has no penalty."""
+) -> Sequence[ScoreAndInformation]:
+    """Compute score and information of each group of cells, without a penalty."""
     sorted_counts = counts.tocsc()[:, clusters.order]
     return [
-        curvature(family, sorted_counts[:, first:stop].tocsr(), designs, theta)
+        score_and_information(family, sorted_counts[:, first:stop].tocsr(), designs, theta)
         for first, stop, designs in zip(
             clusters.bounds[:-1], clusters.bounds[1:], clusters.designs, strict=True
         )

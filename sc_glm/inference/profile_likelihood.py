@@ -1,4 +1,9 @@
-"""Profile likelihoods: of one combination of coefficients, maximised over all else."""
+"""Profile likelihood intervals of linear combinations of the coefficients.
+
+The profile log-likelihood of a combination is the log-likelihood, maximised over the nuisance
+parameters. The interval holds the values whose deviance, twice the loss of profile log-likelihood,
+is at most a quantile of the chi-squared distribution with one degree of freedom.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +14,12 @@ import torch
 from scipy import stats
 
 from sc_glm._likelihood import rowwise
-from sc_glm._likelihood.objective import Evaluation, Objective
 from sc_glm._solver.fitting import map_blocks
 from sc_glm._solver.gene_block import one_thread, problem_of
 from sc_glm._solver.status import FLAT
 from sc_glm._solver.trust_region import maximize
 from sc_glm.inference.observed_information import SETTINGS
+from sc_glm.inference.restricted_objective import RestrictedObjective
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -22,62 +27,26 @@ if TYPE_CHECKING:
 
     from sc_glm._design.design import FloatArray
     from sc_glm._likelihood.family import Family
+    from sc_glm._likelihood.objective import Objective
     from sc_glm._solver.gene_block import Designs
+    from sc_glm._solver.trust_region import Solution
     from sc_glm.inference.fitted_model import FittedData
     from sc_glm.inference.linear_combinations import LinearCombinations
 
-_TOL = 1e-8  # log-likelihood that a maximisation may leave
-_MAX_ITER = 100
-_FARTHEST = 50.0  # units of a predictor: what costs no likelihood up to there, never does
-_ACCURACY = 1e-5  # of the root of a deviance
-_NARROWEST = 1e-6  # of that, between two points
-_MAX_STEPS = 80
-_HIGHER = 1e-3  # log-likelihood above that of the fit, from which on it missed a maximum
+_TOL = 1e-8  # tolerance of a maximisation over nuisance parameters, in log-likelihood
+_MAX_ITER = 100  # of such a maximisation
+_MAX_TRIALS = 80  # values of the combination to try for each end
 
-
-class Restricted:
-    """An objective where a combination of each gene's parameters is held at a value.
-
-    To the solver, it is an objective of one parameter less.
-
-    Parameters
-    ----------
-    objective : Objective
-    direction : Tensor of shape (n_params,)
-        The combination is ``theta @ direction``.
-    values : Tensor of shape (n_genes,)
-        Where it is held, for each gene of the block.
-    """
-
-    def __init__(self, objective: Objective, direction: Tensor, values: Tensor) -> None:
-        self.objective = objective
-        self.along = direction / direction.square().sum()
-        # A basis of what is orthogonal to the direction
-        whole = torch.linalg.qr(direction[:, None], mode="complete")[0]
-        self.across = whole[:, 1:]
-        self.values = values
-
-    def inside(self, theta: Tensor) -> Tensor:
-        """Return the free coordinates of points."""
-        return rowwise.product(theta, self.across)
-
-    def outside(self, free: Tensor, genes: Tensor) -> Tensor:
-        """Return the points with such free coordinates."""
-        return rowwise.product(free, self.across.mT) + self.values[genes, None] * self.along
-
-    def evaluate(self, theta: Tensor, genes: Tensor) -> Evaluation:
-        """Evaluate ``genes`` at free coordinates, one row each."""
-        at = self.objective.evaluate(self.outside(theta, genes), genes)
-        return Evaluation(
-            at.value,
-            self.inside(at.gradient),
-            self.across.mT @ at.hessian @ self.across,
-            at.summed,
-        )
+# Distance from the estimate, in units of a predictor, at which an interval counts as infinite. A
+# mean changes by the factor exp(50) over it, so that the likelihood does not fall beyond it either.
+_MAX_DISTANCE = 50.0
+_ROOT_TOLERANCE = 1e-5  # relative, of the root of the deviance at an end
+_MIN_BRACKET = 1e-6  # of the largest distance: a bracket that is shorter holds a jump
+_LOG_LIKELIHOOD_EXCESS = 1e-3  # above the fit's, from which on the fit missed the maximum
 
 
 class Limits(NamedTuple):
-    """Ends of intervals, (n_genes, n_tests); infinite where there is none, NaN if not found."""
+    """Ends of intervals, (n_genes, n_tests): infinite if there is no end, NaN if not found."""
 
     lower: FloatArray
     upper: FloatArray
@@ -86,167 +55,220 @@ class Limits(NamedTuple):
 def profile_limits(
     fitted: FittedData,
     combinations: LinearCombinations,
-    steps: FloatArray,
+    standard_errors: FloatArray,
     level: float,
     sample_weight: ArrayLike | None,
 ) -> Limits:
-    """Find where the profile likelihood of combinations falls by what a level allows.
+    """Find the ends of the profile likelihood intervals of combinations.
 
     Parameters
     ----------
     fitted : FittedData
-    combinations : Combinations
+    combinations : LinearCombinations
         One in each test.
-    steps : ndarray of shape (n_genes, n_tests)
-        About how far it may be to an end; NaN if unknown.
+    standard_errors : ndarray of shape (n_genes, n_tests)
+        They determine the first trial; NaN if unknown.
     level : float
         Confidence level.
     sample_weight : array-like of shape (n_cells,) or None
-        The weights of the fit.
+        Weights of the fit.
     """
-    counts, designs = fitted.weighted(fitted.weights(sample_weight))
-    tests = np.where(combinations.estimable[:, None], combinations.of_theta[:, 0], 0.0)
-    root = float(np.sqrt(stats.chi2.ppf(level, 1)))
-    found = map_blocks(
-        _of_block,
+    counts, designs = fitted.counts_and_designs(fitted.weights(sample_weight))
+    tests = np.where(combinations.estimable[:, None], combinations.theta_matrix[:, 0], 0.0)
+    threshold = float(np.sqrt(stats.chi2.ppf(level, 1)))
+    blocks = map_blocks(
+        _limits_of_block,
         counts,
         designs,
-        [fitted.coordinates(designs), steps],
+        [fitted.coordinates(designs), standard_errors],
         (fitted.family, designs),
-        (tests, root),
+        (tests, threshold),
         n_jobs=fitted.regressor.n_jobs,
     )
-    return Limits(*(np.concatenate(ends) for ends in zip(*found, strict=True)))
+    return Limits(*(np.concatenate(ends) for ends in zip(*blocks, strict=True)))
 
 
-def _of_block(
+def _limits_of_block(
     counts: Any,
     theta: FloatArray,
-    steps: FloatArray,
+    standard_errors: FloatArray,
     model: tuple[Family, Designs],
     interval: tuple[FloatArray, float],
 ) -> Limits:
-    (family, designs), (tests, root) = model, interval
+    (family, designs), (tests, threshold) = model, interval
     with one_thread(), torch.inference_mode():
         problem = problem_of(family, counts, designs, SETTINGS).unpacked()
         objective = problem.own_objective()
         point = torch.from_numpy(theta)
         ends = [
-            _ends(objective, point, torch.from_numpy(test), torch.from_numpy(own), root)
-            for test, own in zip(tests, steps.T, strict=True)
+            _limits_of_test(
+                objective, point, torch.from_numpy(test), torch.from_numpy(errors), threshold
+            )
+            for test, errors in zip(tests, standard_errors.T, strict=True)
         ]
         lower, upper = (torch.stack(end, 1).numpy() for end in zip(*ends, strict=True))
         return Limits(lower, upper)
 
 
-def _ends(
-    objective: Objective, theta: Tensor, test: Tensor, steps: Tensor, root: float
+def _limits_of_test(
+    objective: Objective, theta: Tensor, test: Tensor, standard_errors: Tensor, threshold: float
 ) -> tuple[Tensor, Tensor]:
     """Return both ends of the intervals of one combination."""
     estimate = theta @ test
-    if not test.any():  # of columns that are zero
-        nothing = torch.full_like(estimate, torch.nan)
-        return nothing, nothing
-    at = objective.evaluate(theta, torch.arange(len(theta)))
+    if not test.any():  # the combination is not estimable, or its columns are zero
+        unknown = torch.full_like(estimate, torch.nan)
+        return unknown, unknown
+    at_fit = objective.evaluate(theta, torch.arange(len(theta)))
     unit = torch.linalg.vector_norm(test)
-    first = torch.where(steps.isfinite(), steps * root, unit)
-    search = _Search(
-        objective, theta, test, _least_favourable_direction(at.hessian, test), at.value, root
-    )
+    first_trial = torch.where(standard_errors.isfinite(), standard_errors * threshold, unit)
+    direction = _least_favourable_direction(at_fit.hessian, test)
+    search = _EndSearch(objective, theta, test, direction, at_fit.value, threshold)
     return tuple(  # type: ignore[return-value]
-        estimate + side * search.distance(side, first, float(_FARTHEST * unit))
+        estimate + side * search.distance(side, first_trial, float(_MAX_DISTANCE * unit))
         for side in (-1.0, 1.0)
     )
 
 
 def _least_favourable_direction(hessian: Tensor, test: Tensor) -> Tensor:
-    """Return by which change of the coordinates a combination is one more at the least loss.
+    """Return the change of the parameters that raises a combination by one at the least loss.
 
-    A group without counts is the way to a difference from it: another group's own mean stays.
+    Along flat directions the loss is zero: the difference of a group from a group without counts
+    grows by the infinite estimate, and the mean of the other group stays.
     """
-    # A gene without finite numbers must not stop the others.
+    # A gene without finite numbers must not stop the decomposition of the others.
     values, vectors = rowwise.eigh(torch.nan_to_num(-hessian, 0.0, 0.0, 0.0))
     along = rowwise.apply(vectors.mT, test[None])
-    way = rowwise.apply(vectors, along / values.clamp_min(FLAT))
-    return way / (way * test).sum(1, keepdim=True)
+    direction = rowwise.apply(vectors, along / values.clamp_min(FLAT))
+    return direction / (direction * test).sum(1, keepdim=True)
 
 
-class _Search(NamedTuple):
-    """Where the root of twice the loss of likelihood, as a function of a distance, is ``root``."""
+class _Bracket(NamedTuple):
+    """One side of the brackets of the ends: distances from the estimate, and roots of deviances."""
+
+    distance: Tensor
+    root_deviance: Tensor
+
+    def put(self, genes: Tensor, distance: Tensor, root_deviance: Tensor) -> None:
+        """Replace the values of some genes."""
+        self.distance[genes], self.root_deviance[genes] = distance, root_deviance
+
+
+class _EndSearch(NamedTuple):
+    """Search for the distance from the estimate at which the root of the deviance is a threshold.
+
+    Attributes
+    ----------
+    objective : Objective
+    theta : Tensor of shape (n_genes, n_params)
+        The fit.
+    test : Tensor of shape (n_params,)
+        The combination is ``theta @ test``.
+    direction : Tensor of shape (n_genes, n_params)
+        Least favourable direction.
+    log_likelihood : Tensor of shape (n_genes,)
+        At the fit.
+    threshold : float
+    """
 
     objective: Objective
     theta: Tensor
     test: Tensor
-    way: Tensor
-    value: Tensor
-    root: float
+    direction: Tensor
+    log_likelihood: Tensor
+    threshold: float
 
-    def distance(self, side: float, first: Tensor, farthest: float) -> Tensor:
-        """Return how far each gene's end is; infinite beyond ``farthest``, NaN if not found.
+    def distance(self, side: float, first_trial: Tensor, max_distance: float) -> Tensor:
+        """Return each gene's distance; infinite above ``max_distance``, NaN if not found.
 
-        By secants between the nearest points on both sides, which for a parabola are exact; every
-        third time the middle is taken, as the root may be far from straight.
+        The search is by regula falsi, since the root of the deviance is a straight line if the
+        log-likelihood is a parabola. Each third trial bisects the bracket, as the line may be
+        curved.
         """
-        narrowest = _NARROWEST * farthest
-        restricted = Restricted(self.objective, self.test, torch.zeros_like(self.value))
+        restricted = RestrictedObjective(
+            self.objective, self.test, torch.zeros_like(self.log_likelihood)
+        )
         estimate = self.theta @ self.test
-        free, way = restricted.inside(self.theta), restricted.inside(self.way)
-        inner = free.clone()  # at the near points
-        near = torch.zeros_like(first), torch.zeros_like(first)
-        far = torch.full_like(first, torch.inf), torch.full_like(first, torch.inf)
-        last, at = torch.zeros_like(first), first.clone()
-        result = torch.full_like(first, torch.nan)
-        active = torch.arange(len(first))
+        direction = restricted.to_nuisance(self.direction)
+        nuisance = restricted.to_nuisance(self.theta)  # at the last trial
+        nuisance_at_low = nuisance.clone()
+        zero, infinite = torch.zeros_like(first_trial), torch.full_like(first_trial, torch.inf)
+        low = _Bracket(zero.clone(), zero.clone())
+        high = _Bracket(infinite.clone(), infinite.clone())
+        last, trial = zero.clone(), first_trial.clone()
+        result = torch.full_like(first_trial, torch.nan)
+        active = torch.arange(len(first_trial))
 
-        def towards(points: Tensor, distance: Tensor, genes: Tensor) -> Tensor:
-            return points[genes] + side * (at - distance)[genes, None] * way[genes]
+        def extrapolated(nuisance: Tensor, distance: Tensor, genes: Tensor) -> Tensor:
+            return nuisance[genes] + side * (trial - distance)[genes, None] * direction[genes]
 
-        for number in range(_MAX_STEPS):
-            restricted.values = (estimate + side * at).clone()
-            # From far beyond the end another, lower maximum may be the nearest one.
-            lost = torch.nonzero(last[active] != near[0][active])[:, 0]
-            again = active[lost]
-            both = maximize(
+        for iteration in range(_MAX_TRIALS):
+            restricted.values = (estimate + side * trial).clone()
+            # The nuisance parameters of a trial above the bracket may be near another, lower
+            # maximum. Then a start from the lower end of the bracket finds the higher one.
+            from_low = torch.nonzero(last[active] != low.distance[active])[:, 0]
+            solution = _maximize_from_two_starts(
                 restricted,
-                torch.cat([towards(free, last, active), towards(inner, near[0], again)]),
-                max_iter=_MAX_ITER,
-                tol=_TOL,
-                genes=torch.cat([active, again]),
+                active,
+                extrapolated(nuisance, last, active),
+                from_low,
+                extrapolated(nuisance_at_low, low.distance, active[from_low]),
             )
-            rows = torch.arange(len(active))
-            solution, other = both.rows(rows), both.rows(len(active) + torch.arange(len(again)))
-            higher = other.value > solution.value[lost]
-            solution.put(lost[higher], other.rows(higher))
-            free[active], last[active] = solution.theta, at[active]
-            loss = self.value[active] - solution.value
-            own = (2 * loss.clamp_min(0.0)).sqrt()
-            here = at[active]
-            missed = (loss < -_HIGHER) | ~solution.converged
-            below = own < self.root
-            inner[active[below]] = solution.theta[below]
-            for point, mask in ((near, below), (far, ~below)):
-                point[0][active[mask]], point[1][active[mask]] = here[mask], own[mask]
-            # A profile jumps where it goes over from one maximum to another.
-            gap = far[0][active] - near[0][active]
-            met = ((own - self.root).abs() <= _ACCURACY * self.root) | (gap <= narrowest)
-            beyond = below & (here >= farthest)
-            result[active[met]] = here[met]
-            result[active[beyond]] = torch.inf
-            result[active[missed]] = torch.nan
-            active = active[~(met | beyond | missed)]
+            nuisance[active], last[active] = solution.theta, trial[active]
+            loss = self.log_likelihood[active] - solution.value
+            root_deviance = (2 * loss.clamp_min(0.0)).sqrt()
+            here = trial[active]
+            failed = (loss < -_LOG_LIKELIHOOD_EXCESS) | ~solution.converged
+            below = root_deviance < self.threshold
+            nuisance_at_low[active[below]] = solution.theta[below]
+            for end, mask in ((low, below), (high, ~below)):
+                end.put(active[mask], here[mask], root_deviance[mask])
+            # A profile likelihood jumps where its maximum passes from one mode to another.
+            width = high.distance[active] - low.distance[active]
+            error = (root_deviance - self.threshold).abs()
+            found = (error <= _ROOT_TOLERANCE * self.threshold) | (
+                width <= _MIN_BRACKET * max_distance
+            )
+            unbounded = below & (here >= max_distance)
+            result[active[found]] = here[found]
+            result[active[unbounded]] = torch.inf
+            result[active[failed]] = torch.nan
+            active = active[~(found | unbounded | failed)]
             if not len(active):
                 break
-            trial = _next(near, far, self.root, halve=number % 3 == 2)[active]
-            at[active] = trial.clamp_max(farthest)
+            following = _next_trial(low, high, self.threshold, bisect=iteration % 3 == 2)
+            trial[active] = following[active].clamp_max(max_distance)
         return result
 
 
-def _next(
-    near: tuple[Tensor, Tensor], far: tuple[Tensor, Tensor], root: float, *, halve: bool
-) -> Tensor:
-    """Return where to look next, given the nearest points on both sides."""
-    (here, low), (there, high) = near, far
-    fraction = ((root - low) / (high - low)).clamp(0.02, 0.98)
-    inside = here + (there - here) * (0.5 if halve else fraction)
-    outward = here * (root / low).clamp(1.1, 4.0)
-    return torch.where(there.isfinite(), inside, outward)
+def _maximize_from_two_starts(
+    restricted: RestrictedObjective,
+    genes: Tensor,
+    starts: Tensor,
+    rows: Tensor,
+    second_starts: Tensor,
+) -> Solution:
+    """Maximise over nuisance parameters; ``rows`` of genes also from a second start.
+
+    Returns the higher maximum of each gene.
+    """
+    both = maximize(
+        restricted,
+        torch.cat([starts, second_starts]),
+        max_iter=_MAX_ITER,
+        tol=_TOL,
+        genes=torch.cat([genes, genes[rows]]),
+    )
+    solution = both.rows(torch.arange(len(genes)))
+    second = both.rows(len(genes) + torch.arange(len(rows)))
+    higher = second.value > solution.value[rows]
+    solution.put(rows[higher], second.rows(higher))
+    return solution
+
+
+def _next_trial(low: _Bracket, high: _Bracket, threshold: float, *, bisect: bool) -> Tensor:
+    """Return the next distance to try: within the bracket, or above it if it has no upper end."""
+    fraction = (threshold - low.root_deviance) / (high.root_deviance - low.root_deviance)
+    fraction = fraction.clamp(0.02, 0.98)
+    interpolated = low.distance + (high.distance - low.distance) * (0.5 if bisect else fraction)
+    extrapolated = low.distance * (threshold / low.root_deviance).clamp(1.1, 4.0)
+    return torch.where(high.distance.isfinite(), interpolated, extrapolated)

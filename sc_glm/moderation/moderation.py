@@ -12,7 +12,7 @@ import pandas as pd
 from sc_glm._likelihood.family import DISPERSION, MEAN
 from sc_glm._solver.status import Status
 from sc_glm.inference.fitted_model import FittedData
-from sc_glm.inference.linear_combinations import log_likelihoods
+from sc_glm.inference.log_likelihood import log_likelihoods
 from sc_glm.moderation.dispersion_trend import DispersionTrend, fit_trend, posterior
 from sc_glm.moderation.size_profile import fit_at_sizes, size_likelihood
 
@@ -152,7 +152,7 @@ def moderate_dispersion(
     """
     moderated = copy.deepcopy(model)
     fitted = FittedData.of(moderated, X, y)
-    if fitted.held:
+    if fitted.fixed_parts:
         raise ValueError("Moderation needs the model as it was fitted, not a moderated one.")
     design = fitted.designs[DISPERSION]
     if design.shape[1] != 1 or np.ptp(design) > 0 or not design.any():
@@ -161,7 +161,7 @@ def moderate_dispersion(
             "Moderation needs one size for each gene, that is dispersion='~ 1'; this model's "
             f"dispersion has the columns {columns[:5]}."
         )
-    counts, designs = fitted.weighted(fitted.weights(sample_weight))
+    counts, designs = fitted.counts_and_designs(fitted.weights(sample_weight))
     log_likelihoods(fitted, counts, designs)  # which raises if the data are others
     theta = fitted.coordinates(designs)
     n_jobs = fitted.regressor.n_jobs
@@ -180,7 +180,7 @@ def moderate_dispersion(
     )
     theta[:, designs.parts[MEAN].to_coef.shape[1]] = found.mean
     fits = fit_at_sizes(fitted.family, counts, designs, theta, n_jobs)
-    fitted.set_results(designs, fits, held=(DISPERSION,))
+    fitted.set_results(designs, fits, fixed_parts=(DISPERSION,))
     return ModeratedDispersion(moderated, table, trend)
 
 

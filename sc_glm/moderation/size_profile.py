@@ -28,7 +28,7 @@ from sc_glm._solver.fitting import map_blocks
 from sc_glm._solver.gene_block import GeneFits, fits_at, one_thread, problem_of
 from sc_glm._solver.trust_region import Solution, maximize
 from sc_glm.inference.observed_information import SETTINGS
-from sc_glm.inference.profile_likelihood import Restricted
+from sc_glm.inference.restricted_objective import RestrictedObjective
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -199,7 +199,7 @@ class _Walk:
         direction = torch.zeros(objective.n_params, dtype=objective.weights.dtype)
         direction[self.size] = 1.0
         values = torch.zeros(n_genes, dtype=direction.dtype)
-        self.restricted = Restricted(objective, direction, values)
+        self.restricted = RestrictedObjective(objective, direction, values)
 
     def nodes(self, theta: Tensor) -> _Nodes:
         """Return points of the genes' profiles as far as they matter."""
@@ -213,12 +213,12 @@ class _Walk:
     def end(self, theta: Tensor) -> Solution:
         """Maximise over all but the size, which is certain then."""
         restricted, genes = self.restricted, torch.arange(len(theta))
-        start = restricted.inside(self._at(theta, genes).theta)
+        start = restricted.to_nuisance(self._at(theta, genes).theta)
         found = maximize(restricted, start, max_iter=_MAX_ITER, tol=_TOL)
-        across = restricted.across
+        across = restricted.nuisance_basis
         hessian = across @ found.hessian @ across.mT
         hessian[:, self.size, self.size] = -1.0
-        return replace(found, theta=restricted.outside(found.theta, genes), hessian=hessian)
+        return replace(found, theta=restricted.to_theta(found.theta, genes), hessian=hessian)
 
     def _side(self, first: _Point, side: float) -> tuple[list[Tensor], Tensor, Tensor]:
         """Walk to one side.
@@ -264,11 +264,11 @@ class _Walk:
         point, settled = self._newton(theta, genes)
         if not settled.all():
             rest = torch.nonzero(~settled)[:, 0]
-            start = self.restricted.inside(theta[rest])
+            start = self.restricted.to_nuisance(theta[rest])
             solution = maximize(
                 self.restricted, start, max_iter=_MAX_ITER, tol=_TOL, genes=genes[rest]
             )
-            there = self.restricted.outside(solution.theta, genes[rest])
+            there = self.restricted.to_theta(solution.theta, genes[rest])
             point.put(rest, self._newton(there, genes[rest])[0])
         return point
 
@@ -280,7 +280,7 @@ class _Walk:
         """
         restricted = self.restricted
         at = self.objective.evaluate(theta, genes)
-        across = restricted.across
+        across = restricted.nuisance_basis
         values, vectors = rowwise.eigh(-(across.mT @ at.hessian @ across))
         firm = values > _FIRM
         inverse = torch.where(firm, 1 / torch.where(firm, values, 1.0), 0.0)
@@ -288,8 +288,8 @@ class _Walk:
         def solved(right: Tensor) -> Tensor:
             return rowwise.apply(vectors, inverse * rowwise.apply(vectors.mT, right))
 
-        gradient = restricted.inside(at.gradient)
-        mixed = restricted.inside(at.hessian[:, self.size])
+        gradient = restricted.to_nuisance(at.gradient)
+        mixed = restricted.to_nuisance(at.hessian[:, self.size])
         step, change = solved(gradient), solved(mixed)
         gain = 0.5 * (gradient * step).sum(1)
         whole = rowwise.product(change.clamp(-_LARGEST_CHANGE, _LARGEST_CHANGE), across.mT)

@@ -12,7 +12,7 @@ from sklearn.utils import check_scalar
 
 from sc_glm._contract.validation import as_pandas
 from sc_glm.formula.covariates import check_cells, no_column
-from sc_glm.inference.fitted_model import FittedData, distributions
+from sc_glm.inference.fitted_model import FittedData, predicted_distributions
 from sc_glm.plots.axes import (
     DATA,
     LEVELS,
@@ -196,7 +196,7 @@ class CovariateDisplay:
             """Predict at values of the columns that vary, the others held."""
             columns = {name: varying.get(name, held.get(name)) for name in list(obs.columns)}
             frame = pd.DataFrame(columns, index=range(len(varying[covariate])))
-            return distributions(inner, frame, gene)[:, 0]
+            return predicted_distributions(inner, frame, gene)[:, 0]
 
         cells = pd.DataFrame(
             {

@@ -129,7 +129,9 @@ class MeanVarianceDisplay:
             If `X`, `y` or `genes` are not what they should be.
         """
         require_matplotlib(f"{cls.__name__}.from_estimator")
-        fitted, weights = FittedData.of(model, X, y, genes=genes).with_weight(sample_weight)
+        fitted, weights = FittedData.of(model, X, y, genes=genes).with_positive_weight(
+            sample_weight
+        )
         share = weights / weights.sum()
         moments = []
         for block in fitted.blocks():

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import special, stats
 from sklearn.utils import check_scalar
 
-from sc_glm.diagnostics.diagnostics import weighted_quantile_residuals
+from sc_glm.diagnostics.residuals import weighted_quantile_residuals
 from sc_glm.inference.fitted_model import FittedData
 from sc_glm.plots.axes import (
     BAND,

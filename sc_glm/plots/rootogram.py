@@ -159,7 +159,9 @@ class RootogramDisplay:
         the cells of the fit, whose bars stray less than it says; those of other cells stray more.
         """
         require_matplotlib(f"{cls.__name__}.from_estimator")
-        fitted, weights = FittedData.of(model, X, y, genes=genes).with_weight(sample_weight)
+        fitted, weights = FittedData.of(model, X, y, genes=genes).with_positive_weight(
+            sample_weight
+        )
         stored = fitted.counts.by_gene(slice(None))
         values, place = np.unique(np.rint(stored.data), return_inverse=True)
         values = np.append(0.0, values)

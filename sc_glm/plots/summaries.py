@@ -136,7 +136,9 @@ class SimulatedSummariesDisplay:
         variation in one of both.
         """
         require_matplotlib(f"{cls.__name__}.from_estimator")
-        fitted, weights = FittedData.of(model, X, y, genes=genes).with_weight(sample_weight)
+        fitted, weights = FittedData.of(model, X, y, genes=genes).with_positive_weight(
+            sample_weight
+        )
         cells, counted = copies(weights)
         simulated = fitted.sample_sparse(cells, random_state)
         both = (

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from sc_glm._contract.validation import shown
-from sc_glm.inference.inference import wald_test
 from sc_glm.inference.p_values import LEAST_P_VALUE
+from sc_glm.inference.wald import wald_test
 from sc_glm.plots.axes import (
     DATA,
     MODEL,

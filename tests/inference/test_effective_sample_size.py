@@ -6,16 +6,16 @@ from numpy.testing import assert_allclose
 
 from sc_glm import NegBinRegressor, ZINBRegressor
 from sc_glm.distributions.expected_information import Zeros, expected_information
-from sc_glm.inference.effective_sample_size import effective_sample_size, inverse_root
+from sc_glm.inference.effective_sample_size import effective_sample_size, inverse_square_root
 from sc_glm.inference.fitted_model import FittedData
 
 RNG = np.random.default_rng(4)
 N = 150
 
 
-def found(model, X, y, of_coef, weights=None):
+def found(model, X, y, coef_matrix, weights=None):
     fitted = FittedData.of(model.fit(X, y, sample_weight=weights), X, y)
-    _, designs = fitted.weighted(fitted.weights(weights))
+    _, designs = fitted.counts_and_designs(fitted.weights(weights))
     theta = designs.coordinates({part: x.to_numpy() for part, x in fitted.params.items()})
     to_coef = [part.to_coef for part in designs.parts.values()]
     stops = np.cumsum([0, *(matrix.shape[1] for matrix in to_coef)])
@@ -24,7 +24,7 @@ def found(model, X, y, of_coef, weights=None):
     for matrix, start, stop in zip(to_coef, stops, stops[1:], strict=False):
         whole[row : row + len(matrix), start:stop] = matrix
         row += len(matrix)
-    tests = np.asarray(of_coef, dtype=float) @ whole
+    tests = np.asarray(coef_matrix, dtype=float) @ whole
     return (
         fitted,
         designs,
@@ -53,8 +53,8 @@ def of_each_cell(fitted, designs, theta, tests):
         cells *= designs.weights[:, None, None]
         inverse = np.linalg.inv(cells.sum(axis=0))
         for number, test in enumerate(tests):
-            ways = inverse_root(test @ inverse @ test.T)[0] @ test @ inverse
-            own = ways @ cells @ ways.T
+            loadings = inverse_square_root(test @ inverse @ test.T)[0] @ test @ inverse
+            own = loadings @ cells @ loadings.T
             assert_allclose(own.sum(axis=0), np.eye(len(test)), atol=1e-7)
             trace = np.einsum("iqq->i", own)
             spread = (trace**2 + np.einsum("iqr,irq->i", own, own)).sum()
@@ -68,8 +68,8 @@ def test_numbers_are_those_of_each_cells_share(regressor):
     y = RNG.negative_binomial(2, 0.25, (N, 4)) * (RNG.random((N, 4)) < 0.7)
     weights = RNG.uniform(0.5, 2, N)
     eye = np.eye(5 if regressor is ZINBRegressor else 4)
-    for of_coef in (eye[:, None], eye[None, 1:3]):
-        *problem, cells = found(regressor(), X, y, of_coef, weights)
+    for coef_matrix in (eye[:, None], eye[None, 1:3]):
+        *problem, cells = found(regressor(), X, y, coef_matrix, weights)
         assert_allclose(cells, of_each_cell(*problem), rtol=1e-6)
 
 
@@ -90,7 +90,7 @@ def test_similar_cells_may_stand_for_each_other(monkeypatch):
     X = np.c_[RNG.normal(size=900), RNG.random(900) < 0.02]
     y = RNG.negative_binomial(2, 0.25, (900, 3))
     *_, exact = found(NegBinRegressor(), X, y, np.eye(4)[:, None])
-    monkeypatch.setattr("sc_glm.inference.effective_sample_size._MOST_ROWS", 200)
+    monkeypatch.setattr("sc_glm.inference.effective_sample_size._MAX_ROWS", 200)
     *_, merged = found(NegBinRegressor(), X, y, np.eye(4)[:, None])
     assert_allclose(merged, exact, rtol=0.05)
     assert (merged != exact).any()

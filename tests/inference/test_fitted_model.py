@@ -13,7 +13,7 @@ from sklearn.pipeline import make_pipeline as stock_make_pipeline
 from sc_glm import FormulaTransformer, NegBinRegressor, ZINBRegressor, make_pipeline
 from sc_glm.adata import AnnDataRegressor
 from sc_glm.datasets import make_counts
-from sc_glm.inference.fitted_model import FittedData, distributions
+from sc_glm.inference.fitted_model import FittedData, predicted_distributions
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def joined(fitted):
 
 
 def test_blocks_hold_the_counts_and_the_predicted_distributions(model, data, monkeypatch):
-    monkeypatch.setattr("sc_glm.inference.fitted_model._ENTRIES", 2 * len(data.obs))
+    monkeypatch.setattr("sc_glm.inference.fitted_model._MAX_DENSE_ENTRIES", 2 * len(data.obs))
     for y in (data.counts, sp.csr_array(data.counts)):
         counts, mu, r, pi = joined(FittedData.of(model, data.obs, y))
         params = model.predict_params(data.obs)
@@ -48,7 +48,7 @@ def test_blocks_hold_the_counts_and_the_predicted_distributions(model, data, mon
 
 
 def test_log_probabilities_are_those_of_the_model(model, data, monkeypatch):
-    monkeypatch.setattr("sc_glm.inference.fitted_model._ENTRIES", 2 * len(data.obs))
+    monkeypatch.setattr("sc_glm.inference.fitted_model._MAX_DENSE_ENTRIES", 2 * len(data.obs))
     names = ["gene_3", "gene_1", "gene_4"]
     blocks = list(FittedData.of(model, data.obs, data.counts, genes=names).log_probs())
     assert [genes for genes, _ in blocks] == [slice(0, 2), slice(2, 3)]
@@ -85,12 +85,15 @@ def test_every_form_of_a_model_is_the_same(model, data):
 
 def test_distributions_of_cells_without_counts(model, data):
     cells = data.obs.head(7)
-    dist, expected = distributions(model, cells, ["gene_3", "gene_1"]), model.predict_params(cells)
+    dist, expected = (
+        predicted_distributions(model, cells, ["gene_3", "gene_1"]),
+        model.predict_params(cells),
+    )
     assert_allclose(dist.mu, expected["mean"][:, [3, 1]], rtol=1e-12)
     assert_allclose(dist.r, expected["dispersion"][:, [3, 1]], rtol=1e-12)
     assert_allclose(dist.pi, expected["zero_inflation"][:, [3, 1]], rtol=1e-12)
     with pytest.raises(ValueError, match=r"not of the fit: \['gene_9'\]"):
-        distributions(model, cells, "gene_9")
+        predicted_distributions(model, cells, "gene_9")
 
 
 def test_what_is_refused(model, data):

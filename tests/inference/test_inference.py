@@ -1,4 +1,4 @@
-"""Standard errors, tables, tests and intervals, as their users see them."""
+"""Properties that all functions of the room share, and designs with empty cells."""
 
 import numpy as np
 import pandas as pd
@@ -9,15 +9,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 from pandas.testing import assert_frame_equal
 from scipy import stats
 
-from sc_glm import FormulaTransformer, NegBinRegressor, ZINBRegressor, inference, make_pipeline
+from sc_glm import FormulaTransformer, NegBinRegressor, inference, make_pipeline
 from sc_glm.adata import AnnDataRegressor
-from sc_glm.datasets import make_counts
-from tests.references import HARD, ORDINARY, fit_reference, needs_references, of_part
+from tests.inference.simulated import COUNTS, DONOR, OBS, N, pipeline
 
-N = 300
-DATA = make_counts(N, 6, offset="np.log(size_factor)", random_state=3)
-OBS, COUNTS = DATA.obs, DATA.counts
-DONOR = np.arange(N) % 12
 CALLS = {
     "covariance": inference.covariance,
     "standard_errors": inference.standard_errors,
@@ -34,16 +29,6 @@ CALLS = {
 }
 
 
-def pipeline(regressor=NegBinRegressor, mean="~ pseudotime + cell_type", **formulas):
-    more = {"offset": "np.log(size_factor)", **formulas}
-    return make_pipeline(FormulaTransformer(mean, **more), regressor())
-
-
-@pytest.fixture(scope="module")
-def model():
-    return pipeline().fit(OBS, COUNTS)
-
-
 def assert_same(found, expected, **tolerance):
     """Compare two answers of any of the functions."""
     tolerance = {"rtol": 1e-5, "atol": 1e-7} | tolerance
@@ -55,64 +40,6 @@ def assert_same(found, expected, **tolerance):
         assert_frame_equal(found, expected, **tolerance)
     else:
         assert_allclose(found, expected, **tolerance)
-
-
-# ---------------------------------------------------------------------------- exact fits
-
-
-@pytest.mark.data
-@needs_references
-@pytest.mark.parametrize("name", ORDINARY)
-@pytest.mark.parametrize(("kind", "key"), [("observed", "se"), ("robust", "se_robust_hc0")])
-def test_standard_errors_are_the_references(name, kind, key):
-    exact, model, (X, y, weights) = fit_reference(name, tol=1e-10)
-    errors = inference.standard_errors(model, X, y, kind=kind, sample_weight=weights)
-    compared = 0
-    for part, table in errors.items():
-        for column, value in of_part(exact[key], part).items():
-            assert table.loc[column].item() == pytest.approx(value, rel=1e-6), (part, column)
-            compared += 1
-    assert compared == sum(len(table) for table in errors.values())
-
-
-REASONS = {
-    "hard_poisson": {"dispersion__(Intercept)": "Poisson boundary"},
-    "hard_rank_deficient": dict.fromkeys(["mean__x1", "mean__x2", "mean__x3"], "aliased"),
-    "hard_separated": {"mean__gc": "separated"},
-    "hard_underdispersed": {"dispersion__(Intercept)": "Poisson boundary"},
-    "hard_zinb_pi_zero": {"zero_inflation__(Intercept)": "no zero inflation"},
-    "hard_zip_as_zinb": {"dispersion__(Intercept)": "Poisson boundary"},
-}
-
-
-@pytest.mark.parametrize("name", HARD)
-def test_hard_fits_have_an_error_or_a_reason(name):
-    exact, model, (X, y, _) = fit_reference(name, tol=1e-10)
-    table = inference.coefficient_table(model, X, y)
-    table.index = table["part"] + "__" + table["feature"]
-    reasons = table["reason"]
-    assert reasons[reasons != ""].to_dict() == REASONS.get(name, {})
-    assert (table["standard_error"].isna() == (reasons != "")).all()
-    # Those of a gene at infinity come from numerical derivatives next to it.
-    exactness = 1e-6 if exact["converged"] else 1e-4
-    for part in model.params_:
-        for column, value in of_part(exact["se"], part).items():
-            own = table.loc[f"{part}__{column}"]
-            if not own["reason"]:
-                assert own["standard_error"] == pytest.approx(value, rel=exactness), column
-
-
-def test_a_separated_fit_has_the_errors_of_a_fit_without_the_silent_group():
-    _, model, (X, y, _) = fit_reference("hard_separated")
-    seen = X["mean__gc"] == 0
-    without = X[seen].drop(columns="mean__gc")
-    expected = inference.standard_errors(NegBinRegressor().fit(without, y[seen]), without, y[seen])
-    found = inference.standard_errors(model, X, y)
-    assert_allclose(found["mean"].drop("gc"), expected["mean"], rtol=1e-5)
-    assert_allclose(found["dispersion"], expected["dispersion"], rtol=1e-5)
-
-
-# ---------------------------------------------------------------------------- whatever the form
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -185,42 +112,6 @@ def test_the_callers_objects_are_left_alone(model):
         assert_frame_equal(model.params_[part], table)
 
 
-# ---------------------------------------------------------------------------- tables
-
-
-def test_covariances_standard_errors_and_tables_agree(model):
-    covariance = inference.covariance(model, OBS, COUNTS, kind="cluster", groups=DONOR)
-    errors = inference.standard_errors(model, OBS, COUNTS, kind="cluster", groups=DONOR)
-    table = inference.coefficient_table(model, OBS, COUNTS, kind="cluster", groups=DONOR)
-    diagonal = np.sqrt(np.einsum("gkk->gk", covariance))
-    assert_allclose(np.vstack([*errors.values()]).T, diagonal)
-    assert_allclose(table["standard_error"], diagonal.ravel())
-    assert_array_equal(table["target"].unique(), COUNTS.columns)
-    for part, own in errors.items():
-        assert own.shape == model.params_[part].shape
-        wide = table[table["part"] == part].pivot_table(
-            index="feature", columns="target", values="estimate", sort=False
-        )
-        assert_allclose(wide, model.params_[part])
-
-
-def test_the_columns_of_a_table_follow_from_each_other(model):
-    for kind, groups in (("observed", None), ("cluster", DONOR)):
-        table = inference.coefficient_table(model, OBS, COUNTS, kind=kind, groups=groups)
-        assert (table["reason"] == "").all()
-        assert_allclose(table["statistic"], table["estimate"] / table["standard_error"])
-        two_sided = 2 * stats.t.sf(table["statistic"].abs(), table["df"])
-        assert_allclose(table["p_value"], two_sided)
-        assert np.isinf(table["df"]).all() == (kind == "observed")
-        is_fold = table["log2_fold_change"].notna()
-        expected = (table["part"] == "mean") & (table["feature"] != "Intercept")
-        assert_array_equal(is_fold, expected)
-        assert_allclose(2 ** table["log2_fold_change"][is_fold], np.exp(table["estimate"][is_fold]))
-        for _, own in table.groupby(["part", "feature"]):
-            adjusted = stats.false_discovery_control(own["p_value"])
-            assert_allclose(own["p_adjusted"], adjusted)
-
-
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_genes_without_numbers_do_not_count_in_the_adjustment():
     counts = COUNTS.assign(silent=0)
@@ -236,74 +127,6 @@ def test_genes_without_numbers_do_not_count_in_the_adjustment():
     assert ratio.loc["silent", "reason"] == "all zero"
     assert np.isnan(ratio.loc["silent", "p_value"])
     assert (ratio["reason"].drop("silent") == "").all()
-
-
-def test_wald_intervals_hold_what_the_test_does_not_reject(model):
-    for kind, groups in (("observed", None), ("cluster", DONOR)):
-        table = inference.coefficient_table(model, OBS, COUNTS, kind=kind, groups=groups)
-        level = 1 - float(table["p_value"].median())
-        ends = inference.confidence_intervals(
-            model, OBS, COUNTS, level=level, kind=kind, groups=groups
-        )
-        holds_zero = (ends["lower"] < 0) & (ends["upper"] > 0)
-        assert_array_equal(holds_zero, table["p_value"] > 1 - level)
-        assert 5 < holds_zero.sum() < len(table) - 5
-
-
-# ---------------------------------------------------------------------------- tests
-
-
-def test_a_test_of_one_coefficient_is_that_of_the_table(model):
-    for kind, groups in (("observed", None), ("robust", None), ("cluster", DONOR)):
-        table = inference.coefficient_table(model, OBS, COUNTS, kind=kind, groups=groups)
-        own = table[(table["feature"] == "cell_type[T.b]")].set_index("target")
-        test = inference.wald_test(
-            model, OBS, COUNTS, "cell_type[T.b] = 0", kind=kind, groups=groups
-        )
-        shared = ["estimate", "standard_error", "log2_fold_change", "p_value", "p_adjusted"]
-        assert_frame_equal(test[shared], own[shared], check_names=False)
-        assert_allclose(test["statistic"], own["statistic"] ** 2)
-        assert_allclose(test["df_denominator"], own["df"])
-
-
-def test_a_contrast_is_a_coefficient_of_another_reference_level(model):
-    releveled = OBS.assign(cell_type=OBS["cell_type"].cat.reorder_categories(["c", "a", "b"]))
-    other = pipeline().fit(releveled, COUNTS)
-    for kind, groups in (("robust", None), ("cluster", DONOR)):
-        more = {"kind": kind, "groups": groups}
-        contrast = inference.wald_test(
-            model, OBS, COUNTS, "cell_type[T.b] - cell_type[T.c] = 0", **more
-        )
-        direct = inference.wald_test(other, releveled, COUNTS, "cell_type[T.b]", **more)
-        assert_frame_equal(contrast, direct, rtol=1e-4)
-
-
-def test_a_joint_test_does_not_depend_on_how_it_is_written(model):
-    ways = ["cell_type[T.b] = 0, cell_type[T.c] = 0", ["cell_type[T.b]", "cell_type[T.c]"]]
-    ways.append("cell_type[T.b] - cell_type[T.c] = 0, cell_type[T.b] + 3 * cell_type[T.c] = 0")
-    for kind, groups in (("observed", None), ("cluster", DONOR)):
-        first, *others = (
-            inference.wald_test(model, OBS, COUNTS, way, kind=kind, groups=groups) for way in ways
-        )
-        for other in others:
-            assert_frame_equal(other, first, rtol=1e-8)
-        assert (first["df"] == 2).all()
-        assert first[["estimate", "standard_error", "log2_fold_change"]].isna().all(axis=None)
-        if kind == "observed":
-            assert_allclose(first["p_value"], stats.chi2.sf(first["statistic"], 2))
-        else:
-            df = first["df_denominator"]
-            scaled = first["statistic"] * df / (df + 1) / 2
-            assert_allclose(first["p_value"], stats.f.sf(scaled, 2, df))
-
-
-def test_a_value_on_the_right_hand_side(model):
-    estimate = model.params_["mean"].loc["pseudotime"]
-    test = inference.wald_test(
-        model, OBS, COUNTS, f"2 * pseudotime = {2 * float(estimate['gene_1'])!r}"
-    )
-    assert test.loc["gene_1", "p_value"] == pytest.approx(1)
-    assert_allclose(test["estimate"], 2 * (estimate - estimate["gene_1"]), atol=1e-9)
 
 
 def test_p_values_beyond_the_smallest_number_have_logarithms():
@@ -339,32 +162,6 @@ def test_p_values_beyond_the_smallest_number_have_logarithms():
     assert f"e{np.floor(wald['log10_p_value'].iloc[0]):.0f} " in text
 
 
-def test_other_parts(model):
-    test = inference.wald_test(model, OBS, COUNTS, "Intercept = 0", part="dispersion")
-    assert_allclose(test["estimate"], model.params_["dispersion"].loc["Intercept"])
-    assert test["log2_fold_change"].isna().all()
-
-
-def test_aliased_columns_have_no_test_but_their_differences_do():
-    """A column for every level beside an intercept: differences are what they always are."""
-    levels = pd.get_dummies(OBS["cell_type"], dtype=float)
-    X = pd.concat([OBS[["pseudotime"]], levels], axis=1)
-    model = NegBinRegressor().fit(X, COUNTS)
-    reference = NegBinRegressor().fit(X.drop(columns="a"), COUNTS)
-    found = inference.wald_test(model, X, COUNTS, "b - c = 0")
-    expected = inference.wald_test(reference, X.drop(columns="a"), COUNTS, "b - c = 0")
-    assert_frame_equal(found, expected, rtol=1e-4)
-    assert (found["reason"] == "").all()
-    alone = inference.wald_test(model, X, COUNTS, "b = 0")
-    assert (alone["reason"] == "aliased").all()
-    assert alone["p_value"].isna().all()
-    profile = inference.confidence_intervals(model, X, COUNTS, method="profile")
-    is_aliased = profile["feature"].isin(["a", "b", "c"]) | (
-        (profile["feature"] == "Intercept") & (profile["part"] == "mean")
-    )
-    assert_array_equal(profile["reason"] == "aliased", is_aliased)
-
-
 def crossed():
     """Cells of two factors without one of their combinations, and of donors within conditions."""
     rng = np.random.default_rng(8)
@@ -381,6 +178,8 @@ def crossed():
 
 
 MISSING = ("B", "high")
+
+
 EMPTY_CELLS = {
     "missing": ("~ kind * dose", ["kind", "dose"]),
     "weightless": ("~ kind * dose", ["kind", "dose"]),
@@ -462,130 +261,6 @@ def test_empty_cells_leave_profiles_and_summaries_of_the_other_coefficients(name
     reasons = summary.coefficients["mean"]["reason"]
     assert set(reasons.index[reasons != ""]) == aliased
     assert not model[-1].undetermined_["mean"].to_numpy().any()
-
-
-@pytest.mark.parametrize("mean", ["~ cell_type", "~ cell_type + pseudotime"])
-def test_likelihood_ratios(mean):
-    reduced = pipeline(mean="~ 1").fit(OBS, COUNTS)
-    full = pipeline(mean=mean).fit(OBS, COUNTS)
-    test = inference.likelihood_ratio_test(reduced, full, OBS, COUNTS)
-    expected = 2 * (full[-1].log_likelihood_ - reduced[-1].log_likelihood_)
-    assert_allclose(test["statistic"], expected, atol=1e-6)
-    assert_allclose(test["p_value"], stats.chi2.sf(expected, test["df"]), rtol=1e-6)
-    assert (test["df"] == (2 if mean == "~ cell_type" else 3)).all()
-    wald = inference.wald_test(full, OBS, COUNTS, ["cell_type[T.b]", "cell_type[T.c]"])
-    if mean == "~ cell_type":  # close to each other in large samples
-        assert_allclose(np.log10(wald["p_value"]), np.log10(test["p_value"]), rtol=0.25, atol=0.3)
-
-
-def test_regressors_of_some_columns_of_a_frame_are_compared():
-    X = OBS[["pseudotime", "size_factor"]]
-    reduced = NegBinRegressor().fit(X[["size_factor"]], COUNTS)
-    full = NegBinRegressor().fit(X, COUNTS)
-    test = inference.likelihood_ratio_test(reduced, full, X, COUNTS)
-    assert_allclose(test["statistic"], 2 * (full.log_likelihood_ - reduced.log_likelihood_))
-    with pytest.raises(ValueError, match="pseudotime"):
-        inference.likelihood_ratio_test(reduced, full, X[["size_factor"]], COUNTS)
-
-
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-def test_zero_inflation_is_tested_by_a_mixture():
-    """Half of the chi-squared distribution where the null is at the end of the range."""
-    rng = np.random.default_rng(0)
-    mu, r = 4.0, 2.0
-    counts = rng.negative_binomial(r, r / (r + mu), (400, 40))
-    counts[:, 20:] *= rng.random((400, 20)) > 0.4
-    X = np.zeros((400, 1))
-    reduced, full = NegBinRegressor().fit(X, counts), ZINBRegressor().fit(X, counts)
-    test = inference.likelihood_ratio_test(reduced, full, X, counts)
-    none = test["statistic"] < 1e-5
-    assert 4 < none[:20].sum() < 20
-    assert (test.loc[test["statistic"] == 0, "p_value"] == 1).all()
-    some = test["statistic"] > 0
-    half = 0.5 * stats.chi2.sf(test["statistic"][some], 1)
-    assert_allclose(test["p_value"][some], half)
-    assert (test["p_value"][20:] < 1e-3).all()
-
-
-def test_two_more_coefficients_one_of_them_at_its_bound():
-    reduced = pipeline(mean="~ 1").fit(OBS, COUNTS)
-    full = pipeline(ZINBRegressor, mean="~ pseudotime", zero_inflation="~ 1").fit(OBS, COUNTS)
-    test = inference.likelihood_ratio_test(reduced, full, OBS, COUNTS)
-    mixture = [stats.chi2.sf(test["statistic"], df) for df in (1, 2)]
-    assert_allclose(test["p_value"], np.mean(mixture, axis=0))
-    assert (test["df"] == 2).all()
-
-
-def test_a_full_model_below_the_reduced_one_has_a_reason():
-    reduced = pipeline(mean="~ cell_type").fit(OBS, COUNTS)
-    worse = pipeline().fit(OBS, COUNTS)
-    # A maximum that is none, with the likelihood that belongs to it
-    for part in worse[-1].params_:
-        worse[-1].params_[part].loc[:, "gene_0"] = 0.0
-    worse[-1].log_likelihood_[0] = worse.log_prob(OBS, COUNTS)[:, 0].sum()
-    test = inference.likelihood_ratio_test(reduced, worse, OBS, COUNTS)
-    assert test.loc["gene_0", "reason"] == "a higher maximum was missed"
-    assert np.isnan(test.loc["gene_0", "p_value"])
-    assert (test["reason"][1:] == "").all()
-
-
-def test_information_criteria(model):
-    log_likelihood = model[-1].log_likelihood_
-    assert_allclose(inference.aic(model, OBS, COUNTS), 2 * 5 - 2 * log_likelihood)
-    assert_allclose(inference.bic(model, OBS, COUNTS), np.log(N) * 5 - 2 * log_likelihood)
-    assert_array_equal(inference.aic(model, OBS, COUNTS).index, COUNTS.columns)
-    twice = pipeline().fit(OBS, COUNTS, negbinregressor__sample_weight=np.full(N, 2.0))
-    found = inference.bic(twice, OBS, COUNTS, sample_weight=np.full(N, 2.0))
-    assert_allclose(found, np.log(2 * N) * 5 - 4 * log_likelihood, rtol=1e-6)
-
-
-# ---------------------------------------------------------------------------- bad input
-
-
-@pytest.mark.parametrize(
-    ("more", "message"),
-    [
-        ({"constraint": "pseudotimes = 0"}, "no coefficient 'pseudotimes'.*'pseudotime'"),
-        ({"constraint": "pseudotime ="}, "does not parse"),
-        ({"constraint": "a:b"}, "no coefficient 'a:b'"),
-        ({"constraint": "pseudotime ** 2"}, "does not parse.*backquotes"),
-        ({"constraint": ""}, "does not parse"),
-        ({"constraint": "1 = 1"}, "each constraint must say something"),
-        ({"constraint": "pseudotime = 0, 2 * pseudotime = 1"}, "that the others do not"),
-        ({"constraint": "pseudotime", "part": "zero_inflation"}, "no part 'zero_inflation'"),
-        ({"constraint": "pseudotime", "part": "dispersion"}, "no coefficient 'pseudotime'"),
-        ({"constraint": "pseudotime", "kind": "cluster"}, "needs groups"),
-        ({"constraint": "x" * 100_000}, "longer than"),
-    ],
-)
-def test_constraints_that_are_refused(model, more, message):
-    with pytest.raises(ValueError, match=message):
-        inference.wald_test(model, OBS, COUNTS, **more)
-
-
-@pytest.mark.parametrize("constraint", [None, 3, ["pseudotime", 0], np.eye(4)])
-def test_a_constraint_is_text(model, constraint):
-    with pytest.raises(TypeError, match="constraint"):
-        inference.wald_test(model, OBS, COUNTS, constraint)
-
-
-def test_a_constraint_in_the_place_of_counts(model):
-    with pytest.raises(TypeError, match="needs a constraint by its name"):
-        inference.wald_test(model, OBS, "pseudotime = 0")
-
-
-@pytest.mark.parametrize(
-    ("more", "message"),
-    [
-        ({"level": 1.0}, "level == 1.0, must be < 1"),
-        ({"level": 0.0}, "level == 0.0, must be > 0"),
-        ({"method": "bootstrap"}, "method must be"),
-        ({"method": "profile", "kind": "robust"}, "goes with kind='observed'"),
-    ],
-)
-def test_intervals_that_are_refused(model, more, message):
-    with pytest.raises(ValueError, match=message):
-        inference.confidence_intervals(model, OBS, COUNTS, **more)
 
 
 def test_a_penalty_is_refused_where_the_likelihood_is_asked():

@@ -67,15 +67,19 @@ def test_nested_models(name):
 @pytest.mark.parametrize(
     ("reduced", "full", "message"),
     [
-        ({"mean": "~ batch"}, {"mean": "~ cell_type"}, "the mean of the reduced one is no special"),
-        ({"mean": "~ 1"}, {"mean": "~ 0 + pseudotime"}, "the mean of the reduced one"),
+        (
+            {"mean": "~ batch"},
+            {"mean": "~ cell_type"},
+            "the mean of the reduced model is not a special",
+        ),
+        ({"mean": "~ 1"}, {"mean": "~ 0 + pseudotime"}, "the mean of the reduced model"),
         (
             {"mean": "~ 1", "dispersion": "~ batch"},
             {"mean": "~ batch", "dispersion": "~ 1"},
-            "the dispersion of the reduced one",
+            "the dispersion of the reduced model",
         ),
-        ({"mean": "~ batch"}, {"mean": "~ 0 + batch"}, "the same"),
-        ({"mean": "~ 1", "zero_inflation": "~ 1"}, {"mean": "~ batch"}, "the other way round"),
+        ({"mean": "~ batch"}, {"mean": "~ 0 + batch"}, "are equal"),
+        ({"mean": "~ 1", "zero_inflation": "~ 1"}, {"mean": "~ batch"}, "exchange the two models"),
         (
             {"mean": "~ 1"},
             {"mean": "~ 1", "offset": "np.log(size_factor)"},

@@ -8,8 +8,8 @@ from scipy import special, stats
 
 from sc_glm.inference.p_values import (
     LEAST_P_VALUE,
-    _far_kolmogorov_tail,
-    adjusted,
+    _log_two_sided_by_one_sided,
+    adjust_p_values,
     log_f_tail,
     log_kolmogorov_tail,
     p_value_columns,
@@ -67,7 +67,7 @@ def test_kolmogorov_and_smirnovs_tail():
     known = stats.kstwo.sf(distance, n)
     assert_allclose(log_kolmogorov_tail(distance, np.full(3, n)), np.log(known), rtol=1e-12)
     for where in (1, 2):
-        assert _far_kolmogorov_tail(distance[where], n) == pytest.approx(
+        assert _log_two_sided_by_one_sided(distance[where], n) == pytest.approx(
             np.log(known[where]), rel=1e-10
         )
     far = log_kolmogorov_tail(np.array([0.5, 0.9, 1 - 1e-9, 1.0]), np.full(4, 3000))
@@ -93,6 +93,6 @@ def test_columns_hold_no_zero():
 
 def test_adjusted_p_values_are_of_those_that_have_one():
     p = np.array([0.01, np.nan, 0.04, LEAST_P_VALUE])
-    found = adjusted(p)
+    found = adjust_p_values(p)
     assert_allclose(found[[0, 2, 3]], [0.015, 0.04, 3 * LEAST_P_VALUE])
     assert np.isnan(found[1])

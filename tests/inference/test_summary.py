@@ -87,7 +87,7 @@ def test_degrees_of_freedom_are_shown_if_any_are_finite(model):
     assert lines[-1].split()[4] == "7.0"
 
 
-def test_few_groups_are_told_with_their_degrees_of_freedom(model):
+def test_few_groups_are_shown_with_their_degrees_of_freedom(model):
     text = str(gene_summary(model, OBS, COUNTS, "gene_1", kind="cluster", groups=DONOR))
     assert " t " in text
     assert " df " in text
@@ -100,7 +100,7 @@ def test_groups_are_counted_as_the_covariance_has_them(model):
     assert summary.n_groups == 12
 
 
-def test_one_size_is_told_as_overdispersion(model):
+def test_one_size_is_shown_as_overdispersion(model):
     summary = gene_summary(model, OBS, COUNTS, "gene_1")
     log_size = summary.coefficients["dispersion"]["estimate"].loc["Intercept"]
     assert f"overdispersion   {np.exp(-log_size):.4g} (1/r)\n" in str(summary)

@@ -10,7 +10,7 @@ from sc_glm._solver.gene_block import problem_of
 from sc_glm._solver.trust_region import maximize
 from sc_glm.inference.fitted_model import FittedData
 from sc_glm.inference.observed_information import SETTINGS
-from sc_glm.inference.profile_likelihood import Restricted
+from sc_glm.inference.restricted_objective import RestrictedObjective
 from sc_glm.moderation.size_profile import N_POINTS, size_likelihood
 
 N_CELLS, N_GENES = 150, 40
@@ -25,7 +25,7 @@ def case(regressor, inflation):
     y = rng.negative_binomial(r, r / (r + mu)) * (rng.uniform(size=mu.shape) >= inflation)
     model = regressor.fit(X, y)
     fitted = FittedData.of(model, X, y)
-    counts, designs = fitted.weighted(fitted.weights(None))
+    counts, designs = fitted.counts_and_designs(fitted.weights(None))
     theta = designs.coordinates({part: x.to_numpy() for part, x in fitted.params.items()})
     genes = size_likelihood(fitted.family, counts, designs, theta, None)
     problem = problem_of(fitted.family, counts.by_gene(slice(None)), designs, SETTINGS)
@@ -36,13 +36,15 @@ def expected_at(objective, theta, log_size):
     """The adjusted profile by maximisations from several starts."""
     direction = torch.zeros(objective.n_params, dtype=torch.float64)
     direction[2] = 1.0
-    restricted = Restricted(objective, direction, torch.from_numpy(log_size.copy()))
+    restricted = RestrictedObjective(objective, direction, torch.from_numpy(log_size.copy()))
     solutions = []
     for inflation in (None, -6.0, -2.0, 0.0, 1.5):
         start = torch.from_numpy(theta.copy())
         if inflation is not None:
             start[:, 3:] = inflation
-        solutions.append(maximize(restricted, restricted.inside(start), max_iter=300, tol=1e-9))
+        solutions.append(
+            maximize(restricted, restricted.to_nuisance(start), max_iter=300, tol=1e-9)
+        )
     values = torch.stack([solution.value for solution in solutions])
     best = values.argmax(0)
     hessian = torch.stack([solution.hessian for solution in solutions])[best, range(N_GENES)]

@@ -23,7 +23,7 @@ def model(data):
 
 def test_moments_are_those_of_counts_and_of_the_model(model, data, monkeypatch):
     monkeypatch.setattr(
-        "sc_glm.inference.fitted_model._ENTRIES", 2 * len(data.obs)
+        "sc_glm.inference.fitted_model._MAX_DENSE_ENTRIES", 2 * len(data.obs)
     )  # several blocks
     display = MeanVarianceDisplay.from_estimator(model, data.obs, data.counts)
     assert_allclose(display.mean, data.counts.mean())

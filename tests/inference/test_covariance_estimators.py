@@ -9,14 +9,14 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.linalg import fractional_matrix_power
 
 from sc_glm import NegBinRegressor
+from sc_glm.inference.covariance_estimators import covariance_estimator, estimate_covariance
 from sc_glm.inference.fitted_model import FittedData
-from sc_glm.inference.linear_combinations import (
-    LinearCombinations,
-    covariance_method,
-    log_likelihoods,
-    uncertainty,
+from sc_glm.inference.linear_combinations import LinearCombinations
+from sc_glm.inference.observed_information import (
+    Clusters,
+    score_and_information,
+    score_and_information_by_cluster,
 )
-from sc_glm.inference.observed_information import Clusters, by_cluster, curvature
 
 N, DONORS = 180, 9
 RNG = np.random.default_rng(3)
@@ -40,18 +40,14 @@ def fitted():
 
 
 def found(fitted, test, kind, groups=None, weights=None):
-    how, counts = covariance_method(kind, fitted, groups, weights)
-    combinations = LinearCombinations.of(test, how.designs)
-    return combinations, uncertainty(fitted, counts, how, combinations)
-
-
-def log_likelihoods_of(fitted, weights):
-    return log_likelihoods(fitted, *fitted.weighted(fitted.weights(weights)))
+    estimator, counts = covariance_estimator(kind, fitted, groups, weights)
+    combinations = LinearCombinations.of(test, estimator.designs)
+    return combinations, estimate_covariance(fitted, counts, estimator, combinations)
 
 
 def of_coefficients(fitted, kind, groups=None, weights=None):
     combinations, known = found(fitted, np.eye(5)[:, None], kind, groups, weights)
-    to_coef = combinations.of_theta[:, 0]
+    to_coef = combinations.theta_matrix[:, 0]
     return to_coef @ known.covariance @ to_coef.T
 
 
@@ -59,12 +55,12 @@ def of_coefficients(fitted, kind, groups=None, weights=None):
 def test_clusters_are_as_bell_and_mccaffrey_define_them(fitted, name):
     """For each gene by itself: matrix powers, and the covariance of every pair of groups."""
     combinations, known = found(fitted, TESTS[name], "cluster", DONOR)
-    how, counts = covariance_method("cluster", fitted, DONOR, None)
-    theta = how.designs.coordinates({part: x.to_numpy() for part, x in fitted.params.items()})
+    estimator, counts = covariance_estimator("cluster", fitted, DONOR, None)
+    theta = estimator.designs.coordinates({part: x.to_numpy() for part, x in fitted.params.items()})
     model = fitted.family, counts.by_gene(slice(None))
-    whole = curvature(*model, how.designs, theta)
-    groups = by_cluster(*model, Clusters.of(DONOR, how.designs), theta)
-    test = combinations.of_theta[0]
+    whole = score_and_information(*model, estimator.designs, theta)
+    groups = score_and_information_by_cluster(*model, Clusters.of(DONOR, estimator.designs), theta)
+    test = combinations.theta_matrix[0]
     q = len(test)
     for gene in range(3):
         inverse = np.linalg.inv(whole.information[gene])
@@ -72,7 +68,7 @@ def test_clusters_are_as_bell_and_mccaffrey_define_them(fitted, name):
         enlarging = [
             fractional_matrix_power(np.eye(5) - share @ inverse, -0.5).real for share in own
         ]
-        scores = [a @ group.gradient[gene] for a, group in zip(enlarging, groups, strict=True)]
+        scores = [a @ group.score[gene] for a, group in zip(enlarging, groups, strict=True)]
         covariance = inverse @ sum(np.outer(s, s) for s in scores) @ inverse
         assert_allclose(known.covariance[gene], covariance, rtol=1e-7, atol=1e-12)
 
@@ -88,7 +84,7 @@ def test_clusters_are_as_bell_and_mccaffrey_define_them(fitted, name):
         pairs = {key: white @ value @ white for key, value in pairs.items()}
         spread = sum(np.trace(x) ** 2 + np.trace(x @ x) for x in pairs.values())
         assert known.df[gene, 0] == pytest.approx(q * (q + 1) / spread, rel=1e-6)
-    assert known.told.all()
+    assert not known.full_leverage.any()
 
 
 def test_degrees_of_freedom_are_about_those_of_donors(fitted):
@@ -147,26 +143,16 @@ def test_weights(fitted):
     assert_allclose(twice, of_coefficients(fitted, "robust"), rtol=1e-6)
 
 
-def test_what_one_group_alone_tells_is_not_known():
-    """A column of one donor's cells fits that donor exactly: no other tells how it varies."""
+def test_a_coefficient_of_one_group_has_full_leverage():
+    """A column of one donor's cells fits that donor exactly: no other donor shows how it varies."""
     alone = X.assign(first=(DONOR == 0).astype(float))
     fitted = FittedData.of(NegBinRegressor().fit(alone, Y), alone, Y)
-    how, counts = covariance_method("cluster", fitted, DONOR, None)
-    known = uncertainty(fitted, counts, how, LinearCombinations.of(np.eye(6)[:, None], how.designs))
+    estimator, counts = covariance_estimator("cluster", fitted, DONOR, None)
+    known = estimate_covariance(
+        fitted, counts, estimator, LinearCombinations.of(np.eye(6)[:, None], estimator.designs)
+    )
     features = [*fitted.params["mean"].index, "size"]
-    assert_array_equal(known.told, np.tile([name != "first" for name in features], (3, 1)))
-
-
-def test_the_data_must_be_those_of_the_fit(fitted):
-    model = fitted.regressor
-    changed = Y.copy()
-    changed[0, 1] += 1
-    for data in ((X, changed), (X + 0.1, Y), (X[::-1].reset_index(drop=True), Y)):
-        with pytest.raises(ValueError, match=r"must be those of the fit: .* gene 'y\d'"):
-            log_likelihoods_of(FittedData.of(model, *data), None)
-    with pytest.raises(ValueError, match="must be those of the fit"):
-        log_likelihoods_of(fitted, np.r_[2.0, np.ones(N - 1)])
-    assert_allclose(log_likelihoods_of(fitted, None), model.log_likelihood_, rtol=1e-10)
+    assert_array_equal(known.full_leverage, np.tile([name == "first" for name in features], (3, 1)))
 
 
 @pytest.mark.parametrize(
@@ -184,21 +170,21 @@ def test_the_data_must_be_those_of_the_fit(fitted):
 )
 def test_what_is_refused(fitted, kind, groups, message):
     with pytest.raises(ValueError, match=message):
-        covariance_method(kind, fitted, groups, None)
+        covariance_estimator(kind, fitted, groups, None)
 
 
 def test_groups_of_another_order_are_refused():
     labelled = X.set_axis([f"cell{i}" for i in range(N)])
     own = FittedData.of(NegBinRegressor().fit(labelled, Y), labelled, Y)
     groups = pd.Series(DONOR, index=labelled.index)
-    covariance_method("cluster", own, groups, None)
+    covariance_estimator("cluster", own, groups, None)
     with pytest.raises(ValueError, match="rows of groups have the labels of X in another order"):
-        covariance_method("cluster", own, groups[::-1], None)
+        covariance_estimator("cluster", own, groups[::-1], None)
 
 
 def test_the_block_size_and_jobs_do_not_matter(fitted, monkeypatch):
     expected = of_coefficients(fitted, "cluster", DONOR)
-    monkeypatch.setattr("sc_glm.inference.linear_combinations._CLUSTER_ENTRIES", 1)
+    monkeypatch.setattr("sc_glm.inference.covariance_estimators._MAX_CLUSTER_ENTRIES", 1)
     fitted.regressor.n_jobs = 2
     try:
         assert_allclose(of_coefficients(fitted, "cluster", DONOR), expected, rtol=1e-12)
@@ -210,27 +196,27 @@ def test_a_gene_without_numbers_harms_no_other(fitted):
     model = copy.deepcopy(fitted.regressor)
     model.params_["mean"]["y1"] = np.nan
     for kind, groups in (("observed", None), ("robust", None), ("cluster", DONOR)):
-        how, counts = covariance_method(kind, fitted, groups, None)
-        combinations = LinearCombinations.of(np.eye(5)[:, None], how.designs)
-        broken = uncertainty(FittedData.of(model, X, Y), counts, how, combinations)
+        estimator, counts = covariance_estimator(kind, fitted, groups, None)
+        combinations = LinearCombinations.of(np.eye(5)[:, None], estimator.designs)
+        broken = estimate_covariance(FittedData.of(model, X, Y), counts, estimator, combinations)
         assert_array_equal(broken.at_maximum, [True, False, True])
-        expected = uncertainty(fitted, counts, how, combinations)
+        expected = estimate_covariance(fitted, counts, estimator, combinations)
         assert_allclose(broken.covariance[::2], expected.covariance[::2])
 
 
-def test_what_one_cell_alone_tells_is_not_known_to_a_sandwich():
+def test_a_coefficient_of_one_cell_has_full_leverage():
     """A level of one cell is fitted exactly: its score is zero, and so would its variance be."""
-    counted = np.argsort(-Y.min(axis=1), kind="stable")  # none is silent there
-    for n_cells, told in ((1, False), (5, True)):
+    counted = np.argsort(-Y.min(axis=1), kind="stable")  # no gene is zero there
+    for n_cells, full_leverage in ((1, True), (5, False)):
         few = X.assign(few=np.isin(np.arange(N), counted[:n_cells]).astype(float))
         fitted = FittedData.of(NegBinRegressor().fit(few, Y), few, Y)
-        how, counts = covariance_method("robust", fitted, None, None)
-        known = uncertainty(
-            fitted, counts, how, LinearCombinations.of(np.eye(6)[:, None], how.designs)
+        estimator, counts = covariance_estimator("robust", fitted, None, None)
+        known = estimate_covariance(
+            fitted, counts, estimator, LinearCombinations.of(np.eye(6)[:, None], estimator.designs)
         )
         features = [*fitted.params["mean"].index, "size"]
-        expected = [told or name != "few" for name in features]
-        assert_array_equal(known.told, np.tile(expected, (3, 1)))
+        expected = [full_leverage and name == "few" for name in features]
+        assert_array_equal(known.full_leverage, np.tile(expected, (3, 1)))
         of_few = known.df[:, features.index("few")]
         assert (of_few < 2 * n_cells).all()
         assert (known.df[:, features.index("depth")] > 40).all()

@@ -1,0 +1,97 @@
+"""The cells on which a model is evaluated, and their information relative to the fit's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sc_glm._design.design import PartDesign
+from sc_glm.distributions.expected_information import (
+    Zeros,
+    expected_information,
+    information_in_bases,
+)
+from sc_glm.distributions.tail_probabilities import log_mass
+from sc_glm.inference.log_likelihood import matches_fit
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from sc_glm.inference.fitted_model import Block, FittedData
+
+    FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class EvaluatedCells:
+    """Cells of positive weight: those of the fit, or new ones.
+
+    Attributes
+    ----------
+    data : FittedData
+    weights : ndarray of shape (n_cells,)
+    """
+
+    data: FittedData
+    weights: FloatArray
+
+    @classmethod
+    def of(cls, data: FittedData, sample_weight: ArrayLike | None) -> EvaluatedCells:
+        """Leave out the cells of weight zero."""
+        return cls(*data.with_positive_weight(sample_weight))
+
+    @cached_property
+    def bases(self) -> list[FloatArray]:
+        """An orthonormal basis of each part's design in these cells, cells x rank."""
+        return [PartDesign.of(design, self.weights).U for design in self.data.designs.values()]
+
+    @cached_property
+    def typical_cells(self) -> tuple[FittedData, FloatArray]:
+        """A few cells that represent the cells of the fit, and their weights."""
+        return self.data.typical_cells
+
+    @cached_property
+    def designs_of_fit(self) -> list[PartDesign]:
+        """Designs of the parts in the typical cells of the fit."""
+        fit, weights = self.typical_cells
+        return [PartDesign.of(design, weights) for design in fit.designs.values()]
+
+    @cached_property
+    def in_bases_of_fit(self) -> list[FloatArray]:
+        """Designs of these cells in the coordinates of ``designs_of_fit``, cells x rank."""
+        designs = self.data.designs.values()
+        return [x @ part.to_coef for x, part in zip(designs, self.designs_of_fit, strict=True)]
+
+    def as_counts(self, sums: FloatArray) -> NDArray[Any]:
+        """Return sums of weights, as integers if the weights are integers."""
+        are_integers = (self.weights == np.rint(self.weights)).all()
+        return np.rint(sums).astype(np.int64) if are_integers else sums
+
+    def are_of_fit(self, block: Block) -> NDArray[np.bool_]:
+        """Return for which genes these are the cells of the fit, with its weights."""
+        logs = log_mass(self.data.family, block.counts, list(block.predictors.values()))
+        return matches_fit(self.data, self.weights @ logs, block.genes)
+
+    def information(
+        self, zeros: Zeros, predictors: list[FloatArray], bases: list[FloatArray]
+    ) -> FloatArray:
+        """Return the expected information of these cells, in the coordinates of bases."""
+        return _weighted_information(zeros, predictors, self.weights, bases)
+
+    def information_of_fit(self, genes: slice) -> FloatArray:
+        """Return the expected information of the fit, in the coordinates of its bases."""
+        fit, weights = self.typical_cells
+        predictors = fit.predictors(genes)
+        zeros, bases = Zeros.of(fit.family, predictors), [part.U for part in self.designs_of_fit]
+        return _weighted_information(zeros, predictors, weights, bases)
+
+
+def _weighted_information(
+    zeros: Zeros, predictors: list[FloatArray], weights: FloatArray, bases: list[FloatArray]
+) -> FloatArray:
+    entries = expected_information(zeros, predictors)
+    weighted = {pair: weights[:, None] * values for pair, values in entries.items()}
+    return information_in_bases(weighted, bases)
