@@ -19,7 +19,7 @@ from sc_glm._design.design import INTERCEPT
 from sc_glm._likelihood.family import MEAN
 from sc_glm._solver.status import Status
 from sc_glm.estimators.base import CountRegressor
-from sc_glm.formula.transformer import linear_constraints
+from sc_glm.formula.constraints import linear_constraints
 from sc_glm.inference.fitted_model import FittedData
 from sc_glm.inference.linear_combinations import (
     LinearCombinations,

@@ -6,11 +6,11 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from sc_glm.formula.rewriting import (
+    alias_quoted_names,
     as_number,
     in_double_precision,
     makes_levels,
-    requoted,
-    unquoted,
+    restore_quoted_names,
 )
 
 
@@ -19,8 +19,8 @@ from sc_glm.formula.rewriting import (
     ["np.log(`a b`)", "`x`+`lambda`", "`it's` + `µ`", "np.where(`k` == '`k`', \"`a`\", 'b')", "x"],
 )
 def test_names_in_backquotes_come_back(expression):
-    code, aliases = unquoted(expression)
-    assert requoted(code) == expression
+    code, aliases = alias_quoted_names(expression)
+    assert restore_quoted_names(code) == expression
     assert len(set(aliases.values())) == len(aliases)
     ast.parse(code)
 
