@@ -23,16 +23,16 @@ class StateMixin:
     # What methods of a fitted estimator read; without any of them, it is not fitted.
     _fitted_state: ClassVar[tuple[str, ...]] = ()
 
-    def _written(self, state: dict[str, Any]) -> dict[str, Any]:
+    def _state_to_plain(self, state: dict[str, Any]) -> dict[str, Any]:
         """Return a state in which all is plain; the estimator's own stays as it is."""
         return state
 
-    def _read(self, state: dict[str, Any]) -> dict[str, Any]:
+    def _state_from_plain(self, state: dict[str, Any]) -> dict[str, Any]:
         """Return the state that was written so."""
         return state
 
     def __getstate__(self) -> dict[str, Any]:
-        state = self._written(super().__getstate__())  # type: ignore[arg-type]
+        state = self._state_to_plain(super().__getstate__())  # type: ignore[arg-type]
         return {**state, "_sc_glm_format": _FORMAT, "_sc_glm_version": version("sc_glm")}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
@@ -49,11 +49,11 @@ class StateMixin:
                 f"by sc_glm {version('sc_glm')}, whose format is {_FORMAT}: {reason}. Open it "
                 "with the version that saved it, or fit it again."
             )
-        super().__setstate__(self._read(own))  # type: ignore[misc]
+        super().__setstate__(self._state_from_plain(own))  # type: ignore[misc]
 
 
 @contextlib.contextmanager
-def kept_if_failed(estimator: Any) -> Iterator[None]:
+def restore_on_failure(estimator: Any) -> Iterator[None]:
     """Give an estimator back all the attributes that it had, if what is inside fails."""
     before = vars(estimator).copy()
     try:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 _ALIKE = 0.7  # names that may be one misspelled, as difflib compares them
 
 
-def shown(value: Any) -> str:
+def quoted(value: Any) -> str:
     """Return a label or a level as messages show it: as Python writes it, without NumPy's types.
 
     Parameters
@@ -33,11 +33,11 @@ def shown(value: Any) -> str:
     Examples
     --------
     >>> import numpy as np
-    >>> shown(np.int64(3)), shown([np.str_("a"), 1.5]), shown(np.datetime64("2020-01-01"))
+    >>> quoted(np.int64(3)), quoted([np.str_("a"), 1.5]), quoted(np.datetime64("2020-01-01"))
     ('3', "['a', 1.5]", '2020-01-01')
     """
     if isinstance(value, list | tuple):
-        inside = ", ".join(map(shown, value))
+        inside = ", ".join(map(quoted, value))
         if isinstance(value, list):
             return f"[{inside}]"
         return f"({inside},)" if len(value) == 1 else f"({inside})"
@@ -79,7 +79,7 @@ def as_pandas(data: Any) -> Any:
     return data
 
 
-def alike(name: str, names: Iterable[Any], most: int) -> list[str]:
+def similar_names(name: str, names: Iterable[Any], most: int) -> list[str]:
     """Return the names that may have been meant, the nearest first; case does not matter.
 
     Parameters
@@ -170,7 +170,7 @@ def check_numbers(data: Any, name: str, advice: str = "") -> None:
         if not data.shape[1]:
             raise ValueError(f"{name} has no columns (0 feature(s)): at least one is needed.")
         wrong = [
-            f"{shown(column)} ({dtype})"
+            f"{quoted(column)} ({dtype})"
             for i, (column, dtype) in enumerate(data.dtypes.items())
             if not _is_real(dtype) or _is_text(data.iloc[:, i])
         ]
@@ -243,7 +243,7 @@ def check_same_order(X: Any, other: Any, name: str, *, of: str = "X") -> None:
         mend = "Give both labels of one type, and put them in one order."
     raise ValueError(
         f"The rows of {name} have the labels of {of} in another order: in row {row} stands "
-        f"{shown(own[row])}, in {of} {shown(of_X[row])}. {mend} Where rows belong together by "
+        f"{quoted(own[row])}, in {of} {quoted(of_X[row])}. {mend} Where rows belong together by "
         f"position, give {name}.to_numpy(), which has no labels."
     )
 
@@ -295,7 +295,7 @@ def group_codes(groups: Any, X: Any, n_cells: int) -> NDArray[np.intp]:
     return codes
 
 
-def sound_sparse(matrix: Any, name: str) -> Any:
+def checked_sparse(matrix: Any, name: str) -> Any:
     """Return the arrays of a sparse matrix in a sparse array of their own, checked.
 
     SciPy trusts indices, in compiled code that reads and writes where they point.
@@ -319,7 +319,7 @@ def sound_sparse(matrix: Any, name: str) -> Any:
     """
     try:
         if matrix.format in ("dia", "dok", "lil"):
-            return sound_sparse(matrix.tocoo(), name)
+            return checked_sparse(matrix.tocoo(), name)
         build = getattr(sp, f"{matrix.format}_array")
         if matrix.format == "coo":
             indices = matrix.coords
@@ -360,6 +360,6 @@ def check_finite(X: NDArray[np.float64], names: Any) -> None:
         row, column = np.argwhere(wrong)[0]
         word = "NaN" if np.isnan(X[row, column]) else "infinity"
         raise ValueError(
-            f"Input X contains {word} in column {shown(names[column])}, row {row}, and "
+            f"Input X contains {word} in column {quoted(names[column])}, row {row}, and "
             f"{int(wrong.sum())} such value(s) in all."
         )

@@ -89,8 +89,8 @@ def linear_constraints(
     rank = np.linalg.matrix_rank(matrix) if matrix.size else 0
     if not rank or rank < len(matrix):
         raise ValueError(
-            f"{where}: constraints must be linearly independent. One of them has no coefficient, or "
-            "repeats or contradicts the others."
+            f"{where}: constraints must be linearly independent. One of them has no coefficient, "
+            "or repeats or contradicts the others."
         )
     return matrix, 0.0 - constants[:, 0]
 

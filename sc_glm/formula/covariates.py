@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from sc_glm._contract.validation import alike, shown
+from sc_glm._contract.validation import quoted, similar_names
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -53,7 +53,7 @@ class Columns:
 def missing_column_message(name: Any, names: Iterable[Any]) -> str:
     """Return a message that `X` lacks a column, with the most similar name or a list of names."""
     texts = [str(other) for other in names]
-    similar = alike(str(name), texts, 1)
+    similar = similar_names(str(name), texts, 1)
     if similar:
         return f"X has no column {name!r}. Did you mean {similar[0]!r}?"
     if not texts:
@@ -137,7 +137,7 @@ def read_columns(
         values = _as_numpy(column)
         if values.dtype.kind not in "biuf":
             raise ValueError(
-                f"{where}: column {name!r} is read as numbers, but holds {shown(column.iloc[0])} "
+                f"{where}: column {name!r} is read as numbers, but holds {quoted(column.iloc[0])} "
                 f"(dtype {column.dtype})."
             )
         if name in booleans:
@@ -178,7 +178,7 @@ def check_cells(bad: NDArray[np.bool_], column: pd.Series, problem: str) -> None
     if bad.any():
         first = int(bad.argmax())
         raise ValueError(
-            f"{problem} ({column.iloc[first]}) in row {shown(column.index[first])}; "
+            f"{problem} ({column.iloc[first]}) in row {quoted(column.index[first])}; "
             f"{int(bad.sum())} of {len(bad)} rows are affected."
         )
 
@@ -186,15 +186,15 @@ def check_cells(bad: NDArray[np.bool_], column: pd.Series, problem: str) -> None
 def check_levels(values: pd.Series, levels: list[Any], index: pd.Index, what: str) -> None:
     """Refuse values that are not among the known levels, and different levels with one name."""
     if len({str(level) for level in levels}) < len(levels):
-        raise ValueError(f"{what} has several levels of the same name: {shown(list(levels))}.")
+        raise ValueError(f"{what} has several levels of the same name: {quoted(list(levels))}.")
     known = set(levels)
     unseen = [value for value in values.unique() if value not in known]
     if unseen:
         rows = values.isin(unseen).to_numpy()
         raise ValueError(
-            f"{what} has the unknown level {shown(unseen[0])} in row "
-            f"{shown(index[int(rows.argmax())])} "
+            f"{what} has the unknown level {quoted(unseen[0])} in row "
+            f"{quoted(index[int(rows.argmax())])} "
             f"({int(rows.sum())} of {len(rows)} rows have unknown levels). "
             "The known levels are those of the cells of the fit: "
-            f"{', '.join(map(shown, levels[:10]))}{', ...' if levels[10:] else ''}."
+            f"{', '.join(map(quoted, levels[:10]))}{', ...' if levels[10:] else ''}."
         )

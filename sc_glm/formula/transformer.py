@@ -10,8 +10,8 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sc_glm._contract.callbacks import CallbackSupportMixin, reporting_to_callbacks, with_callbacks
-from sc_glm._contract.state import StateMixin, kept_if_failed
-from sc_glm._contract.validation import as_pandas, check_no_anndata, shown
+from sc_glm._contract.state import StateMixin, restore_on_failure
+from sc_glm._contract.validation import as_pandas, check_no_anndata, quoted
 from sc_glm.formula.covariates import FRAME_HINT, Columns, check_column_names, read_columns
 from sc_glm.formula.expression_checks import MAX_FORMULA_LENGTH
 from sc_glm.formula.model_matrix import evaluate_spec, fit_spec
@@ -194,7 +194,7 @@ class FormulaTransformer(
         FormulaTransformer
             The fitted transformer.
         """
-        with reporting_to_callbacks(self, X, y), kept_if_failed(self):
+        with reporting_to_callbacks(self, X, y), restore_on_failure(self):
             self._fit(X)
         return self
 
@@ -283,14 +283,14 @@ class FormulaTransformer(
         if label_like:
             warn_of_slopes(label_like)
 
-    def _written(self, state: dict[str, Any]) -> dict[str, Any]:
+    def _state_to_plain(self, state: dict[str, Any]) -> dict[str, Any]:
         if "model_specs_" not in state:
             return state
         specs = {part: plain_spec(spec) for part, spec in state["model_specs_"].items()}
         cell = {name: plain_values(values) for name, values in state["_example_cell"].items()}
         return {**state, "model_specs_": specs, "_example_cell": cell}
 
-    def _read(self, state: dict[str, Any]) -> dict[str, Any]:
+    def _state_from_plain(self, state: dict[str, Any]) -> dict[str, Any]:
         if "model_specs_" not in state:
             return state
         cell = {name: restored_values(**plain) for name, plain in state["_example_cell"].items()}
@@ -380,10 +380,10 @@ class FormulaTransformer(
                 tolerance += _VALUE_TOLERANCE * np.abs(matrix[row])
                 differs = np.abs(matrix[row] - one[0]) > tolerance
                 if differs.any():
+                    column = spec.column_names[differs.argmax()]
                     raise ValueError(
-                        f"{part}={getattr(self, part)!r}: "
-                        f"{spec.column_names[differs.argmax()]!r} of row {shown(frame.index[row])} "
-                        "depends on the other rows, so that it would change with new data. Use "
+                        f"{part}={getattr(self, part)!r}: {column!r} of row "
+                        f"{quoted(frame.index[row])} depends on the other rows, so that it would change with new data. Use "
                         "transforms that keep their state, such as center, scale, poly or bs."
                     )
 

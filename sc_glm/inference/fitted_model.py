@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from sklearn.utils.validation import check_is_fitted
 
-from sc_glm._contract.validation import alike, check_same_order, shown
+from sc_glm._contract.validation import check_same_order, quoted, similar_names
 from sc_glm.distributions.tail_probabilities import log_mass
 from sc_glm.estimators.base import CountRegressor, present, weights_of
 from sc_glm.estimators.pipeline import counts_in, last_step
@@ -250,13 +250,13 @@ class FittedData:
 def _positions(names: NDArray[np.object_], genes: str | Sequence[str]) -> NDArray[np.intp]:
     asked = [genes] if isinstance(genes, str) else list(np.atleast_1d(np.asarray(genes, object)))
     if not all(isinstance(gene, str) for gene in asked):
-        raise TypeError(f"genes must be names of genes, not {shown(asked[:5])}.")
+        raise TypeError(f"genes must be names of genes, not {quoted(asked[:5])}.")
     where = pd.Index(names).get_indexer(pd.Index(asked))
     missing = [gene for gene, position in zip(asked, where, strict=True) if position < 0]
     if missing:
-        near = alike(missing[0], names, 3)  # such as murine Ins1 for human INS1
-        hint = f" Like {shown(missing[0])} are {near}." if near else ""
-        raise ValueError(f"{len(missing)} gene(s) are not of the fit: {shown(missing[:5])}.{hint}")
+        near = similar_names(missing[0], names, 3)  # such as murine Ins1 for human INS1
+        hint = f" Like {quoted(missing[0])} are {near}." if near else ""
+        raise ValueError(f"{len(missing)} gene(s) are not of the fit: {quoted(missing[:5])}.{hint}")
     if not asked:
         raise ValueError("genes is empty: at least one is needed, and None is all.")
     return where

@@ -214,9 +214,9 @@ def test_attributes_are_kept_if_it_failed(error):
         model.new_ = 2
         raise error
 
-    with pytest.raises(error), state.kept_if_failed(model):
+    with pytest.raises(error), state.restore_on_failure(model):
         change()
     assert vars(model) == {"old_": 1}
-    with state.kept_if_failed(model):
+    with state.restore_on_failure(model):
         model.new_ = 2
     assert vars(model) == {"old_": 1, "new_": 2}

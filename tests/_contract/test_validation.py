@@ -14,8 +14,8 @@ from sc_glm._contract.validation import (
     check_no_anndata,
     check_numbers,
     check_same_order,
-    shown,
-    sound_sparse,
+    checked_sparse,
+    quoted,
 )
 
 
@@ -106,7 +106,7 @@ def test_labels_in_another_order(labels, others):
 @pytest.mark.parametrize("kind", ["array", "matrix"])
 def test_a_sound_matrix_keeps_its_entries(form, kind):
     matrix = getattr(sp, f"{form}_{kind}")(np.arange(6).reshape(2, 3))
-    own = sound_sparse(matrix, "y")
+    own = checked_sparse(matrix, "y")
     assert own is not matrix
     assert isinstance(own, sp.sparray)
     assert_array_equal(own.toarray(), matrix.toarray())
@@ -152,7 +152,7 @@ def test_advice_on_columns_of_text():
     ],
 )
 def test_labels_are_shown_without_types(value, words):
-    assert shown(value) == words
+    assert quoted(value) == words
 
 
 NUMBERED = pd.DataFrame({"x": np.arange(4.0)})

@@ -551,7 +551,10 @@ def test_information_criteria(model):
         ({"constraint": "pseudotime ** 2"}, "does not parse.*backquotes"),
         ({"constraint": ""}, "does not parse"),
         ({"constraint": "1 = 1"}, "linearly independent. .* has no coefficient"),
-        ({"constraint": "pseudotime = 0, 2 * pseudotime = 1"}, "linearly independent. .*repeats or contradicts"),
+        (
+            {"constraint": "pseudotime = 0, 2 * pseudotime = 1"},
+            "linearly independent. .*repeats or contradicts",
+        ),
         ({"constraint": "pseudotime", "part": "zero_inflation"}, "no part 'zero_inflation'"),
         ({"constraint": "pseudotime", "part": "dispersion"}, "no coefficient 'pseudotime'"),
         ({"constraint": "pseudotime", "kind": "cluster"}, "needs groups"),
