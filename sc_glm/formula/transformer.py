@@ -383,8 +383,9 @@ class FormulaTransformer(
                     column = spec.column_names[differs.argmax()]
                     raise ValueError(
                         f"{part}={getattr(self, part)!r}: {column!r} of row "
-                        f"{quoted(frame.index[row])} depends on the other rows, so that it would change with new data. Use "
-                        "transforms that keep their state, such as center, scale, poly or bs."
+                        f"{quoted(frame.index[row])} depends on the other rows, so that it would "
+                        "change with new data. Use transforms that keep their state, such as "
+                        "center, scale, poly or bs."
                     )
 
 

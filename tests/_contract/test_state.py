@@ -1,4 +1,4 @@
-"""What a failed fit leaves of an estimator, and which pickles open."""
+"""State of estimators after a failed fit, and from pickles and files of skops."""
 
 import copy
 import io
@@ -37,7 +37,7 @@ EVERY = pytest.mark.parametrize("name", FITTED)
 
 
 def reopened(model, *, without=(), **changes):
-    """A pickle of a model, some of whose state was written otherwise."""
+    """Return a model from a saved state with some changes."""
     written = {k: v for k, v in model.__getstate__().items() if k not in without} | changes
     again = type(model).__new__(type(model))
     again.__setstate__(written)
@@ -115,7 +115,7 @@ FORMULAS = {
 
 
 def through_skops(model):
-    """A model that was written and read by skops, with trust in its own types alone."""
+    """Return a model that skops wrote and read, with trust in its own types only."""
     written = skops.io.dumps(model)
     untrusted = skops.io.get_untrusted_types(data=written)
     assert {name for name in untrusted if not name.startswith("sc_glm.")} <= {
@@ -142,7 +142,7 @@ def test_skops_writes_and_reads_every_model(name, fitted):
 
 @pytest.mark.parametrize("copied", [through_skops, lambda m: pickle.loads(pickle.dumps(m))])  # noqa: S301
 @pytest.mark.parametrize("name", FORMULAS)
-def test_a_formula_is_read_with_all_that_it_learnt(name, copied):
+def test_a_saved_formula_keeps_its_state(name, copied):
     model = FormulaTransformer(**FORMULAS[name]).fit(CELLS)
     again = copied(model)
     for cells in (CELLS, CELLS.iloc[[3]]):
@@ -156,7 +156,7 @@ def test_a_formula_is_read_with_all_that_it_learnt(name, copied):
     pd.testing.assert_frame_equal(copied(again).transform(CELLS), model.transform(CELLS))
 
 
-def test_parameters_that_were_set_since_the_fit_change_no_formula():
+def test_parameters_set_after_the_fit_do_not_change_the_fitted_formula():
     model = FormulaTransformer("~ x").fit(CELLS).set_params(mean="~ x + n")
     pd.testing.assert_frame_equal(through_skops(model).transform(CELLS), model.transform(CELLS))
 
@@ -192,20 +192,20 @@ def test_fitted_models_have_the_state_that_they_need():
         assert not set(model._fitted_state) & set(vars(clone(model)))
 
 
-def test_a_regressor_that_did_not_count_its_cells_does_not_open():
+def test_a_regressor_without_its_number_of_cells_does_not_open():
     with pytest.raises(ValueError, match=r"it lacks \['n_cells_'\]"):
         reopened(NegBinRegressor().fit(X, Y), without=["n_cells_"])
 
 
 def test_a_pickle_in_a_file_is_refused(monkeypatch):
     written = io.BytesIO(pickle.dumps(FITTED["Pipeline"]()))
-    monkeypatch.setattr(state, "_FORMAT", 3)
+    monkeypatch.setattr(state, "_STATE_FORMAT", 3)
     with pytest.raises(ValueError, match=r"NegBinRegressor was saved .* format is 2"):
         pickle.load(written)  # noqa: S301
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_attributes_are_kept_if_it_failed(error):
+def test_attributes_are_restored_on_failure(error):
     model = BaseEstimator()
     model.old_ = 1
 
