@@ -86,7 +86,7 @@ def write_archive(file, adata, symbols):
             archive.addfile(member, io.BytesIO(text))
 
 
-def contents_of(adata, like):
+def fingerprint_of(adata, like):
     return replace(
         like,
         shape=adata.shape,
@@ -105,7 +105,7 @@ def pbmc3k(server, monkeypatch):
     write_archive(published, adata, ["MS4A1", "MT-CO1", "EFNA3", "EFNA3", "LYZ"])
     small = replace(
         fetched._PBMC3K,
-        contents=contents_of(adata, fetched._PBMC3K.contents),
+        fingerprint=fingerprint_of(adata, fetched._PBMC3K.fingerprint),
         url=f"{address}/{published.name}",
         sha256=sha256(published),
     )
@@ -125,7 +125,7 @@ def pancreas(server, monkeypatch):
         {
             "cell_type": pd.Categorical(["Beta", "Beta", "Alpha", "Beta"]),
             "pseudotime": [0.0, 0.3, 0.5, 1.0],
-            "sizeFactor": total / fetched._MEAN_TOTAL,
+            "sizeFactor": total / fetched._PANCREAS_MEAN_TOTAL,
         },
         index=list("abcd"),
     )
@@ -136,7 +136,7 @@ def pancreas(server, monkeypatch):
     usual = fetched._PANCREAS[100]
     small = replace(
         usual,
-        contents=contents_of(adata[:, :100], usual.contents),
+        fingerprint=fingerprint_of(adata[:, :100], usual.fingerprint),
         url=f"{address}/{published.name}",
     )
     monkeypatch.setitem(fetched._PANCREAS, 100, small)
@@ -315,7 +315,9 @@ def test_a_download_of_other_contents(pancreas, cache, change):
         published.write_text("<html>no such page</html>")
     else:
         change(adata).write_h5ad(published)
-    with pytest.raises(ValueError, match=r"PANCREAS\.h5ad sends .* Nothing of it is kept.* path="):
+    with pytest.raises(
+        ValueError, match=r"file from .*PANCREAS\.h5ad .* The download was deleted.* path="
+    ):
         fetch_pancreas()
     assert list(cache.iterdir()) == []
 
@@ -371,9 +373,9 @@ def test_the_real_pancreas(n_genes):
     assert adata.shape == (2087, n_genes)
     assert (adata.layers["counts"] != adata.X).nnz == 0
     # Its published file is that of scDesign3Py, of which total counts are no column.
-    found = fetched._pancreas(100)(Path(REAL) / f"pancreas_{n_genes}.h5ad")
+    found = fetched._pancreas_converter(100)(Path(REAL) / f"pancreas_{n_genes}.h5ad")
     assert_array_equal(found.obs["total_counts"], adata.obs["total_counts"])
-    assert fetched._PANCREAS[100].contents.difference(found) is None
+    assert fetched._PANCREAS[100].fingerprint.difference(found) is None
 
 
 @real_data
@@ -389,8 +391,8 @@ def test_the_real_pbmc3k_from_an_archive(tmp_path):
         symbols.append(base if repeated else name)
     assert len(names) - len(set(symbols)) > 50
     write_archive(tmp_path / "archive.tar.gz", adata, symbols)
-    found = fetched._pbmc3k(tmp_path / "archive.tar.gz")
-    assert fetched._PBMC3K.contents.difference(found) is None
+    found = fetched._convert_pbmc3k(tmp_path / "archive.tar.gz")
+    assert fetched._PBMC3K.fingerprint.difference(found) is None
     for column in ("total_counts", "n_genes", "percent_mito"):
         np.testing.assert_allclose(found.obs[column], adata.obs[column], rtol=1e-6)
 
