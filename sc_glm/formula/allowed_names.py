@@ -24,11 +24,11 @@ class Signature(NamedTuple):
     """Largest value of a constant, or largest length of its list, by its name."""
 
 
-_SPLINE: Mapping[str, int] = {"df": 200, "knots": 200, "degree": 20}
-_CUBIC = Signature(
+_SPLINE_LIMITS: Mapping[str, int] = {"df": 200, "knots": 200, "degree": 20}
+_CUBIC_SPLINE = Signature(
     constants=("df", "knots", "lower_bound", "upper_bound", "constraints"),
     keywords=("extrapolation",),
-    limits=_SPLINE,
+    limits=_SPLINE_LIMITS,
 )
 
 # Their values are factors or several columns, with which nothing can be computed.
@@ -54,12 +54,12 @@ TERM_FUNCTIONS: Mapping[str, Signature] = {
             "upper_bound",
             "extrapolation",
         ),
-        limits=_SPLINE,
+        limits=_SPLINE_LIMITS,
     ),
-    "cc": _CUBIC,
-    "cr": _CUBIC,
-    "cs": _CUBIC,
-    "poly": Signature(constants=("degree", "raw"), limits=_SPLINE),
+    "cc": _CUBIC_SPLINE,
+    "cr": _CUBIC_SPLINE,
+    "cs": _CUBIC_SPLINE,
+    "poly": Signature(constants=("degree", "raw"), limits=_SPLINE_LIMITS),
 }
 
 TRANSFORMS: Mapping[str, Signature] = {

@@ -60,7 +60,7 @@ def missing_column_message(name: Any, names: Iterable[Any]) -> str:
         return f"X has no column {name!r}. It has no columns at all."
     listed = ", ".join(map(repr, texts[:_MAX_LISTED])) + ", ..." * (len(texts) > _MAX_LISTED)
     is_array = texts == [f"x{i}" for i in range(len(texts))]
-    hint = f" Columns of an array get these names, as it has none of its own.{FRAME_HINT}"
+    hint = f" Columns of an array get these names, since an array has none.{FRAME_HINT}"
     return f"X has no column {name!r}. It has {len(texts)}: {listed}.{hint if is_array else ''}"
 
 

@@ -29,7 +29,14 @@ from sc_glm.formula.rewriting import (
     in_double_precision,
     makes_levels,
 )
-from sc_glm.formula.splines import check_bs, check_cc, check_cr, check_poly, checked, with_margin
+from sc_glm.formula.splines import (
+    check_bs,
+    check_cc,
+    check_cr,
+    check_poly,
+    with_checks,
+    with_margin,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,11 +55,11 @@ MAX_COLUMNS = 10_000
 CONTEXT: Mapping[str, Any] = {
     "np": NAMESPACE,
     "exp10": functools.partial(np.power, 10.0),  # formulaic's is x**10
-    "bs": with_margin(checked(TRANSFORMS["bs"], check_bs)),
-    "cc": with_margin(checked(TRANSFORMS["cc"], check_cc)),
-    "cr": with_margin(checked(TRANSFORMS["cr"], check_cr)),
-    "cs": with_margin(checked(TRANSFORMS["cs"], check_cr)),
-    "poly": checked(TRANSFORMS["poly"], check_poly),
+    "bs": with_margin(with_checks(TRANSFORMS["bs"], check_bs)),
+    "cc": with_margin(with_checks(TRANSFORMS["cc"], check_cc)),
+    "cr": with_margin(with_checks(TRANSFORMS["cr"], check_cr)),
+    "cs": with_margin(with_checks(TRANSFORMS["cs"], check_cr)),
+    "poly": with_checks(TRANSFORMS["poly"], check_poly),
 }
 
 
@@ -96,11 +103,34 @@ def fit_spec(
 def evaluate_spec(
     spec: ModelSpec, data: dict[str, Any], index: pd.Index, where: str, *, is_offset: bool
 ) -> tuple[NDArray[np.float64], ModelSpec]:
-    """Evaluate a formula with the state that it has, which stays as it is.
+    """Evaluate a fitted formula for new cells, without a change of its state.
 
-    Parameters and results are those of `fit_spec`, except for the specification in place of the
-    formula. formulaic's own care for missing values and unknown levels is switched off, since it
-    drops rows or warns. `read_columns` and the checks here take its place.
+    formulaic's own treatment of missing values and unknown levels is switched off, since it drops
+    rows or warns. `read_columns` and the checks here replace it.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+        The formula and its state.
+    data : dict of str to array
+        The columns that it reads, as `read_columns` returns them.
+    index : Index
+        Labels of the cells, for messages.
+    where : str
+        Part and formula, with which messages begin.
+    is_offset : bool
+        Whether this is an offset, in which conditions are numbers.
+
+    Returns
+    -------
+    matrix : ndarray of float64, shape (n_cells, n_columns)
+    spec : ModelSpec
+        The formula with the state after this evaluation.
+
+    Raises
+    ------
+    ValueError
+        If the formula cannot be evaluated, a level is unknown, or a result is not a finite number.
     """
     matrix, factors = _materialize(spec, data, len(index), where, is_offset=is_offset)
     spec = matrix.model_spec

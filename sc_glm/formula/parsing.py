@@ -163,8 +163,8 @@ def _check_operators(tokens: Sequence[Token], where: str) -> None:
     comparisons = sorted(operator for operator in operators if set(operator) <= set("<>=!&"))
     if comparisons:
         raise ValueError(
-            f"{where}: {comparisons[0]!r} stands between the terms of the formula. Write a "
-            "condition in I(), such as I(x > 0)."
+            f"{where}: {comparisons[0]!r} compares terms of the formula, which is not allowed. "
+            "Write a condition in I(), such as I(x > 0)."
         )
 
 
@@ -196,8 +196,8 @@ def _check_unambiguous(tokens: Sequence[Token], columns: Columns, where: str) ->
     for name in columns.names:
         if name in texts and name in others:
             raise ValueError(
-                f"{where}: a formula cannot tell the column {name!r} from {others[name]}. Give "
-                f"it another name: X.rename(columns={{{name!r}: ...}})."
+                f"{where}: a formula cannot distinguish the column {name!r} from {others[name]}. "
+                f"Give it another name: X.rename(columns={{{name!r}: ...}})."
             )
 
 

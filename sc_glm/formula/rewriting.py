@@ -142,7 +142,7 @@ def makes_levels(code: str) -> bool:
 
 
 def as_number(values: Any) -> Any:
-    """Return whole numbers and conditions as float64, and everything else as it is.
+    """Return whole numbers and conditions as float64, and everything else unchanged.
 
     Raises
     ------
@@ -176,9 +176,9 @@ class _Rewriter(ast.NodeTransformer):
         return ast.Call(ast.Name(AS_NUMBER, ast.Load()), [node], [])
 
     def column(self, name: str) -> ast.Name:
-        spelled = _variable_name(name)
-        self.columns[spelled] = name
-        return ast.Name(spelled, ast.Load())
+        variable = _variable_name(name)
+        self.columns[variable] = name
+        return ast.Name(variable, ast.Load())
 
     def visit_Name(self, node: ast.Name) -> ast.Name:
         return self.column(self.aliases.get(node.id, node.id))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["check_bs", "check_cc", "check_cr", "check_poly", "checked", "with_margin"]
+__all__ = ["check_bs", "check_cc", "check_cr", "check_poly", "with_checks", "with_margin"]
 
 # Distance beyond either end up to which a spline is constant, as a share of its range. Cells that a
 # fold of a cross-validation holds out are rarely farther out.
@@ -66,7 +66,7 @@ def with_margin(spline: Callable[..., Any]) -> Callable[..., Any]:
     return wrapper
 
 
-def checked(curve: Callable[..., Any], check: Callable[..., None]) -> Callable[..., Any]:
+def with_checks(curve: Callable[..., Any], check: Callable[..., None]) -> Callable[..., Any]:
     """Return a transform that checks its parameters before it learns from data.
 
     Parameters

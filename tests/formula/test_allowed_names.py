@@ -6,12 +6,12 @@ from sc_glm.formula.allowed_names import NUMPY_CONSTANTS, NUMPY_FUNCTIONS, TRANS
 
 
 @pytest.mark.parametrize("name", ["log1p", "exp", "maximum", "power", "isnan", "where", "clip"])
-def test_what_users_reach_for_is_there(name):
+def test_common_functions_are_allowed(name):
     assert name in NUMPY_FUNCTIONS
 
 
 @pytest.mark.parametrize("name", allowed_names.ROW_MIXING)
-def test_what_mixes_rows_is_not(name):
+def test_functions_that_mix_rows_are_not_allowed(name):
     assert name not in NUMPY_FUNCTIONS
     assert name not in TRANSFORMS
     assert "other rows" in allowed_names.replacement_hint(name)
@@ -25,7 +25,7 @@ def test_ufuncs_take_as_many_columns_as_numpys_and_no_place_for_a_result():
     assert not {"modf", "divmod", "frexp", "matmul", "vecdot"} & set(NUMPY_FUNCTIONS)
 
 
-def test_numbers_are_numpys():
+def test_constants_are_those_of_numpy():
     assert NUMPY_CONSTANTS["pi"] == np.pi
     assert all(isinstance(number, float) for number in NUMPY_CONSTANTS.values())
 

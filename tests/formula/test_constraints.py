@@ -27,7 +27,7 @@ NAMES = ["Intercept", "a[T.x y]", "a[T.z]", "a[T.z]:b", "bs(t, df=5)[1]", "Pre-b
         ("a[T.z] = -2.5E3", [0, 0, 1, 0, 0, 0], -2500),
     ],
 )
-def test_constraints_in_formulaics_language(text, row, value):
+def test_one_constraint(text, row, value):
     matrix, values = linear_constraints(text, NAMES)
     assert_array_equal(matrix, [row])
     assert_array_equal(values, [value])
@@ -36,7 +36,7 @@ def test_constraints_in_formulaics_language(text, row, value):
 @pytest.mark.parametrize(
     "name", ["bs(t, lower_bound=-1, df=4)[1]", "np.log(np.exp(t) + 1e-3)", "g[T.k=-1]", "g[1e-05]"]
 )
-def test_names_with_numbers_and_signs_stay(name):
+def test_names_that_hold_numbers_and_signs(name):
     for text in (f"`{name}` = 2", f"{name} = 2"):
         matrix, values = linear_constraints(text, ["t", name])
         assert_array_equal(matrix, [[0, 1]])
@@ -47,7 +47,7 @@ SIGNS = st.text(alphabet="abT1é_ .,:;=-+*/'\"`[](){}", max_size=8)
 
 
 @given(names=st.lists(SIGNS, min_size=2, max_size=5, unique=True))
-def test_any_name_is_all_of_a_text_or_stands_in_backquotes(names):
+def test_any_name_works_alone_or_in_backquotes(names):
     for number, name in enumerate(names):
         assert_array_equal(linear_constraints(name, names)[0], np.eye(len(names))[[number]])
     assume(not any("` " in name or " `" in name for name in names))
@@ -82,7 +82,7 @@ def test_names_that_formulas_make_need_no_backquotes():
             assert_array_equal(values, [-3, 1])
 
 
-def test_what_also_reads_as_a_sum_or_a_number_is_one_without_backquotes():
+def test_without_backquotes_an_ambiguous_name_is_a_sum_or_a_number():
     names = ["a", "b", "a-b", "1", "c-d", "(a)"]
     for text, row, value in (
         ("a-b + b", [1, 0, 0, 0, 0, 0], 0),
@@ -102,7 +102,7 @@ def test_what_also_reads_as_a_sum_or_a_number_is_one_without_backquotes():
     "text",
     ["a * b", "a / b", "a / 0", "1e999 * a", "2 a", "a +", "(a", "a = b = 0", "a, , b", "a // b"],
 )
-def test_what_is_no_linear_equation(text):
+def test_text_that_is_not_a_linear_equation(text):
     with pytest.raises(ValueError, match=r"does not parse\. A constraint is an equation"):
         linear_constraints(text, ["a", "b"])
 

@@ -31,7 +31,7 @@ def test_which_columns_are_categorical(values, is_categorical):
     assert Columns(pd.DataFrame({"x": values})).is_categorical("x") is is_categorical
 
 
-def test_a_kind_is_looked_up_once():
+def test_a_kind_is_determined_once():
     frame = pd.DataFrame({"x": ["a", "b"]})
     columns = Columns(frame)
     assert columns.is_categorical("x")
@@ -51,7 +51,7 @@ def test_a_kind_is_looked_up_once():
         ([True, False, True], np.int64),
     ],
 )
-def test_numbers_are_read_wide(values, dtype):
+def test_numbers_become_64_bit(values, dtype):
     frame = pd.DataFrame({"x": values}, index=INDEX)
     found = read_columns(frame, {"x": False}, set(), "mean='x'")["x"]
     assert found.dtype == dtype
@@ -59,7 +59,7 @@ def test_numbers_are_read_wide(values, dtype):
 
 
 @pytest.mark.parametrize("dtype", ["i1", "u8", "f4", "Int64", "boolean", "bool", "object"])
-def test_what_was_boolean_at_fit_stays_so(dtype):
+def test_a_column_that_was_boolean_at_fit_stays_boolean(dtype):
     frame = pd.DataFrame({"x": pd.Series([1, 0, 1], INDEX).astype(dtype)})
     found = read_columns(frame, {"x": False}, {"x"}, "mean='x'")["x"]
     assert found.dtype == np.bool_
@@ -84,7 +84,7 @@ def test_which_columns_are_boolean(values, is_boolean):
     assert Columns(pd.DataFrame({"x": values})).is_boolean("x") is is_boolean
 
 
-def test_levels_are_read_as_they_are():
+def test_levels_stay_unchanged():
     level = pd.Categorical(["b", "a", "b"], categories=["b", "c", "a"], ordered=True)
     frame = pd.DataFrame({"kind": ["a", "b", "a"], "level": level, "n": [1, 2, 3]})
     found = read_columns(frame, {"level": True, "kind": True, "n": True}, set(), "mean='x'")
@@ -118,7 +118,7 @@ def test_a_column_that_cannot_be_read_is_named(values, words):
         assert word.format(dtype=frame["x"].dtype) in str(caught.value)
 
 
-def test_known_levels_pass_and_others_are_named():
+def test_unknown_levels_are_named():
     values = pd.Series(["a", "b", "z"])
     check_levels(values, ["a", "b", "z"], pd.Index(INDEX), "'kind'")
     with pytest.raises(
@@ -149,5 +149,5 @@ def test_known_levels_pass_and_others_are_named():
         ("zzz", [1, None], "It has 2: '1', 'None'.$"),
     ],
 )
-def test_a_column_that_is_not_there(name, names, words):
+def test_message_for_a_missing_column(name, names, words):
     assert re.search(words.replace("?", r"\?"), missing_column_message(name, names))

@@ -1,4 +1,4 @@
-"""What a formula may evaluate; nothing of what is refused is run on the way."""
+"""Expressions that formulas may evaluate. Code that is refused never runs."""
 
 import inspect
 
@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sc_glm.formula import FormulaTransformer, allowed_names, model_matrix, parsing
 from sc_glm.formula.expression_checks import MAX_FORMULA_LENGTH
 
-# Of the cells' batches, which are numbers here. The warning has tests of its own.
+# Batches of the cells are whole numbers. The warning about them has tests of its own.
 pytestmark = pytest.mark.filterwarnings("ignore:Whole numbers get one slope")
 
 
@@ -34,10 +34,10 @@ def cells():
 
 @pytest.fixture
 def nothing_runs(monkeypatch):
-    """Fail where formulaic's parser, which runs code as well, or its evaluation is reached."""
+    """Fail if formulaic's parser, which can run code, or its evaluation is called."""
 
     def reached(*_, **__):
-        pytest.fail("the formula went on to formulaic")
+        pytest.fail("formulaic was called")
 
     for name in ("DefaultFormulaParser", "Formula"):
         monkeypatch.setattr(parsing, name, reached)
@@ -209,7 +209,7 @@ ESCAPES = [
 
 @pytest.mark.parametrize("text", ESCAPES)
 @pytest.mark.usefixtures("nothing_runs")
-def test_what_is_not_on_the_list_is_refused_and_not_run(cells, text):
+def test_code_that_is_not_allowed_is_refused_and_not_run(cells, text):
     with pytest.raises(ValueError, match=r"^mean=") as caught:
         FormulaTransformer(mean=text).fit(cells)
     assert repr(text) in str(caught.value)
@@ -222,7 +222,7 @@ def test_names_outside_of_expressions_are_columns(cells, text):
 
 
 def test_code_that_would_run_leaves_no_trace(cells, tmp_path):
-    """Beside the list: these left their file behind with formulaic alone."""
+    """With formulaic alone, each of these formulas writes a file."""
     trace = tmp_path / "trace"
     for text in (
         f"I(open('{trace}', 'w').write('x'))",
@@ -280,7 +280,7 @@ NUMBERS_ALONE = [
 
 @pytest.mark.parametrize("text", NUMBERS_ALONE, ids=lambda text: text[:30])
 @pytest.mark.usefixtures("nothing_runs")
-def test_bombs_in_expressions_do_not_go_off(cells, text):
+def test_expressions_that_would_need_too_much_memory_or_time_are_refused(cells, text):
     with pytest.raises(ValueError, match=r"^mean="):
         FormulaTransformer(mean=text).fit(cells)
 
@@ -325,7 +325,7 @@ def test_a_long_formula(cells, sign):
 @pytest.mark.parametrize(
     "sign", ["(", "[", "x", "{", "-", "- ", "~", "%", "1:", "x:", "x + ", "{}"]
 )
-def test_a_formula_as_long_as_is_let(cells, sign):
+def test_a_formula_of_the_maximal_length(cells, sign):
     text = (sign * MAX_FORMULA_LENGTH)[: MAX_FORMULA_LENGTH - 1] + "x"
     with pytest.raises(ValueError, match=r"^mean="):
         FormulaTransformer(mean=text).fit(cells[["x"]].rename(columns={"x": "z"}))
@@ -485,7 +485,7 @@ def test_wide_formulas():
     assert_allclose(total, 90)
 
 
-def test_the_callers_cells_stay_as_they_are(cells):
+def test_the_cells_of_the_caller_do_not_change(cells):
     before = cells.copy(deep=True)
     for text in ("np.add(x, 1, x)", "np.nan_to_num(x, copy=False)", "np.clip(x, 0, 1, x)"):
         with pytest.raises(ValueError, match=r"^mean="):
@@ -493,7 +493,7 @@ def test_the_callers_cells_stay_as_they_are(cells):
         pd.testing.assert_frame_equal(cells, before)
 
 
-def test_odd_names_are_told_apart(cells):
+def test_odd_names_are_distinguished(cells):
     X = cells.rename(columns={"x": "a b", "y": "a-b", "batch": "a bc"}).assign(a_b=7.0)
     seeded = np.random.get_state()[1].copy()  # noqa: NPY002
     design = FormulaTransformer(
@@ -506,7 +506,7 @@ def test_odd_names_are_told_apart(cells):
     assert_array_equal(np.random.get_state()[1], seeded)  # noqa: NPY002
 
 
-def test_needless_backquotes_change_nothing_but_the_name(cells):
+def test_unneeded_backquotes_change_only_the_name(cells):
     """formulaic replaces the letters of such a name wherever they stand."""
     for text in (
         "np.exp(x)",

@@ -62,8 +62,8 @@ def test_duplicated_index(cells):
 
 @pytest.mark.parametrize("categories", ["czab", "zcab", "cabz"])
 @pytest.mark.parametrize("factor", ["kind", "C(kind)"])
-def test_a_category_that_no_cell_has_is_no_level(cells, categories, factor):
-    """It would leave the coefficients of all others open where it is the reference."""
+def test_a_category_without_a_cell_is_not_a_level(cells, categories, factor):
+    """As a reference level it would alias the coefficients of all others."""
     used = cells.assign(kind=pd.Categorical(cells["kind"], categories=list("cab"), ordered=True))
     cells["kind"] = pd.Categorical(cells["kind"], categories=list(categories), ordered=True)
     model = fit(cells, f"~ {factor}")
@@ -80,19 +80,19 @@ def test_a_category_that_no_cell_has_is_no_level(cells, categories, factor):
         model.transform(new)
 
 
-def test_levels_that_a_formula_names_stay(cells):
+def test_levels_in_a_formula_are_kept(cells):
     cells["kind"] = pd.Categorical(cells["kind"], categories=list("zcab"))
     model = fit(cells, "~ C(kind, levels=['c', 'a', 'b', 'z'])")
     assert model.transform(cells).shape[1] == 4
 
 
-def test_comparisons_know_the_categories_that_no_cell_has(cells):
+def test_comparisons_know_categories_without_a_cell(cells):
     cells["kind"] = pd.Categorical(cells["kind"], categories=list("azbc"), ordered=True)
     design = fit(cells, "~ np.where(kind < 'z', 1, 0)").transform(cells)
     assert_array_equal(design.iloc[:, 1], cells["kind"] == "a")
 
 
-def test_categories_that_no_cell_has_do_not_count_towards_a_design_s_size(cells):
+def test_categories_without_a_cell_do_not_count_as_columns(cells):
     few = cells["kind"].astype(pd.CategoricalDtype([*"abc", *range(MAX_COLUMNS)]))
     assert fit(cells.assign(kind=few), "~ kind").transform(cells).shape[1] == 3
 
@@ -134,7 +134,7 @@ OTHER_WHOLE = ["int32", "uint32", "int64", "uint64", "Int64", "UInt32", "object"
 
 @pytest.mark.parametrize("dtype", OTHER_WHOLE)
 def test_whole_numbers_do_not_overflow(dtype):
-    """Also where NumPy's would turn around without a word."""
+    """NumPy's would overflow silently."""
     reads, umis = np.array([3.1e6, 4e9, 2.0]), np.array([7.0, 4.2e9, 5])
     X = pd.DataFrame({"reads": reads, "umis": umis}).astype("int64").astype(dtype, errors="ignore")
     if dtype in ("int32", "uint32", "UInt32"):
@@ -167,7 +167,7 @@ def test_whole_numbers_do_not_overflow(dtype):
     assert_allclose(model.transform(X.astype(float)), design, rtol=1e-14)
 
 
-def test_whole_numbers_beyond_double_precision_are_not_computed_with():
+def test_whole_numbers_beyond_double_precision_are_refused():
     X = pd.DataFrame({"barcode": np.array([2**53 + 1, 2**53, 5]), "x": [1.0, 2, 3]})
     for formula in ("~ {barcode - 2}", "~ np.log(barcode)", "~ scale(barcode)"):
         with pytest.raises(ValueError, match=r"^mean=.*9007199254740993 is a whole number beyond"):
@@ -192,7 +192,7 @@ def test_whole_numbers_beyond_double_precision_are_not_computed_with():
         ("C(batch ** 40)", ["[T.1099511627776.0]", "[T.1.2157665459056929e+19]"]),
     ],
 )
-def test_levels_are_called_as_the_numbers_that_they_are(cells, factor, names):
+def test_names_of_levels_that_are_numbers(cells, factor, names):
     model = fit(cells, f"~ {factor}")
     assert list(model.transform(cells))[1:] == [f"mean__{factor}{name}" for name in names]
     assert_frame_equal(model.transform(cells.head(1)), model.transform(cells).head(1))
@@ -211,7 +211,7 @@ CONDITIONS = ["flag", "I(x > 0)", "x > 0", "~flag", "np.isin(kind, ['a'])", "fla
 @pytest.mark.parametrize("condition", CONDITIONS)
 @pytest.mark.parametrize("dtype", ["bool", "boolean", "object"])
 def test_a_condition_is_a_factor(cells, condition, dtype):
-    """As in R and patsy. Beside an intercept it looks like the number that it is."""
+    """As in R and patsy. Next to an intercept it is one column of zeros and ones."""
     cells["flag"] = cells["flag"].astype(dtype)
     term = condition if condition[0] not in "~x" and "&" not in condition else f"{{{condition}}}"
     true = fit(cells, f"~ {term}").transform(cells).iloc[:, 1].to_numpy()
@@ -242,7 +242,7 @@ def test_a_condition_is_a_factor(cells, condition, dtype):
 
 
 @pytest.mark.parametrize("value", [True, False])
-def test_a_condition_has_both_levels_whichever_occur(cells, value):
+def test_a_condition_has_both_levels_even_if_one_does_not_occur(cells, value):
     model = fit(cells.assign(flag=value), "~ 0 + flag", dispersion="~ flag")
     names = ["mean__flag[False]", "mean__flag[True]", "dispersion__Intercept", "dispersion__flag"]
     design = model.transform(cells)
@@ -279,7 +279,7 @@ def test_conditions_in_arithmetic_are_numbers(cells):
         assert fit(cells, offset=offset).transform(cells).shape[1] == 1
 
 
-def test_a_boolean_of_the_fit_is_one_in_later_data(cells):
+def test_a_column_that_was_boolean_at_fit_is_boolean_in_new_data(cells):
     model = fit(cells, "~ {~flag} + 0")
     assert_frame_equal(model.transform(cells.astype({"flag": int})), model.transform(cells))
     with pytest.raises(ValueError, match=r"column 'flag' was True and False at fit.*\(3\)"):
@@ -323,7 +323,7 @@ def test_computed_unknown_level(cells):
         (pd.IntervalIndex.from_tuples([(1, 2), (0, 1)]), "(1, 2]"),
     ],
 )
-def test_dates_are_levels_if_the_formula_says_so(dates, named):
+def test_dates_are_levels_if_in_c(dates, named):
     X = pd.DataFrame({"day": dates.repeat(2)})
     model = fit(X, "~ C(day)")
     assert list(model.transform(X))[1].startswith(f"mean__C(day)[T.{named}")
@@ -337,7 +337,7 @@ def test_dates_are_levels_if_the_formula_says_so(dates, named):
         fit(X.assign(day=[1.0, 2, 4, 8]), "~ day").transform(X)
 
 
-def test_levels_that_are_spelled_alike():
+def test_levels_of_the_same_name():
     X = pd.DataFrame({"g": [1, "1", 2, "a"]})
     with pytest.raises(ValueError, match="several levels of the same name"):
         fit(X, "~ g")

@@ -32,7 +32,7 @@ def slopes(X, *formulas, **parts):
     ],
 )
 @pytest.mark.parametrize("dtype", [None, "Int32", "object"])
-def test_whole_numbers_like_labels_are_warned_of(values, warns, dtype):
+def test_warning_of_whole_numbers_like_labels(values, warns, dtype):
     series = pd.Series(values * 3)
     X = pd.DataFrame({"donor": series if dtype is None or not warns else series.astype(dtype)})
     for formula in ("~ donor", "~ .", "~ 0 + donor:I(donor > 2)"):
@@ -44,7 +44,7 @@ def test_whole_numbers_like_labels_are_warned_of(values, warns, dtype):
             assert "I(donor)" in message
 
 
-def test_which_uses_of_whole_numbers_are_not_warned_of():
+def test_uses_of_whole_numbers_without_a_warning():
     X = pd.DataFrame({"my donor": [1, 2, 3, 4] * 3, "x": np.arange(12.0)})
     for formula in (
         "~ C(`my donor`)",

@@ -25,9 +25,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:Whole numbers get one slope")
         ("x + y", "~ . + {x+y}", "an expression"),
     ],
 )
-def test_columns_that_a_formula_cannot_tell_from_something_else(name, formula, what):
+def test_columns_that_a_formula_cannot_distinguish_from_something_else(name, formula, what):
     X = pd.DataFrame({name: [1.0, 2, 5], "x": [2.0, 1, 1], "y": [1.0, 3, 4]})
-    with pytest.raises(ValueError, match=r"^mean=.*cannot tell the column") as caught:
+    with pytest.raises(ValueError, match=r"^mean=.*cannot distinguish the column") as caught:
         fit(X, formula)
     assert f"{name!r} from {what}." in str(caught.value)
 
@@ -55,7 +55,7 @@ def test_offset_spellings(cells, offset, name):
     assert list(fit(cells, offset=offset).transform(cells)) == [f"offset__{name}"]
 
 
-def test_dot_less_a_column(cells):
+def test_dot_minus_a_column(cells):
     assert list(fit(cells, ". - kind - level - batch - flag").transform(cells)) == [
         "mean__Intercept",
         "mean__x",
@@ -81,7 +81,7 @@ def test_odd_names_in_expressions(name):
     assert_allclose(design, [[4, 4 - 7 / 3, np.log(4)]])
 
 
-def test_columns_whose_names_are_alike_are_told_apart():
+def test_columns_of_similar_names_are_distinguished():
     X = pd.DataFrame({"a b": [1.0, 2, 6], "a_b": [1.0, 0, 5], "a-b": [7.0, 8, 9]})
     design = fit(X, "~ center(`a b`) + a_b + center(`a-b`) + {`a b` - a_b} + Q('a b')").transform(X)
     assert_array_equal(design, [[1, -2, 1, -1, 0, 1], [1, -1, 0, 0, 2, 2], [1, 3, 5, 1, 1, 6]])
@@ -134,7 +134,7 @@ def test_formulas_that_cannot_be_used(cells, formula, part):
     assert "\x1b" not in str(caught.value)
 
 
-def test_a_name_with_spaces_is_to_stand_in_backquotes(cells):
+def test_a_name_with_spaces_needs_backquotes(cells):
     spaced = cells.rename(columns={"kind": "cell type"})
     with pytest.raises(ValueError, match=r"does not parse\. .*in backquotes: `cell type`\.$"):
         FormulaTransformer("~ cell type").fit(spaced)

@@ -20,7 +20,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from sc_glm.formula import FormulaTransformer
 from tests.formula.designs import STATEFUL, fit
 
-# Of the cells' batches, which are numbers here. The warning has tests of its own.
+# Batches of the cells are whole numbers. The warning about them has tests of its own.
 pytestmark = pytest.mark.filterwarnings("ignore:Whole numbers get one slope")
 
 
@@ -103,7 +103,7 @@ def test_sparse_is_refused():
         FormulaTransformer().fit(sparse.eye(3, format="csr"))
 
 
-# scikit-learn's ways
+# Interface of scikit-learn
 
 
 def test_set_output_clone_and_parameters(cells):
@@ -125,7 +125,7 @@ def test_grid_search_crosses_parts(cells):
 
 
 @pytest.mark.parametrize("formula", STATEFUL)
-def test_nothing_of_the_callers_or_the_fitted_state_changes(cells, formula):
+def test_the_frame_and_the_fitted_state_do_not_change(cells, formula):
     before = cells.copy(deep=True)
     model = fit(cells, formula)
     state = pickle.dumps(model)
@@ -138,7 +138,7 @@ def test_nothing_of_the_callers_or_the_fitted_state_changes(cells, formula):
     assert_array_equal(np.random.get_state()[1], seeded)  # noqa: NPY002
 
 
-def test_names_of_the_caller_are_out_of_reach(cells):
+def test_formulas_cannot_read_variables_of_the_caller(cells):
     secret = np.ones(len(cells))
     assert secret.any()
     with pytest.raises(ValueError, match=r"mean=.*'?secret'?"):
@@ -267,7 +267,7 @@ def test_missing_values(cells, stage, column, dtype, value):
 
 
 @pytest.mark.parametrize("spline", ["bs(x, df=5)", "bs(scale(x), df=4, degree=2)"])
-def test_just_outside_of_the_splines_range_its_end_holds(cells, spline):
+def test_a_spline_is_constant_just_outside_its_range(cells, spline):
     model = fit(cells, f"~ {spline}")
     low, high = cells["x"].min(), cells["x"].max()
     ends = cells.iloc[:2].assign(x=[low, high])
@@ -278,7 +278,7 @@ def test_just_outside_of_the_splines_range_its_end_holds(cells, spline):
 
 
 @pytest.mark.parametrize("spline", ["bs(x, df=5)", "cs(x, df=4, extrapolation='raise')"])
-def test_outside_of_the_splines_range(cells, spline):
+def test_values_far_outside_the_range_of_a_spline_are_refused(cells, spline):
     model = fit(cells, f"~ {spline}")
     low, high = cells["x"].min(), cells["x"].max()
     assert model.transform(cells.assign(x=low)).notna().all(axis=None)
@@ -289,7 +289,7 @@ def test_outside_of_the_splines_range(cells, spline):
         assert word in str(caught.value)
 
 
-def test_splines_that_extrapolate_are_let(cells):
+def test_splines_may_extrapolate(cells):
     for how in ["clip", "extend", "zero"]:
         model = fit(cells, f"~ bs(x, df=5, extrapolation='{how}')")
         assert np.isfinite(model.transform(cells.assign(x=99.5))).all(axis=None)
@@ -352,7 +352,7 @@ def test_columns_that_are_not_numbers(cells):
         fit(cells.assign(x=1j), "~ x")
 
 
-# What newcomers write
+# Common mistakes
 
 
 @pytest.mark.parametrize(
@@ -373,13 +373,13 @@ def test_columns_that_are_not_numbers(cells):
         ({"mean": "~ ns(x, df=3)"}, r"write cr\(x, df=3, constraints='center'\)"),
         ({"mean": "~ s(x)"}, r"bs\(x, df=5\)"),
         ({"mean": "~ np.logg(x)"}, "log may be meant"),
-        ({"mean": "~ (x > 0)"}, r"'>' stands between.*such as I\(x > 0\)\.$"),
-        ({"mean": "~ kind == 'a'"}, r"'==' stands between.*such as I\(x > 0\)\.$"),
+        ({"mean": "~ (x > 0)"}, r"'>' compares terms.*such as I\(x > 0\)\.$"),
+        ({"mean": "~ kind == 'a'"}, r"'==' compares terms.*such as I\(x > 0\)\.$"),
         ({"mean": "~ kind x"}, r"does not parse\. [^\n]*$"),
         ({"offset": "1"}, "A constant number belongs in the intercept"),
     ],
 )
-def test_mistakes_are_told_with_what_to_write(cells, formulas, words):
+def test_messages_say_what_to_write(cells, formulas, words):
     with pytest.raises(ValueError, match=words):
         FormulaTransformer(**formulas).fit(cells)
 
@@ -391,7 +391,7 @@ def test_a_formula_is_a_string(cells, wrong):
     assert len(str(caught.value)) < 150
 
 
-def test_an_anndata_is_refused_in_words(cells):
+def test_an_anndata_is_refused_with_a_message(cells):
     adata = AnnData(obs=cells.set_axis(cells.index.astype(str)))
     with pytest.raises(TypeError, match=r"^X is an AnnData\. sc_glm\.adata\.fit"):
         fit(adata, "~ x")
@@ -411,7 +411,7 @@ def test_set_output(cells):
         assert_frame_equal(fit(cells, "~ x + kind").transform(cells), design)
 
 
-def test_an_array_of_a_step_before_says_how_to_make_it_a_frame(cells):
+def test_the_message_for_an_array_of_an_earlier_step_says_how_to_make_it_a_frame(cells):
     numbers = make_pipeline(StandardScaler(), FormulaTransformer("~ x"))
     with pytest.raises(ValueError, match=r"no column 'x'.*set_output\(transform='pandas'\)"):
         numbers.fit(cells[["x", "batch"]])
