@@ -1,115 +1,42 @@
-"""Real counts: read from a local file or downloaded once, and checked in both cases."""
+"""Real counts: data sets, their sources and contents, and how their published files are read."""
 
 from __future__ import annotations
 
-import hashlib
-import os
 import tarfile
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from scipy.io import mmread
 
+from sc_glm._contract.docstrings import documented
+from sc_glm.datasets.dataset_files import Dataset, Fingerprint, fetch
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from anndata import AnnData
 
-    PathLike: TypeAlias = str | os.PathLike[str]
+    from sc_glm.datasets.dataset_files import PathLike
 
 __all__ = ["fetch_pancreas", "fetch_pbmc3k"]
 
-_DATA_VARIABLE, _CACHE_VARIABLE = "SC_GLM_DATA", "SC_GLM_CACHE"  # names of environment variables
-
-
-@dataclass(frozen=True)
-class _Fingerprint:
-    """Contents by which a data set is recognized.
-
-    Attributes
-    ----------
-    shape : tuple of int
-        Numbers of cells and genes.
-    cells, genes : str
-        SHA-256 of the names, one per line.
-    counts : str
-        SHA-256 of a CSR matrix with sorted indices and without stored zeros: data, indices and
-        index pointers, each as 4-byte little-endian integers.
-    columns : tuple of str
-        Covariates of the cells.
+_ENTRIES = {
+    "errors_of_files": """
+        FileNotFoundError
+            If `path` has no such file.
+        ImportError
+            If a download is needed and pooch is not installed.
+        OSError
+            If the download fails, or has another checksum than the published one.
     """
-
-    shape: tuple[int, int]
-    cells: str
-    genes: str
-    counts: str
-    columns: tuple[str, ...]
-
-    def difference(self, adata: AnnData) -> str | None:
-        """Return the first difference from a data set as a message, or None if there is none."""
-        if adata.shape != self.shape:
-            n_cells, n_genes = self.shape
-            return f"{adata.n_obs} cells x {adata.n_vars} genes, not {n_cells} x {n_genes}"
-        missing = [column for column in self.columns if column not in adata.obs]
-        if missing:
-            return f"no column {', '.join(map(repr, missing))} in obs"
-        found = {
-            "cells' names": (names_hash(adata.obs_names), self.cells),
-            "genes' names": (names_hash(adata.var_names), self.genes),
-            "counts in X": (counts_hash(adata.X), self.counts),
-        }
-        wrong = [what for what, (own, expected) in found.items() if own != expected]
-        return f"other {' and '.join(wrong)}" if wrong else None
+}
 
 
-@dataclass(frozen=True)
-class _Dataset:
-    """A data set: its file, the contents of the file, and the source of its counts.
-
-    Attributes
-    ----------
-    file : str
-        Name of the file.
-    contents : _Contents
-    url : str
-        Address of the published file.
-    sha256 : str or None
-        Checksum of the published file, if it is published.
-    convert : callable
-        Function that reads the published file into an AnnData.
-    """
-
-    file: str
-    fingerprint: _Fingerprint
-    url: str
-    sha256: str | None
-    convert: Callable[[Path], AnnData]
-
-
-def names_hash(names: pd.Index) -> str:
-    """Return the SHA-256 of names, one per line."""
-    return hashlib.sha256("\n".join(map(str, names)).encode()).hexdigest()
-
-
-def counts_hash(X: Any) -> str | None:
-    """Return the SHA-256 of counts as in :class:`_Fingerprint`, or None if they are not counts."""
-    if X is None:  # an AnnData may lack X
-        return None
-    counts = sp.csr_array(X, copy=True)
-    largest = np.iinfo(np.int32).max
-    if not (np.array_equal(counts.data, np.round(counts.data)) and (counts.data <= largest).all()):
-        return None
-    counts.sum_duplicates()
-    counts.eliminate_zeros()
-    arrays = (counts.data, counts.indices, counts.indptr)
-    return hashlib.sha256(b"".join(array.astype("<i4").tobytes() for array in arrays)).hexdigest()
-
-
+@documented(_ENTRIES)
 def fetch_pancreas(n_genes: int = 100, *, path: PathLike | None = None) -> AnnData:
     """Return cells of the developing pancreas, from progenitors to beta cells.
 
@@ -137,12 +64,7 @@ def fetch_pancreas(n_genes: int = 100, *, path: PathLike | None = None) -> AnnDa
     ValueError
         If `n_genes` is another number, or if the file holds other counts. The message names the
         difference.
-    FileNotFoundError
-        If `path` has no such file.
-    ImportError
-        If a download is needed and pooch is not installed.
-    OSError
-        If the download fails.
+    {errors_of_files}
 
     Notes
     -----
@@ -169,11 +91,12 @@ def fetch_pancreas(n_genes: int = 100, *, path: PathLike | None = None) -> AnnDa
     """
     if n_genes not in (100, 1000):
         raise ValueError(f"n_genes must be 100 or 1000, got {n_genes!r}.")
-    adata = _fetch(_PANCREAS[n_genes], path)
+    adata = fetch(_PANCREAS[n_genes], path)
     adata.layers["counts"] = adata.X.copy()
     return adata
 
 
+@documented(_ENTRIES)
 def fetch_pbmc3k(*, path: PathLike | None = None) -> AnnData:
     """Return 2700 blood cells of a healthy donor, with all genes of the genome.
 
@@ -200,12 +123,7 @@ def fetch_pbmc3k(*, path: PathLike | None = None) -> AnnData:
     ------
     ValueError
         If the file holds other counts. The message names the difference.
-    FileNotFoundError
-        If `path` has no such file.
-    ImportError
-        If a download is needed and pooch is not installed.
-    OSError
-        If the download fails, or has another checksum.
+    {errors_of_files}
 
     Notes
     -----
@@ -230,7 +148,7 @@ def fetch_pbmc3k(*, path: PathLike | None = None) -> AnnData:
     >>> adata.shape  # doctest: +SKIP
     (2700, 32738)
     """
-    adata = _fetch(_PBMC3K, path)
+    adata = fetch(_PBMC3K, path)
     adata.obs["cell_type"] = _type_by_markers(adata)
     return adata
 
@@ -242,93 +160,6 @@ def _type_by_markers(adata: AnnData) -> pd.Series:
         score = np.log1p(1e4 * shares).sum(axis=1)
         scores[cell_type] = score / score.quantile(0.95)
     return pd.DataFrame(scores).idxmax(axis=1).astype("category")
-
-
-def _fetch(dataset: _Dataset, path: PathLike | None) -> AnnData:
-    if path is not None:
-        file = Path(path)
-        file = file / dataset.file if file.is_dir() else file
-        if not file.is_file():
-            raise FileNotFoundError(f"path={os.fspath(path)!r}: there is no file {str(file)!r}.")
-        return _read_checked(file, dataset.fingerprint)
-    folder = os.environ.get(_DATA_VARIABLE)
-    if folder and (Path(folder) / dataset.file).is_file():
-        return _read_checked(Path(folder) / dataset.file, dataset.fingerprint)
-    return _load_or_download(dataset)
-
-
-def _read_checked(file: Path, fingerprint: _Fingerprint) -> AnnData:
-    from anndata import read_h5ad  # noqa: PLC0415 - its import is slow
-
-    try:
-        adata = read_h5ad(file)
-    except (OSError, KeyError) as error:
-        raise ValueError(f"{str(file)!r} cannot be read as an h5ad file: {error}") from error
-    difference = fingerprint.difference(adata)
-    if difference is not None:
-        raise ValueError(f"{str(file)!r} does not hold the expected data: {difference}.")
-    adata.X = sp.csr_matrix(
-        adata.X, dtype=np.int32
-    )  # in a file they may be dense or of another dtype
-    return adata
-
-
-def _load_or_download(dataset: _Dataset) -> AnnData:
-    """Return a data set from the cache, after downloading it if needed."""
-    by_hand = (
-        f"You can also give a copy of {dataset.file} by path=, or put it into the folder in the "
-        f"environment variable {_DATA_VARIABLE}."
-    )
-    try:
-        import pooch  # noqa: PLC0415 - an optional dependency
-    except ImportError as error:
-        raise ImportError(
-            f'The download of {dataset.file} needs pooch: pip install "sc_glm[datasets]". {by_hand}'
-        ) from error
-
-    published = dataset.url.rsplit("/", 1)[-1]
-    cache = pooch.create(
-        path=pooch.os_cache("sc_glm"),
-        base_url="",
-        env=_CACHE_VARIABLE,
-        registry={published: dataset.sha256},
-        urls={published: dataset.url},
-    )
-    file = cache.abspath / dataset.file
-    if file.is_file():
-        return _read_checked(file, dataset.fingerprint)
-    try:
-        source = Path(cache.fetch(published))
-    except (OSError, ValueError) as error:  # no network, no such page, another checksum
-        raise OSError(
-            f"{dataset.file} could not be downloaded from {dataset.url}: {error} {by_hand}"
-        ) from error
-    try:
-        adata = _converted_dataset(dataset, source)
-    except ValueError as error:
-        raise ValueError(f"{error} The download was deleted. {by_hand}") from error
-    finally:
-        source.unlink(missing_ok=True)
-    # A process that is killed here, or that runs at the same time, leaves no incomplete file.
-    part = file.with_name(f"{file.name}.{os.getpid()}.part")
-    adata.write_h5ad(part, compression="gzip")
-    part.replace(file)
-    return adata
-
-
-def _converted_dataset(dataset: _Dataset, source: Path) -> AnnData:
-    """Return the contents of a published file, if they are the expected ones."""
-    try:
-        adata = dataset.convert(source)
-    except (OSError, KeyError, ValueError, tarfile.TarError) as error:
-        raise ValueError(f"The file from {dataset.url} cannot be read: {error!r}.") from error
-    difference = dataset.fingerprint.difference(adata)
-    if difference is not None:
-        raise ValueError(
-            f"The file from {dataset.url} does not hold the expected data: {difference}."
-        )
-    adata.uns["source"] = dataset.url
-    return adata
 
 
 def _pancreas_converter(n_genes: int) -> Callable[[Path], AnnData]:
@@ -392,9 +223,9 @@ _PANCREAS_CELLS = "e12f947055e3cb51a1d1807a139f2dc63d1397f345042d6928462565a3cd5
 _PANCREAS_OBS = ("cell_type", "pseudotime", "sizeFactor", "total_counts")
 
 _PANCREAS = {
-    100: _Dataset(
+    100: Dataset(
         file="pancreas_100.h5ad",
-        fingerprint=_Fingerprint(
+        fingerprint=Fingerprint(
             shape=(2087, 100),
             cells=_PANCREAS_CELLS,
             genes="fdc7638ca9a2ac920314524774de4c839634501d0f4edc3e9470ab1c0dffdd29",
@@ -405,9 +236,9 @@ _PANCREAS = {
         sha256=None,
         convert=_pancreas_converter(100),
     ),
-    1000: _Dataset(
+    1000: Dataset(
         file="pancreas_1000.h5ad",
-        fingerprint=_Fingerprint(
+        fingerprint=Fingerprint(
             shape=(2087, 1000),
             cells=_PANCREAS_CELLS,
             genes="a744d4a42bf08cbdafb412978cfb760c571867880a0b43f2af6c4d26a400bc21",
@@ -420,9 +251,9 @@ _PANCREAS = {
     ),
 }
 
-_PBMC3K = _Dataset(
+_PBMC3K = Dataset(
     file="pbmc3k_raw.h5ad",
-    fingerprint=_Fingerprint(
+    fingerprint=Fingerprint(
         shape=(2700, 32738),
         cells="c68847ef4fbf23a8bb3dd3d29692fdd4e0cdb4e979caabd355395fe4549b5316",
         genes="e8dee78e90607995052d94736e15c6e018fbef12bfdee4911f9e32a8e8342119",

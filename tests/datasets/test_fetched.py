@@ -19,7 +19,7 @@ from numpy.testing import assert_array_equal
 from scipy.io import mmwrite
 
 from sc_glm.datasets import fetch_pancreas, fetch_pbmc3k, fetched
-from sc_glm.datasets.fetched import counts_hash, names_hash
+from sc_glm.datasets.dataset_files import counts_hash, names_hash
 
 REAL = os.environ.get("SC_GLM_DATA")
 real_data = pytest.mark.skipif(REAL is None, reason="SC_GLM_DATA names no folder")
@@ -274,21 +274,6 @@ def test_counts_become_sparse_int32(pbmc3k, tmp_path):
     own.X = own.X.toarray().astype(np.float32)
     own.write_h5ad(tmp_path / "own.h5ad")
     assert_same(fetch_pbmc3k(path=tmp_path / "own.h5ad"), expected)
-
-
-def test_the_hash_of_counts_does_not_depend_on_their_format():
-    counts = small_pbmc3k().X
-    own = counts_hash(counts)
-    unsorted = counts.copy()
-    for start, end in zip(unsorted.indptr[:-1], unsorted.indptr[1:], strict=True):
-        for array in (unsorted.data, unsorted.indices):
-            array[start:end] = array[start:end][::-1].copy()
-    unsorted.has_sorted_indices = False
-    before = unsorted.indices.copy()
-    forms = [counts.toarray(), counts.tocsc(), counts.astype(np.float32), unsorted]
-    assert [counts_hash(form) for form in forms] == [own] * 4
-    assert_array_equal(unsorted.indices, before)
-    assert counts_hash(counts * 2) != own
 
 
 def test_a_file_of_another_format(tmp_path):
