@@ -20,7 +20,7 @@ from sklearn import get_config
 from sklearn.utils import check_array
 from sklearn.utils.metadata_routing import MetadataRequest
 
-from sc_glm._contract.validation import check_numbers, check_same_order, shown, sound_sparse
+from sc_glm._contract.validation import check_numbers, check_same_order, checked_sparse, quoted
 from sc_glm._counts.count_matrix import check_genes
 from sc_glm.distributions.count_distributions import NB, CountDistribution
 from sc_glm.estimators.pipeline import counts_in, last_step
@@ -309,7 +309,7 @@ class _CountTable:
         check_numbers(y_true, "y_true")
         self._names = y_true.columns if isinstance(y_true, pd.DataFrame) else None
         is_sparse = sparse.issparse(y_true)
-        y: Any = sound_sparse(y_true, "y_true").tocsr() if is_sparse else np.asarray(y_true)
+        y: Any = checked_sparse(y_true, "y_true").tocsr() if is_sparse else np.asarray(y_true)
         if y.ndim not in (1, 2):
             raise ValueError(f"y_true must have one or two dimensions, got the shape {y.shape}.")
         # A single gene may be a vector on one side and a column on the other.
@@ -338,7 +338,7 @@ class _CountTable:
         valid = (values >= 0) & (values < np.inf)
         if not valid.all():
             row, column = np.argwhere(~valid)[0]
-            target = column if self._names is None else shown(self._names[column])
+            target = column if self._names is None else quoted(self._names[column])
             raise ValueError(
                 f"y_true must hold counts, finite and at least 0, but row {start + row} of "
                 f"target {target} is {values[row, column]}."

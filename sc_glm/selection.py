@@ -27,7 +27,7 @@ from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import _num_samples
 
 from sc_glm._contract.user_warnings import warn
-from sc_glm._contract.validation import check_same_order, group_codes, shown
+from sc_glm._contract.validation import check_same_order, group_codes, quoted
 from sc_glm._counts.count_matrix import CountMatrix
 from sc_glm.estimators.base import CountRegressor, weights_of
 from sc_glm.estimators.pipeline import fit_params
@@ -326,7 +326,7 @@ def _check_held_out(
     torn = held_out[fold_of_unit[units[held_out]] != fold_of[held_out]]
     if len(torn):
         raise ValueError(
-            f"Cells of group {shown(np.asarray(groups)[torn[0]])} are held out in several folds: "
+            f"Cells of group {quoted(np.asarray(groups)[torn[0]])} are held out in several folds: "
             "GroupKFold and the like hold out a group as a whole."
         )
     of_units = np.bincount(units[held_out], weights[held_out])

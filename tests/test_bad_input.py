@@ -237,12 +237,12 @@ FIT = {
     "rows in another order": (
         {"X": FRAME, "y": COUNTS.loc[CELLS[::-1]]},
         ValueError,
-        "rows of y .* in row 0 stands 'h', in X 'a'",
+        "rows of y .* row 0 has 'h', but 'a' in X",
     ),
     "weights in another order": (
         {"X": FRAME, "sample_weight": pd.Series(WEIGHT, index=[*CELLS[:6], "h", "g"])},
         ValueError,
-        "rows of sample_weight .* in row 6 stands 'h', in X 'g'",
+        "rows of sample_weight .* row 6 has 'h', but 'g' in X",
     ),
     # Sparse matrices whose arrays do not fit
     "a column too far": (
@@ -615,7 +615,7 @@ CALLS = {
         FITTED.score,
         {"X": FRAME, "y": COUNTS[::-1]},
         ValueError,
-        "rows of y.*'h', in X 'a'",
+        "rows of y.*'h', but 'a' in X",
     ),
     "score: too few counts": (
         FITTED.score,

@@ -252,7 +252,7 @@ def some_formulas(rng):
 
 
 def fits(formulas, frame, new):
-    """Whether a frame can be fitted; if so, it and a new one have designs, or errors in words."""
+    """Return whether a frame can be fitted. If so, check its design and that of a new frame."""
     try:
         model = FormulaTransformer(**formulas).fit(frame)
         designs = [(frame, model.transform(frame))]
@@ -269,7 +269,7 @@ def fits(formulas, frame, new):
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("chunk", range(CHUNKS))
-def test_a_design_or_an_error_in_words(chunk):
+def test_random_formulas_give_a_design_or_an_error(chunk):
     rng = random.Random(chunk)
     fitted = 0
     for _ in range(FRAMES):

@@ -349,5 +349,7 @@ def test_weights_in_another_order_are_refused(function):
     dist = NB([[1.0], [1.0], [3.0]], r=2.0)
     weights = pd.Series([1.0, 2.0, 3.0], index=[7, 5, 6])
     assert np.isfinite(function(y, dist, sample_weight=weights))
-    with pytest.raises(ValueError, match=r"sample_weight have the labels of y_true .* 0 stands 5"):
+    with pytest.raises(
+        ValueError, match=r"sample_weight have the labels of y_true .* row 0 has 5, but"
+    ):
         function(y, dist, sample_weight=weights.sort_index())

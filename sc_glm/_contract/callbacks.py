@@ -1,6 +1,6 @@
-"""What scikit-learn's callbacks are told of a fit: that it begins, and that it has ended.
+"""Calls of scikit-learn's callbacks when a fit begins and when it ends.
 
-They came with scikit-learn 1.9; with an earlier version, estimators have no ``set_callbacks``.
+They came with scikit-learn 1.9. With an earlier version, estimators have no ``set_callbacks``.
 """
 
 import contextlib
@@ -14,10 +14,10 @@ try:
 except ImportError:
 
     class CallbackSupportMixin:  # type: ignore[no-redef]
-        """No support, as nothing could be supported."""
+        """An empty class, as scikit-learn has no callbacks yet."""
 
     def with_callbacks(method: Callable[..., Any]) -> Callable[..., Any]:
-        """Return the method as it is."""
+        """Return the method unchanged."""
         return method
 
 
@@ -25,15 +25,16 @@ except ImportError:
 def reporting_to_callbacks(
     estimator: Any, X: Any, y: Any = None, **metadata: Any
 ) -> Iterator[None]:
-    """Tell an estimator's callbacks that its fit begins, and if it succeeds that it has ended.
+    """Call an estimator's callbacks when its fit begins and, if it succeeds, when it ends.
 
     Parameters
     ----------
     estimator : CallbackSupportMixin
-        Its method ``fit``, which calls this, is decorated by ``with_callbacks`` or by
-        scikit-learn's ``_fit_context``: they dismiss the callbacks, also if the fit fails.
+        The estimator. Its method ``fit``, which calls this function, is decorated by
+        ``with_callbacks`` or by scikit-learn's ``_fit_context``. These remove the callbacks after
+        the fit, also if it fails.
     X, y : object
-        What is fitted.
+        Arguments of ``fit``.
     **metadata : object
         Other arguments of ``fit``.
     """

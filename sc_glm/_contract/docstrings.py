@@ -12,16 +12,16 @@ _PLACE = re.compile(r"^( *)\{(\w+)\}$", re.MULTILINE)  # a name in braces, alone
 
 
 def documented(entries: Mapping[str, str]) -> Callable[[_Documented], _Documented]:
-    r"""Fill shared entries into a docstring, so that it reads on its own.
+    r"""Return a decorator that fills shared entries into a docstring, which then reads alone.
 
-    A line that holds a name in braces and nothing else becomes the entry of that name, with the
-    indentation of the line.
+    A line that holds only a name in braces becomes the entry of that name, with the indentation
+    of the line.
 
     Parameters
     ----------
     entries : mapping of str to str
-        Each entry as it stands in a docstring. If it has several lines, a line break comes before
-        the first of them, so that all are indented alike.
+        Each entry as it is written in a docstring. An entry of several lines begins with a line
+        break, so that all its lines have the same indentation.
 
     Returns
     -------
@@ -31,7 +31,7 @@ def documented(entries: Mapping[str, str]) -> Callable[[_Documented], _Documente
     Raises
     ------
     KeyError
-        If a docstring names an entry that there is not.
+        If a docstring names an entry that does not exist.
 
     Examples
     --------

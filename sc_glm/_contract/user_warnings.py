@@ -1,4 +1,4 @@
-"""Warnings that point at the user's line, whichever layers of other packages lie between."""
+"""Warnings that point at the user's line, through the layers of other packages."""
 
 import inspect
 import os
@@ -6,36 +6,38 @@ import warnings
 from importlib.util import find_spec
 from pathlib import Path
 
-# Their functions call ours, which were called by theirs: pipelines, searches, workers.
-_BETWEEN = ("sc_glm", "sklearn", "joblib")
+# Packages whose functions may be between the user's line and ours: pipelines, searches, workers.
+_INTERNAL_PACKAGES = ("sc_glm", "sklearn", "joblib")
 
 
-def _folders() -> tuple[str, ...]:
-    specs = [find_spec(name) for name in _BETWEEN]
+def _internal_folders() -> tuple[str, ...]:
+    specs = [find_spec(name) for name in _INTERNAL_PACKAGES]
     return tuple(f"{Path(spec.origin).parent}{os.sep}" for spec in specs if spec and spec.origin)
 
 
-_FOLDERS = _folders()
+_INTERNAL_FOLDERS = _internal_folders()
 
 
 def warn(message: str, category: type[Warning] = UserWarning) -> None:
-    """Warn of something in the innermost line that is neither ours nor of what calls us.
+    """Warn with the innermost line outside this package, scikit-learn and joblib.
 
     Parameters
     ----------
     message : str
+        Text of the warning.
     category : type of Warning, default=UserWarning
+        Its class.
 
     Notes
     -----
-    Python 3.12 has ``skip_file_prefixes`` for this. In a worker process no line is the user's: the
-    warning points at the outermost one.
+    Python 3.12 has ``skip_file_prefixes`` for this. A worker process has no line of the user: its
+    warnings point at the outermost line.
     """
     frame = inspect.currentframe()
-    if frame is None:  # a Python that keeps none
+    if frame is None:  # an implementation of Python without frames
         warnings.warn(message, category, stacklevel=2)
         return
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_FOLDERS):
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_INTERNAL_FOLDERS):
         frame = frame.f_back
     warnings.warn_explicit(
         message,

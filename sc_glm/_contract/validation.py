@@ -1,8 +1,8 @@
-"""Refuse input that NumPy, SciPy or pandas would take for something else than it is.
+"""Checks of input that NumPy, SciPy or pandas would silently misread.
 
-scikit-learn's own checks come after these and are not repeated: masked values would lose their
-mask, dates and the labels of categories would become numbers, rows of another order would be
-matched by position, and a damaged sparse matrix would be read beyond its arrays.
+Without them, masked values would lose their mask. Dates and labels of categories would become
+numbers. Rows in another order would be matched by position. A damaged sparse matrix would be read
+beyond its arrays. scikit-learn's own checks come later and are not repeated here.
 """
 
 import difflib
@@ -15,11 +15,11 @@ import pandas as pd
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-_ALIKE = 0.7  # names that may be one misspelled, as difflib compares them
+_MIN_SIMILARITY = 0.7  # ratio of difflib from which on a name may be a misspelled one
 
 
-def shown(value: Any) -> str:
-    """Return a label or a level as messages show it: as Python writes it, without NumPy's types.
+def quoted(value: Any) -> str:
+    """Return a label or a level for a message: its repr, without NumPy's types.
 
     Parameters
     ----------
@@ -33,11 +33,11 @@ def shown(value: Any) -> str:
     Examples
     --------
     >>> import numpy as np
-    >>> shown(np.int64(3)), shown([np.str_("a"), 1.5]), shown(np.datetime64("2020-01-01"))
+    >>> quoted(np.int64(3)), quoted([np.str_("a"), 1.5]), quoted(np.datetime64("2020-01-01"))
     ('3', "['a', 1.5]", '2020-01-01')
     """
     if isinstance(value, list | tuple):
-        inside = ", ".join(map(shown, value))
+        inside = ", ".join(map(quoted, value))
         if isinstance(value, list):
             return f"[{inside}]"
         return f"({inside},)" if len(value) == 1 else f"({inside})"
@@ -47,12 +47,12 @@ def shown(value: Any) -> str:
 
 
 def as_pandas(data: Any) -> Any:
-    """Return a frame or a series of polars as one of pandas, and all else as it is.
+    """Return a frame or a series of polars as one of pandas, and everything else unchanged.
 
     Parameters
     ----------
     data : object
-        Of polars, the levels of an Enum keep their order, and nulls are missing values.
+        Any input. The levels of a polars Enum keep their order, and nulls become missing values.
 
     Returns
     -------
@@ -61,9 +61,9 @@ def as_pandas(data: Any) -> Any:
     Raises
     ------
     ValueError
-        If it is a query of polars that was not run.
+        If it is a query of polars that was not collected.
     """
-    polars = sys.modules.get("polars")  # without it, nobody can have made one
+    polars = sys.modules.get("polars")  # if it was not imported, data cannot be of polars
     if polars is None:
         return data
     if isinstance(data, polars.LazyFrame):
@@ -79,41 +79,41 @@ def as_pandas(data: Any) -> Any:
     return data
 
 
-def alike(name: str, names: Iterable[Any], most: int) -> list[str]:
-    """Return the names that may have been meant, the nearest first; case does not matter.
+def similar_names(name: str, names: Iterable[Any], most: int) -> list[str]:
+    """Return names similar to one that does not exist, the most similar first, ignoring case.
 
     Parameters
     ----------
     name : str
-        What was given.
+        The name that was given.
     names : iterable
-        What there is.
+        The names that exist.
     most : int
-        How many to return.
+        Maximal number of names to return.
 
     Returns
     -------
     list of str
     """
     lower = {text.lower(): text for text in reversed([str(other) for other in names])}
-    close = difflib.get_close_matches(name.lower(), lower, n=most, cutoff=_ALIKE)
-    return [lower[text] for text in close]
+    similar = difflib.get_close_matches(name.lower(), lower, n=most, cutoff=_MIN_SIMILARITY)
+    return [lower[text] for text in similar]
 
 
 def check_no_anndata(data: Any, name: str) -> None:
-    """Refuse an AnnData, which NumPy would try to make an array of.
+    """Refuse an AnnData, which NumPy would try to convert to an array.
 
     Parameters
     ----------
     data : object
-        Any input; what is none passes.
+        Any input.
     name : str
-        What to call it.
+        Name of the argument, for the message.
 
     Raises
     ------
     TypeError
-        It says what takes one.
+        If it is an AnnData. The message names the functions that take one.
     """
     if _is_anndata(data):
         raise TypeError(
@@ -128,27 +128,27 @@ def _is_anndata(data: Any) -> bool:
 
 
 def check_numbers(data: Any, name: str, advice: str = "") -> None:
-    """Refuse lists, arrays, series and frames that hold no real numbers, or mask some of them.
+    """Refuse lists, arrays, series and frames with values that are not real numbers, or masked.
 
-    Arrays of objects are left to the conversion that follows, but for text in a frame. An AnnData
-    is refused as well.
+    Arrays of objects pass, except for text in a frame or series: a later conversion checks them.
+    An AnnData is refused, too.
 
     Parameters
     ----------
     data : object
-        Any input; what is none of these passes.
+        Any input. Other types than these pass.
     name : str
-        What to call it.
+        Name of the argument, for the message.
     advice : str, default=""
-        What to say of columns of other types beside that they are.
+        Advice that is added to the message about columns of other types.
 
     Raises
     ------
     TypeError
         If it is an AnnData.
     ValueError
-        If there are other types than numbers and booleans, masked values, or several levels of
-        column names.
+        If it holds other types than numbers and booleans, or masked values, or if column names
+        have several levels.
     """
     check_no_anndata(data, name)
     if isinstance(data, list | tuple | str):
@@ -159,18 +159,18 @@ def check_numbers(data: Any, name: str, advice: str = "") -> None:
     if isinstance(data, np.ma.MaskedArray) and np.ma.is_masked(data):
         where = np.argwhere(np.ma.getmaskarray(data))
         raise ValueError(
-            f"{name} has {len(where)} masked value(s), the first in row {where[0][0]}: no value "
-            "is left out. Take these rows away, or fill them."
+            f"{name} has {len(where)} masked value(s), the first in row {where[0][0]}. No value "
+            "is left out: remove these rows, or fill them."
         )
     if isinstance(data, pd.DataFrame):
         if isinstance(data.columns, pd.MultiIndex):
             raise ValueError(  # noqa: TRY004 - the frame is fine, its columns are not
-                f"{name} has MultiIndex columns; names must be one level."
+                f"{name} has MultiIndex columns, but names of columns must have one level."
             )
         if not data.shape[1]:
             raise ValueError(f"{name} has no columns (0 feature(s)): at least one is needed.")
         wrong = [
-            f"{shown(column)} ({dtype})"
+            f"{quoted(column)} ({dtype})"
             for i, (column, dtype) in enumerate(data.dtypes.items())
             if not _is_real(dtype) or _is_text(data.iloc[:, i])
         ]
@@ -182,14 +182,14 @@ def check_numbers(data: Any, name: str, advice: str = "") -> None:
         return
     dtype = getattr(data, "dtype", None)
     if not _is_real(dtype) or (isinstance(data, pd.Series) and _is_text(data)):
-        # The first words are those that scikit-learn's checks of an estimator look for.
+        # scikit-learn's checks of an estimator look for the first words.
         complex_ = "Complex data not supported: " if getattr(dtype, "kind", "") == "c" else ""
         raise ValueError(f"{complex_}{name} must hold numbers, not {dtype}.")
 
 
 def _is_real(dtype: Any) -> bool:
     if not isinstance(dtype, np.dtype | pd.api.extensions.ExtensionDtype):
-        return True  # none, or one of another library
+        return True  # without a dtype, or with one of another library
     if dtype.kind == "c":
         return False
     return dtype == np.dtype(object) or bool(pd.api.types.is_numeric_dtype(dtype))
@@ -200,35 +200,35 @@ def _is_text(column: pd.Series) -> bool:
 
 
 def check_same_order(X: Any, other: Any, name: str, *, of: str = "X") -> None:
-    """Refuse rows whose labels are those of `X` in another order.
+    """Refuse rows that have the labels of `X` in another order.
 
-    As in scikit-learn, rows belong together by their position. Labels that contradict it are a
-    mistake, whatever their type. Other labels than those of `X` say nothing, nor do the numbers
-    from zero on that pandas gives to rows without labels (a ``RangeIndex``).
+    As in scikit-learn, rows are matched by their position. Labels that contradict the positions
+    are a mistake, whatever their type. Labels are ignored if they are not those of `X`, or if they
+    are the numbers from zero on that pandas gives to rows without labels (a ``RangeIndex``).
 
     Parameters
     ----------
     X : object
-        The covariates; the labels of an AnnData are the names of its cells.
+        The covariates. The labels of an AnnData are the names of its cells.
     other : object
-        What goes with them.
+        Values for the same rows, such as counts or weights.
     name : str
-        What to call it.
+        Name of `other`, for the message.
     of : str, default="X"
-        What to call the covariates.
+        Name of the covariates, for the message.
 
     Raises
     ------
     ValueError
         If both are series or frames with the same labels, not all in the same row.
     """
-    of_X, own = _labels(X), _labels(other)
+    of_X, own = _row_labels(X), _row_labels(other)
     if of_X is None or own is None or len(of_X) != len(own) or of_X.nlevels != own.nlevels:
         return
     if of_X.equals(own):
         return
-    of_one_type = of_X.nlevels > 1 or of_X.inferred_type == own.inferred_type
-    if not of_one_type:  # an AnnData makes texts of numbers
+    same_type = of_X.nlevels > 1 or of_X.inferred_type == own.inferred_type
+    if not same_type:  # AnnData converts numbers to strings
         of_X, own = of_X.map(str), own.map(str)
     if not (of_X.isin(own).all() and own.isin(of_X).all()):
         return
@@ -236,15 +236,15 @@ def check_same_order(X: Any, other: Any, name: str, *, of: str = "X") -> None:
     if row is None:
         return
     if not of_X.is_unique:
-        mend = "Some labels stand there more than once: make them unique in both."
-    elif of_one_type:
-        mend = f"{name}.loc[{of}.index] puts them in order."
+        advice = "Some labels occur more than once: make them unique in both."
+    elif same_type:
+        advice = f"{name}.loc[{of}.index] puts them in order."
     else:
-        mend = "Give both labels of one type, and put them in one order."
+        advice = "Give both labels of one type, in the same order."
     raise ValueError(
-        f"The rows of {name} have the labels of {of} in another order: in row {row} stands "
-        f"{shown(own[row])}, in {of} {shown(of_X[row])}. {mend} Where rows belong together by "
-        f"position, give {name}.to_numpy(), which has no labels."
+        f"The rows of {name} have the labels of {of} in another order: row {row} has "
+        f"{quoted(own[row])}, but {quoted(of_X[row])} in {of}. {advice} If rows are matched by "
+        f"position, use {name}.to_numpy(), which has no labels."
     )
 
 
@@ -252,7 +252,7 @@ def _same(a: Any, b: Any) -> bool:
     return a is b or a == b
 
 
-def _labels(data: Any) -> pd.Index | None:
+def _row_labels(data: Any) -> pd.Index | None:
     if _is_anndata(data):
         return pd.Index(data.obs_names)
     if not isinstance(data, pd.DataFrame | pd.Series):
@@ -262,27 +262,29 @@ def _labels(data: Any) -> pd.Index | None:
 
 
 def group_codes(groups: Any, X: Any, n_cells: int) -> NDArray[np.intp]:
-    """Return a number for the group of each cell, such as its donor.
+    """Return a code for the group of each cell, such as its donor.
 
     Parameters
     ----------
     groups : array-like of shape (n_cells,)
+        Labels of the groups.
     X : object
-        The covariates, whose rows they belong to.
+        The covariates of the same cells.
     n_cells : int
+        Number of cells.
 
     Returns
     -------
     ndarray of int of shape (n_cells,)
-        Numbers from zero on, in the order in which groups first occur.
+        Codes from zero on, in the order in which groups first occur.
 
     Raises
     ------
     ValueError
-        If there is not one for each cell, or their order contradicts that of `X`.
+        If there is not a label for each cell, or their order contradicts the labels of `X`.
     """
     check_same_order(X, groups, "groups")
-    # NumPy would make a text of a NaN among texts.
+    # NumPy would convert a NaN among strings to a string.
     values = np.asarray(groups, dtype=object if isinstance(groups, list | tuple) else None)
     if values.shape != (n_cells,):
         raise ValueError(
@@ -295,31 +297,31 @@ def group_codes(groups: Any, X: Any, n_cells: int) -> NDArray[np.intp]:
     return codes
 
 
-def sound_sparse(matrix: Any, name: str) -> Any:
-    """Return the arrays of a sparse matrix in a sparse array of their own, checked.
+def checked_sparse(matrix: Any, name: str) -> Any:
+    """Return a new sparse array with the arrays of a sparse matrix, after checking them.
 
-    SciPy trusts indices, in compiled code that reads and writes where they point.
+    SciPy's compiled code reads and writes where indices point, without checking them.
 
     Parameters
     ----------
     matrix : sparse matrix or array
-        It is left as it is, and shares its arrays with the result where it can.
+        The matrix, which is not changed. It shares arrays with the result where possible.
     name : str
-        What to call it.
+        Name of the argument, for the message.
 
     Returns
     -------
     sparse array
-        In the same format, but COO for DIA, DOK and LIL.
+        Of the same format, except for COO in place of DIA, DOK and LIL.
 
     Raises
     ------
     ValueError
-        If indices are out of range, or the arrays do not fit each other.
+        If indices are out of range, or the lengths of the arrays do not match.
     """
     try:
         if matrix.format in ("dia", "dok", "lil"):
-            return sound_sparse(matrix.tocoo(), name)
+            return checked_sparse(matrix.tocoo(), name)
         build = getattr(sp, f"{matrix.format}_array")
         if matrix.format == "coo":
             indices = matrix.coords
@@ -328,7 +330,7 @@ def sound_sparse(matrix: Any, name: str) -> Any:
             indices = (matrix.indices, matrix.indptr)
             own = build((matrix.data, *indices), shape=matrix.shape)
             own.check_format()
-            # SciPy looks at these only where the last of them is positive.
+            # SciPy checks them only if the last one is positive.
             if (np.diff(own.indptr) < 0).any():
                 raise ValueError("index pointers must not decrease")  # noqa: TRY301
         if any(index.dtype.kind not in "iu" for index in indices):
@@ -344,22 +346,23 @@ def check_finite(X: NDArray[np.float64], names: Any) -> None:
     Parameters
     ----------
     X : ndarray of shape (n_rows, n_columns)
+        The values.
     names : sequence of str
         Names of the columns.
 
     Raises
     ------
     ValueError
-        It names the value, the column and the row.
+        If a value is not finite. The message names the value, the column and the row.
     """
     with np.errstate(all="ignore"):
-        if np.isfinite(np.einsum("ij->", X)):  # in one pass: a sum is not, if a term of it is not
+        if np.isfinite(np.einsum("ij->", X)):  # one pass: a sum is finite only if its terms are
             return
     wrong = ~np.isfinite(X)
     if wrong.any():
         row, column = np.argwhere(wrong)[0]
         word = "NaN" if np.isnan(X[row, column]) else "infinity"
         raise ValueError(
-            f"Input X contains {word} in column {shown(names[column])}, row {row}, and "
+            f"Input X contains {word} in column {quoted(names[column])}, row {row}, and "
             f"{int(wrong.sum())} such value(s) in all."
         )

@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_array
 
-from sc_glm._contract.validation import as_pandas, check_numbers, sound_sparse
+from sc_glm._contract.validation import as_pandas, check_numbers, checked_sparse
 
 # Counts up to which fits are right to six digits, as a log-likelihood sums terms as large as these,
 # which cancel; and up to which single precision tells a count from the next.
@@ -247,7 +247,7 @@ def _array(y: Any) -> Any:
         zeros = [getattr(dtype, "fill_value", None) == 0 for dtype in y.dtypes]
         y = y.sparse.to_coo() if all(zeros) else y.to_numpy()  # type: ignore[attr-defined]
     if sp.issparse(y):
-        y = sound_sparse(y, "y")
+        y = checked_sparse(y, "y")
         y = y.reshape(-1, 1) if y.ndim == 1 else y
     if hasattr(y, "to_memory"):  # anndata's sparse matrix on disk, which NumPy takes for a scalar
         raise TypeError("y is not in memory: give y.to_memory().")

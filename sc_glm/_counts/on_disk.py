@@ -20,7 +20,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from sc_glm._contract.validation import sound_sparse
+from sc_glm._contract.validation import checked_sparse
 from sc_glm._counts.count_matrix import (
     CountMatrix,
     add_digests,
@@ -193,7 +193,7 @@ class StoredMatrix:
         cuts = np.unique([first, *np.searchsorted(indptr, targets), last]).tolist()
         for start, stop in pairwise(cuts):
             entries = slice(int(indptr[start]), int(indptr[stop]))
-            piece = sound_sparse(
+            piece = checked_sparse(
                 SimpleNamespace(
                     format=self.format,
                     data=_readable(stored["data"][entries]),

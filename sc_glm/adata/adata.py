@@ -25,7 +25,7 @@ from sklearn.utils.validation import check_is_fitted
 from sc_glm._contract.callbacks import CallbackSupportMixin, reporting_to_callbacks, with_callbacks
 from sc_glm._contract.state import StateMixin
 from sc_glm._contract.user_warnings import warn
-from sc_glm._contract.validation import check_same_order, sound_sparse
+from sc_glm._contract.validation import check_same_order, checked_sparse
 from sc_glm._counts.count_matrix import JUDGED_VALUES, CountMatrix, are_counts
 from sc_glm._counts.on_disk import StoredCounts, StoredMatrix, parse_bytes
 from sc_glm.distributions.count_distributions import NB, ZINB
@@ -647,7 +647,7 @@ def _in_memory(matrix: Any, where: str) -> Any:
     if hasattr(matrix, "to_memory"):  # a sparse matrix on disk
         matrix = matrix.to_memory()
     if _is_sparse(matrix):
-        sound = sound_sparse(matrix, where)
+        sound = checked_sparse(matrix, where)
         return sound if sound.format in ("csr", "csc") else sound.tocsr()
     if isinstance(matrix, np.ndarray):
         return np.asarray(matrix)

@@ -1,8 +1,8 @@
-"""Data to learn and to test with: simulated counts with their truth, and real ones.
+"""Data for examples and tests: simulated counts with their true parameters, and real counts.
 
-Simulated counts come from presets that look like real screens; real ones are found in a file or
-downloaded, and checked. New data sets belong here if a script of the repository prints what is
-said of them.
+Simulated counts come from presets that resemble real screens. Real counts are read from a file or
+downloaded, and checked. New data sets belong here if a script of the repository reproduces the
+numbers in their description.
 """
 
 from sc_glm.datasets.fetched import fetch_pancreas, fetch_pbmc3k

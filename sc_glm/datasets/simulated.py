@@ -1,4 +1,4 @@
-"""Simulated cells whose parameters are known."""
+"""Simulated counts of cells whose true parameters are known."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ __all__ = ["make_counts"]
 _AUTO = "auto"
 _WITHOUT_PRESET = {"mean": "~ pseudotime + cell_type"}
 
-# Mean and standard deviation of the intercepts over genes: most genes are seen in few cells,
-# are overdispersed, and have somewhat more zeros than their mean and size explain.
+# Mean and standard deviation of the intercepts over genes. Most genes have counts in few cells, are
+# overdispersed, and have slightly more zeros than their mean and size explain.
 _INTERCEPTS = {"mean": (-0.5, 1.0), "dispersion": (0.5, 0.5), "zero_inflation": (-1.5, 0.5)}
 
 
@@ -47,7 +47,7 @@ def make_counts(
     effect_scale: float = 1.0,
     random_state: int | RandomState | Generator | None = None,
 ) -> Bunch:
-    """Draw cells, coefficients and counts from the model itself.
+    """Draw cells, coefficients and counts from the model.
 
     Parameters
     ----------
@@ -59,33 +59,34 @@ def make_counts(
         A kind of screen whose cells, means, sizes and effects look like those of a real one:
 
         - "pbmc": blood cells of nine types, from 26 % of the cells to 0.5 %, and all genes of the
-          genome: 97 % of the counts are zero, and half of the genes are seen in a cell or none;
-        - "pancreas": cells along a pseudotime, and marker genes that are well expressed and
-          change much along it, in mean and in dispersion;
-        - "perturbation": a panel of genes (70 is usual) in cells with one guide each: 4 in 10
-          are ``"non-targeting"``, the others have one of four guides for each of 14 genes,
-          which lower this gene and move few others;
-        - "donors": 6 donors of each condition, who differ in means beside what the condition
-          does to 1 in 5 genes. Tests that take cells for independent find far too much here.
+          genome. Of the counts, 97 % are zero, and half of the genes have counts in at most one
+          cell;
+        - "pancreas": cells along a pseudotime, and highly expressed marker genes whose mean and
+          dispersion change much along it;
+        - "perturbation": a panel of genes (70 is usual) in cells with one guide each. In 4 of 10
+          cells the guide is ``"non-targeting"``. The others have one of four guides for each of
+          14 genes, which lower this gene and change few others;
+        - "donors": 6 donors of each condition. Means differ between donors, and for 1 in 5 genes
+          also between conditions. Tests that assume independent cells find far too many genes.
 
         None: normal coefficients, and the covariates under Returns.
     mean : str or None, default="auto"
         Formula of log mu in the columns of `obs` (see Returns). None is an intercept. "auto" is
-        the preset's, or ``"~ pseudotime + cell_type"``.
+        the formula of the preset, or ``"~ pseudotime + cell_type"`` without a preset.
     dispersion : str or None, default="auto"
         Formula of log r, the size (Var = mu + mu²/r). None is an intercept. "auto" is the
-        preset's, or an intercept.
+        formula of the preset, or an intercept.
     zero_inflation : str or None, default="auto"
-        Formula of logit pi, the probability of a structural zero. None and "auto": counts are
-        negative binomial.
+        Formula of logit pi, the probability of a structural zero. With None and "auto", counts
+        are negative binomial.
     offset : str or None, default="auto"
         Expression that is added to log mu, such as ``"np.log(size_factor)"``. None is no offset.
-        "auto" is ``"np.log(size_factor)"`` in a preset, and none without.
+        "auto" is ``"np.log(size_factor)"`` with a preset, and no offset without one.
     effect_scale : float, default=1.0
-        Factor of all coefficients that are not intercepts. Those without a preset, and those of
-        columns that a preset's own formulas do not have, have by themselves the standard
-        deviation 1, divided by the largest absolute value of their column: the factor says how
-        far a covariate moves a linear predictor, whatever its units.
+        Factor of all coefficients except for intercepts. A preset has distributions for the
+        coefficients of its own formulas. All other coefficients are normal, with a standard
+        deviation of 1 over the largest absolute value of their column. So the factor is the
+        typical change of a linear predictor by a covariate, whatever its units.
     random_state : int, RandomState, Generator or None, default=None
         Source of random numbers; an int makes the result reproducible.
 
@@ -100,39 +101,39 @@ def make_counts(
             x and y; ``size_factor``, log-normal around 1. "pbmc" has ``cell_type``; "pancreas"
             ``pseudotime`` and ``cell_type``; "perturbation" ``lane`` and ``guide``, whose levels
             name their gene, as in ``"gene_3-1"``; "donors" ``condition`` (control, case),
-            ``donor`` and ``cell_type``; each has a ``size_factor``, the cell's depth.
+            ``donor`` and ``cell_type``. Each preset has a ``size_factor``, the depth of a cell.
         counts : DataFrame of int64, shape (n_samples, n_targets)
-            The counts, one column per gene. ``scipy.sparse.csr_array(counts)`` is the same
-            for tests of sparse data, and
-            ``AnnData(scipy.sparse.csr_matrix(data.counts), obs=data.obs)`` for those of AnnData.
+            The counts, one column per gene. ``scipy.sparse.csr_array(counts)`` makes a sparse
+            matrix of them, and
+            ``AnnData(scipy.sparse.csr_matrix(data.counts), obs=data.obs)`` an AnnData.
         params : dict of str to DataFrame
-            True coefficients (columns of the design x genes) per part, laid out like a
-            regressor's ``params_``.
+            True coefficients (columns of the design x genes) per part, as in ``params_`` of a
+            regressor.
         dist : NB or ZINB of shape (n_samples, n_targets)
             The distributions that the counts were drawn from.
         formulas : dict of str to str or None
             Keyword arguments of :class:`~sc_glm.formula.FormulaTransformer`.
         donor_effects : DataFrame of shape (n_donors, n_targets)
-            With ``preset="donors"`` only: what each donor adds to log mu of each gene, beside
-            `params`.
+            With ``preset="donors"`` only: the effect of each donor on log mu of each gene, which
+            is added to the effects in `params`.
 
     Raises
     ------
     TypeError
-        If a number is none, or a formula no text.
+        If a number has another type, or a formula is not a string.
     ValueError
-        If a number is out of range, there is no such preset, a formula is not valid, or has no
-        intercept where a preset needs it.
+        If a number is out of range, the preset does not exist, or a formula is not valid. With a
+        preset, also if a formula has no intercept.
 
     Notes
     -----
-    Without a preset, intercepts are normal over genes: of log mu around -0.5, of log r around
-    0.5, of logit pi around -1.5, which looks like single-cell data. A formula without an
-    intercept is one around 0.
+    Without a preset, intercepts are normal over genes, with means that resemble single-cell data:
+    -0.5 for log mu, 0.5 for log r and -1.5 for logit pi. Without an intercept in the formula,
+    they are 0.
 
-    With a preset, a gene's mean over all cells is drawn first, and its intercept is what gives
-    it this mean beside the offset and the drawn effects: with other formulas, means stay those of
-    the real screen. The guide page on data sets shows how near each preset is to its real one.
+    With a preset, the mean of a gene over all cells is drawn first. The intercept is then solved
+    for, given the offset and the drawn effects. So the means are those of the real screen with
+    any formula. The guide page on data sets compares each preset with its real screen.
 
     Counts, means and sizes are dense arrays of 8 bytes per cell and gene each: 3000 cells and
     30 000 genes need 0.7 GB three times. :func:`sc_glm.adata.sample` draws sparse counts of
@@ -155,7 +156,7 @@ def make_counts(
     >>> data.obs.columns.tolist()
     ['pseudotime', 'cell_type', 'batch', 'size_factor']
 
-    The truth beside a fit, whose design comes from the same formulas:
+    The formulas make the design for a fit, to compare its estimates with the truth:
 
     >>> from sc_glm.formula import FormulaTransformer
     >>> FormulaTransformer(**data.formulas).fit_transform(data.obs).shape
@@ -174,72 +175,107 @@ def make_counts(
     """
     _check_arguments(n_samples, n_targets, preset, effect_scale)
     rng = check_rng(random_state)
-    kind = PRESETS[preset] if preset is not None else None
-
-    given = {
-        "mean": mean,
-        "dispersion": dispersion,
-        "zero_inflation": zero_inflation,
-        "offset": offset,
-    }
-    usual = kind.formulas if kind is not None else _WITHOUT_PRESET
-    formulas = {
-        part: usual.get(part) if isinstance(formula, str) and formula == _AUTO else formula
-        for part, formula in given.items()
-    }
-    for part in ("mean", "dispersion"):
-        formulas[part] = "~ 1" if formulas[part] is None else formulas[part]
-
+    screen = PRESETS[preset] if preset is not None else None
+    formulas = _resolved_formulas(
+        {
+            "mean": mean,
+            "dispersion": dispersion,
+            "zero_inflation": zero_inflation,
+            "offset": offset,
+        },
+        _WITHOUT_PRESET if screen is None else screen.formulas,
+    )
     genes = [f"gene_{i}" for i in range(n_targets)]
-    obs = _draw_cells(n_samples, rng) if kind is None else kind.draw_cells(n_samples, genes, rng)
+    if screen is None:
+        obs = _draw_cells(n_samples, rng)
+    else:
+        obs = screen.draw_cells(n_samples, genes, rng)
     obs.index = pd.Index([f"cell_{i}" for i in range(n_samples)])
-    design = FormulaTransformer(**formulas).fit_transform(obs)
-    columns = {part: design.filter(regex=f"^{part}__") for part in formulas}
-    features = {
-        part: columns[part].rename(columns=lambda name: name.split("__", 1)[1])
-        for part in ("mean", "dispersion", "zero_inflation")
-        if formulas[part] is not None
-    }
-    offsets = columns["offset"].sum(axis=1).to_numpy()[:, None]
+    designs, offsets = _designs(formulas, obs)
 
-    if kind is None:
+    if screen is None:
         params = {
-            part: _draw_coefficients(table, genes, part, effect_scale, rng)
-            for part, table in features.items()
+            part: _draw_coefficients(design, genes, part, effect_scale, rng)
+            for part, design in designs.items()
         }
     else:
-        for part, table in features.items():
-            if "Intercept" not in table:
-                raise ValueError(
-                    f"{part}={formulas[part]!r} has no intercept, by which preset={preset!r} "
-                    "sets the level of each gene: leave out '0 +' or '- 1'."
-                )
-        params = _draw_like(
-            kind,
-            features,
+        _check_intercepts(designs, formulas, preset)
+        params = _draw_preset_coefficients(
+            screen,
+            designs,
             offsets,
             genes=genes,
             covariates=set(obs.columns),
             effect_scale=effect_scale,
             rng=rng,
         )
-    predictors = {part: (features[part] @ params[part]).to_numpy() for part in features}
-    predictors["mean"] = predictors["mean"] + offsets  # pandas 3 lets nobody write into its array
-    more = {}
-    if kind is not None and kind.donor_sd is not None:
-        more["donor_effects"] = _draw_donors(kind.donor_sd, obs["donor"], genes, rng)
-        predictors["mean"] += more["donor_effects"].to_numpy()[obs["donor"].cat.codes]
+    predictors = {part: (designs[part] @ params[part]).to_numpy() for part in designs}
+    predictors["mean"] = predictors["mean"] + offsets  # the array of pandas 3 is read-only
+    donor_effects = {}
+    if screen is not None and screen.donor_sd is not None:
+        donor_effects["donor_effects"] = _draw_donor_effects(
+            screen.donor_sd, obs["donor"], genes, rng
+        )
+        predictors["mean"] += donor_effects["donor_effects"].to_numpy()[obs["donor"].cat.codes]
 
+    dist = _distribution(predictors, effect_scale)
+    counts = pd.DataFrame(dist.rvs(random_state=rng), index=obs.index, columns=genes)
+    return Bunch(
+        obs=obs, counts=counts, params=params, dist=dist, formulas=formulas, **donor_effects
+    )
+
+
+def _resolved_formulas(
+    given: Mapping[str, str | None], default: Mapping[str, str]
+) -> dict[str, str | None]:
+    """Return the formula of each part, with defaults for "auto" and intercepts for None."""
+    formulas = {
+        part: default.get(part) if isinstance(formula, str) and formula == _AUTO else formula
+        for part, formula in given.items()
+    }
+    for part in ("mean", "dispersion"):
+        formulas[part] = "~ 1" if formulas[part] is None else formulas[part]
+    return formulas
+
+
+def _designs(
+    formulas: dict[str, str | None], obs: pd.DataFrame
+) -> tuple[dict[str, pd.DataFrame], FloatArray]:
+    """Return the design of each part that has a formula, and a column of offsets."""
+    design = FormulaTransformer(**formulas).fit_transform(obs)
+    columns = {part: design.filter(regex=f"^{part}__") for part in formulas}
+    designs = {
+        part: columns[part].rename(columns=lambda name: name.split("__", 1)[1])
+        for part in ("mean", "dispersion", "zero_inflation")
+        if formulas[part] is not None
+    }
+    return designs, columns["offset"].sum(axis=1).to_numpy()[:, None]
+
+
+def _check_intercepts(
+    designs: Mapping[str, pd.DataFrame], formulas: Mapping[str, str | None], preset: str | None
+) -> None:
+    """Refuse formulas without an intercept, since presets set the level of a gene by it."""
+    for part, design in designs.items():
+        if "Intercept" not in design:
+            raise ValueError(
+                f"{part}={formulas[part]!r} has no intercept, by which preset={preset!r} "
+                "sets the level of each gene: leave out '0 +' or '- 1'."
+            )
+
+
+def _distribution(predictors: Mapping[str, FloatArray], effect_scale: float) -> NB | ZINB:
+    """Return the distributions of the counts with these linear predictors."""
     try:
         with np.errstate(over="ignore"):
-            dist: NB | ZINB = NB(np.exp(predictors["mean"]), np.exp(predictors["dispersion"]))
+            dist = NB(np.exp(predictors["mean"]), np.exp(predictors["dispersion"]))
     except ValueError as error:
-        reason = f"effect_scale={effect_scale} or an offset is too large"
-        raise ValueError(f"{reason}: {error}") from error
+        raise ValueError(
+            f"effect_scale={effect_scale} or an offset is too large: {error}"
+        ) from error
     if "zero_inflation" in predictors:
-        dist = ZINB(dist.mu, dist.r, expit(predictors["zero_inflation"]))
-    counts = pd.DataFrame(dist.rvs(random_state=rng), index=obs.index, columns=genes)
-    return Bunch(obs=obs, counts=counts, params=params, dist=dist, formulas=formulas, **more)
+        return ZINB(dist.mu, dist.r, expit(predictors["zero_inflation"]))
+    return dist
 
 
 def _check_arguments(n_samples: int, n_targets: int, preset: str | None, scale: float) -> None:
@@ -277,31 +313,31 @@ def _draw_cells(n_samples: int, rng: RandomState | Generator) -> pd.DataFrame:
 
 
 def _draw_coefficients(
-    features: pd.DataFrame,
+    design: pd.DataFrame,
     genes: list[str],
     part: str,
     effect_scale: float,
     rng: RandomState | Generator,
 ) -> pd.DataFrame:
-    scale = effect_scale * _per_unit(features)
+    scale = effect_scale * _unit_effects(design)
     intercept_mean, intercept_sd = _INTERCEPTS[part]
-    is_intercept = features.columns == "Intercept"
+    is_intercept = design.columns == "Intercept"
     center = np.where(is_intercept, intercept_mean, 0.0)
     spread = np.where(is_intercept, intercept_sd, scale)
     values = rng.normal(center[:, None], spread[:, None], size=(len(center), len(genes)))
-    return pd.DataFrame(values, index=features.columns, columns=genes)
+    return pd.DataFrame(values, index=design.columns, columns=genes)
 
 
-def _per_unit(features: pd.DataFrame) -> FloatArray:
-    """Return the effects of a unit that move a linear predictor by 1 at most."""
-    largest = features.abs().max().to_numpy()
-    # A column of zeros (two levels that no cell has both) has no effect that data could tell.
+def _unit_effects(design: pd.DataFrame) -> FloatArray:
+    """Return the coefficient with which each column changes a linear predictor by at most 1."""
+    largest = design.abs().max().to_numpy()
+    # A column of zeros (an interaction of levels that share no cell) has no identifiable effect.
     return np.divide(1.0, largest, out=np.zeros_like(largest), where=largest > 0)
 
 
-def _draw_like(
+def _draw_preset_coefficients(
     preset: Preset,
-    features: dict[str, pd.DataFrame],
+    designs: dict[str, pd.DataFrame],
     offsets: FloatArray,
     *,
     genes: list[str],
@@ -309,57 +345,57 @@ def _draw_like(
     effect_scale: float,
     rng: RandomState | Generator,
 ) -> dict[str, pd.DataFrame]:
-    """Draw coefficients of genes that have a preset's levels over all cells."""
+    """Draw coefficients of genes whose means and sizes over all cells are those of a preset."""
     log_mean = preset.log_mean.draw(len(genes), rng)
-    at_one, slope, spread = preset.log_size
-    log_size = rng.normal(at_one + slope * log_mean, spread)
+    intercept, slope, sd = preset.log_size
+    log_size = rng.normal(intercept + slope * log_mean, sd)
     params = {}
-    for part, table in features.items():
+    for part, design in designs.items():
         rules = preset.effects.get(part, {})
-        effects = effect_scale * _draw_effects(table, genes, rules, covariates, rng)
-        moved = table.to_numpy() @ effects
+        effects = effect_scale * _draw_effects(design, genes, rules, covariates, rng)
+        change = design.to_numpy() @ effects
         if part == "mean":
-            level = log_mean - logsumexp(moved + offsets, axis=0, b=1.0 / len(table))
+            intercepts = log_mean - logsumexp(change + offsets, axis=0, b=1.0 / len(design))
         elif part == "dispersion":
-            level = log_size - moved.mean(axis=0)
+            intercepts = log_size - change.mean(axis=0)
         else:
-            level = rng.normal(*_INTERCEPTS[part], size=len(genes))
-        effects[table.columns.get_loc("Intercept")] = level
-        params[part] = pd.DataFrame(effects, index=table.columns, columns=genes)
+            intercepts = rng.normal(*_INTERCEPTS[part], size=len(genes))
+        effects[design.columns.get_loc("Intercept")] = intercepts
+        params[part] = pd.DataFrame(effects, index=design.columns, columns=genes)
     return params
 
 
 def _draw_effects(
-    features: pd.DataFrame,
+    design: pd.DataFrame,
     genes: list[str],
     rules: Mapping[str, DrawEffects],
     known: set[str],
     rng: RandomState | Generator,
 ) -> FloatArray:
-    """Draw what columns do, by the rules of their covariates where there are; the intercept: 0."""
-    per_unit = _per_unit(features)[:, None]
-    effects = rng.normal(size=(features.shape[1], len(genes))) * per_unit
+    """Draw effects of columns, by the rules of a preset where it has one; the intercept is 0."""
+    unit = _unit_effects(design)[:, None]
+    effects = rng.normal(size=(design.shape[1], len(genes))) * unit
     for covariate, draw in rules.items():
-        # Columns of this covariate alone: an interaction is another matter.
+        # Columns of this covariate only, and not of its interactions.
         own = [
-            i for i, name in enumerate(features.columns) if _covariates(name) & known == {covariate}
+            i for i, name in enumerate(design.columns) if _covariates(name) & known == {covariate}
         ]
-        columns = [features.columns[i] for i in own]
-        effects[own] = draw(columns, genes, rng) * per_unit[own]
-    effects[features.columns == "Intercept"] = 0.0
+        columns = [design.columns[i] for i in own]
+        effects[own] = draw(columns, genes, rng) * unit[own]
+    effects[design.columns == "Intercept"] = 0.0
     return effects
 
 
 def _covariates(column: str) -> set[str]:
-    """Return the words in the name of a design's column, but for levels, which are in brackets."""
+    """Return the words in the name of a design's column, without levels, which are in brackets."""
     return set(re.findall(r"\w+", re.sub(r"\[[^]]*\]", "", column)))
 
 
-def _draw_donors(
-    between: tuple[float, float], donor: pd.Series, genes: list[str], rng: RandomState | Generator
+def _draw_donor_effects(
+    sd_range: tuple[float, float], donor: pd.Series, genes: list[str], rng: RandomState | Generator
 ) -> pd.DataFrame:
-    """Draw what donors add to log mu: normal in each gene, with a deviation of its own."""
+    """Draw effects of donors on log mu: normal, with a standard deviation for each gene."""
     donors = donor.cat.categories
-    sd = rng.uniform(*between, size=len(genes))
+    sd = rng.uniform(*sd_range, size=len(genes))
     effects = rng.normal(0.0, sd, size=(len(donors), len(genes)))
     return pd.DataFrame(effects, index=donors, columns=genes)

@@ -27,15 +27,15 @@ from sklearn.utils.validation import (
 )
 
 from sc_glm._contract.callbacks import CallbackSupportMixin, reporting_to_callbacks
-from sc_glm._contract.state import StateMixin, kept_if_failed
+from sc_glm._contract.state import StateMixin, restore_on_failure
 from sc_glm._contract.user_warnings import warn
 from sc_glm._contract.validation import (
-    alike,
     as_pandas,
     check_finite,
     check_numbers,
     check_same_order,
-    shown,
+    quoted,
+    similar_names,
 )
 from sc_glm._counts.compression import Cells, group_but_offset, group_rows, typical_rows
 from sc_glm._counts.count_matrix import CountMatrix, check_genes
@@ -91,11 +91,11 @@ def _by_name(init: Callable[P, None]) -> Callable[P, None]:
         if given:
             raise TypeError(
                 f"{name} takes its parameters by name, such as {name}(alpha=0.1), but "
-                f"{shown(given[0])} was given without one. {_FORMULAS.format(name)}"
+                f"{quoted(given[0])} was given without one. {_FORMULAS.format(name)}"
             )
         for parameter in kwargs:
             if parameter not in known:
-                near = alike(parameter, known, 1)
+                near = similar_names(parameter, known, 1)
                 hint = f"Did you mean {near[0]!r}?" if near else f"It has {', '.join(known)}."
                 raise TypeError(
                     f"{name} has no parameter {parameter!r}. {hint} {_FORMULAS.format(name)}"
@@ -215,7 +215,10 @@ class CountRegressor(
             Once, if some genes have coefficients that no finite number of counts determines, or
             did not converge; see ``status_``.
         """
-        with reporting_to_callbacks(self, X, y, sample_weight=sample_weight), kept_if_failed(self):
+        with (
+            reporting_to_callbacks(self, X, y, sample_weight=sample_weight),
+            restore_on_failure(self),
+        ):
             self._fit(X, y, sample_weight)
         self._warn()
         return self
@@ -358,7 +361,7 @@ class CountRegressor(
         self.coef_ = coef[0] if counts.one_dimensional else coef
         self.intercept_ = intercept[0] if counts.one_dimensional else intercept
 
-    def _written(self, state: dict[str, Any]) -> dict[str, Any]:
+    def _state_to_plain(self, state: dict[str, Any]) -> dict[str, Any]:
         plain = {
             name: {part: table.to_numpy() for part, table in state[name].items()}
             for name in _TABLES
@@ -366,7 +369,7 @@ class CountRegressor(
         }
         return {**state, **plain}
 
-    def _read(self, state: dict[str, Any]) -> dict[str, Any]:
+    def _state_from_plain(self, state: dict[str, Any]) -> dict[str, Any]:
         tables = {
             name: _tables(state[name], state["_layout"], state["target_names_"])
             for name in _TABLES

@@ -1,8 +1,9 @@
-"""Formulas: from a table of covariates to one design for each part of the model.
+"""Formulas: from a table of covariates to one design matrix for each part of the model.
 
-Here formulas are read, their Python expressions checked before they run, and the state of a fit
-frozen for new cells. New functions and splines of formulas belong here. It alone imports formulaic,
-and it meets the regressors in the column names of `X` only.
+Here formulas are parsed, their Python expressions are checked before they run, and the state of a
+fit is kept for new cells. New functions and splines of formulas belong here. Only this room imports
+formulaic, in `parsing`, `model_matrix` and `saved_formula`. Regressors know formulas only by the
+column names of `X`.
 """
 
 from sc_glm.formula.transformer import FormulaTransformer

@@ -1,4 +1,4 @@
-"""What the expressions of a formula may name, and what to write in place of what they may not."""
+"""The functions that expressions of a formula may call, and what to write in place of others."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ if TYPE_CHECKING:
 
 
 class Signature(NamedTuple):
-    """What a function may be given: expressions first, then what is known before any data."""
+    """Arguments of a function: expressions by position first, then constants."""
 
-    expressions: int = 1
+    n_expressions: int = 1
     constants: tuple[str, ...] = ()
     keywords: tuple[str, ...] = ()
-    text: bool = False
-    """Whether expressions may be text."""
+    allows_text: bool = False
+    """Whether expressions may be strings."""
     limits: Mapping[str, int] = {}
-    """Largest number, or length of a list, by the name of a constant."""
+    """Largest value of a constant, or largest length of its list, by its name."""
 
 
-_SPLINE: Mapping[str, int] = {"df": 200, "knots": 200, "degree": 20}
-_CUBIC = Signature(
+_SPLINE_LIMITS: Mapping[str, int] = {"df": 200, "knots": 200, "degree": 20}
+_CUBIC_SPLINE = Signature(
     constants=("df", "knots", "lower_bound", "upper_bound", "constraints"),
     keywords=("extrapolation",),
-    limits=_SPLINE,
+    limits=_SPLINE_LIMITS,
 )
 
-# Of several columns, or factors: nothing can be computed with them.
-TERMS: Mapping[str, Signature] = {
+# Their values are factors or several columns, with which nothing can be computed.
+TERM_FUNCTIONS: Mapping[str, Signature] = {
     "C": Signature(
         constants=("contrasts",),
         keywords=("levels", "spans_intercept"),
-        text=True,
+        allows_text=True,
     ),
     "hashed": Signature(
         constants=("levels", "contrasts"),
         keywords=("spans_intercept",),
-        text=True,
+        allows_text=True,
         limits={"levels": 1000},
     ),
     "bs": Signature(
@@ -54,28 +54,28 @@ TERMS: Mapping[str, Signature] = {
             "upper_bound",
             "extrapolation",
         ),
-        limits=_SPLINE,
+        limits=_SPLINE_LIMITS,
     ),
-    "cc": _CUBIC,
-    "cr": _CUBIC,
-    "cs": _CUBIC,
-    "poly": Signature(constants=("degree", "raw"), limits=_SPLINE),
+    "cc": _CUBIC_SPLINE,
+    "cr": _CUBIC_SPLINE,
+    "cs": _CUBIC_SPLINE,
+    "poly": Signature(constants=("degree", "raw"), limits=_SPLINE_LIMITS),
 }
 
 TRANSFORMS: Mapping[str, Signature] = {
-    **TERMS,
+    **TERM_FUNCTIONS,
     **dict.fromkeys(("center", "exp", "exp10", "exp2", "log", "log10", "log2"), Signature()),
-    "I": Signature(text=True),
-    "Q": Signature(expressions=0, constants=("variable",)),
+    "I": Signature(allows_text=True),
+    "Q": Signature(n_expressions=0, constants=("variable",)),
     "scale": Signature(constants=("center", "scale", "ddof")),
     "standardize": Signature(constants=("center", "rescale", "ddof")),
 }
 
-# formulaic finds their state under the text of the call, which it pastes between quotes.
+# formulaic stores their state under the text of the call, which it puts between quotes.
 STATEFUL = frozenset({"Q", "bs", "cc", "center", "cr", "cs", "poly", "scale", "standardize"})
 
-# Functions of conditions, levels or bits: what they are given is not made a number before.
-AS_THEY_ARE = frozenset(
+# Functions of conditions, levels or bits, whose arguments are not converted to float64.
+NOT_MADE_NUMBERS = frozenset(
     {
         *("C", "I", "hashed", "where", "isin", "ldexp", "gcd", "right_shift"),
         *("equal", "not_equal", "greater", "greater_equal", "less", "less_equal"),
@@ -84,7 +84,7 @@ AS_THEY_ARE = frozenset(
         *("bitwise_right_shift", "bitwise_xor", "invert"),
     }
 )
-# Functions of whole numbers alone, which overflow without a word.
+# Functions of whole numbers that overflow silently. They are not allowed.
 OVERFLOWING = frozenset({"bitwise_left_shift", "lcm", "left_shift"})
 
 CONTRAST_CLASSES = frozenset({"Diff", "Helmert", "Poly", "Sum"})
@@ -92,7 +92,7 @@ CONTRASTS = frozenset({"SAS", "custom", "diff", "helmert", "poly", "sum", "treat
 
 
 def _ufuncs() -> dict[str, Signature]:
-    """Return NumPy's elementwise functions, without a place for `out`, which overwrites."""
+    """Return NumPy's elementwise functions, without `out`, which would be overwritten."""
     return {
         name: Signature(function.nin)
         for name, function in vars(np).items()
@@ -103,34 +103,37 @@ def _ufuncs() -> dict[str, Signature]:
     }
 
 
-NUMPY: Mapping[str, Signature] = {
+NUMPY_FUNCTIONS: Mapping[str, Signature] = {
     **_ufuncs(),
     **dict.fromkeys(("fix", "i0", "isneginf", "isposinf", "sinc"), Signature()),
     **dict.fromkeys(("around", "round"), Signature(constants=("decimals",))),
     "clip": Signature(constants=("a_min", "a_max"), keywords=("min", "max")),
     "digitize": Signature(constants=("bins", "right")),
     "interp": Signature(constants=("xp", "fp", "left", "right", "period")),
-    "isclose": Signature(expressions=2, constants=("rtol", "atol", "equal_nan")),
-    "isin": Signature(constants=("test_elements",), keywords=("invert",), text=True),
+    "isclose": Signature(n_expressions=2, constants=("rtol", "atol", "equal_nan")),
+    "isin": Signature(constants=("test_elements",), keywords=("invert",), allows_text=True),
     "nan_to_num": Signature(keywords=("nan", "posinf", "neginf")),
-    "where": Signature(expressions=3, text=True),
+    "where": Signature(n_expressions=3, allows_text=True),
 }
-NUMBERS = {name: getattr(np, name) for name in ("e", "euler_gamma", "inf", "nan", "pi")}
+NUMPY_CONSTANTS = {name: getattr(np, name) for name in ("e", "euler_gamma", "inf", "nan", "pi")}
 
 
 def _clip(x: Any, *bounds: Any, **named: Any) -> Any:
     return np.clip(np.asarray(x), *bounds, **named)
 
 
-# What an expression has as `np`. Of a column, NumPy's clip would be pandas's, to which every bound
-# of a condition is true or false; fix is deprecated, and gives what trunc gives.
-_OWN = {"clip": _clip, "fix": np.trunc}
+# In place of NumPy's own: for a column, np.clip calls the method of pandas, which takes bounds of a
+# condition for conditions. np.fix is deprecated, and equals np.trunc.
+_REPLACED_FUNCTIONS = {"clip": _clip, "fix": np.trunc}
+# What expressions see as `np`.
 NAMESPACE = SimpleNamespace(
-    **NUMBERS, **_OWN, **{name: getattr(np, name) for name in NUMPY if name not in _OWN}
+    **NUMPY_CONSTANTS,
+    **_REPLACED_FUNCTIONS,
+    **{name: getattr(np, name) for name in NUMPY_FUNCTIONS if name not in _REPLACED_FUNCTIONS},
 )
 
-# Functions and methods that users reach for, of which the value is not a row's own.
-MIX_ROWS = (
+# Common functions and methods whose value for a row depends on other rows.
+ROW_MIXING = (
     "amax",
     "amin",
     "any",
@@ -173,45 +176,51 @@ MIX_ROWS = (
     "unique",
     "var",
 )
-_ALIKE = 0.75  # names that may be one misspelled, as difflib compares them
-_ROWS = (
+_MIN_SIMILARITY = 0.75  # ratio of difflib from which on a name may be a misspelled function
+_MIXES_ROWS = (
     "its value depends on the other rows, so that it would change with new data. Use "
     "transforms that keep their state, such as center, scale, poly or bs"
 )
-FUNCTIONS = "there are formulaic's transforms and NumPy's elementwise functions, no others"
-LANGUAGE = "expressions are arithmetic, comparisons and calls of functions"
-BRACKETS = "write (a) & (b), (a) | (b) or ~(a) for conditions on columns"
-# Why a piece of Python is refused, where there is something to say beside that.
-INSTEAD: Mapping[str, str] = {
-    **dict.fromkeys(MIX_ROWS, _ROWS),
+ALLOWED_FUNCTIONS = (
+    "the allowed functions are formulaic's transforms and NumPy's elementwise functions"
+)
+ALLOWED_SYNTAX = "an expression consists of arithmetic, comparisons and calls of functions"
+CONDITIONS_SYNTAX = "write (a) & (b), (a) | (b) or ~(a) for conditions on columns"
+# What to write in place of functions, methods and syntax that are refused.
+REPLACEMENTS: Mapping[str, str] = {
+    **dict.fromkeys(ROW_MIXING, _MIXES_ROWS),
     **dict.fromkeys(("apply", "map", "replace", "select"), "write np.where(x == 'a', 1, 0)"),
     **dict.fromkeys(("factor", "as_factor"), "write C(x)"),
     "relevel": "write C(x, contr.treatment('a')), with 'a' for the reference",
     "interaction": "write a:b",
-    **dict.fromkeys(("s", "te", "ti", "lo"), "write a spline of so many columns, bs(x, df=5)"),
-    "ns": "write cr(x, df=3, constraints='center'), which is ns(x, df=3) of R",
-    "offset": "an offset is a formula of its own, FormulaTransformer(..., offset='np.log(x)')",
-    "astype": "write C(x) for a factor; numbers are computed with as they are",
+    **dict.fromkeys(("s", "te", "ti", "lo"), "write bs(x, df=5), a spline of five columns"),
+    "ns": "write cr(x, df=3, constraints='center'), which spans the curves of R's ns(x, df=3)",
+    "offset": "an offset has its own formula, FormulaTransformer(..., offset='np.log(x)')",
+    "astype": "write C(x) for a factor; numbers need no conversion",
     "between": "write (low <= x) & (x <= high)",
     "pow": "write x**2",
-    # To Python `^` is another operator, which turns whole numbers into wrong ones without a word.
-    "BitXor": "write x**2 for a power, (a) != (b) for one condition without the other",
+    # In Python, `^` is the exclusive or of bits, whose results for whole numbers would be wrong.
+    "BitXor": "write x**2 for a power, (a) != (b) for the exclusive or of conditions",
     "LShift": "write x * 2**n, which does not overflow",
-    "BoolOp": BRACKETS,
+    "BoolOp": CONDITIONS_SYNTAX,
     "IfExp": "write np.where(condition, a, b)",
-    "Not": BRACKETS,
+    "Not": CONDITIONS_SYNTAX,
     "In": "write np.isin(x, ['a', 'b'])",
     "NotIn": "write ~np.isin(x, ['a', 'b'])",
-    "Subscript": "a row is computed from itself alone",
+    "Subscript": "the value of a row may not depend on other rows",
 }
 
 
-def instead(name: str) -> str:
-    """Say what to write for an attribute, or for a function of Python, NumPy or R."""
-    if name in NUMPY:
+def replacement_hint(name: str) -> str:
+    """Return what to write in place of an attribute, or of a function of Python, NumPy or R."""
+    if name in NUMPY_FUNCTIONS:
         return f"write np.{name}(...)"
-    if name in INSTEAD:
-        return INSTEAD[name]
-    known = {**{other: f"np.{other}" for other in NUMPY}, **{other: other for other in TRANSFORMS}}
-    close = difflib.get_close_matches(name, known, n=1, cutoff=_ALIKE)
-    return f"{FUNCTIONS}; {known[close[0]]} may be meant" if close else FUNCTIONS
+    if name in REPLACEMENTS:
+        return REPLACEMENTS[name]
+    known = {
+        **{other: f"np.{other}" for other in NUMPY_FUNCTIONS},
+        **{other: other for other in TRANSFORMS},
+    }
+    similar = difflib.get_close_matches(name, known, n=1, cutoff=_MIN_SIMILARITY)
+    hint = f"; {known[similar[0]]} may be meant" if similar else ""
+    return f"{ALLOWED_FUNCTIONS}{hint}"

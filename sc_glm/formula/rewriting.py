@@ -1,4 +1,4 @@
-"""Expressions as they are run: on the columns that are meant, and in double precision."""
+"""Rewrites expressions before they run: with names of columns, and in double precision."""
 
 from __future__ import annotations
 
@@ -9,65 +9,70 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from sc_glm.formula.allowed_names import AS_THEY_ARE, CONTRAST_CLASSES, NUMPY, TRANSFORMS
+from sc_glm.formula.allowed_names import (
+    CONTRAST_CLASSES,
+    NOT_MADE_NUMBERS,
+    NUMPY_FUNCTIONS,
+    TRANSFORMS,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = [
+    "ALIAS_PREFIX",
     "AS_NUMBER",
-    "RESERVED",
     "Expression",
+    "alias_quoted_names",
     "as_number",
     "in_double_precision",
     "makes_levels",
-    "requoted",
-    "unquoted",
+    "restore_quoted_names",
 ]
 
-# Every whole number up to here is one of double precision.
-MAX_EXACT = 2**53
-# The name under which rewritten expressions call `as_number`. No column has it.
+# Double precision represents every whole number up to this one.
+MAX_EXACT_INTEGER = 2**53
+# The name under which rewritten expressions call `as_number`. No column has this name.
 AS_NUMBER = "_number"
 
-# Begins the name by which an expression calls a column that Python could not name.
-RESERVED = "_column_"
+# Beginning of the alias of a column whose name is not a name in Python.
+ALIAS_PREFIX = "_column_"
 
-_NUMERIC = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.Pow)
-_NOT_COLUMNS = {*TRANSFORMS, *CONTRAST_CLASSES, "Treatment", "contr", "lag", "np"}
+_ARITHMETIC = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.Pow)
+_FUNCTION_NAMES = {*TRANSFORMS, *CONTRAST_CLASSES, "Treatment", "contr", "lag", "np"}
 
 
 class Expression(NamedTuple):
-    """An expression as it is run, and the columns that its names stand for."""
+    """Code that is run, and the column that each name in it stands for."""
 
     code: str
     columns: Mapping[str, str]
 
 
-def unquoted(expression: str) -> tuple[str, dict[str, str]]:
-    """Write the names in backquotes as names of Python.
+def alias_quoted_names(expression: str) -> tuple[str, dict[str, str]]:
+    """Replace names in backquotes by aliases that are names in Python.
 
-    formulaic's own way draws random names, and replaces a name wherever its letters stand.
+    formulaic itself draws random aliases, and replaces a name wherever its letters occur.
 
     Parameters
     ----------
     expression : str
-        One expression, with names of columns in backquotes.
+        A Python expression with names of columns in backquotes.
 
     Returns
     -------
     code : str
         The expression without backquotes.
     aliases : dict of str to str
-        Of names in `code`, the columns that they stand for.
+        The column that each alias in `code` stands for.
 
     Examples
     --------
-    >>> from sc_glm.formula.rewriting import requoted, unquoted
-    >>> code, aliases = unquoted("np.log(`my x`)")
+    >>> from sc_glm.formula.rewriting import alias_quoted_names, restore_quoted_names
+    >>> code, aliases = alias_quoted_names("np.log(`my x`)")
     >>> code, aliases
     ('np.log(_column_6d792078_)', {'_column_6d792078_': 'my x'})
-    >>> requoted(code)
+    >>> restore_quoted_names(code)
     'np.log(`my x`)'
     """
     aliases: dict[str, str] = {}
@@ -82,10 +87,10 @@ def unquoted(expression: str) -> tuple[str, dict[str, str]]:
     return re.sub(r"""'[^']*'|"[^"]*"|`([^`]+)`""", name, expression), aliases
 
 
-def requoted(code: str) -> str:
-    """Write names as they stood in backquotes before :func:`unquoted`."""
+def restore_quoted_names(code: str) -> str:
+    """Replace the aliases of :func:`alias_quoted_names` by the names in backquotes."""
     return re.sub(
-        f"{RESERVED}([0-9a-f]+)_",
+        f"{ALIAS_PREFIX}([0-9a-f]+)_",
         lambda found: f"`{bytes.fromhex(found[1]).decode('utf-8', 'surrogatepass')}`",
         code,
     )
@@ -94,26 +99,26 @@ def requoted(code: str) -> str:
 def in_double_precision(
     code: str, aliases: Mapping[str, str], *, numbers: bool = True
 ) -> Expression:
-    """Rewrite a checked expression so that it is computed as it reads.
+    """Rewrite a checked expression so that arithmetic is in double precision.
 
-    NumPy's whole numbers overflow without a word, its conditions add up to conditions, and
-    functions of conditions have half precision. So what arithmetic and numeric functions are given
-    becomes float64. Conditions, comparisons and levels keep what they are. Columns get names that
-    are no function's.
+    NumPy's whole numbers overflow silently, sums of its conditions are conditions, and functions
+    of conditions have half precision. So the arguments of arithmetic and of numeric functions
+    become float64. Conditions, comparisons and levels keep their types. No column keeps the name
+    of a function.
 
     Parameters
     ----------
     code : str
-        One Python expression.
+        A Python expression.
     aliases : mapping of str to str
-        Of names in `code`, the columns that they stand for.
+        The columns that aliases in `code` stand for.
     numbers : bool, default=True
-        False leaves numbers as they are, and renames columns only.
+        Whether to convert numbers. False only renames columns.
 
     Returns
     -------
     Expression
-        The expression, in which ``_number`` is :func:`as_number`.
+        The rewritten expression, in which ``_number`` stands for :func:`as_number`.
 
     Examples
     --------
@@ -129,7 +134,7 @@ def in_double_precision(
 
 
 def makes_levels(code: str) -> bool:
-    """Whether an expression is a call of ``C`` or ``hashed``, whose values are levels."""
+    """Return whether an expression is a call of ``C`` or ``hashed``, whose values are levels."""
     match ast.parse(code, mode="eval").body:
         case ast.Call(func=ast.Name(id="C" | "hashed")):
             return True
@@ -137,28 +142,28 @@ def makes_levels(code: str) -> bool:
 
 
 def as_number(values: Any) -> Any:
-    """Return whole numbers and conditions as float64, and everything else as it is.
+    """Return whole numbers and conditions as float64, and everything else unchanged.
 
     Raises
     ------
     ValueError
-        If whole numbers are not float64's.
+        If float64 cannot represent the whole numbers.
     """
     kind = getattr(getattr(values, "dtype", None), "kind", "")
     if kind not in ("b", "i", "u"):
         return values
     if kind != "b" and np.size(values):
         low, high = int(np.min(values)), int(np.max(values))
-        if max(-low, high) > MAX_EXACT:
+        if max(-low, high) > MAX_EXACT_INTEGER:
             raise ValueError(
-                f"{high if high > MAX_EXACT else low} is a whole number beyond 2**53, with which "
-                "nothing can be computed in double precision. Subtract or divide before"
+                f"{high if high > MAX_EXACT_INTEGER else low} is a whole number beyond 2**53, "
+                "which double precision cannot represent. Subtract or divide before the fit"
             )
     return values.astype(np.float64)
 
 
 class _Rewriter(ast.NodeTransformer):
-    """Walks through what has a value for every row. Constants of functions stay as they are."""
+    """Rewrites the parts of an expression that have a value for every row, not the constants."""
 
     def __init__(self, aliases: Mapping[str, str], *, numbers: bool) -> None:
         self.aliases = aliases
@@ -171,9 +176,9 @@ class _Rewriter(ast.NodeTransformer):
         return ast.Call(ast.Name(AS_NUMBER, ast.Load()), [node], [])
 
     def column(self, name: str) -> ast.Name:
-        spelled = _spelled(name)
-        self.columns[spelled] = name
-        return ast.Name(spelled, ast.Load())
+        variable = _variable_name(name)
+        self.columns[variable] = name
+        return ast.Name(variable, ast.Load())
 
     def visit_Name(self, node: ast.Name) -> ast.Name:
         return self.column(self.aliases.get(node.id, node.id))
@@ -183,7 +188,7 @@ class _Rewriter(ast.NodeTransformer):
 
     def visit_BinOp(self, node: ast.BinOp) -> ast.BinOp:
         left, right = self.visit(node.left), self.visit(node.right)
-        if isinstance(node.op, _NUMERIC):
+        if isinstance(node.op, _ARITHMETIC):
             left, right = self.number(left), self.number(right)
         return ast.BinOp(left, node.op, right)
 
@@ -196,35 +201,35 @@ class _Rewriter(ast.NodeTransformer):
     def visit_Call(self, node: ast.Call) -> ast.Call | ast.Name:
         match node.func:
             case ast.Name(id="Q"):
-                return self.column(_quoted(node))
+                return self.column(_quoted_column(node))
             case ast.Name(id=name):
                 signature = TRANSFORMS[name]
             case ast.Attribute(attr=name):
-                signature = NUMPY[name]
-        values = [self.visit(argument) for argument in node.args[: signature.expressions]]
-        if name not in AS_THEY_ARE:
+                signature = NUMPY_FUNCTIONS[name]
+        values = [self.visit(argument) for argument in node.args[: signature.n_expressions]]
+        if name not in NOT_MADE_NUMBERS:
             values = [self.number(value) for value in values]
-        constants = node.args[signature.expressions :]
+        constants = node.args[signature.n_expressions :]
         return ast.Call(node.func, [*values, *constants], node.keywords)
 
 
-def _quoted(call: ast.Call) -> str:
+def _quoted_column(call: ast.Call) -> str:
     argument = call.args[0] if call.args else call.keywords[0].value
     return argument.value  # type: ignore[attr-defined]
 
 
-def _spelled(name: str) -> str:
-    """Return a name for a column, one for each: Python's, and none of a function."""
+def _variable_name(name: str) -> str:
+    """Return a unique name for a column that is a name in Python, and not that of a function."""
     if (
         name.isascii()
         and name.isidentifier()
         and not name.startswith("_")
         and not keyword.iskeyword(name)
-        and name not in _NOT_COLUMNS
+        and name not in _FUNCTION_NAMES
     ):
         return name
     return _alias(name)
 
 
 def _alias(name: str) -> str:
-    return f"{RESERVED}{name.encode('utf-8', 'surrogatepass').hex()}_"
+    return f"{ALIAS_PREFIX}{name.encode('utf-8', 'surrogatepass').hex()}_"

@@ -1,4 +1,4 @@
-"""Curves of a covariate: which can be made, and how they go on beyond the range of the fit."""
+"""Splines and polynomials: checks of their parameters, and values outside the range of the fit."""
 
 from __future__ import annotations
 
@@ -15,35 +15,47 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["check_bs", "check_cc", "check_cr", "check_poly", "checked", "with_margin"]
+__all__ = ["check_bs", "check_cc", "check_cr", "check_poly", "with_checks", "with_margin"]
 
-# How far beyond its range a spline is held, as a share of the range.
+# Distance beyond either end up to which a spline is constant, as a share of its range. Cells that a
+# fold of a cross-validation holds out are rarely farther out.
 SPLINE_MARGIN = 0.05
 
 
 def with_margin(spline: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a spline that refuses to extrapolate hold its end value for a little way.
+    """Return a spline that is constant just beyond its range, where it would refuse values.
 
-    The extreme cells of a data set are held out by one fold of every cross-validation: a value
-    just beyond the training range is no error. One that is far beyond is, and is named, as is any
-    if the formula says ``extrapolation="raise"``.
+    Every cross-validation holds out the extreme cells of a data set in some fold. So a value
+    just beyond the training range is not an error. A value far beyond is an error that names it,
+    and with ``extrapolation="raise"`` every value outside the range is.
+
+    Parameters
+    ----------
+    spline : callable
+        A stateful transform of formulaic.
+
+    Returns
+    -------
+    callable
+        The transform.
     """
     signature = inspect.signature(spline)
 
-    @functools.wraps(spline)  # also the mark by which formulaic knows a stateful transform
+    @functools.wraps(spline)  # copies the attribute that marks a stateful transform
     def wrapper(x: Any, *args: Any, _state: dict[str, Any], **kwargs: Any) -> Any:
         try:
             return spline(x, *args, _state=_state, **kwargs)
         except ValueError as error:
             low, high = _state.get("lower_bound"), _state.get("upper_bound")
-            how = _told(signature, x, *args, **kwargs).arguments.get("extrapolation")
-            if low is None or high is None or how not in (None, "raise"):
+            arguments = _bound_arguments(signature, x, *args, **kwargs).arguments
+            extrapolation = arguments.get("extrapolation")
+            if low is None or high is None or extrapolation not in (None, "raise"):
                 raise
             values = pd.Series(np.asarray(x))
             beyond = np.maximum(low - values, values - high)
             if not (beyond > 0).any():
                 raise
-            if how is None and (beyond <= SPLINE_MARGIN * (high - low)).all():
+            if extrapolation is None and (beyond <= SPLINE_MARGIN * (high - low)).all():
                 return spline(values.clip(low, high), *args, _state=_state, **kwargs)
             raise ValueError(
                 f"the value {values[beyond.idxmax()]} is outside the spline's range "
@@ -54,15 +66,15 @@ def with_margin(spline: Callable[..., Any]) -> Callable[..., Any]:
     return wrapper
 
 
-def checked(curve: Callable[..., Any], check: Callable[..., None]) -> Callable[..., Any]:
-    """Let a transform check what it is told before it learns from data.
+def with_checks(curve: Callable[..., Any], check: Callable[..., None]) -> Callable[..., Any]:
+    """Return a transform that checks its parameters before it learns from data.
 
     Parameters
     ----------
     curve : callable
         A stateful transform.
     check : callable
-        Gets the values and all that a formula tells the transform, by name, and raises ValueError.
+        Takes the values, and the transform's parameters by name. It raises ValueError.
 
     Returns
     -------
@@ -74,19 +86,21 @@ def checked(curve: Callable[..., Any], check: Callable[..., None]) -> Callable[.
     @functools.wraps(curve)
     def wrapper(x: Any, *args: Any, _state: dict[str, Any], **kwargs: Any) -> Any:
         if not _state:
-            told = _told(signature, x, *args, **kwargs)
-            told.apply_defaults()
-            _, *given = told.arguments.items()
-            check(np.asarray(x, dtype=np.float64), **dict(given))
+            bound = _bound_arguments(signature, x, *args, **kwargs)
+            bound.apply_defaults()
+            _, *parameters = bound.arguments.items()
+            check(np.asarray(x, dtype=np.float64), **dict(parameters))
         return curve(x, *args, _state=_state, **kwargs)
 
     return wrapper
 
 
-def _told(signature: inspect.Signature, *args: Any, **kwargs: Any) -> inspect.BoundArguments:
-    """Return what a formula tells a transform, without what formulaic adds to it."""
-    own = {name: value for name, value in kwargs.items() if not name.startswith("_")}
-    return signature.bind_partial(*args, **own)
+def _bound_arguments(
+    signature: inspect.Signature, *args: Any, **kwargs: Any
+) -> inspect.BoundArguments:
+    """Return the arguments that a formula gives a transform, without those that formulaic adds."""
+    given = {name: value for name, value in kwargs.items() if not name.startswith("_")}
+    return signature.bind_partial(*args, **given)
 
 
 def check_bs(
@@ -100,18 +114,19 @@ def check_bs(
     upper_bound: Any,
     **_: Any,
 ) -> None:
-    """Refuse B-splines that jump, or that formulaic would make otherwise than is written."""
+    """Refuse B-splines with a jump, and parameters that formulaic would not follow."""
     low, high = _check_range(x, df, lower_bound, upper_bound)
-    _check_whole("degree", degree, 0)
-    fewest = degree + bool(include_intercept)
+    _check_integer("degree", degree, 0)
+    n_without_knots = degree + bool(include_intercept)
     if df is not None:
-        _check_whole("df", df, max(fewest, 1), f" with degree={degree}")
+        _check_integer("df", df, max(n_without_knots, 1), f" with degree={degree}")
     _check_knots(df, knots, low, high)
     if df is not None:
-        inside = x[(low <= x) & (x <= high)]
-        knots = np.quantile(inside, np.linspace(0, 1, df - fewest + 2)[1:-1])
-    times = Counter(float(knot) for knot in ([] if knots is None else knots) if low < knot < high)
-    for knot, number in times.items():
+        in_range = x[(low <= x) & (x <= high)]
+        knots = np.quantile(in_range, np.linspace(0, 1, df - n_without_knots + 2)[1:-1])
+    given = [] if knots is None else knots
+    multiplicity = Counter(float(knot) for knot in given if low < knot < high)
+    for knot, number in multiplicity.items():
         if number > max(degree, 1):
             raise ValueError(
                 f"the curve would jump at {knot}, where {number} knots are. Give each knot once, "
@@ -129,12 +144,14 @@ def check_cr(
     constraints: Any,
     **_: Any,
 ) -> None:
-    """Refuse natural splines of fewer than three knots, ends included, which formulaic fails at."""
+    """Refuse natural splines with fewer than three knots, which include the ends of the range."""
     low, high = _check_range(x, df, lower_bound, upper_bound)
     _check_size(df, knots, 3 - (constraints is not None), "a straight line is the covariate itself")
     _check_knots(df, knots, low, high)
     if knots is not None and not len(knots):
-        raise ValueError("knots is empty: a natural spline has one at least within its range")
+        raise ValueError(
+            "knots is empty: a natural spline needs at least one knot within its range"
+        )
 
 
 def check_cc(
@@ -147,22 +164,24 @@ def check_cc(
     constraints: Any,
     **_: Any,
 ) -> None:
-    """Refuse cyclic splines without a period, and those that formulaic does not close smoothly."""
+    """Refuse cyclic splines without a period, and those that would not be smooth at its ends."""
     if lower_bound is None or upper_bound is None:
         raise ValueError(
-            "a cyclic spline needs the two ends of its period, which the cells do not tell: "
+            "a cyclic spline needs the two ends of its period, which the cells do not show: "
             "lower_bound=0, upper_bound=24 for hours of a day"
         )
     low, high = _check_range(x, df, lower_bound, upper_bound)
-    _check_size(df, knots, 3 - (constraints is not None), "fewer do not close smoothly")
+    _check_size(
+        df, knots, 3 - (constraints is not None), "with fewer, the ends do not join smoothly"
+    )
     _check_knots(df, knots, low, high)
     if knots is not None and len({*knots}) < 2:
-        raise ValueError("a cyclic spline has two knots at least within its period")
+        raise ValueError("a cyclic spline needs at least two different knots within its period")
 
 
 def check_poly(x: NDArray[np.float64], *, degree: Any, raw: Any, **_: Any) -> None:
-    """Refuse polynomials that are not determined by the values."""
-    _check_whole("degree", degree, 1)
+    """Refuse polynomials of a degree that the number of distinct values does not determine."""
+    _check_integer("degree", degree, 1)
     n_values = len(np.unique(x))
     if not raw and degree >= n_values:
         raise ValueError(f"degree={degree}, but the cells of the fit have {n_values} value(s)")
@@ -171,43 +190,47 @@ def check_poly(x: NDArray[np.float64], *, degree: Any, raw: Any, **_: Any) -> No
 def _check_range(x: NDArray[np.float64], df: Any, lower: Any, upper: Any) -> tuple[float, float]:
     for name, bound in (("lower_bound", lower), ("upper_bound", upper)):
         if bound is not None and not (_is_number(bound) and np.isfinite(bound)):
-            raise ValueError(f"{name} is a number, not {bound!r}")
+            raise ValueError(f"{name} must be a finite number, not {bound!r}")
     low = float(x.min() if lower is None else lower)
     high = float(x.max() if upper is None else upper)
     if len(x) == 1:  # all columns of one cell are aliased, whatever the curve
         return low, high
     if low == high and lower is None and upper is None:
-        raise ValueError(f"all cells of the fit have the value {low}: there is no curve over it")
+        raise ValueError(f"all cells of the fit have the value {low}: a curve needs several values")
     if not low < high:
-        raise ValueError(f"the range from {low} to {high} is empty: lower_bound is its lower end")
+        raise ValueError(
+            f"the range from {low} to {high} is empty: lower_bound must be below upper_bound"
+        )
     n_values = len(np.unique(x[(low <= x) & (x <= high)]))
     if df is not None and n_values < 2:
         raise ValueError(
-            f"the knots that df asks for are quantiles of the cells of the fit, which have "
-            f"{n_values} value(s) from {low} to {high}"
+            f"df places knots at quantiles of the cells of the fit, but these have {n_values} "
+            f"value(s) from {low} to {high}"
         )
     return low, high
 
 
-def _check_size(df: Any, knots: Any, fewest: int, why: str) -> None:
+def _check_size(df: Any, knots: Any, least: int, reason: str) -> None:
     if df is None and knots is None:
-        raise ValueError("df or knots says how many columns there are, and neither is given")
+        raise ValueError("df or knots must be given: they set the number of columns")
     if df is not None:
-        _check_whole("df", df, fewest, f": {why}")
+        _check_integer("df", df, least, f": {reason}")
 
 
-def _check_whole(name: str, value: Any, fewest: int, why: str = "") -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < fewest:
-        raise ValueError(f"{name}={value!r}, but it is a whole number of at least {fewest}{why}")
+def _check_integer(name: str, value: Any, least: int, reason: str = "") -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(
+            f"{name}={value!r}, but it must be a whole number of at least {least}{reason}"
+        )
 
 
 def _check_knots(df: Any, knots: Any, low: float, high: float) -> None:
     if knots is None:
         return
     if df is not None:
-        raise ValueError("df and knots are both given: either says how many columns there are")
+        raise ValueError("df and knots are both given: either sets the number of columns alone")
     if not isinstance(knots, list | tuple) or not all(map(_is_number, knots)):
-        raise ValueError(f"knots is a list of numbers, not {knots!r}")
+        raise ValueError(f"knots must be a list of numbers, not {knots!r}")
     outside = [knot for knot in knots if not low < knot < high]
     if outside:
         raise ValueError(
@@ -215,7 +238,7 @@ def _check_knots(df: Any, knots: Any, low: float, high: float) -> None:
             "are knots already. lower_bound and upper_bound make it wider"
         )
     if list(knots) != sorted(knots):
-        raise ValueError(f"knots={list(knots)} do not increase")
+        raise ValueError(f"knots={list(knots)} must increase")
 
 
 def _is_number(value: Any) -> bool:

@@ -10,7 +10,7 @@ import pandas as pd
 from sklearn.utils.validation import check_is_fitted
 
 from sc_glm._contract.docstrings import documented
-from sc_glm._contract.validation import alike, check_same_order, shown
+from sc_glm._contract.validation import check_same_order, quoted, similar_names
 from sc_glm.distributions.tail_probabilities import log_mass
 from sc_glm.estimators.base import CountRegressor, present, weights_of
 from sc_glm.estimators.pipeline import counts_in, last_step
@@ -253,13 +253,13 @@ class FittedData:
 def _positions(names: NDArray[np.object_], genes: str | Sequence[str]) -> NDArray[np.intp]:
     wanted = [genes] if isinstance(genes, str) else list(np.atleast_1d(np.asarray(genes, object)))
     if not all(isinstance(gene, str) for gene in wanted):
-        raise TypeError(f"genes must be names of genes, not {shown(wanted[:5])}.")
+        raise TypeError(f"genes must be names of genes, not {quoted(wanted[:5])}.")
     positions = pd.Index(names).get_indexer(pd.Index(wanted))
     missing = [gene for gene, position in zip(wanted, positions, strict=True) if position < 0]
     if missing:
-        similar = alike(missing[0], names, 3)  # such as murine Ins1 for human INS1
-        hint = f" Like {shown(missing[0])} are {similar}." if similar else ""
-        raise ValueError(f"{len(missing)} gene(s) are not of the fit: {shown(missing[:5])}.{hint}")
+        similar = similar_names(missing[0], names, 3)  # such as murine Ins1 for human INS1
+        hint = f" Like {quoted(missing[0])} are {similar}." if similar else ""
+        raise ValueError(f"{len(missing)} gene(s) are not of the fit: {quoted(missing[:5])}.{hint}")
     if not wanted:
         raise ValueError("genes is empty: give at least one name, or None for all genes.")
     return positions

@@ -9,7 +9,7 @@ import pandas as pd
 
 from sc_glm._contract.docstrings import documented
 from sc_glm._likelihood.family import MEAN
-from sc_glm.formula.transformer import linear_constraints
+from sc_glm.formula.constraints import linear_constraints
 from sc_glm.inference.docstring_entries import ENTRIES
 from sc_glm.inference.estimates import estimate_combinations
 from sc_glm.inference.fitted_model import FittedData

@@ -11,7 +11,7 @@ import pandas as pd
 from sklearn.utils import check_scalar
 
 from sc_glm._contract.validation import as_pandas
-from sc_glm.formula.covariates import check_cells, no_column
+from sc_glm.formula.covariates import check_cells, missing_column_message
 from sc_glm.inference.fitted_model import FittedData, predicted_distributions
 from sc_glm.plots.axes import (
     DATA,
@@ -348,7 +348,7 @@ def _pair(quantiles: Any) -> tuple[float, float]:
 def _check_columns(obs: pd.DataFrame, chosen: list[str], at: dict[str, Any]) -> None:
     for name in [*chosen, *at]:
         if name not in obs.columns:
-            raise ValueError(no_column(name, obs.columns))
+            raise ValueError(missing_column_message(name, obs.columns))
     for name in chosen:
         if name in at:
             raise ValueError(f"at holds {name!r}, which varies along the plot.")

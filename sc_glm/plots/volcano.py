@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import pandas as pd
 
-from sc_glm._contract.validation import shown
+from sc_glm._contract.validation import quoted
 from sc_glm.inference.p_values import LEAST_P_VALUE
 from sc_glm.inference.wald import wald_test
 from sc_glm.plots.axes import (
@@ -227,7 +227,7 @@ class VolcanoDisplay:
         genes = pd.Index(table["target"]) if "target" in table.columns else table.index
         if not genes.is_unique:
             raise ValueError(
-                f"table has several rows of {shown(genes[genes.duplicated()][0])}: choose those "
+                f"table has several rows of {quoted(genes[genes.duplicated()][0])}: choose those "
                 "of one part and feature."
             )
         tested = table["p_value"].notna()

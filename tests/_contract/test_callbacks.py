@@ -1,4 +1,4 @@
-"""What scikit-learn's callbacks hear of fits."""
+"""Calls of scikit-learn's callbacks by fits."""
 
 import pickle
 
@@ -21,8 +21,8 @@ MODEL = make_pipeline(FormulaTransformer("~ pseudotime"), ZINBRegressor())
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
 
-class Heard:
-    """A callback of scikit-learn 1.9 that keeps what it is told."""
+class RecordingCallback:
+    """A callback of scikit-learn 1.9 that records its calls."""
 
     def __init__(self):
         self.events = []
@@ -40,20 +40,20 @@ class Heard:
         self.events.append(("end", type(estimator).__name__, context.task_name))
 
 
-class HeardEverywhere(Heard):
+class RecordingCallbackOfSteps(RecordingCallback):
     max_propagation_depth = None
 
 
-def told(*whats, estimator, task="fit"):
-    return [(what, estimator, task) for what in whats]
+def events(*calls, estimator, task="fit"):
+    return [(call, estimator, task) for call in calls]
 
 
-def test_a_pipeline_tells_of_its_steps():
-    heard = Heard()
-    model = clone(MODEL).set_callbacks(heard).fit(DATA.obs, DATA.counts)
-    assert heard.events[0] == ("setup", "Pipeline", "fit")
-    assert heard.events[-1] == ("teardown", "Pipeline", "fit")
-    tasks = [task for what, _, task in heard.events if what == "end"]
+def test_a_pipeline_calls_back_for_its_steps():
+    recorded = RecordingCallback()
+    model = clone(MODEL).set_callbacks(recorded).fit(DATA.obs, DATA.counts)
+    assert recorded.events[0] == ("setup", "Pipeline", "fit")
+    assert recorded.events[-1] == ("teardown", "Pipeline", "fit")
+    tasks = [task for what, _, task in recorded.events if what == "end"]
     assert tasks == ["fit-transform-formulatransformer", "fit-final-estimator", "fit"]
     expected = clone(MODEL).fit(DATA.obs, DATA.counts).predict(DATA.obs)
     assert_array_equal(model.predict(DATA.obs), expected)
@@ -62,38 +62,38 @@ def test_a_pipeline_tells_of_its_steps():
 
 
 @pytest.mark.parametrize("step", [FormulaTransformer("~ pseudotime"), NegBinRegressor()])
-def test_each_estimator_tells_of_its_fit(step):
-    heard = Heard()
-    step = clone(step).set_callbacks(heard)
+def test_each_estimator_calls_back_for_its_fit(step):
+    recorded = RecordingCallback()
+    step = clone(step).set_callbacks(recorded)
     step.fit(DATA.obs[["pseudotime"]], DATA.counts)
     name = type(step).__name__
-    assert heard.events == told("setup", "begin", "end", "teardown", estimator=name)
+    assert recorded.events == events("setup", "begin", "end", "teardown", estimator=name)
     assert not any("callback_ctx" in attribute for attribute in vars(step))
 
 
-def test_a_model_of_anndata_tells_of_its_fit():
-    heard = Heard()
+def test_a_model_of_anndata_calls_back_for_its_fit():
+    recorded = RecordingCallback()
     adata = AnnData(DATA.counts, obs=DATA.obs.set_axis(DATA.obs.index.astype(str)))
-    AnnDataRegressor(MODEL).set_callbacks(heard).fit(adata)
-    expected = told("setup", "begin", "end", "teardown", estimator="AnnDataRegressor")
-    assert heard.events == expected
+    AnnDataRegressor(MODEL).set_callbacks(recorded).fit(adata)
+    expected = events("setup", "begin", "end", "teardown", estimator="AnnDataRegressor")
+    assert recorded.events == expected
 
 
 @pytest.mark.parametrize(
     "step", [FormulaTransformer("~ nothing"), NegBinRegressor(alpha={"nothing": 1.0})]
 )
-def test_a_fit_that_fails_dismisses_its_callbacks(step):
-    heard = Heard()
-    step = clone(step).set_callbacks(heard)
+def test_a_fit_that_fails_removes_its_callbacks(step):
+    recorded = RecordingCallback()
+    step = clone(step).set_callbacks(recorded)
     before = dict(vars(step))
     with pytest.raises(ValueError, match="nothing"):
         step.fit(DATA.obs[["pseudotime"]], DATA.counts)
     name = type(step).__name__
-    assert heard.events == told("setup", "begin", "teardown", estimator=name)
+    assert recorded.events == events("setup", "begin", "teardown", estimator=name)
     assert vars(step) == before
 
 
-def test_a_monitor_of_scores_gets_the_regressors_own():
+def test_a_scoring_monitor_gets_the_score_of_the_regressor():
     def own(estimator, X, y, sample_weight):
         return {"own": estimator.score(X, y, sample_weight)}
 
@@ -103,14 +103,14 @@ def test_a_monitor_of_scores_gets_the_regressors_own():
     assert monitor.get_logs().data[-1]["own"] == model.score(X, DATA.counts, weights)
 
 
-def test_a_search_hands_its_callbacks_on():
-    """Without scikit-learn's warning of steps that support none."""
-    heard = HeardEverywhere()
+def test_a_search_passes_its_callbacks_to_steps():
+    """scikit-learn would warn of steps that do not support them."""
+    recorded = RecordingCallbackOfSteps()
     pipeline = make_pipeline(FormulaTransformer(), NegBinRegressor())
     grid = {"formulatransformer__mean": ["~ 1", "~ pseudotime"]}
-    search = GridSearchCV(pipeline, grid, cv=2).set_callbacks(heard)
+    search = GridSearchCV(pipeline, grid, cv=2).set_callbacks(recorded)
     search.fit(DATA.obs, DATA.counts)
-    fits = [name for what, name, task in heard.events if (what, task) == ("end", "fit")]
+    fits = [name for what, name, task in recorded.events if (what, task) == ("end", "fit")]
     for name in ("FormulaTransformer", "NegBinRegressor", "Pipeline"):
-        assert fits.count(name) == 5, name  # two folds of two formulas, and the best one
-    assert heard.events[-1][:2] == ("teardown", "GridSearchCV")
+        assert fits.count(name) == 5, name  # two folds of two formulas, and the refit
+    assert recorded.events[-1][:2] == ("teardown", "GridSearchCV")

@@ -1,4 +1,4 @@
-"""Warnings name the user's file, whoever calls."""
+"""Warnings point at the user's line, whichever package calls."""
 
 import threading
 import warnings
@@ -57,7 +57,7 @@ def test_warnings_point_at_the_line_of_the_user(call, counts):
     assert all(first <= w.lineno <= first + 2 for w in caught)
 
 
-def test_comparisons_point_there_too():
+def test_warnings_of_comparisons_point_at_the_line_of_the_user():
     models = {"short": NegBinRegressor(max_iter=1)}
     y = np.random.default_rng(0).poisson(3, (40, 2)) + 40 * (np.arange(40) == 3)[:, None]
     with pytest.warns(ConvergenceWarning) as caught:
@@ -78,7 +78,7 @@ def test_a_warning_is_shown_once_for_each_line():
             warn("mind", FutureWarning)
 
 
-def test_a_stack_without_a_line_of_the_user_has_its_outermost():
+def test_without_a_line_of_the_user_a_warning_points_at_the_outermost_line():
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         thread = threading.Thread(target=warn, args=("mind",))

@@ -1,4 +1,4 @@
-"""What is refused before anything is computed, and what is let through as it is."""
+"""Input that is refused before anything is computed, and input that passes unchanged."""
 
 import numpy as np
 import pandas as pd
@@ -14,8 +14,8 @@ from sc_glm._contract.validation import (
     check_no_anndata,
     check_numbers,
     check_same_order,
-    shown,
-    sound_sparse,
+    checked_sparse,
+    quoted,
 )
 
 
@@ -55,7 +55,7 @@ def test_numbers_pass(data):
         (pd.DataFrame(index=[1, 2]), "Z has no columns"),
     ],
 )
-def test_what_is_no_number(data, words):
+def test_values_that_are_not_numbers(data, words):
     with pytest.raises(ValueError, match=words):
         check_numbers(data, "Z")
 
@@ -76,7 +76,7 @@ X = pd.DataFrame({"x": [1, 2, 3]}, index=CELLS)
         pd.CategoricalIndex(CELLS, categories=["c", "b", "a"]),
     ],
 )
-def test_labels_that_say_nothing_of_the_order(labels):
+def test_labels_that_do_not_contradict_the_order(labels):
     other = pd.Series(1.0, index=labels)
     assert check_same_order(X, other, "y") is None
     assert check_same_order(X.to_numpy(), other, "y") is None
@@ -98,15 +98,15 @@ def test_labels_that_say_nothing_of_the_order(labels):
     ],
 )
 def test_labels_in_another_order(labels, others):
-    with pytest.raises(ValueError, match=r"rows of weights .* in row 1 stands"):
+    with pytest.raises(ValueError, match=r"rows of weights .* row 1 has .*, but .* in X"):
         check_same_order(X.set_axis(labels), pd.Series(1.0, index=others), "weights")
 
 
 @pytest.mark.parametrize("form", ["csr", "csc", "coo", "bsr", "dia", "dok", "lil"])
 @pytest.mark.parametrize("kind", ["array", "matrix"])
-def test_a_sound_matrix_keeps_its_entries(form, kind):
+def test_a_valid_matrix_keeps_its_entries(form, kind):
     matrix = getattr(sp, f"{form}_{kind}")(np.arange(6).reshape(2, 3))
-    own = sound_sparse(matrix, "y")
+    own = checked_sparse(matrix, "y")
     assert own is not matrix
     assert isinstance(own, sp.sparray)
     assert_array_equal(own.toarray(), matrix.toarray())
@@ -121,7 +121,7 @@ def test_entries_that_are_not_finite():
         check_finite(np.array([[1, -np.inf], [np.nan, 2]]), ["a", "b"])
 
 
-def test_an_anndata_is_refused_in_words():
+def test_an_anndata_is_refused_with_a_message():
     adata = AnnData(np.ones((2, 2)))
     for check in (check_no_anndata, check_numbers):
         with pytest.raises(TypeError, match=r"^Z is an AnnData\. sc_glm\.adata\.fit"):
@@ -151,8 +151,8 @@ def test_advice_on_columns_of_text():
         (pd.Period("2020-01"), "2020-01"),
     ],
 )
-def test_labels_are_shown_without_types(value, words):
-    assert shown(value) == words
+def test_labels_are_quoted_without_types(value, words):
+    assert quoted(value) == words
 
 
 NUMBERED = pd.DataFrame({"x": np.arange(4.0)})
@@ -166,23 +166,23 @@ def test_numbers_are_labels_unless_pandas_only_counts_the_rows(rows):
         check_same_order(other, cells, "y")
     # pandas 3 takes evenly spaced labels for counted rows, unless an array gives them.
     turned = cells.iloc[::-1].set_axis(pd.Index(cells.index.to_numpy()[::-1]))
-    with pytest.raises(ValueError, match=rf"in row 0 stands {turned.index[0]}, in X \d\. y\.loc"):
+    with pytest.raises(ValueError, match=rf"row 0 has {turned.index[0]}, but \d in X\. y\.loc"):
         check_same_order(cells, turned, "y")
 
 
-def test_numbers_that_an_anndata_made_texts_are_the_same_labels():
+def test_numbers_that_anndata_made_strings_are_the_same_labels():
     cells = NUMBERED.iloc[[2, 0, 3, 1]]
     adata = AnnData(np.ones((4, 2)), obs=cells.set_axis(cells.index.astype(str)))
     check_same_order(adata, cells["x"], "groups")
     check_same_order(adata, pd.Series([1, 2, 3, 4]), "groups")
-    with pytest.raises(ValueError, match=r"groups .* row 0 stands '0', in X '2'\. Give both"):
+    with pytest.raises(ValueError, match=r"groups .* row 0 has '0', but '2' in X\. Give both"):
         check_same_order(adata, cells["x"].loc[[0, 1, 2, 3]], "groups")
 
 
-def test_labels_that_stand_there_twice():
+def test_labels_that_occur_twice():
     cells = pd.DataFrame({"x": range(4)}, index=[0, 1, 0, 1])
     check_same_order(cells, cells["x"], "y")
-    with pytest.raises(ValueError, match=r"in row 1 stands 0, in X 1\. Some labels .* more than"):
+    with pytest.raises(ValueError, match=r"row 1 has 0, but 1 in X\. Some labels .* more than"):
         check_same_order(cells, cells["x"].set_axis([0, 0, 1, 1]), "y")
 
 
@@ -212,5 +212,5 @@ def test_frames_of_polars_become_those_of_pandas():
 
 
 @pytest.mark.parametrize("data", [None, [1], np.ones(2), pd.Series([1]), pd.DataFrame({"a": [1]})])
-def test_what_is_not_of_polars_stays_what_it_is(data):
+def test_data_of_other_packages_pass_unchanged(data):
     assert as_pandas(data) is data

@@ -1,4 +1,4 @@
-"""Real data sets: found, downloaded, checked and cached; all against a server on this machine."""
+"""Real data sets: read, downloaded from a local server, checked and cached."""
 
 import io
 import os
@@ -19,7 +19,7 @@ from numpy.testing import assert_array_equal
 from scipy.io import mmwrite
 
 from sc_glm.datasets import fetch_pancreas, fetch_pbmc3k, fetched
-from sc_glm.datasets.fetched import counts_hash, names_hash
+from sc_glm.datasets.dataset_files import counts_hash, names_hash
 
 REAL = os.environ.get("SC_GLM_DATA")
 real_data = pytest.mark.skipif(REAL is None, reason="SC_GLM_DATA names no folder")
@@ -54,7 +54,7 @@ def cache(tmp_path, monkeypatch):
 
 
 def small_pbmc3k():
-    """Some counts as the set has them, with two genes of one name."""
+    """Return counts like those of the data set, with two genes of one symbol."""
     counts = sp.csr_matrix(np.random.default_rng(0).poisson(0.5, size=(7, 5)).astype(np.int32))
     genes = ["MS4A1", "MT-CO1", "EFNA3", "EFNA3.1", "LYZ"]
     cells = [f"AAAC{i}-1" for i in range(7)]
@@ -71,7 +71,7 @@ def small_pbmc3k():
 
 
 def write_archive(file, adata, symbols):
-    """Write what 10x Genomics publishes."""
+    """Write an archive like that of 10x Genomics."""
     matrix = io.BytesIO()
     mmwrite(matrix, adata.X.T.tocoo(), field="integer")
     texts = {
@@ -86,7 +86,7 @@ def write_archive(file, adata, symbols):
             archive.addfile(member, io.BytesIO(text))
 
 
-def contents_of(adata, like):
+def fingerprint_of(adata, like):
     return replace(
         like,
         shape=adata.shape,
@@ -98,14 +98,14 @@ def contents_of(adata, like):
 
 @pytest.fixture
 def pbmc3k(server, monkeypatch):
-    """The small set in place of the real one, and its published file."""
+    """Replace the real data set by a small one, and publish its file."""
     folder, address = server
     adata = small_pbmc3k()
     published = folder / "pbmc3k_filtered_gene_bc_matrices.tar.gz"
     write_archive(published, adata, ["MS4A1", "MT-CO1", "EFNA3", "EFNA3", "LYZ"])
     small = replace(
         fetched._PBMC3K,
-        contents=contents_of(adata, fetched._PBMC3K.contents),
+        fingerprint=fingerprint_of(adata, fetched._PBMC3K.fingerprint),
         url=f"{address}/{published.name}",
         sha256=sha256(published),
     )
@@ -116,7 +116,7 @@ def pbmc3k(server, monkeypatch):
 
 @pytest.fixture
 def pancreas(server, monkeypatch):
-    """A small set of 100 genes in place of the real one, and its published file."""
+    """Replace the real data set by a small one of 100 genes, and publish its file."""
     folder, address = server
     rng = np.random.default_rng(0)
     counts = sp.csr_matrix(rng.poisson(2.0, size=(4, 120)))
@@ -125,7 +125,7 @@ def pancreas(server, monkeypatch):
         {
             "cell_type": pd.Categorical(["Beta", "Beta", "Alpha", "Beta"]),
             "pseudotime": [0.0, 0.3, 0.5, 1.0],
-            "sizeFactor": total / fetched._MEAN_TOTAL,
+            "sizeFactor": total / fetched._PANCREAS_MEAN_TOTAL,
         },
         index=list("abcd"),
     )
@@ -136,7 +136,7 @@ def pancreas(server, monkeypatch):
     usual = fetched._PANCREAS[100]
     small = replace(
         usual,
-        contents=contents_of(adata[:, :100], usual.contents),
+        fingerprint=fingerprint_of(adata[:, :100], usual.fingerprint),
         url=f"{address}/{published.name}",
     )
     monkeypatch.setitem(fetched._PANCREAS, 100, small)
@@ -165,7 +165,7 @@ def test_download_of_pbmc3k(pbmc3k, cache):
     first = fetch_pbmc3k()
     assert_same(first, expected)
     assert first.obs[expected.obs.columns].dtypes.to_dict() == expected.obs.dtypes.to_dict()
-    # Nothing but the set is kept, and what is kept is the set.
+    # Only the data set is kept.
     assert [file.name for file in cache.iterdir()] == ["pbmc3k_raw.h5ad"]
     published.unlink()
     assert_same(fetch_pbmc3k(), expected)
@@ -185,7 +185,7 @@ def test_download_of_the_pancreas(pancreas, cache):
     assert [file.name for file in cache.iterdir()] == ["pancreas_100.h5ad"]
 
 
-def test_a_file_or_folder_of_the_users_comes_first(pbmc3k, tmp_path, monkeypatch, cache):
+def test_a_local_file_or_folder_comes_first(pbmc3k, tmp_path, monkeypatch, cache):
     expected, published = pbmc3k
     published.unlink()
     own = tmp_path / "own"
@@ -268,7 +268,7 @@ def test_a_file_with_other_contents_is_refused(pbmc3k, tmp_path, change, message
         fetch_pbmc3k(path=file)
 
 
-def test_counts_become_what_is_promised(pbmc3k, tmp_path):
+def test_counts_become_sparse_int32(pbmc3k, tmp_path):
     expected, _ = pbmc3k
     own = expected.copy()
     own.X = own.X.toarray().astype(np.float32)
@@ -276,22 +276,7 @@ def test_counts_become_what_is_promised(pbmc3k, tmp_path):
     assert_same(fetch_pbmc3k(path=tmp_path / "own.h5ad"), expected)
 
 
-def test_counts_are_the_same_in_every_form():
-    counts = small_pbmc3k().X
-    own = counts_hash(counts)
-    unsorted = counts.copy()
-    for start, end in zip(unsorted.indptr[:-1], unsorted.indptr[1:], strict=True):
-        for array in (unsorted.data, unsorted.indices):
-            array[start:end] = array[start:end][::-1].copy()
-    unsorted.has_sorted_indices = False
-    before = unsorted.indices.copy()
-    forms = [counts.toarray(), counts.tocsc(), counts.astype(np.float32), unsorted]
-    assert [counts_hash(form) for form in forms] == [own] * 4
-    assert_array_equal(unsorted.indices, before)
-    assert counts_hash(counts * 2) != own
-
-
-def test_a_file_that_is_none(tmp_path):
+def test_a_file_of_another_format(tmp_path):
     file = tmp_path / "own.h5ad"
     file.write_text("<html>")
     with pytest.raises(ValueError, match=r"own\.h5ad' cannot be read as an h5ad file"):
@@ -309,18 +294,20 @@ def test_a_corrupted_download_by_its_checksum(pbmc3k, cache):
 
 @pytest.mark.parametrize("change", [shorter, renamed_genes, one_count_more, None])
 def test_a_download_of_other_contents(pancreas, cache, change):
-    """Where no checksum is published, contents are compared."""
+    """Contents are compared if no checksum is published."""
     adata, published = pancreas
     if change is None:
         published.write_text("<html>no such page</html>")
     else:
         change(adata).write_h5ad(published)
-    with pytest.raises(ValueError, match=r"PANCREAS\.h5ad sends .* Nothing of it is kept.* path="):
+    with pytest.raises(
+        ValueError, match=r"file from .*PANCREAS\.h5ad .* The download was deleted.* path="
+    ):
         fetch_pancreas()
     assert list(cache.iterdir()) == []
 
 
-def test_a_page_that_is_gone(pbmc3k, cache):
+def test_a_download_that_does_not_exist(pbmc3k, cache):
     pbmc3k[1].unlink()
     with pytest.raises(OSError, match=r"(?s)http://127.*path=.*SC_GLM_DATA") as caught:
         fetch_pbmc3k()
@@ -371,15 +358,15 @@ def test_the_real_pancreas(n_genes):
     assert adata.shape == (2087, n_genes)
     assert (adata.layers["counts"] != adata.X).nnz == 0
     # Its published file is that of scDesign3Py, of which total counts are no column.
-    found = fetched._pancreas(100)(Path(REAL) / f"pancreas_{n_genes}.h5ad")
+    found = fetched._pancreas_converter(100)(Path(REAL) / f"pancreas_{n_genes}.h5ad")
     assert_array_equal(found.obs["total_counts"], adata.obs["total_counts"])
-    assert fetched._PANCREAS[100].contents.difference(found) is None
+    assert fetched._PANCREAS[100].fingerprint.difference(found) is None
 
 
 @real_data
 @pytest.mark.data
 def test_the_real_pbmc3k_from_an_archive(tmp_path):
-    """What 10x Genomics publishes, written anew from the set, becomes the set again."""
+    """An archive as 10x Genomics publishes it, written from the data set, gives the data set."""
     adata = fetch_pbmc3k(path=REAL)
     names = set(adata.var_names)
     symbols = []
@@ -389,15 +376,15 @@ def test_the_real_pbmc3k_from_an_archive(tmp_path):
         symbols.append(base if repeated else name)
     assert len(names) - len(set(symbols)) > 50
     write_archive(tmp_path / "archive.tar.gz", adata, symbols)
-    found = fetched._pbmc3k(tmp_path / "archive.tar.gz")
-    assert fetched._PBMC3K.contents.difference(found) is None
+    found = fetched._convert_pbmc3k(tmp_path / "archive.tar.gz")
+    assert fetched._PBMC3K.fingerprint.difference(found) is None
     for column in ("total_counts", "n_genes", "percent_mito"):
         np.testing.assert_allclose(found.obs[column], adata.obs[column], rtol=1e-6)
 
 
 @real_data
 @pytest.mark.data
-def test_types_by_markers_are_nearly_the_published_ones():
+def test_types_by_markers_agree_with_the_published_ones():
     adata = fetch_pbmc3k(path=REAL)
     assert adata.obs["cell_type"].cat.categories.tolist() == ["B", "Monocyte", "NK", "T"]
     published = adata.obs["seurat_annotations"].astype(object)

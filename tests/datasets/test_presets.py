@@ -1,4 +1,4 @@
-"""Presets of make_counts: they look like the real screens, and their truth is what was drawn."""
+"""Presets of make_counts: resemblance to the real screens, and their true parameters."""
 
 import numpy as np
 import pandas as pd
@@ -190,7 +190,7 @@ def test_donors_are_nested_in_conditions():
     assert 0.12 < moved.mean() < 0.28
 
 
-def test_tests_that_take_donors_cells_for_independent_are_wrong():
+def test_tests_that_assume_independent_cells_are_wrong_for_donors():
     data = make_counts(3000, 120, preset="donors", random_state=1)
     X = FormulaTransformer(**data.formulas).fit_transform(data.obs)
     model = NegBinRegressor().fit(X, data.counts)

@@ -125,7 +125,7 @@ def test_labels_in_another_order_are_refused_though_a_step_loses_them(data):
     counts = data.counts.set_axis(sorted(obs.index))
     weights = pd.Series(1.0, index=counts.index)
     model = make_pipeline(StandardScaler(), NegBinRegressor())
-    message = r"The rows of {} have the labels of X in another order: in row \d+ stands \d+, in X"
+    message = r"The rows of {} have the labels of X in another order: row \d+ has \d+, but \d+ in X"
     with pytest.raises(ValueError, match=message.format("y")):
         model.fit(obs, counts)
     name = "negbinregressor__sample_weight"

@@ -5,13 +5,13 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_array_equal
 
-from sc_glm.formula.covariates import Columns, check_levels, no_column, plain
+from sc_glm.formula.covariates import Columns, check_levels, missing_column_message, read_columns
 
 INDEX = ["u", "v", "w"]
 
 
 @pytest.mark.parametrize(
-    ("values", "is_text"),
+    ("values", "is_categorical"),
     [
         (["a", "b", "c"], True),
         (pd.array(["a", "b", "c"], dtype="string"), True),
@@ -27,16 +27,16 @@ INDEX = ["u", "v", "w"]
         (pd.interval_range(0, 3), True),
     ],
 )
-def test_which_columns_are_text(values, is_text):
-    assert Columns(pd.DataFrame({"x": values})).is_text("x") is is_text
+def test_which_columns_are_categorical(values, is_categorical):
+    assert Columns(pd.DataFrame({"x": values})).is_categorical("x") is is_categorical
 
 
-def test_a_kind_is_looked_up_once():
+def test_a_kind_is_determined_once():
     frame = pd.DataFrame({"x": ["a", "b"]})
     columns = Columns(frame)
-    assert columns.is_text("x")
+    assert columns.is_categorical("x")
     frame["x"] = [1.0, 2.0]
-    assert columns.is_text("x")
+    assert columns.is_categorical("x")
 
 
 @pytest.mark.parametrize(
@@ -51,22 +51,22 @@ def test_a_kind_is_looked_up_once():
         ([True, False, True], np.int64),
     ],
 )
-def test_numbers_are_read_wide(values, dtype):
+def test_numbers_become_64_bit(values, dtype):
     frame = pd.DataFrame({"x": values}, index=INDEX)
-    found = plain(frame, {"x": False}, set(), "mean='x'")["x"]
+    found = read_columns(frame, {"x": False}, set(), "mean='x'")["x"]
     assert found.dtype == dtype
     assert_array_equal(found, np.asarray(frame["x"]))
 
 
 @pytest.mark.parametrize("dtype", ["i1", "u8", "f4", "Int64", "boolean", "bool", "object"])
-def test_what_was_boolean_at_fit_stays_so(dtype):
+def test_a_column_that_was_boolean_at_fit_stays_boolean(dtype):
     frame = pd.DataFrame({"x": pd.Series([1, 0, 1], INDEX).astype(dtype)})
-    found = plain(frame, {"x": False}, {"x"}, "mean='x'")["x"]
+    found = read_columns(frame, {"x": False}, {"x"}, "mean='x'")["x"]
     assert found.dtype == np.bool_
     assert_array_equal(found, [True, False, True])
     frame = pd.DataFrame({"x": [1, 0, 2]}, index=INDEX)
     with pytest.raises(ValueError, match=r"'x' was True and False at fit.* \(2\) in row 'w'"):
-        plain(frame, {"x": False}, {"x"}, "mean='x'")
+        read_columns(frame, {"x": False}, {"x"}, "mean='x'")
 
 
 @pytest.mark.parametrize(
@@ -84,10 +84,10 @@ def test_which_columns_are_boolean(values, is_boolean):
     assert Columns(pd.DataFrame({"x": values})).is_boolean("x") is is_boolean
 
 
-def test_levels_are_read_as_they_are():
+def test_levels_stay_unchanged():
     level = pd.Categorical(["b", "a", "b"], categories=["b", "c", "a"], ordered=True)
     frame = pd.DataFrame({"kind": ["a", "b", "a"], "level": level, "n": [1, 2, 3]})
-    found = plain(frame, {"level": True, "kind": True, "n": True}, set(), "mean='x'")
+    found = read_columns(frame, {"level": True, "kind": True, "n": True}, set(), "mean='x'")
     assert list(found) == ["level", "kind", "n"]
     assert list(found["level"].categories) == ["b", "c", "a"]
     for name in ("kind", "n"):
@@ -97,7 +97,7 @@ def test_levels_are_read_as_they_are():
 
 def test_columns_that_are_not_read_may_hold_anything():
     frame = pd.DataFrame({"x": [1, 2], "other": [None, np.nan], "date": pd.NaT})
-    assert list(plain(frame, {"x": False}, set(), "mean='x'")) == ["x"]
+    assert list(read_columns(frame, {"x": False}, set(), "mean='x'")) == ["x"]
 
 
 @pytest.mark.parametrize(
@@ -113,12 +113,12 @@ def test_columns_that_are_not_read_may_hold_anything():
 def test_a_column_that_cannot_be_read_is_named(values, words):
     frame = pd.DataFrame({"x": values}, index=INDEX)
     with pytest.raises(ValueError, match=r"^mean='x': column 'x'") as caught:
-        plain(frame, {"x": False}, set(), "mean='x'")
+        read_columns(frame, {"x": False}, set(), "mean='x'")
     for word in words:
         assert word.format(dtype=frame["x"].dtype) in str(caught.value)
 
 
-def test_known_levels_pass_and_others_are_named():
+def test_unknown_levels_are_named():
     values = pd.Series(["a", "b", "z"])
     check_levels(values, ["a", "b", "z"], pd.Index(INDEX), "'kind'")
     with pytest.raises(
@@ -139,11 +139,15 @@ def test_known_levels_pass_and_others_are_named():
         ("depth", ["batch", "donor"], "It has 2: 'batch', 'donor'.$"),
         ("zzz", [*"abcdef"], "It has 6: 'a', 'b', 'c', 'd', 'e', ....$"),
         ("zzz", ["x1", "x0"], "It has 2: 'x1', 'x0'.$"),
-        ("zzz", ["x0", "x1"], "It has 2: 'x0', 'x1'. So the columns of an array.*set_output"),
-        ("zzz", [], "^X has no column 'zzz'. It has none at all.$"),
+        (
+            "zzz",
+            ["x0", "x1"],
+            "It has 2: 'x0', 'x1'. Columns of an array get these.*set_output",
+        ),
+        ("zzz", [], "^X has no column 'zzz'. It has no columns at all.$"),
         (3, ["x"], "^X has no column 3. It has 1: 'x'.$"),
         ("zzz", [1, None], "It has 2: '1', 'None'.$"),
     ],
 )
-def test_a_column_that_is_not_there(name, names, words):
-    assert re.search(words.replace("?", r"\?"), no_column(name, names))
+def test_message_for_a_missing_column(name, names, words):
+    assert re.search(words.replace("?", r"\?"), missing_column_message(name, names))

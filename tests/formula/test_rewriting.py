@@ -6,11 +6,11 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from sc_glm.formula.rewriting import (
+    alias_quoted_names,
     as_number,
     in_double_precision,
     makes_levels,
-    requoted,
-    unquoted,
+    restore_quoted_names,
 )
 
 
@@ -18,9 +18,9 @@ from sc_glm.formula.rewriting import (
     "expression",
     ["np.log(`a b`)", "`x`+`lambda`", "`it's` + `µ`", "np.where(`k` == '`k`', \"`a`\", 'b')", "x"],
 )
-def test_names_in_backquotes_come_back(expression):
-    code, aliases = unquoted(expression)
-    assert requoted(code) == expression
+def test_names_in_backquotes_are_restored(expression):
+    code, aliases = alias_quoted_names(expression)
+    assert restore_quoted_names(code) == expression
     assert len(set(aliases.values())) == len(aliases)
     ast.parse(code)
 
@@ -39,14 +39,14 @@ def test_names_in_backquotes_come_back(expression):
         ("a * np.pi", "_number(a) * _number(np.pi)", {"a"}),
     ],
 )
-def test_what_becomes_a_number(code, rewritten, columns):
+def test_arguments_that_are_converted_to_numbers(code, rewritten, columns):
     found = in_double_precision(code, {})
     assert found.code == rewritten
     assert set(found.columns.values()) == columns
     assert "_number" not in in_double_precision(code, {}, numbers=False).code
 
 
-def test_columns_have_names_that_are_no_functions():
+def test_no_column_has_the_name_of_a_function():
     names = ["x", "np", "bs", "_number", "_x", "a b", "a-b", "µ", "\u03bc", "class"]
     code = " + ".join(f"Q({name!r})" for name in names)
     found = in_double_precision(code, {})
@@ -80,7 +80,7 @@ def test_whole_numbers_that_would_be_rounded_are_named(values):
     assert as_number(np.array([2**53, -(2**53)])).tolist() == [2.0**53, -(2.0**53)]
 
 
-def test_what_is_no_column_stays():
+def test_values_that_are_not_columns_stay_unchanged():
     for value in (3, 2.5, True, "a", np.array(["a"])):
         assert as_number(value) is value
     assert as_number(np.array([], dtype=int)).dtype == np.float64
