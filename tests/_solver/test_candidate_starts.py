@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose
 from sc_glm import NegBinRegressor, ZINBRegressor
 from sc_glm._design.design import PartDesign
 from sc_glm._likelihood.family import NegBinFamily, ZINBFamily
-from sc_glm._solver import initial_values, multistart, trust_region
+from sc_glm._solver import initial_values, candidate_starts, trust_region
 from sc_glm._solver.trust_region import maximize
 from tests.problems import CURVE, GROUP, LINE, N_CELLS, ONE, X, alike, problem_of, simulate
 
@@ -23,7 +23,7 @@ def solve(*args, tol=1e-8, **kwargs):
 
 def solution_of(given, tol=1e-8):
     objective = given.objective(given.block(), given.family, given.bases)
-    solution = multistart.maximize_from_many_starts(given, objective, max_iter=200, tol=tol)
+    solution = candidate_starts.maximize_from_many_starts(given, objective, max_iter=200, tol=tol)
     genes = torch.arange(given.counts.shape[0])
     again = objective.evaluate(solution.theta, genes).value
     # What is reported is the value there, and no further step gains anything.
@@ -237,9 +237,9 @@ def test_a_silent_group_costs_few_passes(monkeypatch, designs):
 
 def test_a_climb_that_was_cut_short_goes_on_beside_other_starts(counts):
     problem = problem_of(NegBinFamily(), counts, LINE, LINE)
-    maximizer = multistart._LooseMaximizer(problem, problem.block(), 100)
+    maximizer = candidate_starts._LooseMaximizer(problem, problem.block(), 100)
     start = initial_values.moments(problem)
-    start = problem.lift(start, [problem.bases[0], multistart._constant(problem)], problem.bases)
+    start = problem.lift(start, [problem.bases[0], candidate_starts._constant(problem)], problem.bases)
     model = maximizer.objective(NegBinFamily(), problem.bases)
     whole, best = maximizer.climb(model, start), maximizer.climb(model, start, 3)
     assert best.unfinished.any()
@@ -261,17 +261,17 @@ def grouped(monkeypatch):
     What it returns fills with the numbers of cells on which they are.
     """
     explored = []
-    explore = multistart._explore
+    explore = candidate_starts._explore
 
     def spy(problem, *args, **options):
         explored.append(problem.counts.shape[1])
         return explore(problem, *args, **options)
 
     def use(n_groups):
-        monkeypatch.setattr(multistart, "_explore", spy)
-        monkeypatch.setattr(multistart, "_MANY_CELLS", 0)
-        monkeypatch.setattr(multistart, "_MANY_CELLS_WITH_EDGES", 0)
-        monkeypatch.setattr(multistart, "_COARSE", n_groups)
+        monkeypatch.setattr(candidate_starts, "_explore", spy)
+        monkeypatch.setattr(candidate_starts, "_MANY_CELLS", 0)
+        monkeypatch.setattr(candidate_starts, "_MANY_CELLS_WITH_EDGES", 0)
+        monkeypatch.setattr(candidate_starts, "_COARSE", n_groups)
         return explored
 
     return use
@@ -367,8 +367,8 @@ def test_the_search_is_deterministic(grouped, counts, n_groups):
 
 def test_few_cells_are_explored_one_by_one(grouped, monkeypatch, counts):
     explored = grouped(64)
-    monkeypatch.setattr(multistart, "_MANY_CELLS", N_CELLS + 1)
-    monkeypatch.setattr(multistart, "_MANY_CELLS_WITH_EDGES", N_CELLS + 1)
+    monkeypatch.setattr(candidate_starts, "_MANY_CELLS", N_CELLS + 1)
+    monkeypatch.setattr(candidate_starts, "_MANY_CELLS_WITH_EDGES", N_CELLS + 1)
     solve(NegBinFamily(), counts[:, :3], LINE, LINE)
     assert explored == [N_CELLS]
 
