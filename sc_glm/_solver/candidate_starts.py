@@ -19,7 +19,13 @@ from sc_glm._likelihood.objective import Objective, PartBasis
 from sc_glm._likelihood.tiles import CountBlock
 from sc_glm._solver import initial_values
 from sc_glm._solver.problem import Problem
-from sc_glm._solver.submodels import SLIGHT, Submodel, is_regressed, is_sparse, surpass
+from sc_glm._solver.submodels import (
+    SMALL_LOG_ODDS,
+    Submodel,
+    is_regressed,
+    is_sparse,
+    restart_from_submodels,
+)
 from sc_glm._solver.trust_region import Solution, maximize
 
 _LOOSE = 1e-3  # tolerance of a stage that only leads to the next
@@ -81,7 +87,7 @@ def maximize_from_many_starts(
         Of the last runs, those over all cells that started where the others led.
     """
     separation_step = initial_values.separation_step(problem)
-    if problem.is_simple:
+    if problem.is_unimodal:
         return maximize(
             objective, _plain_start(problem, separation_step), max_iter=max_iter, tol=tol
         )
@@ -91,9 +97,9 @@ def maximize_from_many_starts(
     if problem.counts.shape[1] < many:
         ends = _explore(problem, objective.block, separation_step, max_iter=max_iter)
         solution = maximize(objective, ends.theta, max_iter=max_iter, tol=tol)
-        _surpass(problem, objective, solution, ends, max_iter=max_iter, tol=tol)
+        _restart(problem, objective, solution, ends, max_iter=max_iter, tol=tol)
         return solution
-    ends = _survey(problem.coarse(_COARSE, narrow), separation_step, max_iter=max_iter).to(
+    ends = _survey(problem.coarsened(_COARSE, narrow), separation_step, max_iter=max_iter).to(
         problem.offset
     )
     start = _refined_on_sample(problem, ends.theta)
@@ -101,7 +107,7 @@ def maximize_from_many_starts(
 
     def compare_with(genes: Tensor, start: Tensor) -> None:
         beat = solution.value[genes]
-        other = maximize(objective, start, max_iter=max_iter, tol=tol, genes=genes, beat=beat)
+        other = maximize(objective, start, max_iter=max_iter, tol=tol, genes=genes, cutoff=beat)
         higher = other.value > beat
         solution.put(genes[higher], other.rows(higher))
 
@@ -111,15 +117,15 @@ def maximize_from_many_starts(
     # All cells tell more than groups of them: a start that loses was none of all cells.
     lost = torch.nonzero(solution.value < ends.value - _CLOSE)[:, 0]
     if len(lost):
-        some = problem.some(lost)
+        some = problem.of_genes(lost)
         compare_with(
             lost, _explore(some, some.block(), separation_step[lost], max_iter=max_iter).theta
         )
-    _surpass(problem, objective, solution, ends, max_iter=max_iter, tol=tol)
+    _restart(problem, objective, solution, ends, max_iter=max_iter, tol=tol)
     return solution
 
 
-def _surpass(
+def _restart(
     problem: Problem,
     objective: Objective,
     solution: Solution,
@@ -136,7 +142,7 @@ def _surpass(
         model: [(end.theta, end.value + margin), (end.other, end.other_value + margin)]
         for model, end in ends.below.items()
     }
-    surpass(problem, objective, solution, below, max_iter=max_iter, tol=tol)
+    restart_from_submodels(problem, objective, solution, below, max_iter=max_iter, tol=tol)
 
 
 def _survey(coarse: Problem, separation_step: Tensor, *, max_iter: int) -> "_Ends":
@@ -145,7 +151,7 @@ def _survey(coarse: Problem, separation_step: Tensor, *, max_iter: int) -> "_End
     numbers = torch.arange(n_genes, device=separation_step.device)
     found = []
     for genes in torch.split(numbers, max(1, _PLACES // n_cells)):
-        some = coarse if len(genes) == n_genes else coarse.some(genes)
+        some = coarse if len(genes) == n_genes else coarse.of_genes(genes)
         own_step = separation_step[genes].to(coarse.offset)
         found.append(_explore(some, some.block(), own_step, max_iter=max_iter))
     return _Ends.join(found)
@@ -163,7 +169,7 @@ def _refined_on_sample(problem: Problem, start: Tensor) -> Tensor:
         or problem.groups is not None
     ):
         return start
-    sample = problem.sample(n_cells // _SAMPLED)
+    sample = problem.subsample(n_cells // _SAMPLED)
     ends = maximize(sample.own_objective(), start, max_iter=_TRIAL_ITER, tol=_NEAR)
     firm = ends.converged & exceeds(-ends.hessian, _FIRM)
     return torch.where(firm[:, None], ends.theta, start)
@@ -172,7 +178,7 @@ def _refined_on_sample(problem: Problem, start: Tensor) -> Tensor:
 def _plain_start(problem: Problem, separation_step: Tensor) -> Tensor:
     """Return each gene's moments and one size for all cells."""
     moments = _separated(initial_values.moments(problem), separation_step)
-    return problem.lift(moments, [problem.bases[0], _constant(problem)], problem.bases)
+    return problem.change_bases(moments, [problem.bases[0], _constant(problem)], problem.bases)
 
 
 def _explore(
@@ -223,7 +229,7 @@ def _inflate(
     below = {_NB: nb}
     if is_regressed(inflation):
         # That of one inflation is not climbed: it is looked for nearby where it may be as high.
-        flat = problem.lift(best.theta, model.bases, [mean, constant, constant])
+        flat = problem.change_bases(best.theta, model.bases, [mean, constant, constant])
         doubtful = best.value - nb.value < _EARNED
         below[_ZINB] = _Ends.at(flat, torch.where(doubtful, best.value, -torch.inf))
     return replace(best, below=below)
@@ -235,7 +241,7 @@ def _regress_size(
     """Regress the size of a negative binomial that had one."""
     problem = maximizer.problem
     sizes = problem.bases[:2]
-    flat = problem.lift(nb.theta, one_size, sizes)
+    flat = problem.change_bases(nb.theta, one_size, sizes)
     model = maximizer.objective(NegBinFamily(), sizes)
     best = maximizer.climb(model, flat, _CLIMB_ITER)
     ascent = initial_values.ascent(model, flat, 1)
@@ -262,7 +268,7 @@ def _regress_all(
     """
     problem = maximizer.problem
     mean, size, inflation = problem.bases
-    chained = problem.lift(inflated.theta, [mean, constant, inflation], problem.bases)
+    chained = problem.change_bases(inflated.theta, [mean, constant, inflation], problem.bases)
     model = maximizer.objective(problem.family, problem.bases)
     best = maximizer.climb(model, chained, _CLIMB_ITER)
     one_inflation = [mean, size, constant]
@@ -275,7 +281,7 @@ def _regress_all(
     positive[:, : mean.rank] = hurdle[:, : mean.rank]
     others = [
         hurdle,
-        problem.lift(sibling.theta, one_inflation, problem.bases),
+        problem.change_bases(sibling.theta, one_inflation, problem.bases),
         *_inflated(positive, initial_values.slopes(problem, inflation, _AT_POSITIVES)),
         *_inflated(regression.theta, initial_values.slopes(problem, inflation, _AT_REGRESSION)),
     ]
@@ -303,7 +309,7 @@ def _look_closer(
     """Explore a contained model as if it were fitted for itself, of genes with sparse counts."""
     genes = torch.nonzero(is_sparse(maximizer.problem))[:, 0]
     if len(genes):
-        some = replace(maximizer.problem, bases=bases).some(genes)
+        some = replace(maximizer.problem, bases=bases).of_genes(genes)
         own = _explore(some, some.block(), separation_step[genes], max_iter=maximizer.max_iter)
         ends.offer(genes, own.theta, own.value)
 
@@ -378,7 +384,7 @@ class _LooseMaximizer:
     def _edges(self, basis: PartBasis, slope: float) -> list[Tensor]:
         if basis.U.shape[1] <= 1:
             return []
-        beyond = _BEYOND_EDGE * self.problem.constant(basis)
+        beyond = _BEYOND_EDGE * self.problem.intercept(basis)
         return [beyond + edge for edge in initial_values.edges(self.problem, basis, slope)]
 
     def objective(self, family: Family, bases: Sequence[PartBasis]) -> Objective:
@@ -411,7 +417,7 @@ class _LooseMaximizer:
             max_iter=min(self.max_iter, _TRIAL_ITER),
             tol=_LOOSE,
             genes=rows,
-            beat=best.value[rows] - _CLOSE,
+            cutoff=best.value[rows] - _CLOSE,
         )
         value = trial.value.nan_to_num(-torch.inf)
         best.go_on(unfinished, trial.theta[: len(unfinished)], value[: len(unfinished)])
@@ -427,12 +433,12 @@ class _LooseMaximizer:
         ``problem`` has the bases of the model.
         """
         low = ends.value > best.value + _APART
-        if not (low.any() and below.is_contained(problem)):
+        if not (low.any() and below.is_nested(problem)):
             return
         if not below.has_all_parts(problem):
-            self.improve(best, model, [below.lift(problem, ends.theta, SLIGHT)], low)
+            self.improve(best, model, [below.embed(problem, ends.theta, SMALL_LOG_ODDS)], low)
         genes = torch.nonzero(low)[:, 0]
-        theta = below.lift(problem, ends.theta[genes])
+        theta = below.embed(problem, ends.theta[genes])
         best.offer(genes, theta, model.evaluate(theta, genes).value)
 
 
@@ -485,7 +491,9 @@ class _Ends:
 
     def lifted(self, problem: Problem, bases: Sequence[PartBasis]) -> "_Ends":
         """Return the same in the problem's bases."""
-        theta, other = (problem.lift(x, bases, problem.bases) for x in (self.theta, self.other))
+        theta, other = (
+            problem.change_bases(x, bases, problem.bases) for x in (self.theta, self.other)
+        )
         return replace(self, theta=theta, other=other)
 
     def go_on(self, genes: Tensor, theta: Tensor, value: Tensor) -> None:

@@ -30,7 +30,7 @@ from sc_glm._solver.status import (
     flat_directions_of_arrows,
     undetermined,
 )
-from sc_glm._solver.submodels import surpass
+from sc_glm._solver.submodels import restart_from_submodels
 from sc_glm._solver.trust_region import Solution, maximize
 
 _KEPT_BYTES = 32 * 2**20 - 2**16  # just under the largest block that the GNU C library learns from
@@ -199,7 +199,9 @@ def fit_block(
                 max_iter=settings.max_iter,
                 tol=settings.tol,
             )
-            surpass(problem, objective, solution, {}, max_iter=settings.max_iter, tol=settings.tol)
+            restart_from_submodels(
+                problem, objective, solution, {}, max_iter=settings.max_iter, tol=settings.tol
+            )
         infinite_estimates.follow_infinite_estimates(
             problem, objective, solution, max_iter=settings.max_iter, tol=settings.tol
         )
@@ -234,7 +236,7 @@ def _numpy(x: Tensor) -> FloatArray:
 
 
 def _ceiling(problem: Problem, objective: Objective, mean: Tensor) -> Tensor:
-    _, highest = problem.range_of(problem.bases[0], mean)
+    _, highest = problem.predictor_range(problem.bases[0], mean)
     return torch.where(highest > objective.ceiling, objective.ceiling, torch.inf)
 
 
@@ -242,7 +244,7 @@ def _endpoints(problem: Problem, objective: Objective, solution: Solution) -> En
     _, size, *inflation = torch.split(solution.theta, objective.ranks, dim=1)
     odds = torch.zeros_like(solution.value)
     for basis, theta in zip(problem.bases[2:], inflation, strict=True):
-        low, high = problem.range_of(basis, theta)
+        low, high = problem.predictor_range(basis, theta)
         odds = torch.maximum(low.abs(), high.abs())
     information, point = _numpy(-solution.hessian), _numpy(solution.theta)
     if is_arrow(solution.hessian):
@@ -257,7 +259,7 @@ def _endpoints(problem: Problem, objective: Objective, solution: Solution) -> En
         converged=solution.converged.cpu().numpy(),
         n_positive=problem.n_positive,
         poisson_gap=_numpy(_poisson_gap(problem, objective, solution, genes)),
-        lowest_size=_numpy(problem.range_of(problem.bases[1], size)[0]),
+        lowest_size=_numpy(problem.predictor_range(problem.bases[1], size)[0]),
         largest_inflation=_numpy(odds),
         inflation_gain=_numpy(_inflation_gain(problem, objective, solution, genes)),
         flat_levels=flat_levels,
@@ -270,11 +272,13 @@ def _poisson_gap(
     """Log size less log mean, the largest at a positive count, of genes with a flat direction."""
     gap = torch.full_like(solution.value, torch.nan)
     if genes.numel():
-        some = problem.some(genes)
+        some = problem.of_genes(genes)
         mean, size, *_ = torch.split(solution.theta[genes], objective.ranks, dim=1)
-        at_counts = some.at_counts(some.bases[1], size) - some.at_counts(some.bases[0], mean)
+        at_counts = some.predictor_at_counts(some.bases[1], size) - some.predictor_at_counts(
+            some.bases[0], mean
+        )
         at_counts -= some.offset[some.cells]
-        gap[genes] = some.by_gene(at_counts, "amax")
+        gap[genes] = some.reduce_by_gene(at_counts, "amax")
     return gap
 
 

@@ -46,7 +46,7 @@ def follow_infinite_estimates(
     lengths = torch.stack([torch.linalg.vector_norm(part, dim=1) for part in parts])
     unfinished = ~solution.converged & (lengths.amax(0) > _FAR)
     for gene in torch.nonzero(unfinished):
-        way = _RecessionDirection(problem.some(gene).unpacked(), objective, gene)
+        way = _RecessionDirection(problem.of_genes(gene).unpacked(), objective, gene)
         end = way.follow(solution.rows(gene), max_iter=max_iter, tol=tol)
         if end.value > solution.value[gene]:
             solution.put(gene, end)

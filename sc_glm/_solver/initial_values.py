@@ -40,17 +40,17 @@ def moments(problem: Problem) -> Tensor:
     exposure = problem.offset + weights.log()
     log_exposure, log_cells = exposure.logsumexp(0), weights.sum().log()
     total = _total(problem).clamp_min(tiny)
-    lean = problem.sum_in(problem.counts.data, basis) / total[:, None]
+    lean = problem.weighted_sum_in(problem.counts.data, basis) / total[:, None]
     lean -= basis.sum(exposure.softmax(0))
     lean *= (_LARGEST_SLOPE / lean.norm(dim=1, keepdim=True).clamp_min(tiny)).clamp_max(1.0)
     spread = lean.square().sum(1)
     level = total.log() - log_exposure - 0.5 * spread
     log_mean = total.log() - log_cells
-    squares = problem.sum(problem.counts.data**2, torch.ones_like(weights)) / weights.sum()
+    squares = problem.weighted_sum(problem.counts.data**2, torch.ones_like(weights)) / weights.sum()
     unequal = (exposure + problem.offset).logsumexp(0) - 2 * log_exposure + log_cells
     of_mean = (2 * log_mean + spread + unequal).exp()  # mean square of the mean
     size = (of_mean / (squares - of_mean - log_mean.exp()).clamp_min(tiny)).clamp(*_START_SIZES)
-    constant = level[:, None] * problem.constant(basis)
+    constant = level[:, None] * problem.intercept(basis)
     return torch.cat([constant + lean, size.log()[:, None]], 1)
 
 
@@ -59,7 +59,7 @@ def mean_of_positives(problem: Problem) -> Tensor:
     offset = (problem.offset * problem.weights).sum() / problem.weights.sum()
     mean = _total(problem) / _cells(problem)
     level = mean.clamp_min(torch.finfo(mean.dtype).eps).nan_to_num(1.0).log() - offset
-    return level[:, None] * problem.constant(problem.bases[0])
+    return level[:, None] * problem.intercept(problem.bases[0])
 
 
 def hurdle(problem: Problem, size: PartBasis) -> Tensor:
@@ -70,8 +70,8 @@ def hurdle(problem: Problem, size: PartBasis) -> Tensor:
     return torch.cat(
         [
             mean_of_positives(problem),
-            torch.full_like(odds, _HURDLE_SIZE)[:, None] * problem.constant(size),
-            odds[:, None] * problem.constant(problem.bases[2]),
+            torch.full_like(odds, _HURDLE_SIZE)[:, None] * problem.intercept(size),
+            odds[:, None] * problem.intercept(problem.bases[2]),
         ],
         1,
     )
@@ -87,7 +87,7 @@ def slopes(
     """
     if basis.U.shape[1] <= 1:
         shapes = shapes[:1]
-    constant, towards = problem.constant(basis), _towards_counts(problem, basis)
+    constant, towards = problem.intercept(basis), _towards_counts(problem, basis)
     return [level * constant + slope * towards for level, slope in shapes]
 
 
@@ -95,8 +95,11 @@ def steps(problem: Problem, basis: PartBasis, slope: float) -> list[Tensor]:
     """Return predictors that rise, and that fall, through zero amid each gene's counts."""
     tiny = torch.finfo(basis.U.dtype).tiny
     towards = _towards_counts(problem, basis)
-    centre = problem.sum_in(problem.positive, basis) / _cells(problem).clamp_min(tiny)[:, None]
-    through = towards - (centre * towards).sum(1, keepdim=True) * problem.constant(basis)
+    centre = (
+        problem.weighted_sum_in(problem.ones_at_counts, basis)
+        / _cells(problem).clamp_min(tiny)[:, None]
+    )
+    through = towards - (centre * towards).sum(1, keepdim=True) * problem.intercept(basis)
     return [slope * through, -slope * through]
 
 
@@ -106,11 +109,11 @@ def edges(problem: Problem, basis: PartBasis, slope: float) -> list[Tensor]:
     There are two, rising and falling, for each principal direction in which cells with a positive
     count differ.
     """
-    constant = problem.constant(basis)
+    constant = problem.intercept(basis)
     found = []
     for direction in _principal_directions(problem, basis):
-        at_counts = problem.at_counts(basis, direction)
-        low, high = (problem.by_gene(at_counts, how) for how in ("amin", "amax"))
+        at_counts = problem.predictor_at_counts(basis, direction)
+        low, high = (problem.reduce_by_gene(at_counts, how) for how in ("amin", "amax"))
         found += [
             slope * (direction - low[:, None] * constant),
             slope * (high[:, None] * constant - direction),
@@ -137,7 +140,7 @@ def separation_step(problem: Problem) -> Tensor:
     """
     if problem.bases[0].indicators is not None:
         return _separated_levels(problem, problem.bases[0], problem.bases[0].indicators)
-    U, weights = problem.distinct(problem.bases[0])
+    U, weights = problem.distinct_rows(problem.bases[0])
     step = U.new_zeros(problem.counts.shape[0], U.shape[1])
     total = _total(problem)
     if problem.bases[0].penalty.any():
@@ -161,18 +164,18 @@ def separation_step(problem: Problem) -> Tensor:
 
 def _separated_levels(problem: Problem, basis: PartBasis, indicators: Indicators) -> Tensor:
     """Return the step that silences the levels without any count of a gene."""
-    silent = problem.sum_in(problem.positive, basis)[:, : basis.n_levels] == 0
+    silent = problem.weighted_sum_in(problem.ones_at_counts, basis)[:, : basis.n_levels] == 0
     depth = _SILENT_DEPTH + _total(problem).log().clamp_min(0.0)
     down = torch.where(silent, -depth[:, None] / indicators.scale, 0.0)
     return torch.nn.functional.pad(down, (0, basis.U.shape[1]))
 
 
 def _total(problem: Problem) -> Tensor:
-    return problem.sum(problem.counts.data, torch.ones_like(problem.weights))
+    return problem.weighted_sum(problem.counts.data, torch.ones_like(problem.weights))
 
 
 def _cells(problem: Problem) -> Tensor:
-    return problem.sum(problem.positive, torch.ones_like(problem.weights))
+    return problem.weighted_sum(problem.ones_at_counts, torch.ones_like(problem.weights))
 
 
 def _towards_counts(problem: Problem, basis: PartBasis) -> Tensor:
@@ -180,8 +183,8 @@ def _towards_counts(problem: Problem, basis: PartBasis) -> Tensor:
 
     Its predictor has standard deviation one.
     """
-    constant = problem.constant(basis)
-    seen = problem.sum_in(problem.positive, basis)
+    constant = problem.intercept(basis)
+    seen = problem.weighted_sum_in(problem.ones_at_counts, basis)
     level = (seen * constant).sum(1, keepdim=True)
     squared = constant.square().sum().clamp_min(torch.finfo(constant.dtype).tiny)
     return _unit(seen - level * constant / squared)
@@ -189,12 +192,12 @@ def _towards_counts(problem: Problem, basis: PartBasis) -> Tensor:
 
 def _second_moments(problem: Problem, basis: PartBasis) -> Tensor:
     """Sum over each gene's cells with a positive count of the products of their coordinates."""
-    U, _ = problem.distinct(basis)
+    U, _ = problem.distinct_rows(basis)
     rank = U.shape[1]
     row, column = torch.triu_indices(rank, rank, device=U.device)
     # A few at a time: cells x rank^2 may be more than memory holds.
     pieces = [
-        problem.sum_of_distinct(U[:, i] * U[:, j])
+        problem.weighted_sum_of_distinct(U[:, i] * U[:, j])
         for i, j in zip(row.split(_PRODUCTS), column.split(_PRODUCTS), strict=True)
     ]
     seen = U.new_zeros(problem.counts.shape[0], rank, rank)
@@ -204,7 +207,7 @@ def _second_moments(problem: Problem, basis: PartBasis) -> Tensor:
 
 def _principal_directions(problem: Problem, basis: PartBasis) -> list[Tensor]:
     """Return the unit directions, constants aside, in which a gene's cells spread the most."""
-    constant = _unit(problem.constant(basis)[None])
+    constant = _unit(problem.intercept(basis)[None])
     others = torch.eye(constant.shape[1]).to(constant) - constant.mT @ constant
     seen = _second_moments(problem, basis)
     for _ in range(2):  # once from each side

@@ -115,7 +115,7 @@ def _likelihood_of_block(
         problem = problem_of(family, counts, designs, SETTINGS).unpacked()
         walk = _Walk(problem.own_objective())
         total = problem.weights.sum()
-        mean = problem.sum(problem.counts.data, torch.ones_like(problem.weights)) / total
+        mean = problem.weighted_sum(problem.counts.data, torch.ones_like(problem.weights)) / total
         # From here on, an excess variance is lost in that of the counts.
         poisson = (mean * total.sqrt()).log() + _BEYOND
         start = torch.from_numpy(theta).clone()
@@ -131,7 +131,7 @@ def _bring_back(problem: Problem, objective: Objective, theta: Tensor) -> None:
     Fits end anywhere on the way to none, also where rounding is larger than the curvature.
     """
     for basis, own in zip(problem.bases[2:], objective.slices[2:], strict=True):
-        _, highest = problem.range_of(basis, theta[:, own])
+        _, highest = problem.predictor_range(basis, theta[:, own])
         theta[:, own] *= (_ABSENT / highest.clamp_max(_ABSENT))[:, None]
 
 

@@ -14,8 +14,8 @@ from sc_glm._likelihood.family import NegBinFamily, ZINBFamily
 from sc_glm._likelihood.grouped import Groups
 from sc_glm._likelihood.objective import PartBasis
 from sc_glm._solver import initial_values
-from sc_glm._solver.gene_block import Designs
 from sc_glm._solver.candidate_starts import maximize_from_many_starts
+from sc_glm._solver.gene_block import Designs
 from sc_glm._solver.status import flat_directions, flat_directions_of_arrows
 from sc_glm._solver.trust_region import maximize
 from sc_glm.inference import coefficient_table
@@ -128,7 +128,7 @@ def test_the_least_curvature_is_that_of_the_matrix():
 def test_similar_cells_of_different_levels_are_never_one():
     y = simulate(4, RNG)
     problem = by_levels(ZINBFamily(), y, ONE, LINE)
-    few = problem.coarse(size=8, narrow=0.5)
+    few = problem.coarsened(max_cells=8, width=0.5)
     n_cells = len(few.weights)
     assert N_LEVELS <= n_cells <= 8 * N_LEVELS < N_CELLS
     assert_allclose(few.weights.sum(), WEIGHTS.sum())
@@ -136,7 +136,7 @@ def test_similar_cells_of_different_levels_are_never_one():
     of_levels.index_add_(0, few.bases[0].indicators.codes, few.weights)
     assert_allclose(of_levels, np.bincount(CODES, WEIGHTS))
     # Coordinates mean the same, so that constants do.
-    assert_allclose(few.constant(few.bases[0]), problem.constant(problem.bases[0]), atol=1e-9)
+    assert_allclose(few.intercept(few.bases[0]), problem.intercept(problem.bases[0]), atol=1e-9)
 
 
 def test_flat_directions_of_arrows_are_those_of_the_matrix():
@@ -164,7 +164,7 @@ def test_no_genes_digits_depend_on_the_genes_beside_it(name):
     start = initial_values.moments(problem)
     everything = maximize_from_many_starts(problem, problem.own_objective(), max_iter=50, tol=1e-8)
     for some in (torch.tensor([3]), torch.tensor([9, 3, 4])):
-        part = problem.some(some)
+        part = problem.of_genes(some)
         assert torch.equal(initial_values.moments(part), start[some])
         found = maximize_from_many_starts(part, part.own_objective(), max_iter=50, tol=1e-8)
         assert torch.equal(found.theta, everything.theta[some])

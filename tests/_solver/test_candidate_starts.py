@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose
 from sc_glm import NegBinRegressor, ZINBRegressor
 from sc_glm._design.design import PartDesign
 from sc_glm._likelihood.family import NegBinFamily, ZINBFamily
-from sc_glm._solver import initial_values, candidate_starts, trust_region
+from sc_glm._solver import candidate_starts, initial_values, trust_region
 from sc_glm._solver.trust_region import maximize
 from tests.problems import CURVE, GROUP, LINE, N_CELLS, ONE, X, alike, problem_of, simulate
 
@@ -225,7 +225,7 @@ def test_a_silent_group_costs_few_passes(monkeypatch, designs):
     started = solve(NegBinFamily(), y, *designs)
     assert started.n_iter.max() <= 12
     # The start alone: a climb that takes several steps at once hides what it saves.
-    monkeypatch.setattr(trust_region, "_LONGEST_STRIDE", 1.0)
+    monkeypatch.setattr(trust_region, "_MAX_STEP_LENGTH", 1.0)
     near = solve(NegBinFamily(), y, *designs)
     monkeypatch.setattr(initial_values, "_SILENT_DEPTH", 0.0)
     walked = solve(NegBinFamily(), y, *designs)
@@ -239,7 +239,9 @@ def test_a_climb_that_was_cut_short_goes_on_beside_other_starts(counts):
     problem = problem_of(NegBinFamily(), counts, LINE, LINE)
     maximizer = candidate_starts._LooseMaximizer(problem, problem.block(), 100)
     start = initial_values.moments(problem)
-    start = problem.lift(start, [problem.bases[0], candidate_starts._constant(problem)], problem.bases)
+    start = problem.change_bases(
+        start, [problem.bases[0], candidate_starts._constant(problem)], problem.bases
+    )
     model = maximizer.objective(NegBinFamily(), problem.bases)
     whole, best = maximizer.climb(model, start), maximizer.climb(model, start, 3)
     assert best.unfinished.any()

@@ -201,7 +201,7 @@ def test_edges_are_above_zero_at_all_counts_and_touch_it(design, n_directions):
 
 def test_edges_lie_across_the_directions_in_which_the_counts_spread_the_most():
     problem = given(LINE, WIDE, y=Y[:, SOME])
-    U, constant = problem.bases[1].U.numpy(), problem.constant(problem.bases[1]).numpy()
+    U, constant = problem.bases[1].U.numpy(), problem.intercept(problem.bases[1]).numpy()
     others = np.eye(len(constant)) - np.outer(constant, constant) / (constant @ constant)
     found = torch.stack(initial_values.edges(problem, problem.bases[1], 1.0)[::2]).numpy()
     for g, counts in enumerate(Y.T[SOME]):
@@ -349,7 +349,7 @@ def test_no_gene_feels_its_neighbours(make, designs, dtype):
     for genes in ([g] for g in range(n)), (range(k, n) for k in (1, 4, 6)), (range(n)[::-1],):
         for some in genes:
             index = torch.tensor(list(some))
-            for theta, alone in zip(whole, make(problem.some(index)), strict=True):
+            for theta, alone in zip(whole, make(problem.of_genes(index)), strict=True):
                 assert torch.equal(alone, theta[index])
 
 

@@ -62,8 +62,8 @@ def test_nested_models_are_ordered(mean, larger, offset):
         fits[size, inflation] = value_of(fit(frame, y))
     for (size, inflation), full in fits.items():
         for (own_size, own_inflation), reduced in fits.items():
-            is_contained = own_size in {"one", size} and own_inflation in {None, "one", inflation}
-            if is_contained and not (inflation is None and own_inflation is not None):
+            is_nested = own_size in {"one", size} and own_inflation in {None, "one", inflation}
+            if is_nested and not (inflation is None and own_inflation is not None):
                 assert (full - reduced > -1e-4).all(), (size, inflation, own_size, own_inflation)
 
 
@@ -123,10 +123,10 @@ def test_what_a_submodel_is_lifted_to_has_its_likelihood(regressed):
     own = problem.objective(problem.block(), submodel.family(problem), submodel.bases(problem))
     genes = torch.arange(5)
     theta = torch.randn(5, own.n_params, generator=torch.Generator().manual_seed(3)).double()
-    lifted = submodel.lift(problem, theta)
+    lifted = submodel.embed(problem, theta)
     expected = own.evaluate(theta, genes).value
     torch.testing.assert_close(problem.own_objective().evaluate(lifted, genes).value, expected)
-    torch.testing.assert_close(submodel.reduce(problem, lifted), theta)
+    torch.testing.assert_close(submodel.restrict(problem, lifted), theta)
 
 
 def test_a_penalised_constant_is_no_limit():
@@ -137,7 +137,7 @@ def test_a_penalised_constant_is_no_limit():
     assert np.abs(penalised.params_["zero_inflation"].to_numpy()).max() < 10
 
 
-def test_the_poisson_limit_is_contained():
+def test_the_poisson_limit_is_nested():
     """A gene with few counts, of which a climb from a moderate size misses the higher maximum."""
     y = hard_genes(np.random.default_rng(9), 60)
     y = y[:, (y > 0).sum(axis=0) <= 100]

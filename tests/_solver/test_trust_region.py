@@ -143,7 +143,7 @@ def test_a_runaway_is_reached_in_a_few_strides(monkeypatch):
     assert solution.value[0] > -1e-6
     assert solution.theta[0, 0] < math.log(1e-10)
     assert_allclose(solution.theta[0, 1], 1, atol=1e-3)
-    monkeypatch.setattr(trust_region, "_LONGEST_STRIDE", 1.0)
+    monkeypatch.setattr(trust_region, "_MAX_STEP_LENGTH", 1.0)
     unit, _ = climb(runaway, start=[(3, 0)], tol=1e-7)
     assert unit.passes[0] > 25
     assert toy.passes[0] <= 12
@@ -259,10 +259,10 @@ def test_a_run_that_cannot_beat_the_best_is_given_up():
     toy = Toy(valley, dome)
     start = torch.stack([vector(-1, 1), vector(0, 0)])
     free = maximize(toy, start, max_iter=100, tol=1e-9)
-    hopeful = maximize(toy, start, max_iter=100, tol=1e-9, beat=vector(-1, -1))
+    hopeful = maximize(toy, start, max_iter=100, tol=1e-9, cutoff=vector(-1, -1))
     assert torch.equal(hopeful.theta, free.theta)
     assert torch.equal(hopeful.n_iter, free.n_iter)
-    hopeless = maximize(toy, start, max_iter=100, tol=1e-9, beat=vector(1, 1))
+    hopeless = maximize(toy, start, max_iter=100, tol=1e-9, cutoff=vector(1, 1))
     assert (hopeless.n_iter < free.n_iter).all()
     assert not hopeless.converged.any()
     assert (hopeless.value < 1).all()
