@@ -1,513 +1,279 @@
-"""Which of several maxima of a gene's likelihood to keep, and how to reach it.
+"""Candidate starts of a gene's maximisation, and which of them are screened for which model.
 
-A negative binomial with one size per gene has, in practice, one maximum. Regressing the size, or
-adding zero inflation, brings others, so these models are reached through the simpler ones that
-they contain. Where that gains little, or both come together, other starts are tried as well, on
-groups of similar cells when there are many.
+A negative binomial with one size for each gene has one local maximum in practice. A regressed size
+or a zero inflation adds others. These models are therefore reached through their submodels. If a
+part gains little over the submodel without it, or if both parts are present, further candidate
+starts are screened.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from sc_glm._likelihood.arrow_hessian import exceeds
-from sc_glm._likelihood.family import Family, NegBinFamily
-from sc_glm._likelihood.objective import Objective, PartBasis
+from sc_glm._likelihood.family import NegBinFamily
+from sc_glm._likelihood.objective import PartBasis
 from sc_glm._likelihood.tiles import CountBlock
 from sc_glm._solver import initial_values
+from sc_glm._solver.local_maxima import LocalMaxima, Screening
 from sc_glm._solver.problem import Problem
-from sc_glm._solver.submodels import (
-    SMALL_LOG_ODDS,
-    Submodel,
-    is_regressed,
-    is_sparse,
-    restart_from_submodels,
-)
-from sc_glm._solver.trust_region import Solution, maximize
+from sc_glm._solver.submodels import Submodel, is_regressed, is_sparse
 
-_LOOSE = 1e-3  # tolerance of a stage that only leads to the next
-# One of how many cells a sample has, how many cells it needs, what gain is left to all cells, and
-# the least curvature, in units of the predictor, that a start is taken with.
-_SAMPLED, _LEAST_SAMPLE, _NEAR, _FIRM = 10, 1_000, 0.1, 100.0
-# Numbers of cells from which on starts are told apart on groups of similar cells, and how narrow a
-# group need be. The edges of a regressed zero inflation are sharp, and ask for more cells and
-# narrower groups.
-_MANY_CELLS, _NARROW = 1_000, 0.02
-_MANY_CELLS_WITH_EDGES, _NARROW_WITH_EDGES = 2_000, 0.001
-_COARSE = 1_024  # groups at most
-_PLACES = 65_536  # genes x groups that are explored at a time, as memory bounds their curves
-# Log-likelihood by which the better of two maxima may be the worse one on groups, and from which on
-# they are two: coefficients do not tell, as they drift where the likelihood is flat.
-_CLOSE = 2.0
-_APART = 0.02
-# Level and slope (per standard deviation, towards the counts) of the zero inflation at the starts
-# from a negative binomial with one size, from the mean of positive counts, and from a regressed
-# size; slopes of the size itself and of the mean. All found by greedy cover of the best of many
-# random starts.
-_AT_NB = ((-1.0, 0.0), (-3.0, -4.0), (-3.0, 4.0))
-_AT_POSITIVES = ((-3.0, -4.0), (-3.0, 4.0))
-_AT_REGRESSION = ((-1.0, 2.0),)
-_SIZE_SLOPE = 8.0
-_SIZE_EDGE = 100.0
-_INFLATION_EDGE = 30.0
-_BEYOND_EDGE = -2.0
-_MEAN_STEP = 8.0
-_FEW = 16  # positive counts up to which a mean as steep as a step is likely
-# Gain in log-likelihood that a part must bring for its maximum to be taken for the only one: local
-# maxima were found where regression or inflation explain little.
-_EARNED = 8.0
-_CLIMB_ITER = 8  # after which the few genes that are left go on beside the other starts
-_TRIAL_ITER = 30  # by when a start shows where it leads
-# Models contained in others: with one size, or a regressed one, and no or one zero inflation
+# Gain in log-likelihood over the submodel without a part, above which the local maximum that was
+# reached from the submodel is taken for the only one. Further local maxima were found where a
+# regressed size or a zero inflation explains little.
+UNIQUE_MAXIMUM_GAIN = 8.0
+# Levels and slopes of the zero inflation, on the log odds scale. Slopes are per standard deviation
+# and towards the positive counts. They were chosen by greedy cover of the best of many random
+# starts, for three means and sizes: those of a negative binomial with one size, the mean of the
+# positive counts, and a negative binomial with regressed size.
+_INFLATION_OF_NB = ((-1.0, 0.0), (-3.0, -4.0), (-3.0, 4.0))
+_INFLATION_OF_POSITIVE_MEAN = ((-3.0, -4.0), (-3.0, 4.0))
+_INFLATION_OF_REGRESSED_SIZE = ((-1.0, 2.0),)
+# Slopes of other candidate starts, per unit of the predictor
+_SIZE_SLOPE = 8.0  # of the log size, along its gradient
+_STEEP_MEAN_SLOPE = 8.0  # of the log mean, through the centre of the positive counts
+_SIZE_EDGE_SLOPE = 100.0  # of a log size that falls beyond the outermost positive counts
+_INFLATION_EDGE_SLOPE = 30.0  # of log odds that rise beyond the outermost positive counts
+_EDGE_LEVEL = -2.0  # of both at the outermost positive count
+_MAX_COUNTS_OF_STEEP_MEAN = 16  # positive counts up to which a steep mean is a likely maximum
+_FIRST_RUN_ITER = 8  # after which unfinished runs are continued in one batch with further starts
+# Submodels: one size or a regressed size, without or with a zero inflation equal in all cells
 _NB, _ZINB = Submodel((False,)), Submodel((False, False))
-_NB_REGRESSED, _ONE_INFLATION = Submodel((True,)), Submodel((True, False))
+_NB_REGRESSED, _ZINB_REGRESSED = Submodel((True,)), Submodel((True, False))
 
 
-def maximize_from_many_starts(
-    problem: Problem, objective: Objective, *, max_iter: int, tol: float
-) -> Solution:
-    """Maximise each gene's likelihood from informed starts and keep its best maximum.
+def screen_starts(
+    problem: Problem, block: CountBlock, separation_step: Tensor, *, max_iter: int
+) -> LocalMaxima:
+    """Screen the candidate starts of each gene and return the best local maxima.
 
     Parameters
     ----------
     problem : Problem
-    objective : Objective
-        The problem's own, of the model to fit.
+    block : CountBlock
+        The counts of the problem.
+    separation_step : Tensor of shape (n_genes, rank)
+        Step that is added to initial means, see
+        :func:`~sc_glm._solver.initial_values.separation_step`.
     max_iter : int
-        Newton iterations allowed to each run.
-    tol : float
-        Gain in log-likelihood below which a gene has converged.
-
-    Returns
-    -------
-    Solution
-        Of the last runs, those over all cells that started where the others led.
+        Passes over the counts after which a run is given up.
     """
-    separation_step = initial_values.separation_step(problem)
-    if problem.is_unimodal:
-        return maximize(
-            objective, _plain_start(problem, separation_step), max_iter=max_iter, tol=tol
-        )
-    many, narrow = _MANY_CELLS, _NARROW
-    if any(basis.U.shape[1] > 1 for basis in problem.bases[2:]):
-        many, narrow = _MANY_CELLS_WITH_EDGES, _NARROW_WITH_EDGES
-    if problem.counts.shape[1] < many:
-        ends = _explore(problem, objective.block, separation_step, max_iter=max_iter)
-        solution = maximize(objective, ends.theta, max_iter=max_iter, tol=tol)
-        _restart(problem, objective, solution, ends, max_iter=max_iter, tol=tol)
-        return solution
-    ends = _survey(problem.coarsened(_COARSE, narrow), separation_step, max_iter=max_iter).to(
-        problem.offset
-    )
-    start = _refined_on_sample(problem, ends.theta)
-    solution = maximize(objective, start, max_iter=max_iter, tol=tol)
-
-    def compare_with(genes: Tensor, start: Tensor) -> None:
-        beat = solution.value[genes]
-        other = maximize(objective, start, max_iter=max_iter, tol=tol, genes=genes, cutoff=beat)
-        higher = other.value > beat
-        solution.put(genes[higher], other.rows(higher))
-
-    close = torch.nonzero(ends.value - ends.other_value < _CLOSE)[:, 0]
-    if len(close):
-        compare_with(close, ends.other[close])
-    # All cells tell more than groups of them: a start that loses was none of all cells.
-    lost = torch.nonzero(solution.value < ends.value - _CLOSE)[:, 0]
-    if len(lost):
-        some = problem.of_genes(lost)
-        compare_with(
-            lost, _explore(some, some.block(), separation_step[lost], max_iter=max_iter).theta
-        )
-    _restart(problem, objective, solution, ends, max_iter=max_iter, tol=tol)
-    return solution
-
-
-def _restart(
-    problem: Problem,
-    objective: Objective,
-    solution: Solution,
-    ends: "_Ends",
-    *,
-    max_iter: int,
-    tol: float,
-) -> None:
-    """Let no gene end lower than a model that is contained, whose loose climbs have ``ends``."""
-    # Where counts are sparse, loose climbs may have ended on a way that goes on for long.
-    margin = torch.where(is_sparse(problem), _EARNED, _CLOSE)
-    margin = margin + (solution.value - ends.value).clamp_min(0.0)  # what was won after the groups
-    below = {
-        model: [(end.theta, end.value + margin), (end.other, end.other_value + margin)]
-        for model, end in ends.below.items()
-    }
-    restart_from_submodels(problem, objective, solution, below, max_iter=max_iter, tol=tol)
-
-
-def _survey(coarse: Problem, separation_step: Tensor, *, max_iter: int) -> "_Ends":
-    """Explore a likeness of a problem, some of the genes at a time."""
-    n_genes, n_cells = coarse.counts.shape
-    numbers = torch.arange(n_genes, device=separation_step.device)
-    found = []
-    for genes in torch.split(numbers, max(1, _PLACES // n_cells)):
-        some = coarse if len(genes) == n_genes else coarse.of_genes(genes)
-        own_step = separation_step[genes].to(coarse.offset)
-        found.append(_explore(some, some.block(), own_step, max_iter=max_iter))
-    return _Ends.join(found)
-
-
-def _refined_on_sample(problem: Problem, start: Tensor) -> Tensor:
-    """Move starts to the maxima over a sample of the cells, where there are many.
-
-    A start stays where the sample does not determine a maximum.
-    """
-    n_cells = len(problem.weights)
-    if (
-        n_cells < _SAMPLED * _LEAST_SAMPLE
-        or problem.tally is not None
-        or problem.groups is not None
-    ):
-        return start
-    sample = problem.subsample(n_cells // _SAMPLED)
-    ends = maximize(sample.own_objective(), start, max_iter=_TRIAL_ITER, tol=_NEAR)
-    firm = ends.converged & exceeds(-ends.hessian, _FIRM)
-    return torch.where(firm[:, None], ends.theta, start)
-
-
-def _plain_start(problem: Problem, separation_step: Tensor) -> Tensor:
-    """Return each gene's moments and one size for all cells."""
-    moments = _separated(initial_values.moments(problem), separation_step)
-    return problem.change_bases(moments, [problem.bases[0], _constant(problem)], problem.bases)
-
-
-def _explore(
-    problem: Problem, block: CountBlock, separation_step: Tensor, *, max_iter: int
-) -> "_Ends":
-    """Return the most promising starts of each gene; ``silence`` is added to its mean."""
-    constant = _constant(problem)
-    mean, size, *inflation = problem.bases
-    one_size = [mean, constant]
-    maximizer = _LooseMaximizer(problem, block, max_iter)
-    simple = maximizer.objective(NegBinFamily(), one_size)
-    nb = maximizer.climb(simple, _separated(initial_values.moments(problem), separation_step))
-    if not inflation:
-        return replace(_regress_size(maximizer, nb, one_size), below={_NB: nb})
-    inflated = _inflate(maximizer, nb, constant, separation_step)
-    if size.U.shape[1] <= 1:
-        return inflated.lifted(problem, [*one_size, *inflation])
-    regression = _regress_size(maximizer, nb, one_size)
-    best, sibling = _regress_all(maximizer, inflated, regression, constant, separation_step)
-    contained = {
-        _NB_REGRESSED: regression,
-        Submodel((False, is_regressed(inflation[0]))): inflated,
-        _ONE_INFLATION: sibling,
-    }
-    return replace(best, below=inflated.below | contained)
-
-
-def _inflate(
-    maximizer: "_LooseMaximizer", nb: "_Ends", constant: PartBasis, separation_step: Tensor
-) -> "_Ends":
-    """Add zero inflation to a negative binomial with one size."""
-    problem = maximizer.problem
-    mean, _, inflation = problem.bases
-    model = maximizer.objective(problem.family, [mean, constant, inflation])
-    first, *others = _inflated(nb.theta, initial_values.slopes(problem, inflation, _AT_NB))
-    best = maximizer.climb(model, first, _CLIMB_ITER)
-    others += _inflated(nb.theta, maximizer.inflation_edges)
-    maximizer.improve(best, model, others, best.value - nb.value < _EARNED)
-    hurdle = _separated(initial_values.hurdle(problem, constant), separation_step)
-    stepped = _stepped(problem, hurdle)
-    counts = nb.theta.shape[1]
-    cornered = [
-        both for step in stepped for both in _inflated(step[:, :counts], maximizer.inflation_edges)
-    ]
-    maximizer.improve(best, model, [hurdle, *stepped, *cornered], maximizer.few)
-    inner = replace(problem, bases=[mean, constant, inflation])
-    maximizer.offer_submodel(best, model, inner, _NB, nb)
-    below = {_NB: nb}
-    if is_regressed(inflation):
-        # That of one inflation is not climbed: it is looked for nearby where it may be as high.
-        flat = problem.change_bases(best.theta, model.bases, [mean, constant, constant])
-        doubtful = best.value - nb.value < _EARNED
-        below[_ZINB] = _Ends.at(flat, torch.where(doubtful, best.value, -torch.inf))
-    return replace(best, below=below)
-
-
-def _regress_size(
-    maximizer: "_LooseMaximizer", nb: "_Ends", one_size: Sequence[PartBasis]
-) -> "_Ends":
-    """Regress the size of a negative binomial that had one."""
-    problem = maximizer.problem
-    sizes = problem.bases[:2]
-    flat = problem.change_bases(nb.theta, one_size, sizes)
-    model = maximizer.objective(NegBinFamily(), sizes)
-    best = maximizer.climb(model, flat, _CLIMB_ITER)
-    ascent = initial_values.ascent(model, flat, 1)
-    others = [
-        flat + _SIZE_SLOPE * ascent,
-        flat - _SIZE_SLOPE * ascent,
-        *_with_size_edges(maximizer, flat),
-    ]
-    maximizer.improve(best, model, others, best.value - nb.value < _EARNED)
-    return best
-
-
-def _regress_all(
-    maximizer: "_LooseMaximizer",
-    inflated: "_Ends",
-    regression: "_Ends",
-    constant: PartBasis,
-    separation_step: Tensor,
-) -> tuple["_Ends", "_Ends"]:
-    """Regress the size under zero inflation.
-
-    The model contains the zero-inflated one with one size and the negative binomial regression of
-    mean and size, both solved. Also returned is the one with one zero inflation for all cells.
-    """
-    problem = maximizer.problem
-    mean, size, inflation = problem.bases
-    chained = problem.change_bases(inflated.theta, [mean, constant, inflation], problem.bases)
-    model = maximizer.objective(problem.family, problem.bases)
-    best = maximizer.climb(model, chained, _CLIMB_ITER)
-    one_inflation = [mean, size, constant]
-    level = torch.cat([regression.theta, -torch.ones_like(chained[:, :1])], 1)
-    sibling = maximizer.climb(
-        maximizer.objective(problem.family, one_inflation), level, _CLIMB_ITER
-    )
-    hurdle = _separated(initial_values.hurdle(problem, size), separation_step)
-    positive = regression.theta.clone()
-    positive[:, : mean.rank] = hurdle[:, : mean.rank]
-    others = [
-        hurdle,
-        problem.change_bases(sibling.theta, one_inflation, problem.bases),
-        *_inflated(positive, initial_values.slopes(problem, inflation, _AT_POSITIVES)),
-        *_inflated(regression.theta, initial_values.slopes(problem, inflation, _AT_REGRESSION)),
-    ]
-    maximizer.improve(best, model, others, torch.ones_like(maximizer.few))
-    others = [
-        *_with_size_edges(maximizer, hurdle),
-        *_inflated(regression.theta, maximizer.inflation_edges),
-    ]
-    doubtful = best.value - torch.maximum(inflated.value, regression.value) < _EARNED
-    maximizer.improve(best, model, others, doubtful)
-    maximizer.improve(best, model, _stepped(problem, hurdle), maximizer.few)
-    if is_regressed(inflation):
-        _look_closer(maximizer, sibling, one_inflation, separation_step)
-    maximizer.offer_submodel(best, model, problem, _NB_REGRESSED, regression)
-    maximizer.offer_submodel(best, model, problem, _ONE_INFLATION, sibling)
-    return best, sibling
-
-
-def _look_closer(
-    maximizer: "_LooseMaximizer",
-    ends: "_Ends",
-    bases: Sequence[PartBasis],
-    separation_step: Tensor,
-) -> None:
-    """Explore a contained model as if it were fitted for itself, of genes with sparse counts."""
-    genes = torch.nonzero(is_sparse(maximizer.problem))[:, 0]
-    if len(genes):
-        some = replace(maximizer.problem, bases=bases).of_genes(genes)
-        own = _explore(some, some.block(), separation_step[genes], max_iter=maximizer.max_iter)
-        ends.offer(genes, own.theta, own.value)
-
-
-def _constant(problem: Problem) -> PartBasis:
-    ones = torch.ones_like(problem.offset)[:, None]
-    return PartBasis(ones, ones.new_zeros(1, 1))
-
-
-def _inflated(theta: Tensor, inflations: Sequence[Tensor]) -> list[Tensor]:
-    return [torch.cat([theta, inflation], 1) for inflation in inflations]
-
-
-def _separated(start: Tensor, separation_step: Tensor) -> Tensor:
-    """Put a start's mean down where the gene is silent."""
-    return torch.cat(
-        [
-            start[:, : separation_step.shape[1]] + separation_step,
-            start[:, separation_step.shape[1] :],
-        ],
-        1,
-    )
-
-
-def _stepped(problem: Problem, start: Tensor) -> list[Tensor]:
-    """Let the mean take a step, up or down, at a gene's counts."""
-    mean = problem.bases[0]
-    stepped = []
-    for step in initial_values.steps(problem, mean, _MEAN_STEP):
-        one = start.clone()
-        one[:, : mean.rank] += step
-        stepped.append(one)
-    return stepped
-
-
-def _with_size_edges(maximizer: "_LooseMaximizer", start: Tensor) -> list[Tensor]:
-    """Let the size vanish beyond a gene's outermost counts, where it is regressed."""
-    mean, size, *_ = maximizer.problem.bases
-    own = slice(mean.rank, mean.rank + size.rank)
-    changed = []
-    for edge in maximizer.size_edges:
-        one = start.clone()
-        one[:, own] = edge
-        changed.append(one)
-    return changed
+    return _CandidateStarts(problem, Screening(problem, block, max_iter), separation_step).screen()
 
 
 @dataclass(frozen=True)
-class _LooseMaximizer:
-    """Loose maximisations of models on the same counts."""
+class _CandidateStarts:
+    """The candidate starts of a problem's model and of its submodels.
+
+    Attributes
+    ----------
+    problem : Problem
+    screening : Screening
+    separation_step : Tensor of shape (n_genes, rank)
+    """
 
     problem: Problem
-    block: CountBlock
-    max_iter: int
+    screening: Screening
+    separation_step: Tensor
+
+    def screen(self) -> LocalMaxima:
+        """Screen the starts of the submodels and of the model."""
+        mean, size, *inflation = self.problem.bases
+        one_size = [mean, self.intercept]
+        moments = lower_mean(initial_values.moments(self.problem), self.separation_step)
+        nb = self.screening.maximize(self.screening.objective(NegBinFamily(), one_size), moments)
+        if not inflation:
+            return replace(self._regress_size(nb), of_submodels={_NB: nb})
+        zinb = self._add_inflation(nb)
+        if size.U.shape[1] <= 1:
+            return zinb.in_bases_of(self.problem, [*one_size, *inflation])
+        nb_regressed = self._regress_size(nb)
+        maxima, zinb_regressed = self._regress_size_under_inflation(zinb, nb_regressed)
+        of_submodels = {
+            _NB_REGRESSED: nb_regressed,
+            Submodel((False, is_regressed(inflation[0]))): zinb,
+            _ZINB_REGRESSED: zinb_regressed,
+        }
+        return replace(maxima, of_submodels=zinb.of_submodels | of_submodels)
+
+    def _add_inflation(self, nb: LocalMaxima) -> LocalMaxima:
+        """Add zero inflation to a negative binomial with one size."""
+        problem, screening = self.problem, self.screening
+        mean, _, inflation = problem.bases
+        bases = [mean, self.intercept, inflation]
+        model = screening.objective(problem.family, bases)
+        first, *others = self._with_sloped_inflation(nb.theta, _INFLATION_OF_NB)
+        maxima = screening.maximize(model, first, _FIRST_RUN_ITER)
+        others += _with_inflation(nb.theta, self.inflation_edges)
+        gains_little = maxima.value - nb.value < UNIQUE_MAXIMUM_GAIN
+        screening.try_starts(maxima, model, others, gains_little)
+        hurdle = lower_mean(initial_values.hurdle(problem, self.intercept), self.separation_step)
+        steep = self._with_steep_mean(hurdle)
+        n_params = nb.theta.shape[1]
+        steep_with_edges = [
+            start
+            for one in steep
+            for start in _with_inflation(one[:, :n_params], self.inflation_edges)
+        ]
+        screening.try_starts(
+            maxima, model, [hurdle, *steep, *steep_with_edges], self.has_few_counts
+        )
+        screening.try_submodel(maxima, model, replace(problem, bases=bases), _NB, nb)
+        of_submodels = {_NB: nb}
+        if is_regressed(inflation):
+            # The submodel with equal zero inflation is not screened. Where it may be as high, it is
+            # later maximised from the projection of this maximum.
+            equal = problem.change_bases(
+                maxima.theta, model.bases, [mean, self.intercept, self.intercept]
+            )
+            gains_little = maxima.value - nb.value < UNIQUE_MAXIMUM_GAIN
+            of_submodels[_ZINB] = LocalMaxima.at(
+                equal, torch.where(gains_little, maxima.value, -torch.inf)
+            )
+        return replace(maxima, of_submodels=of_submodels)
+
+    def _regress_size(self, nb: LocalMaxima) -> LocalMaxima:
+        """Regress the size of a negative binomial that had one size."""
+        problem, screening = self.problem, self.screening
+        bases = problem.bases[:2]
+        start = problem.change_bases(nb.theta, [bases[0], self.intercept], bases)
+        model = screening.objective(NegBinFamily(), bases)
+        maxima = screening.maximize(model, start, _FIRST_RUN_ITER)
+        ascent = initial_values.ascent_direction(model, start, 1)
+        others = [
+            start + _SIZE_SLOPE * ascent,
+            start - _SIZE_SLOPE * ascent,
+            *self._with_size_edges(start),
+        ]
+        gains_little = maxima.value - nb.value < UNIQUE_MAXIMUM_GAIN
+        screening.try_starts(maxima, model, others, gains_little)
+        return maxima
+
+    def _regress_size_under_inflation(
+        self, zinb: LocalMaxima, nb_regressed: LocalMaxima
+    ) -> tuple[LocalMaxima, LocalMaxima]:
+        """Regress the size under zero inflation.
+
+        Submodels are the zero-inflated negative binomial with one size and the negative binomial
+        with regressed size, whose local maxima are given. The local maxima of a third one are
+        returned as well: it has a regressed size, and a zero inflation that is equal in all cells.
+        """
+        problem, screening = self.problem, self.screening
+        mean, size, inflation = problem.bases
+        model = screening.objective(problem.family, problem.bases)
+        start = problem.change_bases(zinb.theta, [mean, self.intercept, inflation], problem.bases)
+        maxima = screening.maximize(model, start, _FIRST_RUN_ITER)
+        equal_inflation = [mean, size, self.intercept]
+        zinb_regressed = screening.maximize(
+            screening.objective(problem.family, equal_inflation),
+            torch.cat([nb_regressed.theta, -torch.ones_like(start[:, :1])], 1),
+            _FIRST_RUN_ITER,
+        )
+        hurdle = lower_mean(initial_values.hurdle(problem, size), self.separation_step)
+        positive_mean = nb_regressed.theta.clone()
+        positive_mean[:, : mean.rank] = hurdle[:, : mean.rank]
+        others = [
+            hurdle,
+            problem.change_bases(zinb_regressed.theta, equal_inflation, problem.bases),
+            *self._with_sloped_inflation(positive_mean, _INFLATION_OF_POSITIVE_MEAN),
+            *self._with_sloped_inflation(nb_regressed.theta, _INFLATION_OF_REGRESSED_SIZE),
+        ]
+        screening.try_starts(maxima, model, others, torch.ones_like(self.has_few_counts))
+        others = [
+            *self._with_size_edges(hurdle),
+            *_with_inflation(nb_regressed.theta, self.inflation_edges),
+        ]
+        gain = maxima.value - torch.maximum(zinb.value, nb_regressed.value)
+        screening.try_starts(maxima, model, others, gain < UNIQUE_MAXIMUM_GAIN)
+        screening.try_starts(maxima, model, self._with_steep_mean(hurdle), self.has_few_counts)
+        if is_regressed(inflation):
+            self._screen_sparse_genes(zinb_regressed, equal_inflation)
+        screening.try_submodel(maxima, model, problem, _NB_REGRESSED, nb_regressed)
+        screening.try_submodel(maxima, model, problem, _ZINB_REGRESSED, zinb_regressed)
+        return maxima, zinb_regressed
+
+    def _screen_sparse_genes(self, maxima: LocalMaxima, bases: Sequence[PartBasis]) -> None:
+        """Screen all starts of a submodel with given bases, for genes with sparse counts."""
+        genes = torch.nonzero(is_sparse(self.problem))[:, 0]
+        if len(genes):
+            some = replace(self.problem, bases=bases).of_genes(genes)
+            found = screen_starts(
+                some, some.block(), self.separation_step[genes], max_iter=self.screening.max_iter
+            )
+            maxima.add(genes, found.theta, found.value)
+
+    def _with_sloped_inflation(
+        self, theta: Tensor, shapes: Sequence[tuple[float, float]]
+    ) -> list[Tensor]:
+        """Append zero inflations of given levels and slopes to coordinates without any."""
+        basis = self.problem.bases[2]
+        predictors = initial_values.sloped_predictors(self.problem, basis, shapes)
+        return _with_inflation(theta, predictors)
+
+    def _with_steep_mean(self, start: Tensor) -> list[Tensor]:
+        """Return starts whose mean rises or falls steeply at the positive counts."""
+        mean = self.problem.bases[0]
+        changed = []
+        for predictor in initial_values.steep_predictors(self.problem, mean, _STEEP_MEAN_SLOPE):
+            one = start.clone()
+            one[:, : mean.rank] += predictor
+            changed.append(one)
+        return changed
+
+    def _with_size_edges(self, start: Tensor) -> list[Tensor]:
+        """Return starts whose size vanishes beyond the outermost positive counts."""
+        mean, size, *_ = self.problem.bases
+        own = slice(mean.rank, mean.rank + size.rank)
+        changed = []
+        for predictor in self.size_edges:
+            one = start.clone()
+            one[:, own] = predictor
+            changed.append(one)
+        return changed
+
+    @cached_property
+    def intercept(self) -> PartBasis:
+        """Basis of a part that is equal in all cells."""
+        return intercept_basis(self.problem)
 
     @property
-    def few(self) -> Tensor:
-        """Genes with so few positive counts that a step may explain all of their zeros."""
-        few = self.problem.n_positive <= _FEW
-        return torch.as_tensor(few, device=self.problem.offset.device)
+    def has_few_counts(self) -> Tensor:
+        """Whether a gene has so few positive counts that a steep mean may explain its zeros."""
+        has_few = self.problem.n_positive <= _MAX_COUNTS_OF_STEEP_MEAN
+        return torch.as_tensor(has_few, device=self.problem.offset.device)
 
     @cached_property
     def size_edges(self) -> list[Tensor]:
-        """Size that vanishes beyond a gene's outermost counts, where it is regressed."""
-        return self._edges(self.problem.bases[1], _SIZE_EDGE)
+        """Log sizes that fall beyond the outermost positive counts; none without regression."""
+        return self._edges(self.problem.bases[1], _SIZE_EDGE_SLOPE)
 
     @cached_property
     def inflation_edges(self) -> list[Tensor]:
-        """Zero inflation that is certain beyond the outermost counts, where it is regressed."""
-        return self._edges(self.problem.bases[2], -_INFLATION_EDGE)
+        """Log odds that rise beyond the outermost positive counts; none without regression."""
+        return self._edges(self.problem.bases[2], -_INFLATION_EDGE_SLOPE)
 
     def _edges(self, basis: PartBasis, slope: float) -> list[Tensor]:
         if basis.U.shape[1] <= 1:
             return []
-        beyond = _BEYOND_EDGE * self.problem.intercept(basis)
-        return [beyond + edge for edge in initial_values.edges(self.problem, basis, slope)]
-
-    def objective(self, family: Family, bases: Sequence[PartBasis]) -> Objective:
-        """Prepare a model."""
-        return self.problem.objective(self.block, family, bases)
-
-    def climb(self, model: Objective, start: Tensor, max_iter: int | None = None) -> "_Ends":
-        """Maximise a model from one start."""
-        most = min(self.max_iter, max_iter or self.max_iter)
-        return _Ends.of(maximize(model, start, max_iter=most, tol=_LOOSE))
-
-    def improve(
-        self,
-        best: "_Ends",
-        model: Objective,
-        starts: Sequence[Tensor],
-        doubtful: Tensor,
-    ) -> None:
-        """Try other starts for the doubtful genes, and offer their ends to ``best``.
-
-        Runs of ``best`` that have not ended go on beside them.
-        """
-        unfinished, genes = (torch.nonzero(some)[:, 0] for some in (best.unfinished, doubtful))
-        rows = torch.cat([unfinished, genes.repeat(len(starts))])
-        if not len(rows):
-            return
-        trial = maximize(
-            model,
-            torch.cat([best.theta[unfinished], *(start[genes] for start in starts)]),
-            max_iter=min(self.max_iter, _TRIAL_ITER),
-            tol=_LOOSE,
-            genes=rows,
-            cutoff=best.value[rows] - _CLOSE,
-        )
-        value = trial.value.nan_to_num(-torch.inf)
-        best.go_on(unfinished, trial.theta[: len(unfinished)], value[: len(unfinished)])
-        for first in range(len(unfinished), len(rows), max(1, len(genes))):
-            own = slice(first, first + len(genes))
-            best.offer(genes, trial.theta[own], value[own])
-
-    def offer_submodel(
-        self, best: "_Ends", model: Objective, problem: Problem, below: Submodel, ends: "_Ends"
-    ) -> None:
-        """Offer the maxima of a contained model to ``best`` where they are higher.
-
-        ``problem`` has the bases of the model.
-        """
-        low = ends.value > best.value + _APART
-        if not (low.any() and below.is_nested(problem)):
-            return
-        if not below.has_all_parts(problem):
-            self.improve(best, model, [below.embed(problem, ends.theta, SMALL_LOG_ODDS)], low)
-        genes = torch.nonzero(low)[:, 0]
-        theta = below.embed(problem, ends.theta[genes])
-        best.offer(genes, theta, model.evaluate(theta, genes).value)
+        level = _EDGE_LEVEL * self.problem.intercept(basis)
+        edges = initial_values.edge_predictors(self.problem, basis, slope)
+        return [level + edge for edge in edges]
 
 
-@dataclass
-class _Ends:
-    """The highest end of each gene's runs, and the highest that is apart from it.
+def intercept_basis(problem: Problem) -> PartBasis:
+    """Return the basis of a part that is equal in all cells, without penalty."""
+    ones = torch.ones_like(problem.offset)[:, None]
+    return PartBasis(ones, ones.new_zeros(1, 1))
 
-    Where a run is ``going``, it is but a point on the way. Ends of models that are contained are
-    ``below``.
-    """
 
-    theta: Tensor
-    value: Tensor
-    other: Tensor
-    other_value: Tensor
-    unfinished: Tensor
-    below: dict[Submodel, "_Ends"] = field(default_factory=dict)
+def lower_mean(start: Tensor, separation_step: Tensor) -> Tensor:
+    """Add a step to the mean of starts; it lowers the mean of cells that separation affects."""
+    rank = separation_step.shape[1]
+    return torch.cat([start[:, :rank] + separation_step, start[:, rank:]], 1)
 
-    @classmethod
-    def of(cls, solution: Solution) -> "_Ends":
-        """Return the ends of single runs."""
-        return replace(cls.at(solution.theta, solution.value), unfinished=~solution.converged)
 
-    @classmethod
-    def at(cls, theta: Tensor, value: Tensor) -> "_Ends":
-        """Return single ends."""
-        unfinished = torch.zeros_like(value, dtype=torch.bool)
-        return cls(theta, value, theta.clone(), torch.full_like(value, -torch.inf), unfinished)
-
-    @classmethod
-    def join(cls, ends: Sequence["_Ends"]) -> "_Ends":
-        """Return the ends of several blocks of genes."""
-        below = {model: cls.join([one.below[model] for one in ends]) for model in ends[0].below}
-        return cls(
-            theta=torch.cat([one.theta for one in ends]),
-            value=torch.cat([one.value for one in ends]),
-            other=torch.cat([one.other for one in ends]),
-            other_value=torch.cat([one.other_value for one in ends]),
-            unfinished=torch.cat([one.unfinished for one in ends]),
-            below=below,
-        )
-
-    def to(self, like: Tensor) -> "_Ends":
-        """Return the same on the device and in the precision of a tensor."""
-        theta, value, other, other_value = (
-            x.to(like) for x in (self.theta, self.value, self.other, self.other_value)
-        )
-        below = {model: ends.to(like) for model, ends in self.below.items()}
-        return _Ends(theta, value, other, other_value, self.unfinished.to(like.device), below)
-
-    def lifted(self, problem: Problem, bases: Sequence[PartBasis]) -> "_Ends":
-        """Return the same in the problem's bases."""
-        theta, other = (
-            problem.change_bases(x, bases, problem.bases) for x in (self.theta, self.other)
-        )
-        return replace(self, theta=theta, other=other)
-
-    def go_on(self, genes: Tensor, theta: Tensor, value: Tensor) -> None:
-        """Take note of where the runs of some genes came to that had not ended."""
-        self.theta[genes], self.value[genes], self.unfinished[genes] = theta, value, False
-
-    def offer(self, genes: Tensor, theta: Tensor, value: Tensor) -> None:
-        """Take note of where further runs of some genes ended."""
-        apart = (value - self.value[genes]).abs() > _APART
-        higher = value > self.value[genes]
-        dethroned = genes[higher & apart]
-        self.other[dethroned] = self.theta[dethroned]
-        self.other_value[dethroned] = self.value[dethroned]
-        self.theta[genes[higher]], self.value[genes[higher]] = theta[higher], value[higher]
-        next_best = ~higher & apart & (value > self.other_value[genes])
-        self.other[genes[next_best]] = theta[next_best]
-        self.other_value[genes[next_best]] = value[next_best]
+def _with_inflation(theta: Tensor, inflations: Sequence[Tensor]) -> list[Tensor]:
+    return [torch.cat([theta, inflation], 1) for inflation in inflations]

@@ -20,7 +20,7 @@ from sc_glm._likelihood.fused import fused_tile
 from sc_glm._likelihood.grouped import Groups
 from sc_glm._likelihood.objective import Objective, PartBasis
 from sc_glm._solver import infinite_estimates
-from sc_glm._solver.candidate_starts import maximize_from_many_starts
+from sc_glm._solver.multistart import maximize_from_many_starts
 from sc_glm._solver.problem import Problem
 from sc_glm._solver.status import (
     Endpoints,

@@ -14,8 +14,8 @@ from sc_glm._likelihood.family import NegBinFamily, ZINBFamily
 from sc_glm._likelihood.grouped import Groups
 from sc_glm._likelihood.objective import PartBasis
 from sc_glm._solver import initial_values
-from sc_glm._solver.candidate_starts import maximize_from_many_starts
 from sc_glm._solver.gene_block import Designs
+from sc_glm._solver.multistart import maximize_from_many_starts
 from sc_glm._solver.status import flat_directions, flat_directions_of_arrows
 from sc_glm._solver.trust_region import maximize
 from sc_glm.inference import coefficient_table
@@ -282,8 +282,8 @@ OTHERS = {
 def test_models_of_several_maxima_find_those_of_dense_designs(monkeypatch, name, many_cells):
     """Which of several maxima a climb comes to may differ; none is to be lower on the whole."""
     if many_cells:  # and starts told apart on groups
-        monkeypatch.setattr("sc_glm._solver.candidate_starts._MANY_CELLS", 100)
-        monkeypatch.setattr("sc_glm._solver.candidate_starts._MANY_CELLS_WITH_EDGES", 100)
+        monkeypatch.setattr("sc_glm._solver.multistart._MIN_CELLS_TO_COARSEN", 100)
+        monkeypatch.setattr("sc_glm._solver.multistart._MIN_CELLS_TO_COARSEN_INFLATION", 100)
     regressor, parts = OTHERS[name]
     mean = np.c_[np.ones(N), DESIGNS["a covariate"]]
     designs = {"mean": mean, "dispersion": COLUMN[:, :1]} | parts

@@ -15,8 +15,8 @@ from sc_glm import FormulaTransformer, NegBinRegressor, ZINBRegressor
 from sc_glm._likelihood.family import NegBinFamily
 from sc_glm._likelihood.objective import Evaluation, PartBasis
 from sc_glm._solver import infinite_estimates
-from sc_glm._solver.candidate_starts import maximize_from_many_starts
 from sc_glm._solver.infinite_estimates import LogCoordinates
+from sc_glm._solver.multistart import maximize_from_many_starts
 from sc_glm._solver.trust_region import Solution
 from tests.problems import problem_of
 

@@ -205,7 +205,9 @@ def test_sums_over_cells_that_are_alike(both):
     each, few = both
     for k in (0, 1, 2):
         wanted = each.weighted_sum(each.counts.data**k, each.bases[0].U)
-        assert_allclose(few.weighted_sum(few.counts.data**k, few.bases[0].U), wanted, rtol=1e-10, atol=1e-10)
+        assert_allclose(
+            few.weighted_sum(few.counts.data**k, few.bases[0].U), wanted, rtol=1e-10, atol=1e-10
+        )
 
 
 def test_cells_that_are_alike_are_counted_one_by_one(both):
