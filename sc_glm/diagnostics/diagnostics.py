@@ -15,7 +15,7 @@ import pandas as pd
 from scipy import special, stats
 
 from sc_glm._design.design import PartDesign
-from sc_glm._solver.status import FLAT, Status
+from sc_glm._solver.status import FLAT_INFORMATION, Status
 from sc_glm.distributions.expected_information import (
     Zeros,
     expected_information,
@@ -691,7 +691,7 @@ def _zeros(cells: _WeightedCells, block: Block) -> pd.DataFrame:
     if of_fit.any():
         information = cells.information(zeros, predictors, cells.bases)
         along, values, _ = _principal(slopes, cells.bases, information)
-        estimated = values > FLAT
+        estimated = values > FLAT_INFORMATION
         explained = np.divide(along**2, values, out=np.zeros_like(values), where=estimated)
         correction[of_fit] = -explained.sum(axis=1)[of_fit]
         n_followed[of_fit] = estimated.sum(axis=1)[of_fit]
@@ -699,7 +699,7 @@ def _zeros(cells: _WeightedCells, block: Block) -> pd.DataFrame:
         information = cells.information_of_fit(block.genes)
         along, values, directions = _principal(slopes, cells.outside_bases, information)
         # Along what the fit leaves open, coefficients may be off by about a unit.
-        known = np.where(values > FLAT, values, 1.0)
+        known = np.where(values > FLAT_INFORMATION, values, 1.0)
         correction[~of_fit] = (along**2 / known).sum(axis=1)[~of_fit]
         whitened = directions / np.sqrt(known)[:, None]
         here = cells.information(zeros, predictors, cells.outside_bases)

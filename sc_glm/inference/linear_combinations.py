@@ -31,7 +31,7 @@ from scipy.linalg import block_diag
 
 from sc_glm._contract.validation import group_codes
 from sc_glm._solver.fitting import map_blocks
-from sc_glm._solver.status import COEFFICIENT_SHARE, FLAT, flat_directions
+from sc_glm._solver.status import COEFFICIENT_SHARE, FLAT_INFORMATION, flat_directions
 from sc_glm.inference.effective_sample_size import effective_sample_size, inverse_root
 from sc_glm.inference.observed_information import (
     Clusters,
@@ -382,7 +382,7 @@ def _of_block(
     return Uncertainty(
         np.where(known, at.value, np.nan),
         covariance,
-        known & np.asarray((values > -FLAT).all(axis=1)),
+        known & np.asarray((values > -FLAT_INFORMATION).all(axis=1)),
         (along > COEFFICIENT_SHARE * size).any(axis=2),
         told,
         df,

@@ -12,7 +12,7 @@ from sc_glm._likelihood import rowwise
 from sc_glm._likelihood.objective import Evaluation, Objective
 from sc_glm._solver.fitting import map_blocks
 from sc_glm._solver.gene_block import one_thread, problem_of
-from sc_glm._solver.status import FLAT
+from sc_glm._solver.status import FLAT_INFORMATION
 from sc_glm._solver.trust_region import maximize
 from sc_glm.inference.observed_information import SETTINGS
 
@@ -167,7 +167,7 @@ def _least_favourable_direction(hessian: Tensor, test: Tensor) -> Tensor:
     # A gene without finite numbers must not stop the others.
     values, vectors = rowwise.eigh(torch.nan_to_num(-hessian, 0.0, 0.0, 0.0))
     along = rowwise.apply(vectors.mT, test[None])
-    way = rowwise.apply(vectors, along / values.clamp_min(FLAT))
+    way = rowwise.apply(vectors, along / values.clamp_min(FLAT_INFORMATION))
     return way / (way * test).sum(1, keepdim=True)
 
 

@@ -11,15 +11,15 @@ from sc_glm import NegBinRegressor, ZINBRegressor
 from sc_glm._solver.status import (
     Endpoints,
     Status,
+    count_statuses,
     fit_statuses,
     flat_directions,
-    tally,
     undetermined,
 )
 
 # Constructed information: two coordinates of the mean, one of the size, one of the inflation
 
-FIRM = 50.0
+CURVED = 50.0
 RANKS = {"mean": 2, "dispersion": 1, "zero_inflation": 1}
 CLUMPED = {"poisson_gap": -2.0, "inflation_gain": 50.0}
 POISSON = {"poisson_gap": 11.0, "inflation_gain": 50.0}
@@ -29,7 +29,7 @@ NO_SIZE = {"poisson_gap": 11.0, "inflation_gain": 50.0, "lowest_size": -20.0}
 
 
 def endpoints(information, coordinates=0.0, ranks=RANKS, **known):
-    """Genes with the same evidence, but for what is given."""
+    """Genes with the same evidence, except for what is given."""
     information = np.asarray(information, float)
     n_genes, n_params, _ = information.shape
     evidence = {
@@ -48,7 +48,7 @@ def endpoints(information, coordinates=0.0, ranks=RANKS, **known):
     )
 
 
-def word(curvature, evidence=CLUMPED, **known):
+def status_of(curvature, evidence=CLUMPED, **known):
     (status,) = fit_statuses(endpoints(np.diag(curvature)[None], **(evidence | known)))
     return status
 
@@ -56,53 +56,53 @@ def word(curvature, evidence=CLUMPED, **known):
 @pytest.mark.parametrize(
     ("curvature", "evidence", "expected"),
     [
-        ([FIRM, FIRM, FIRM, FIRM], CLUMPED, Status.CONVERGED),
-        ([FIRM, FIRM, FIRM, FIRM], NEITHER, Status.CONVERGED),
-        ([FIRM, FIRM, 1e-9, FIRM], POISSON, Status.POISSON),
-        ([FIRM, FIRM, 1e-9, FIRM], CLUMPED, Status.NOT_IDENTIFIED),
-        ([FIRM, FIRM, 1e-9, FIRM], NO_SIZE, Status.SEPARATED),
-        ([FIRM, FIRM, FIRM, 1e-9], NO_ZEROS, Status.NO_INFLATION),
-        ([FIRM, FIRM, FIRM, 1e-9], CLUMPED, Status.SEPARATED),
-        ([FIRM, FIRM, 1e-9, 1e-9], NEITHER, Status.POISSON_NO_INFLATION),
-        ([FIRM, FIRM, 1e-9, 1e-9], NO_ZEROS, Status.NOT_IDENTIFIED),
-        ([FIRM, FIRM, 1e-9, 1e-9], POISSON, Status.SEPARATED),
-        ([FIRM, 1e-9, FIRM, FIRM], CLUMPED, Status.SEPARATED),
-        ([FIRM, 1e-9, 1e-9, 1e-9], NEITHER, Status.SEPARATED),
-        ([FIRM, -1e-9, FIRM, FIRM], CLUMPED, Status.SEPARATED),
+        ([CURVED, CURVED, CURVED, CURVED], CLUMPED, Status.CONVERGED),
+        ([CURVED, CURVED, CURVED, CURVED], NEITHER, Status.CONVERGED),
+        ([CURVED, CURVED, 1e-9, CURVED], POISSON, Status.POISSON),
+        ([CURVED, CURVED, 1e-9, CURVED], CLUMPED, Status.NOT_IDENTIFIED),
+        ([CURVED, CURVED, 1e-9, CURVED], NO_SIZE, Status.SEPARATED),
+        ([CURVED, CURVED, CURVED, 1e-9], NO_ZEROS, Status.NO_INFLATION),
+        ([CURVED, CURVED, CURVED, 1e-9], CLUMPED, Status.SEPARATED),
+        ([CURVED, CURVED, 1e-9, 1e-9], NEITHER, Status.POISSON_NO_INFLATION),
+        ([CURVED, CURVED, 1e-9, 1e-9], NO_ZEROS, Status.NOT_IDENTIFIED),
+        ([CURVED, CURVED, 1e-9, 1e-9], POISSON, Status.SEPARATED),
+        ([CURVED, 1e-9, CURVED, CURVED], CLUMPED, Status.SEPARATED),
+        ([CURVED, 1e-9, 1e-9, 1e-9], NEITHER, Status.SEPARATED),
+        ([CURVED, -1e-9, CURVED, CURVED], CLUMPED, Status.SEPARATED),
     ],
 )
 def test_a_flat_direction_is_laid_to_its_part(curvature, evidence, expected):
-    assert word(curvature, evidence) is expected
-    assert word(curvature, evidence, converged=False) is Status.ITERATION_LIMIT
-    assert word(curvature, evidence, n_positive=0) is Status.ALL_ZERO
+    assert status_of(curvature, evidence) is expected
+    assert status_of(curvature, evidence, converged=False) is Status.ITERATION_LIMIT
+    assert status_of(curvature, evidence, n_positive=0) is Status.ALL_ZERO
 
 
 def test_flatness_is_judged_by_the_unit_and_by_rounding():
-    assert word([FIRM, FIRM, 1e-3, FIRM], POISSON) is Status.CONVERGED
-    assert word([FIRM, FIRM, 1e-5, FIRM], POISSON) is Status.POISSON
+    assert status_of([CURVED, CURVED, 1e-3, CURVED], POISSON) is Status.CONVERGED
+    assert status_of([CURVED, CURVED, 1e-5, CURVED], POISSON) is Status.POISSON
     # Beside a curvature of 1e16 one of 1e-1 is rounding.
-    assert word([1e16, FIRM, FIRM, FIRM], POISSON) is Status.SEPARATED
+    assert status_of([1e16, CURVED, CURVED, CURVED], POISSON) is Status.SEPARATED
 
 
-def test_a_steep_predictor_with_a_firm_maximum_is_not_flat():
+def test_a_steep_predictor_with_a_finite_maximum_is_not_flat():
     """A unit of a predictor that spans hundreds of them is little."""
-    information = np.diag([FIRM, 1e-5, FIRM, FIRM])[None]
+    information = np.diag([CURVED, 1e-5, CURVED, CURVED])[None]
     assert fit_statuses(endpoints(information, coordinates=3.0)) == [Status.SEPARATED]
     assert fit_statuses(endpoints(information, coordinates=300.0)) == [Status.CONVERGED]
 
 
 def test_few_counts_are_the_reason_where_there_are_no_more_than_coefficients():
-    flat_size = [FIRM, FIRM, 1e-9, FIRM]
-    assert word(flat_size, CLUMPED, n_positive=4) is Status.TOO_FEW_COUNTS
-    assert word(flat_size, CLUMPED, n_positive=5) is Status.NOT_IDENTIFIED
-    assert word(flat_size, POISSON, n_positive=4) is Status.POISSON
+    flat_size = [CURVED, CURVED, 1e-9, CURVED]
+    assert status_of(flat_size, CLUMPED, n_positive=4) is Status.TOO_FEW_COUNTS
+    assert status_of(flat_size, CLUMPED, n_positive=5) is Status.NOT_IDENTIFIED
+    assert status_of(flat_size, POISSON, n_positive=4) is Status.POISSON
 
 
 def test_a_flat_inflation_is_infinite_only_where_its_odds_are_large():
-    flat_inflation = [FIRM, FIRM, FIRM, 1e-5]
-    assert word(flat_inflation, largest_inflation=20.0) is Status.SEPARATED
-    assert word(flat_inflation, largest_inflation=4.0) is Status.CONVERGED
-    assert word(flat_inflation, NO_ZEROS, largest_inflation=4.0) is Status.NO_INFLATION
+    flat_inflation = [CURVED, CURVED, CURVED, 1e-5]
+    assert status_of(flat_inflation, largest_inflation=20.0) is Status.SEPARATED
+    assert status_of(flat_inflation, largest_inflation=4.0) is Status.CONVERGED
+    assert status_of(flat_inflation, NO_ZEROS, largest_inflation=4.0) is Status.NO_INFLATION
 
 
 def test_a_model_without_zero_inflation():
@@ -111,21 +111,23 @@ def test_a_model_without_zero_inflation():
     def status(*curvature):
         return fit_statuses(endpoints(np.diag(curvature)[None], ranks=ranks, poisson_gap=11.0))
 
-    assert status(FIRM, 1e-9) == [Status.POISSON]
-    assert status(1e-9, FIRM) == [Status.SEPARATED]
-    assert status(FIRM, FIRM) == [Status.CONVERGED]
+    assert status(CURVED, 1e-9) == [Status.POISSON]
+    assert status(1e-9, CURVED) == [Status.SEPARATED]
+    assert status(CURVED, CURVED) == [Status.CONVERGED]
 
 
 def test_a_direction_across_coordinates_of_one_part_counts_whole():
     """Five coordinates of the mean share a flat direction, each too little to tell by itself."""
-    information = FIRM * np.eye(6)[None]
-    information[0, :5, :5] -= FIRM / 5  # flat along the five's sum
+    information = CURVED * np.eye(6)[None]
+    information[0, :5, :5] -= CURVED / 5  # flat along the five's sum
     at = endpoints(information, ranks={"mean": 5, "dispersion": 1}, poisson_gap=11.0)
     assert fit_statuses(at) == [Status.SEPARATED]
 
 
 def test_genes_are_judged_one_by_one():
-    information = np.stack([np.diag([FIRM, FIRM]), np.diag([FIRM, 1e-9]), np.diag([FIRM, FIRM])])
+    information = np.stack(
+        [np.diag([CURVED, CURVED]), np.diag([CURVED, 1e-9]), np.diag([CURVED, CURVED])]
+    )
     at = endpoints(
         information,
         ranks={"mean": 1, "dispersion": 1},
@@ -138,7 +140,7 @@ def test_genes_are_judged_one_by_one():
 def test_only_coefficients_that_a_flat_direction_moves_are_undetermined():
     """Treatment contrasts of three groups, of which the second is silent."""
     to_coef = np.array([[1.0, 0, 0], [-1, 1, 0], [-1, 0, 1]])
-    information = np.diag([FIRM, 1e-9, FIRM])[None]
+    information = np.diag([CURVED, 1e-9, CURVED])[None]
     flat = flat_directions(np.repeat(information, 2, axis=0), np.zeros((2, 3)))
     flat[1] = 0  # the other gene is not silent
     assert_array_equal(undetermined(flat, to_coef), [[False, False], [True, False], [False, False]])
@@ -159,7 +161,7 @@ def test_words():
         "iteration limit",
     }
     assert [s for s in Status if not s.reached_maximum] == [Status.ITERATION_LIMIT]
-    assert {s for s in Status if s.worth_warning} == {
+    assert {s for s in Status if s.needs_warning} == {
         Status.SEPARATED,
         Status.ALL_ZERO,
         Status.TOO_FEW_COUNTS,
@@ -387,11 +389,11 @@ def test_every_status_has_a_meaning():
 def test_statuses_are_counted_with_the_first_names():
     statuses = np.array(["separated", "converged", *["separated"] * 3], dtype=object)
     names = np.array([*"abcde"], dtype=object)
-    assert list(tally(statuses, names)) == [
+    assert list(count_statuses(statuses, names)) == [
         (Status.CONVERGED, 1, "b"),
         (Status.SEPARATED, 4, "a, c, d, ..."),
     ]
-    assert [named for *_, named in tally(statuses, names, 4)] == ["b", "a, c, d, e"]
+    assert [named for *_, named in count_statuses(statuses, names, 4)] == ["b", "a, c, d, e"]
 
 
 def test_every_word_is_explained_on_the_page_for_it():
