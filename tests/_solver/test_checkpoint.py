@@ -193,7 +193,9 @@ def test_another_version_is_refused(begun, monkeypatch):
 )
 def test_a_foreign_manifest_is_refused(tmp_path, content):
     (tmp_path / "manifest.json").write_bytes(content)
-    with pytest.raises(ValueError, match=r"manifest\.json is no manifest .* Name an empty folder"):
+    with pytest.raises(
+        ValueError, match=r"manifest\.json is not the manifest .* Name an empty folder"
+    ):
         Checkpoint.open(tmp_path, **PROBLEM)
     assert (tmp_path / "manifest.json").read_bytes() == content
 
@@ -243,7 +245,7 @@ def test_a_truncated_block_is_refused(begun, share):
     path = block_of(begun.folder)
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
-    assert "no block of this fit, or damaged" in refusal(begun)
+    assert "is not a block of this fit, or is damaged" in refusal(begun)
 
 
 def test_no_changed_byte_changes_the_results(begun):

@@ -133,10 +133,10 @@ def sizes(blocks):
         ((4, 9), 7, 10**9, [4, 3]),
         (("auto", 9), 7, 10, [7]),
         (("auto", 3), 7, 10, [3, 3, 1]),
-        (("auto", 900), 300, 10, [fitting._BLOCK_GENES, 300 - fitting._BLOCK_GENES]),
-        (("auto", 9), 7, fitting._BLOCK_COUNTS // 5, [5, 2]),
-        (("auto", 9), 7, fitting._BLOCK_COUNTS, [fitting._BLOCK_LEAST_GENES, 3]),
-        (("auto", 2), 7, fitting._BLOCK_COUNTS, [2, 2, 2, 1]),
+        (("auto", 900), 300, 10, [fitting._MAX_BLOCK_GENES, 300 - fitting._MAX_BLOCK_GENES]),
+        (("auto", 9), 7, fitting._MAX_BLOCK_COUNTS // 5, [5, 2]),
+        (("auto", 9), 7, fitting._MAX_BLOCK_COUNTS, [fitting._MIN_BLOCK_GENES, 3]),
+        (("auto", 2), 7, fitting._MAX_BLOCK_COUNTS, [2, 2, 2, 1]),
     ],
 )
 def test_sizes_of_blocks(options, n_genes, n_positive, expected, monkeypatch):
@@ -150,10 +150,10 @@ def test_sizes_of_blocks_where_cells_are_in_groups(monkeypatch):
     grouped = replace(designs(np.eye(3)[numbers], INTERCEPT), groups=numbers)
     monkeypatch.setattr(CountMatrix, "n_positive", lambda _: np.full(3000, 10))
     counts = CountMatrix.of(np.zeros((1, 3000)), n_cells=1)
-    longest = fitting._BLOCK_GENES_OF_GROUPS
+    longest = fitting._MAX_BLOCK_GENES_GROUPED
     assert sizes(fitting.gene_blocks(counts, grouped, "auto", 3000)) == [longest, longest, 952]
     assert sizes(fitting.gene_blocks(counts, grouped, "auto", 600)) == [600] * 5
-    monkeypatch.setattr(fitting, "_BLOCK_HESSIANS", 4**2 * 700)
+    monkeypatch.setattr(fitting, "_MAX_BLOCK_HESSIANS", 4**2 * 700)
     assert sizes(fitting.gene_blocks(counts, grouped, "auto", 3000))[0] == 700
 
 
@@ -172,19 +172,19 @@ def blocks_of_few_rows(monkeypatch, n_genes, n_positive, *, n_columns=3, most=10
 
 
 def test_sizes_of_blocks_where_few_rows_stand_for_all_cells(monkeypatch):
-    assert blocks_of_few_rows(monkeypatch, 9000, 10) == fitting._BLOCK_GENES_OF_ROWS
+    assert blocks_of_few_rows(monkeypatch, 9000, 10) == fitting._MAX_BLOCK_GENES_DEDUPLICATED
     assert blocks_of_few_rows(monkeypatch, 9000, 10, most=1000) == 1000
     # No more than whose Hessians, rows, or counts fit the memory
-    for name, value in (("_BLOCK_HESSIANS", 13**2 * 700), ("_BLOCK_ROWS", 12 * 700)):
+    for name, value in (("_MAX_BLOCK_HESSIANS", 13**2 * 700), ("_MAX_BLOCK_ROWS", 12 * 700)):
         with monkeypatch.context() as patch:
             patch.setattr(fitting, name, value)
             assert blocks_of_few_rows(patch, 9000, 10, n_columns=12) == 700
             patch.setattr(fitting, name, 0)
             assert blocks_of_few_rows(patch, 9000, 10) == 1
-    n_positive = fitting._BLOCK_COUNTS_OF_ROWS // 100
+    n_positive = fitting._MAX_BLOCK_COUNTS_DEDUPLICATED // 100
     assert blocks_of_few_rows(monkeypatch, 9000, n_positive) == 100
     # Those of a row differ where it has few cells.
-    n_positive = fitting._BLOCK_COUNTS // 100
+    n_positive = fitting._MAX_BLOCK_COUNTS // 100
     assert blocks_of_few_rows(monkeypatch, 9000, n_positive, row_cells=4) == 400
 
 
@@ -537,7 +537,7 @@ def test_what_remains_is_cut_where_it_would_have_been(done, size, expected):
         for first, stop in done
     }
     blocks = [slice(first, first + size) for first in range(0, 7, size)]
-    assert fitting._remaining(fits, 7, blocks) == [slice(*genes) for genes in expected]
+    assert fitting._remaining_blocks(fits, 7, blocks) == [slice(*genes) for genes in expected]
 
 
 def test_a_fit_goes_on_with_the_groups_that_are_left(tmp_path):

@@ -200,7 +200,7 @@ def test_neither_sparse_counts_nor_names_change_anything(case):
 
 def test_blocks_change_nothing(case, monkeypatch):
     X, y, _, model, result = case
-    monkeypatch.setattr("sc_glm._solver.fitting._BLOCK_GENES", 7)
+    monkeypatch.setattr("sc_glm._solver.fitting._MAX_BLOCK_GENES", 7)
     found = moderate_dispersion(model, X, y)
     pd.testing.assert_frame_equal(found.table, result.table, rtol=1e-6)
     assert_allclose(found.model.log_likelihood_, result.model.log_likelihood_, rtol=1e-9)
