@@ -27,8 +27,8 @@ from sc_glm._solver.submodels import Submodel, is_regressed, is_sparse
 UNIQUE_MAXIMUM_GAIN = 8.0
 # Levels and slopes of the zero inflation, on the log odds scale. Slopes are per standard deviation
 # and towards the positive counts. They were chosen by greedy cover of the best of many random
-# starts, for three means and sizes: those of a negative binomial with one size, the mean of the
-# positive counts, and a negative binomial with regressed size.
+# starts. The mean and the size are those of a negative binomial with one size, the mean of the
+# positive counts, or those of a negative binomial with regressed size.
 _INFLATION_OF_NB = ((-1.0, 0.0), (-3.0, -4.0), (-3.0, 4.0))
 _INFLATION_OF_POSITIVE_MEAN = ((-3.0, -4.0), (-3.0, 4.0))
 _INFLATION_OF_REGRESSED_SIZE = ((-1.0, 2.0),)

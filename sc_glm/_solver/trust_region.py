@@ -26,7 +26,7 @@ _MAX_STEP_LENGTH = 16.0  # Newton steps that are taken at once
 _ROUNDING_FACTOR = 8.0  # times the noise: rounding of equal terms may exceed the noise itself
 # A run may gain more than its model predicts, because the model is local.
 _MAX_GAIN_RATIO = 10.0  # times the predicted gain of a Newton step, of all further steps together
-_MAX_GAIN_RATIO_NONCONCAVE = 4.0  # times that of the next step, for each further step
+_MAX_GAIN_RATIO_NONCONCAVE = 4.0  # times the predicted gain of the next step, for each step left
 
 
 @dataclass

@@ -20,8 +20,8 @@ from sc_glm._solver.multistart import maximize_from_many_starts
 from sc_glm._solver.trust_region import Solution
 from tests.problems import problem_of
 
-# Sizes that are infinite from a spline's knot on, beside which cells follow only at coefficients of
-# many millions
+# Sizes that are infinite beyond a knot of a spline. Cells next to the knot have a large size only
+# at coefficients of many millions.
 
 N_CELLS, N_GENES = 401, 6
 RNG = np.random.default_rng(0)
@@ -62,7 +62,7 @@ def test_a_size_that_is_infinite_from_a_knot_on_is_followed_there(followed):
     assert (followed.log_likelihood_ < limits).all()
 
 
-def test_its_runaway_is_undetermined_and_no_other_coefficient(followed):
+def test_only_the_infinite_coefficient_is_undetermined(followed):
     undetermined = followed.undetermined_["dispersion"]
     assert undetermined.loc["bs(x, df=4)[4]"].all()
     assert not undetermined.drop(index="bs(x, df=4)[4]").any(axis=None)
@@ -71,11 +71,11 @@ def test_its_runaway_is_undetermined_and_no_other_coefficient(followed):
 
 def test_its_predictions_are_those_that_were_fitted(followed):
     assert np.isfinite(followed.predict(X)).all()
-    told = followed.predict_dist(X).logpmf(COUNTS).sum(axis=0)
-    assert_allclose(told, followed.log_likelihood_, rtol=0, atol=1e-6)
+    log_mass = followed.predict_dist(X).logpmf(COUNTS).sum(axis=0)
+    assert_allclose(log_mass, followed.log_likelihood_, rtol=0, atol=1e-6)
 
 
-def test_its_fit_does_not_depend_on_the_genes_beside_it(followed):
+def test_its_fit_does_not_depend_on_other_genes(followed):
     alone = NegBinRegressor().fit(X, COUNTS[:, [3]])
     for part, table in followed.params_.items():
         assert_array_equal(alone.params_[part].iloc[:, 0], table.iloc[:, 3])
@@ -90,7 +90,7 @@ def test_it_is_followed_under_zero_inflation():
     assert (model.log_likelihood_ > limits - 1e-3).all()
 
 
-# What is led on, and what is left alone
+# Genes whose maximisation is continued, and genes that are left unchanged
 
 
 def given(max_iter, y=COUNTS, penalty=0.0):
@@ -129,7 +129,7 @@ def test_genes_at_their_maximum_are_left_as_they_are():
     assert_same(after, before, slice(2, None))
 
 
-def test_genes_that_are_not_far_are_left_as_they_are():
+def test_genes_with_moderate_coordinates_are_left_as_they_are():
     problem, objective, before = given(2)
     assert not before.converged.any()
     after = copy_of(before)
@@ -137,8 +137,8 @@ def test_genes_that_are_not_far_are_left_as_they_are():
     assert_same(after, before, slice(None))
 
 
-def test_far_coordinates_that_the_counts_tell_of_are_left_as_they_are():
-    """They are on no way to infinity, wherever a climb that was cut short has left them."""
+def test_large_coordinates_with_curvature_are_left_as_they_are():
+    """Their coordinates do not tend to infinity, wherever an interrupted run has left them."""
     problem, objective, before = given(100, CLUMPED[:, :2])
     before.theta[:, 2:] *= 1e4
     at = objective.evaluate(before.theta, torch.arange(2))

@@ -64,19 +64,19 @@ def test_sizes_of_moments_are_clamped():
 
 
 @pytest.mark.parametrize("design", [LINE, CURVE, GROUP, WIDE])
-def test_moments_lean_to_a_higher_likelihood(design):
-    """Beside a mean that is the same in all cells, of most genes: some have varying sizes."""
+def test_sloped_moments_have_a_higher_likelihood(design):
+    """Higher than with an equal mean in all cells, for most genes; some have varying sizes."""
     y = np.c_[Y, Y[:, :1] * GROUP[:, :1], Y[:, :1] * (X > 0.5)[:, None]]
     problem, flat = given(design, ONE, y=y), given(ONE, ONE, y=y)
-    leaning, constant = initial_values.moments(problem), initial_values.moments(flat)
+    sloped, constant = initial_values.moments(problem), initial_values.moments(flat)
     genes = torch.arange(y.shape[1])
     gain = (
-        problem.own_objective().evaluate(leaning, genes).value
+        problem.own_objective().evaluate(sloped, genes).value
         - flat.own_objective().evaluate(constant, genes).value
     )
     assert (gain > 0).sum() >= y.shape[1] - 3
     assert gain.sum() > 100
-    eta = predictor(problem, 0, leaning[:, :-1])
+    eta = predictor(problem, 0, sloped[:, :-1])
     lengths = np.sqrt(average((eta - average(eta)[:, None]) ** 2))
     assert_allclose(lengths.max(), initial_values._MAX_SLOPE)
 
@@ -137,14 +137,14 @@ def test_slopes_point_where_the_average_positive_count_is():
     assert_allclose((difference * theta.numpy()).sum(1), np.linalg.norm(difference, axis=1))
 
 
-def test_what_is_not_regressed_has_a_level_alone():
+def test_a_part_that_is_not_regressed_has_a_level_alone():
     problem = given(LINE, ONE, ONE)
     (only,) = initial_values.sloped_predictors(problem, problem.bases[2], SHAPES)
     assert_allclose(predictor(problem, 2, only), SHAPES[0][0])
 
 
 @pytest.mark.parametrize("design", [LINE, CURVE, GROUP])
-def test_steps_pass_through_zero_amid_the_counts(design):
+def test_steep_predictors_are_zero_at_the_mean_of_the_counts(design):
     problem = given(design, ONE)
     up, down = (
         predictor(problem, 0, t)
@@ -200,7 +200,7 @@ def test_edges_are_above_zero_at_all_counts_and_touch_it(design, n_directions):
         assert_allclose(across, across[:, :1] + 0 * across, atol=1e-8)  # they oppose each other
 
 
-def test_edges_lie_across_the_directions_in_which_the_counts_spread_the_most():
+def test_edges_lie_along_the_principal_directions_of_the_counts():
     problem = given(LINE, WIDE, y=Y[:, SOME])
     U, constant = problem.bases[1].U.numpy(), problem.intercept(problem.bases[1]).numpy()
     others = np.eye(len(constant)) - np.outer(constant, constant) / (constant @ constant)
@@ -245,7 +245,7 @@ SILENT = np.c_[Y[:, :4] * (1 - GROUP[:, :1]), Y[:, 4] * GROUP[:, 2], Y[:, 5], 0 
 
 
 @pytest.mark.parametrize("design", [GROUP, np.c_[LINE, GROUP], np.c_[GROUP[:, :2], ONE]])
-def test_only_groups_without_counts_are_silenced(design):
+def test_only_groups_without_counts_are_separated(design):
     problem = given(design, ONE, y=SILENT)
     moved = predictor(problem, 0, initial_values.separation_step(problem))
     for counts, change in zip(SILENT.T, moved, strict=True):
@@ -256,20 +256,20 @@ def test_only_groups_without_counts_are_silenced(design):
     assert (moved[:5] < -1).any(axis=1).all()
 
 
-def test_chunks_of_genes_are_silenced_alike(monkeypatch):
+def test_chunks_do_not_change_the_separation_step(monkeypatch):
     problem = given(GROUP, ONE, y=SILENT)
     whole = initial_values.separation_step(problem)
     monkeypatch.setattr(initial_values, "_SEPARATION_ENTRIES", 1)
     assert torch.equal(initial_values.separation_step(problem), whole)
 
 
-def test_what_slopes_into_other_cells_is_not_silenced():
+def test_a_direction_that_changes_other_cells_is_not_followed():
     """One count leaves a line free to turn about it, which lowers some cells and raises others."""
     problem = given(LINE, ONE, y=np.c_[SILENT, RARE])
     assert not initial_values.separation_step(problem).any()
 
 
-def test_penalised_groups_are_not_silenced():
+def test_penalised_groups_are_not_separated():
     problem = given(GROUP, ONE, y=SILENT)
     penalised = PartBasis(problem.bases[0].U, torch.eye(3, dtype=torch.float64))
     assert initial_values.separation_step(problem).any()
@@ -282,7 +282,7 @@ def test_penalised_groups_are_not_silenced():
 
 
 @pytest.mark.parametrize("part", [0, 1, 2])
-def test_the_likelihood_rises_the_most_along_the_ascent(part):
+def test_the_likelihood_rises_the_most_along_the_ascent_direction(part):
     problem = given(LINE, CURVE, LINE)
     objective = problem.objective(problem.block(), problem.family, problem.bases)
     theta = initial_values.hurdle(problem, problem.bases[1])
@@ -322,7 +322,7 @@ EVERY = {
     "slopes": lambda p: initial_values.sloped_predictors(p, p.bases[2], SHAPES),
     "steps": lambda p: initial_values.steep_predictors(p, p.bases[0], 8.0),
     "edges": lambda p: initial_values.edge_predictors(p, p.bases[1], 100.0),
-    "silence": lambda p: [initial_values.separation_step(p)],
+    "separation": lambda p: [initial_values.separation_step(p)],
     "ascent": ascents,
 }
 each_start = pytest.mark.parametrize("make", EVERY.values(), ids=EVERY)
@@ -342,8 +342,8 @@ def test_every_gene_has_a_finite_start(make, dtype):
 @each_dtype
 @each_start
 @pytest.mark.parametrize("designs", [(MIXED, MANY, LINE), (WIDE, CURVE, GROUP)])
-def test_no_gene_feels_its_neighbours(make, designs, dtype):
-    """Their last digits: alone, in another order, and beside any number of others."""
+def test_genes_do_not_influence_each_other(make, designs, dtype):
+    """All digits: alone, in another order, and together with any number of other genes."""
     problem = given(*designs, y=HARD, dtype=dtype)
     whole = make(problem)
     n = HARD.shape[1]
@@ -370,7 +370,7 @@ def test_weights_are_repeated_cells(name):
 
 
 @each_start
-def test_cells_that_are_alike_are_so_many_cells(make):
+def test_deduplicated_cells_count_as_each_of_them(make):
     rows = np.arange(N_CELLS) % 40
     designs = [design[rows] for design in (LINE, CURVE, WIDE)]
     each = given(*designs, y=HARD[:, :9][:, SOME], offset=OFFSET[rows])

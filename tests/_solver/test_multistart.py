@@ -315,9 +315,9 @@ def test_groups_do_not_hide_rare_counts(grouped):
 
 
 def both_ways(*designs):
-    """Return a problem of cells of which many are alike, and one of what is distinct of them."""
+    """Return a problem with many duplicated cells, and the same problem with cells deduplicated."""
     rows = np.arange(N_CELLS) % 100
-    y = simulate(12, np.random.default_rng(8), lowest=0.0)[rows]  # as X is where they are alike
+    y = simulate(12, np.random.default_rng(8), lowest=0.0)[rows]  # equal where X is equal
     y += np.random.default_rng(9).poisson(0.5, y.shape)
     family = NegBinFamily() if len(designs) == 2 else ZINBFamily()
     each = problem_of(family, y, *(design[rows] for design in designs))
@@ -325,13 +325,13 @@ def both_ways(*designs):
 
 
 @pytest.mark.parametrize("designs", [(LINE, LINE), (LINE, ONE, LINE)])
-def test_cells_that_are_alike_have_the_maxima_of_each(designs):
+def test_deduplicated_cells_have_the_same_maxima(designs):
     each, few = (solution_of(given) for given in both_ways(*designs))
     assert_allclose(few.value, each.value, atol=1e-5)
 
 
 @pytest.mark.parametrize("designs", [(LINE, LINE), (LINE, ONE, LINE)])
-def test_groups_of_what_is_distinct_lead_to_the_same_maxima(grouped, designs):
+def test_groups_of_deduplicated_cells_lead_to_the_same_maxima(grouped, designs):
     _, few = both_ways(*designs)
     whole = solution_of(few)
     screened = grouped(40)

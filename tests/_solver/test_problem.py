@@ -48,7 +48,7 @@ def test_a_projection_is_weighted_least_squares(given):
     assert_allclose(found[:, 0], expected, rtol=1e-10)
 
 
-def test_the_constant_is_one_in_all_cells_where_it_can_be(given):
+def test_the_intercept_is_one_in_all_cells_if_the_design_contains_it(given):
     for basis in given.bases:
         assert_allclose(basis.U @ given.intercept(basis), np.ones(N_CELLS), rtol=1e-12)
     steep = problem_of(NegBinFamily(), Y, LINE[:, 1:], ONE, weights=WEIGHTS)
@@ -57,7 +57,7 @@ def test_the_constant_is_one_in_all_cells_where_it_can_be(given):
     assert_allclose(steep.bases[0].U @ steep.intercept(steep.bases[0]), nearest, rtol=1e-10)
 
 
-def test_a_lift_keeps_predictors_that_the_new_designs_hold(given):
+def test_a_change_of_bases_keeps_predictors_that_the_new_designs_contain(given):
     small = problem_of(ZINBFamily(), Y, LINE, ONE, GROUP, weights=WEIGHTS)
     old = [small.bases[0], small.bases[1], given.bases[2]]
     ranks = [b.U.shape[1] for b in old]
@@ -74,7 +74,7 @@ def test_a_lift_keeps_predictors_that_the_new_designs_hold(given):
     assert_allclose(back, theta, atol=1e-11)
 
 
-def test_a_lift_to_other_coordinates_of_the_same_rank(given):
+def test_a_change_to_other_coordinates_of_the_same_rank(given):
     other = problem_of(
         ZINBFamily(), Y, CURVE, LINE, np.c_[ONE, GROUP[:, 1:]], weights=WEIGHTS
     ).bases
@@ -83,7 +83,7 @@ def test_a_lift_to_other_coordinates_of_the_same_rank(given):
     assert_allclose(lifted[:, -3:] @ other[2].U.T, theta[:, -3:] @ given.bases[2].U.T, atol=1e-11)
 
 
-def test_a_gene_is_lifted_alone_as_among_others(given):
+def test_a_change_of_bases_does_not_depend_on_other_genes(given):
     rank_five = np.c_[CURVE, GROUP]
     old = problem_of(NegBinFamily(), Y, rank_five, ONE).bases
     new = problem_of(NegBinFamily(), Y, rank_five, LINE, weights=WEIGHTS).bases
@@ -183,25 +183,25 @@ def test_a_block_holds_the_counts(given):
         ((LINE, LINE, LINE), False),
     ],
 )
-def test_a_model_is_simple_with_one_size_and_no_zero_inflation(designs, simple):
+def test_a_model_is_unimodal_with_one_size_and_no_zero_inflation(designs, simple):
     family = NegBinFamily() if len(designs) == 2 else ZINBFamily()
     assert problem_of(family, Y, *designs).is_unimodal == simple
 
 
-# Cells that are alike
+# Deduplicated cells
 
 ROWS = np.random.default_rng(6).integers(0, 30, N_CELLS)
 
 
 @pytest.fixture
 def both():
-    """Return a problem of all cells, and one of what is distinct among them."""
+    """Return a problem of all cells, and the same problem with cells deduplicated."""
     designs = [design[ROWS] for design in (CURVE, LINE, GROUP)]
     each = problem_of(ZINBFamily(), Y, *designs, offset=OFFSET[ROWS], weights=WEIGHTS)
     return each, alike(each, ROWS)
 
 
-def test_sums_over_cells_that_are_alike(both):
+def test_sums_over_deduplicated_cells(both):
     each, few = both
     for k in (0, 1, 2):
         wanted = each.weighted_sum(each.counts.data**k, each.bases[0].U)
@@ -210,7 +210,7 @@ def test_sums_over_cells_that_are_alike(both):
         )
 
 
-def test_cells_that_are_alike_are_counted_one_by_one(both):
+def test_deduplicated_cells_are_counted_one_by_one(both):
     each, few = both
     assert few.counts.nnz < each.counts.nnz
     assert_array_equal(few.n_positive, np.count_nonzero(Y, axis=0))
@@ -219,7 +219,7 @@ def test_cells_that_are_alike_are_counted_one_by_one(both):
     assert_array_equal(some.n_positive, few.n_positive[[4, 1, 0]])
 
 
-def test_values_at_the_counts_of_cells_that_are_alike(both):
+def test_predictors_at_the_counts_of_deduplicated_cells(both):
     each, few = both
     theta = points(each, 1)
     for how in ("amin", "amax"):
@@ -230,7 +230,7 @@ def test_values_at_the_counts_of_cells_that_are_alike(both):
 
 
 @pytest.mark.parametrize("genes", [[0, 1, 2, 3, 4, 5], [4, 0]])
-def test_the_likelihood_of_cells_that_are_alike(both, genes):
+def test_the_likelihood_of_deduplicated_cells(both, genes):
     theta = torch.cat([points(both[0], part) for part in range(3)], 1)[genes]
     theta[0, 0] += 9  # a mean beyond its ceiling
     index = torch.tensor(genes)
@@ -262,7 +262,7 @@ def test_a_coarse_problem_has_all_counts_and_weights_in_few_cells(given, size):
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_what_is_equal_in_all_cells_is_so_in_groups_to_the_last_digit(dtype):
+def test_equal_values_have_an_exact_mean_in_groups(dtype):
     """A size that all cells share is evaluated once for all, if it is seen to be one."""
     options = {"offset": np.full(N_CELLS, 0.1), "weights": WEIGHTS, "dtype": dtype}
     given = problem_of(NegBinFamily(), Y, CURVE, ONE, **options)
@@ -295,14 +295,14 @@ def assert_likelihood(a, b):
         assert_allclose(x, y, rtol=1e-9, atol=1e-8)
 
 
-def test_cells_of_few_kinds_lose_nothing_in_groups():
+def test_groups_of_equal_cells_are_exact():
     given = leveled()
     coarse = given.coarsened(1000, 0.005)
     assert coarse.counts.shape[1] == 6
     assert_likelihood(replace(coarse, is_approximation=False), given)
 
 
-def test_a_likeness_has_nearly_the_likelihood_of_its_cells():
+def test_an_approximation_has_nearly_the_likelihood_of_its_cells():
     """Counts add through a regressed size what a curve says."""
     coarse = leveled().coarsened(1000, 0.005)
     exact = replace(coarse, is_approximation=False)
@@ -317,7 +317,7 @@ def test_a_likeness_has_nearly_the_likelihood_of_its_cells():
     assert_allclose(near.hessian, true.hessian, atol=0.5)
 
 
-def test_genes_without_a_count_have_a_likeness():
+def test_genes_without_a_count_have_an_approximation():
     given = problem_of(NegBinFamily(), 0 * Y, CURVE, LINE)
     coarse = given.coarsened(64, 0.005)
     theta = torch.cat([points(coarse, part) for part in range(2)], 1)
@@ -343,7 +343,7 @@ def test_a_sample_has_the_weight_of_all_cells():
 
 
 @pytest.mark.parametrize("size", [1, 1000])
-def test_cells_that_are_alike_make_the_groups_of_each(size):
+def test_deduplicated_cells_have_the_groups_of_each(size):
     given = leveled()
     few = alike(given, 2 * LEVELS + np.arange(N_CELLS) % 2)
     ours, theirs = few.coarsened(size, 0.005), given.coarsened(size, 0.005)

@@ -71,7 +71,7 @@ def status_of(curvature, evidence=CLUMPED, **known):
         ([CURVED, -1e-9, CURVED, CURVED], CLUMPED, Status.SEPARATED),
     ],
 )
-def test_a_flat_direction_is_laid_to_its_part(curvature, evidence, expected):
+def test_a_flat_direction_is_attributed_to_its_part(curvature, evidence, expected):
     assert status_of(curvature, evidence) is expected
     assert status_of(curvature, evidence, converged=False) is Status.ITERATION_LIMIT
     assert status_of(curvature, evidence, n_positive=0) is Status.ALL_ZERO
@@ -116,15 +116,15 @@ def test_a_model_without_zero_inflation():
     assert status(CURVED, CURVED) == [Status.CONVERGED]
 
 
-def test_a_direction_across_coordinates_of_one_part_counts_whole():
-    """Five coordinates of the mean share a flat direction, each too little to tell by itself."""
+def test_a_direction_across_coordinates_of_one_part_is_attributed_to_it():
+    """Five coordinates of the mean share a flat direction, each with a small share."""
     information = CURVED * np.eye(6)[None]
     information[0, :5, :5] -= CURVED / 5  # flat along the five's sum
     at = endpoints(information, ranks={"mean": 5, "dispersion": 1}, poisson_gap=11.0)
     assert fit_statuses(at) == [Status.SEPARATED]
 
 
-def test_genes_are_judged_one_by_one():
+def test_genes_are_judged_independently():
     information = np.stack(
         [np.diag([CURVED, CURVED]), np.diag([CURVED, 1e-9]), np.diag([CURVED, CURVED])]
     )
@@ -138,17 +138,17 @@ def test_genes_are_judged_one_by_one():
 
 
 def test_only_coefficients_that_a_flat_direction_moves_are_undetermined():
-    """Treatment contrasts of three groups, of which the second is silent."""
+    """Treatment contrasts of three groups, of which the second has no counts."""
     to_coef = np.array([[1.0, 0, 0], [-1, 1, 0], [-1, 0, 1]])
     information = np.diag([CURVED, 1e-9, CURVED])[None]
     flat = flat_directions(np.repeat(information, 2, axis=0), np.zeros((2, 3)))
-    flat[1] = 0  # the other gene is not silent
+    flat[1] = 0  # the other gene has counts
     assert_array_equal(undetermined(flat, to_coef), [[False, False], [True, False], [False, False]])
     # A column that has no coefficient of its own is not left open by the counts.
     assert not undetermined(flat, np.zeros((1, 3))).any()
 
 
-def test_words():
+def test_values_of_statuses():
     assert {str(status) for status in Status} == {
         "converged",
         "Poisson boundary",
@@ -193,7 +193,7 @@ GENES = pd.DataFrame(
         "under-dispersed": RNG.binomial(8, 0.5, N_CELLS),
         "constant": np.full(N_CELLS, 3),
         "binary": RNG.integers(0, 2, N_CELLS),
-        "silent in a group": np.where(GROUP == 1, 0, clumped()),
+        "no counts in a group": np.where(GROUP == 1, 0, clumped()),
         "one cell": (np.arange(N_CELLS) == 7).astype(int),
         "all zero": np.zeros(N_CELLS, dtype=int),
         "inflated": some_structural_zeros(clumped(3 * MU)),
@@ -248,31 +248,31 @@ def test_negative_binomial_genes():
 def test_genes_with_coefficients_at_infinity_are_warned_of():
     with pytest.warns(ConvergenceWarning) as record:
         words = statuses(
-            NegBinRegressor(), ["clumped", "silent in a group", "one cell", "all zero"], **GROUPS
+            NegBinRegressor(), ["clumped", "no counts in a group", "one cell", "all zero"], **GROUPS
         )
     assert words == {
         "clumped": "converged",
-        "silent in a group": "separated",
+        "no counts in a group": "separated",
         "one cell": "separated",
         "all zero": "all zero",
     }
     (warning,) = record
     message = str(warning.message)
     assert "Of 4 genes" in message
-    assert "2 separated (silent in a group, one cell)" in message
+    assert "2 separated (no counts in a group, one cell)" in message
     assert "1 all zero (all zero)" in message
 
 
-def test_a_size_that_vanishes_where_a_gene_is_silent():
-    """Without a mean of its own, the silent group is explained by a size of zero."""
+def test_a_size_that_vanishes_where_a_gene_has_no_counts():
+    """Without a mean of its own, the group without counts is explained by a size of zero."""
     with pytest.warns(ConvergenceWarning, match="1 separated"):
         words = statuses(
             NegBinRegressor(),
-            ["clumped", "silent in a group"],
+            ["clumped", "no counts in a group"],
             **LINE,
             dispersion=["Intercept", "group"],
         )
-    assert words == {"clumped": "converged", "silent in a group": "separated"}
+    assert words == {"clumped": "converged", "no counts in a group": "separated"}
 
 
 def test_zero_inflated_genes():
@@ -311,19 +311,19 @@ def test_a_poisson_gene_is_predicted_as_one(model):
 
 
 @pytest.mark.parametrize("model", [NegBinRegressor(), ZINBRegressor()])
-def test_a_silent_group_is_predicted_silent(model):
+def test_a_group_without_counts_is_predicted_without_counts(model):
     frame = design(**GROUPS)
     with pytest.warns(ConvergenceWarning, match="separated"):
-        model.fit(frame, GENES[["silent in a group"]])
+        model.fit(frame, GENES[["no counts in a group"]])
     mean = model.predict(frame)[:, 0]
     assert mean[GROUP == 1].max() < 1e-6
-    observed = GENES["silent in a group"].to_numpy()
+    observed = GENES["no counts in a group"].to_numpy()
     np.testing.assert_allclose(mean[GROUP == 0].mean(), observed[GROUP == 0].mean(), rtol=1e-3)
 
 
-def test_the_summary_names_what_runs_away():
+def test_the_summary_names_divergent_coefficients():
     """Of the coefficients of the mean, only those that the silence touches."""
-    genes = ["clumped", "under-dispersed", "silent in a group", "all zero"]
+    genes = ["clumped", "under-dispersed", "no counts in a group", "all zero"]
     with pytest.warns(ConvergenceWarning):
         model = NegBinRegressor().fit(design(**GROUPS), GENES[genes])
     table = model.summary()
@@ -334,17 +334,17 @@ def test_the_summary_names_what_runs_away():
     assert table["undetermined"].to_dict() == {
         "clumped": "",
         "under-dispersed": "dispersion__Intercept",
-        "silent in a group": "mean__group",
+        "no counts in a group": "mean__group",
         "all zero": "mean__Intercept, mean__group, dispersion__Intercept",
     }
-    assert model.undetermined_["mean"].loc["group", "silent in a group"]
+    assert model.undetermined_["mean"].loc["group", "no counts in a group"]
     assert not model.undetermined_["mean"]["clumped"].any()
 
 
-def test_a_silent_reference_group_touches_all_contrasts():
+def test_a_reference_group_without_counts_affects_all_contrasts():
     frame = design(**GROUPS).assign(mean__group=1 - GROUP)
     with pytest.warns(ConvergenceWarning):
-        table = NegBinRegressor().fit(frame, GENES[["silent in a group"]]).summary()
+        table = NegBinRegressor().fit(frame, GENES[["no counts in a group"]]).summary()
     assert table["undetermined"].item() == "mean__Intercept, mean__group"
 
 
@@ -396,7 +396,7 @@ def test_statuses_are_counted_with_the_first_names():
     assert [named for *_, named in count_statuses(statuses, names, 4)] == ["b", "a, c, d, e"]
 
 
-def test_every_word_is_explained_on_the_page_for_it():
+def test_every_status_is_explained_on_the_page_for_it():
     lines = (Path(__file__).parents[2] / "doc" / "troubleshooting.rst").read_text().splitlines()
     titles = {line for line, below in pairwise(lines) if set(below) == {"~"}}
     assert titles == {f"``{status}``" for status in Status}

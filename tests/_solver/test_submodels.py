@@ -93,7 +93,7 @@ def test_a_gene_whose_zero_inflation_has_a_lower_maximum():
     assert again.log_likelihood_[0] > nb.log_likelihood_[0] - 1e-6
 
 
-def test_what_a_design_contains():
+def test_submodels_of_a_design():
     without_constant = X[:, None]
     y = simulate(2, np.random.default_rng(1))
 
@@ -116,21 +116,21 @@ def test_what_a_design_contains():
 
 
 @pytest.mark.parametrize("regressed", [(False,), (True,), (False, True), (True, False)])
-def test_what_a_submodel_is_lifted_to_has_its_likelihood(regressed):
+def test_an_embedded_submodel_has_its_likelihood(regressed):
     y = simulate(5, np.random.default_rng(2))
     problem = problem_of(ZINBFamily(), y, LINE, GROUP, LINE)
     submodel = Submodel(regressed)
     own = problem.objective(problem.block(), submodel.family(problem), submodel.bases(problem))
     genes = torch.arange(5)
     theta = torch.randn(5, own.n_params, generator=torch.Generator().manual_seed(3)).double()
-    lifted = submodel.embed(problem, theta)
+    embedded = submodel.embed(problem, theta)
     expected = own.evaluate(theta, genes).value
-    torch.testing.assert_close(problem.own_objective().evaluate(lifted, genes).value, expected)
-    torch.testing.assert_close(submodel.restrict(problem, lifted), theta)
+    torch.testing.assert_close(problem.own_objective().evaluate(embedded, genes).value, expected)
+    torch.testing.assert_close(submodel.restrict(problem, embedded), theta)
 
 
-def test_a_penalised_constant_is_no_limit():
-    """Without an intercept to leave out, a penalty keeps the zero inflation from vanishing."""
+def test_a_penalised_zero_inflation_stays_finite():
+    """The penalty of its intercept rules out the submodel without zero inflation."""
     y = simulate(6, np.random.default_rng(4))
     frame = frame_of(mean=LINE, dispersion=ONE, zero_inflation=GROUP)
     penalised = fit(frame, y, alpha={"zero_inflation": 0.1})
@@ -138,7 +138,7 @@ def test_a_penalised_constant_is_no_limit():
 
 
 def test_the_poisson_limit_is_nested():
-    """A gene with few counts, of which a climb from a moderate size misses the higher maximum."""
+    """A gene with few counts; a run from a moderate size misses its higher maximum."""
     y = hard_genes(np.random.default_rng(9), 60)
     y = y[:, (y > 0).sum(axis=0) <= 100]
     for parts in ({}, {"zero_inflation": ONE}, {"zero_inflation": GROUP}):
