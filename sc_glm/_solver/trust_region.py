@@ -7,26 +7,21 @@ a maximum at infinity takes a few passes instead of one for each unit of the pre
 """
 
 from dataclasses import dataclass, fields
-from functools import cached_property
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from sc_glm._likelihood import rowwise
-from sc_glm._likelihood.arrow_hessian import Elimination, is_arrow, is_flat
+from sc_glm._likelihood.arrow_hessian import is_arrow
 from sc_glm._likelihood.objective import Evaluation
+from sc_glm._solver.quadratic_model import ArrowModel, QuadraticModel, norms
 
 _INITIAL_RADIUS = 2.0  # units of the predictor
 _MAX_RADIUS = 1e4  # units of the predictor
 _MIN_GAIN_RATIO = 1e-4  # actual by predicted gain above which a step is accepted
 _MIN_FINAL_CURVATURE = 1e3  # times the tolerance: needed for a final step without evaluation
-_SECULAR_ITERATIONS = 3  # each doubles the digits to which the norm of a step equals the radius
 _MAX_STEP_LENGTH = 16.0  # Newton steps that are taken at once
 _ROUNDING_FACTOR = 8.0  # times the noise: rounding of equal terms may exceed the noise itself
-# A run may gain more than its model predicts, because the model is local.
-_MAX_GAIN_RATIO = 10.0  # times the predicted gain of a Newton step, of all further steps together
-_MAX_GAIN_RATIO_NONCONCAVE = 4.0  # times the predicted gain of the next step, for each step left
 
 
 @dataclass
@@ -75,145 +70,6 @@ class Solution:
             getattr(self, field.name)[genes] = getattr(other, field.name)
 
 
-@dataclass
-class _QuadraticModel:
-    """Quadratic models of a batch of genes, in the eigenbases of their negative Hessians.
-
-    A curvature is flat if a step as long as the point itself gains less than the tolerance. Flat
-    curvatures are raised to a floor, because a Newton step along them would only drift. Rounding
-    may make them negative.
-    """
-
-    curvature: Tensor
-    vectors: Tensor
-    gradient: Tensor
-
-    @classmethod
-    def of(cls, at: Evaluation, floor: Tensor, noise: Tensor) -> "_QuadraticModel":
-        # A gene without a finite start is given up; its model must not stop the others.
-        curvature, vectors = rowwise.eigh(torch.nan_to_num(-at.hessian, 0.0, 0.0, 0.0))
-        rounding = torch.finfo(floor.dtype).eps * curvature.abs().amax(1)
-        floor = torch.maximum(floor, rounding)
-        curvature = torch.where(is_flat(curvature, floor, noise), floor[:, None], curvature)
-        gradient = rowwise.apply(vectors.mT, at.gradient)
-        return cls(curvature, vectors, gradient)
-
-    def select(self, keep: Tensor) -> "_QuadraticModel":
-        """Return the models of some genes."""
-        return _QuadraticModel(self.curvature[keep], self.vectors[keep], self.gradient[keep])
-
-    @cached_property
-    def min_curvature(self) -> Tensor:
-        """Smallest curvature of each gene."""
-        return self.curvature.amin(1)
-
-    @cached_property
-    def newton_gain(self) -> Tensor:
-        """Predicted gain of a Newton step; infinite if the model is not concave."""
-        gain = 0.5 * (self.gradient**2 / self.curvature).sum(1)
-        return torch.where(self.min_curvature > 0, gain, torch.inf)
-
-    def step(self, radius: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the step to the maximum of the model within the radius, in the eigenbasis.
-
-        Also return whether it is a Newton step, that is whether the maximum is inside.
-        """
-        tiny = torch.finfo(radius.dtype).tiny
-        step = self.gradient / self.curvature.clamp_min(tiny)
-        is_newton = (self.min_curvature > 0) & (_norm(step) <= radius)
-        on_boundary = ~is_newton
-        if on_boundary.any():
-            step[on_boundary] = _boundary_step(
-                self.gradient[on_boundary], self.curvature[on_boundary], radius[on_boundary]
-            )
-        return step, is_newton
-
-    def to_coordinates(self, step: Tensor) -> Tensor:
-        """Return steps in the coordinates of the genes, given in the eigenbasis."""
-        return rowwise.apply(self.vectors, step)
-
-    def norm(self, step: Tensor, in_basis: Tensor) -> Tensor:  # noqa: ARG002 - both are equal
-        """Return the norms of steps that the radius bounds, given in both bases."""
-        return _norm(step)
-
-    def predicted_gain(self, step: Tensor) -> Tensor:
-        """Return the gain that the model predicts for steps in the eigenbasis."""
-        return (self.gradient * step - 0.5 * self.curvature * step**2).sum(1)
-
-    def gain_bound(self, step: Tensor, steps_left: int) -> Tensor:
-        """Return an upper bound of the gain of all further steps, given the next one."""
-        predicted = self.newton_gain
-        in_steps = _MAX_GAIN_RATIO_NONCONCAVE * steps_left * self.predicted_gain(step)
-        return torch.where(predicted.isinf(), in_steps, _MAX_GAIN_RATIO * predicted)
-
-
-@dataclass
-class _ArrowModel(_QuadraticModel):
-    """Quadratic models of genes whose Hessians are arrows.
-
-    The basis consists of the levels of the mean, and of the eigenvectors of the Hessian of the
-    other parameters after the levels were eliminated. In it, the model is a sum over coordinates.
-    The radius bounds a step in this basis, which is not orthogonal.
-    """
-
-    elimination: Elimination
-
-    @classmethod
-    def of(cls, at: Evaluation, floor: Tensor, noise: Tensor) -> "_ArrowModel":
-        arrow = torch.nan_to_num(-at.hessian, 0.0, 0.0, 0.0)
-        elimination = Elimination.of(arrow, floor, noise)
-        floor = torch.maximum(floor, torch.finfo(floor.dtype).eps * elimination.scale)
-        curvature, vectors = rowwise.eigh(elimination.rest)
-        curvature = torch.where(is_flat(curvature, floor, noise), floor[:, None], curvature)
-        gradient = elimination.down(at.gradient)
-        n_levels = elimination.diagonal.shape[1]
-        own = rowwise.apply(vectors.mT, gradient[:, n_levels:])
-        return cls(
-            torch.cat([elimination.diagonal, curvature], 1),
-            vectors,
-            torch.cat([gradient[:, :n_levels], own], 1),
-            elimination,
-        )
-
-    def select(self, keep: Tensor) -> "_ArrowModel":
-        """Return the models of some genes."""
-        elimination = Elimination(*(x[keep] for x in self.elimination))
-        return _ArrowModel(
-            self.curvature[keep], self.vectors[keep], self.gradient[keep], elimination
-        )
-
-    def to_coordinates(self, step: Tensor) -> Tensor:
-        """Return steps in the coordinates of the genes, given in the basis of the model."""
-        n_levels = self.elimination.diagonal.shape[1]
-        others = rowwise.apply(self.vectors, step[:, n_levels:])
-        return self.elimination.back(torch.cat([step[:, :n_levels], others], 1))
-
-    def norm(self, step: Tensor, in_basis: Tensor) -> Tensor:  # noqa: ARG002
-        """Return the norms of steps that the radius bounds, given in both bases."""
-        return _norm(in_basis)
-
-
-def _boundary_step(gradient: Tensor, curvature: Tensor, radius: Tensor) -> Tensor:
-    """Return the maxima of models on the boundary of the trust region, in the eigenbasis.
-
-    The secular equation is solved: the curvature is raised until the norm of the step equals the
-    radius (Moré and Sorensen 1983, "Computing a trust region step"). The iteration begins at the
-    smallest raise for which no coordinate exceeds the radius.
-    """
-    tiny = torch.finfo(radius.dtype).tiny
-    min_raise = (gradient.abs() / radius[:, None] - curvature).amax(1).clamp_min_(0.0)
-    raised = min_raise
-    for _ in range(_SECULAR_ITERATIONS):
-        inverse = (curvature + raised[:, None]).clamp_min_(tiny).reciprocal_()
-        squares = (gradient * inverse).square_()
-        squared_norm = squares.sum(1)
-        excess = (squared_norm.sqrt() / radius).sub_(1)
-        rate = squares.mul_(inverse).sum(1).clamp_min_(tiny)
-        raised = torch.maximum(min_raise, raised + squared_norm / rate * excess)
-    step = gradient / (curvature + raised[:, None]).clamp_min_(tiny)
-    return step * (radius / _norm(step).clamp_min(tiny)).clamp_max_(1.0)[:, None]
-
-
 class Evaluable(Protocol):
     """An objective to maximise, such as :class:`~sc_glm._likelihood.objective.Objective`."""
 
@@ -227,7 +83,7 @@ class _Proposal:
 
     Attributes
     ----------
-    model : _QuadraticModel
+    model : QuadraticModel
     in_basis, step : Tensor of shape (n_genes, n_params)
         The step in the basis of the model and in the coordinates of the genes.
     is_newton : Tensor of bool of shape (n_genes,)
@@ -237,7 +93,7 @@ class _Proposal:
     converged : Tensor of bool of shape (n_genes,)
     """
 
-    model: _QuadraticModel
+    model: QuadraticModel
     in_basis: Tensor
     step: Tensor
     is_newton: Tensor
@@ -319,7 +175,7 @@ class _Batch:
         """Maximise the quadratic models of all genes within their radii."""
         noise = 10 * torch.finfo(self.theta.dtype).eps * self.at.summed
         tolerance = (0.1 * noise).clamp_min(tol)
-        kind = _ArrowModel if is_arrow(self.at.hessian) else _QuadraticModel
+        kind = ArrowModel if is_arrow(self.at.hessian) else QuadraticModel
         model = kind.of(self.at, tolerance / (1 + self.theta.square().sum(1)), noise)
         in_basis, is_newton = model.step(self.radius)
         step = model.to_coordinates(in_basis)
@@ -431,15 +287,13 @@ def _next_step_length(
     The number doubles while Newton steps repeat, because these lead to a maximum at infinity.
     """
     product = (step * last_step).sum(1)
-    norm, last_norm = _norm(step), _norm(last_step)
+    norm, last_norm = norms(step), norms(last_step)
     is_parallel = product > 0.9 * norm * last_norm
     is_repeated = is_newton & is_parallel & (norm > 0.7 * last_norm) & (norm < 1.3 * last_norm)
     return torch.where(is_repeated, (2 * step_length).clamp_max(_MAX_STEP_LENGTH), 1.0)
 
 
-def _extrapolate(
-    point: Tensor, step: Tensor, step_length: Tensor, model: _QuadraticModel
-) -> Tensor:
+def _extrapolate(point: Tensor, step: Tensor, step_length: Tensor, model: QuadraticModel) -> Tensor:
     """Move from the point after one step to the point after several.
 
     Only the main coordinates of the step in the basis of the model are extrapolated. In the others,
@@ -447,7 +301,7 @@ def _extrapolate(
     """
     if not (step_length > 1).any():
         return point
-    main = torch.where(step.abs() > 0.5 * _norm(step)[:, None], step, 0.0)
+    main = torch.where(step.abs() > 0.5 * norms(step)[:, None], step, 0.0)
     return point + (step_length - 1)[:, None] * model.to_coordinates(main)
 
 
@@ -467,10 +321,6 @@ def _next_radius(radius: Tensor, norm: Tensor, ratio: Tensor) -> Tensor:
     wider = torch.maximum(radius, (2 * norm).clamp_max(_MAX_RADIUS))
     kept = torch.where(ratio > 0.75, wider, radius)
     return torch.where(ratio > 0.25, kept, 0.25 * norm)
-
-
-def _norm(step: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(step, dim=1)
 
 
 def _is_finite(at: Evaluation) -> Tensor:
