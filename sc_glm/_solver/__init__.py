@@ -1,6 +1,6 @@
-"""From a block of genes to maximum-likelihood coefficients and a fit status for each gene.
+"""Maximum-likelihood coefficients and a fit status for each gene, from blocks of counts.
 
-Here are initial values, Newton steps in a trust region, the search among several maxima, and what
-becomes of estimates that are infinite; then all blocks, on workers and with checkpoints. New code
+Here are initial values, Newton's method in a trust region, multistart over several local maxima,
+and infinite estimates. Blocks of genes are fitted by workers and written to checkpoints. New code
 belongs here if it changes how a maximum is found, not what is maximised.
 """

@@ -1,8 +1,8 @@
-"""Finished blocks of genes, kept in a folder, from which a fit that was cut short goes on.
+"""Finished blocks of genes in a folder, from which an interrupted fit is resumed.
 
-The folder holds ``manifest.json``, which says what is fitted, and a file for each block of genes,
-named by the first of them and the one after the last. Every file is put in place at once, so that a
-fit that is killed, or another one that writes to the same folder, leaves none half written.
+The folder holds ``manifest.json``, which describes the fit, and a file for each block of genes. The
+name of a block is the number of its first gene and the number after the last. Files are written
+atomically: an interrupted fit, or another fit in the same folder, leaves no partial file.
 """
 
 import io
@@ -28,7 +28,7 @@ from sc_glm._solver.gene_block import Designs, GeneFits, Settings
 _FORMAT = 1
 _MANIFEST = "manifest.json"
 _BLOCK = re.compile(r"genes-(\d+)-(\d+)\.npz")
-_ABOUT = "about"  # entry of a block that is no array of results
+_ABOUT = "about"  # entry of a block for all that is not an array
 
 Fingerprint = dict[str, dict[str, Any]]
 
@@ -41,7 +41,7 @@ class Checkpoint:
     ----------
     folder : Path
     problem : str
-        Digest of all that the results depend on.
+        Digest of everything that the results depend on.
     n_columns : dict of str to int
         Number of coefficients of each part.
     n_genes : int
@@ -64,22 +64,22 @@ class Checkpoint:
         *,
         start: dict[str, FloatArray] | None,
     ) -> "Checkpoint":
-        """Open the checkpoint of a fit, or begin it where there is nothing yet.
+        """Open the checkpoint of a fit, or create it in an empty or missing folder.
 
         Parameters
         ----------
         folder : path-like
-            Made if it does not exist.
+            Created if it does not exist.
         family, counts, designs, settings, start
-            What :func:`~sc_glm._solver.fitting.fit_genes` is given.
+            The arguments of :func:`~sc_glm._solver.fitting.fit_genes`.
 
         Raises
         ------
         ValueError
-            If the folder is a file, holds something else, or the checkpoint of another fit; the
-            message says what differs.
+            If the folder is a file, holds other files, or holds the checkpoint of another fit. The
+            message names the differences.
         OSError
-            If the folder cannot be made or written.
+            If the folder cannot be created or written.
         """
         folder = Path(folder)
         if folder.exists() and not folder.is_dir():
@@ -93,7 +93,7 @@ class Checkpoint:
                 _check_manifest(manifest, here)
             else:
                 _check_empty(folder)
-            _put(manifest, content)  # every time: better to learn now that it cannot be written
+            _write_atomically(manifest, content)  # an existing one too: fails early if read-only
         except OSError as error:
             raise OSError(
                 f"checkpoint_dir={str(folder)!r} cannot be made or written: {error}"
@@ -113,7 +113,7 @@ class Checkpoint:
         ranges = ((int(name[1]), int(name[2])) for name in names if name)
         blocks = {}
         reached = 0
-        # Fits that cut the genes differently may have overlapped: the longer block is taken.
+        # Blocks of fits with different block sizes may overlap. The longer one is taken.
         for first, stop in sorted(ranges, key=lambda genes: (genes[0], -genes[1])):
             if first >= reached:
                 blocks[first] = self._read(first, stop)
@@ -121,7 +121,7 @@ class Checkpoint:
         return blocks
 
     def write(self, first: int, fits: GeneFits) -> None:
-        """Keep a finished block, whose first gene is ``first``."""
+        """Write a finished block, whose first gene is ``first``."""
         arrays: dict[str, NDArray[Any]] = {}
         about: dict[str, Any] = {"problem": self.problem, "first": first}
         for field in fields(fits):
@@ -135,7 +135,7 @@ class Checkpoint:
         arrays[_ABOUT] = np.array(json.dumps(about, default=sorted))  # a set as a list
         buffer = io.BytesIO()
         np.savez(buffer, allow_pickle=False, **arrays)
-        _put(self._path(first, first + len(fits.status)), buffer.getvalue())
+        _write_atomically(self._path(first, first + len(fits.status)), buffer.getvalue())
 
     def _path(self, first: int, stop: int) -> Path:
         return self.folder / f"genes-{first:06d}-{stop:06d}.npz"
@@ -150,8 +150,8 @@ class Checkpoint:
             self._check(fits, about, first, stop)
         except Exception as error:  # a damaged file makes its readers fail in many ways
             raise ValueError(
-                f"{path} is no block of this fit, or damaged: {error}. Delete it to have its genes "
-                "fitted again."
+                f"{path} is not a block of this fit, or is damaged: {error}. Delete it to have its "
+                "genes fitted again."
             ) from error
         return fits
 
@@ -160,14 +160,14 @@ class Checkpoint:
             raise ValueError("it belongs to another fit")
         n_genes = stop - first
         expected = {part: (n, n_genes) for part, n in self.n_columns.items()}
-        as_expected = [
+        is_expected = [
             {part: array.shape for part, array in value.items()} == expected
             if isinstance(value, dict)
             else len(value) == n_genes
             for value in (getattr(fits, field.name) for field in fields(fits))
         ]
-        if stop > self.n_genes or not all(as_expected):
-            raise ValueError("its shapes are not those of its genes' results")
+        if stop > self.n_genes or not all(is_expected):
+            raise ValueError("the shapes of its arrays do not match its genes and the designs")
         if not all(np.isfinite(coef).all() for coef in fits.coef.values()):
             raise ValueError("it has coefficients that are not finite")
 
@@ -179,10 +179,10 @@ def fingerprint(
     settings: Settings,
     start: dict[str, FloatArray] | None,
 ) -> Fingerprint:
-    """Return what the results of a fit depend on: settings in clear, data as digests.
+    """Return everything that the results of a fit depend on: settings, and digests of data.
 
-    How the fit is computed is no part of it: blocks and workers do not change results, and a device
-    changes no more than rounding.
+    Block size, number of workers and device are left out. Blocks and workers do not change results,
+    and a device changes only rounding.
     """
     return {
         "settings": {
@@ -232,13 +232,13 @@ def _check_manifest(path: Path, here: Fingerprint) -> None:
         ]
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"{path} is no manifest of a checkpoint, or damaged. Name an empty folder as "
+            f"{path} is not the manifest of a checkpoint, or is damaged. Name an empty folder as "
             "checkpoint_dir."
         ) from error
     if differences:
         raise ValueError(
             f"checkpoint_dir={str(path.parent)!r} is the checkpoint of another fit, which differs "
-            f"in: {', '.join(differences)}. Go on with what it was made for, or name an empty "
+            f"in: {', '.join(differences)}. Fit the same model to the same data, or name an empty "
             "folder."
         )
 
@@ -253,7 +253,7 @@ def _check_empty(folder: Path) -> None:
 
 
 def _restored(arrays: dict[str, NDArray[Any]], about: dict[str, Any]) -> GeneFits:
-    """Undo what :meth:`Checkpoint.write` does to the fields of the results."""
+    """Return the results from the fields that :meth:`Checkpoint.write` has written."""
     values: dict[str, Any] = {}
     for name, kind in get_type_hints(GeneFits).items():
         if get_origin(kind) is dict:
@@ -268,8 +268,8 @@ def _restored(arrays: dict[str, NDArray[Any]], about: dict[str, Any]) -> GeneFit
     return GeneFits(**values)
 
 
-def _put(path: Path, content: bytes) -> None:
-    """Put a file in place at once, whole or not at all."""
+def _write_atomically(path: Path, content: bytes) -> None:
+    """Write a file atomically: whole or not at all."""
     temporary = path.with_name(f".{path.name}.{uuid4().hex}")
     try:
         with temporary.open("xb") as file:

@@ -1,4 +1,4 @@
-"""Fit all genes: cut them into blocks, give each to a worker, put the results together."""
+"""Fit all genes: cut them into blocks, fit each in a worker, and join the results."""
 
 import contextlib
 import itertools
@@ -26,24 +26,24 @@ from sc_glm._likelihood.fused import is_worth_fusing
 from sc_glm._solver.checkpoint import Checkpoint
 from sc_glm._solver.gene_block import Designs, GeneFits, Settings, fit_block
 
-# An automatic block of genes: a positive count takes a few hundred bytes while it is fitted, and
-# what the genes of a block share is computed once for all of them.
-_BLOCK_GENES = 256
-_BLOCK_COUNTS = 1_000_000
-# Where zeros are summed by groups of cells, a pass has little to do for each gene.
-_BLOCK_GENES_OF_GROUPS = 1_024
-# Where few rows stand for all cells, more genes make a pass hardly longer, and the counts of a row
-# are few different ones. What bounds them then is the memory of arrays of genes x rows, and of
-# their Hessians.
-_BLOCK_GENES_OF_ROWS = 2_048
-_BLOCK_COUNTS_OF_ROWS = 20_000_000
-_BLOCK_ROWS = 8_000_000
-_BLOCK_HESSIANS = 4_000_000
-_BLOCK_LEAST_GENES = 4
-_BLOCKS_OF_A_WORKER = 4  # at least, so that the last block does not run alone for long
-_GROUP_GENES = 512  # that a worker reads from a file, and is done with, at a time
+# Bounds of automatic blocks. A positive count takes a few hundred bytes while its gene is fitted.
+# More genes share more work, such as designs.
+_MAX_BLOCK_GENES = 256
+_MAX_BLOCK_COUNTS = 1_000_000
+# If zeros are summed by groups of cells, a pass has little work for each gene.
+_MAX_BLOCK_GENES_GROUPED = 1_024
+# If cells were deduplicated, a pass costs little more for more genes. The memory of arrays of
+# genes x rows, and of Hessians, bounds them.
+_MAX_BLOCK_GENES_DEDUPLICATED = 2_048
+_MAX_BLOCK_COUNTS_DEDUPLICATED = 20_000_000
+_MAX_BLOCK_ROWS = 8_000_000  # genes x rows
+_MAX_BLOCK_HESSIANS = 4_000_000  # entries of the Hessians of a block
+_MIN_BLOCK_GENES = 4
+_MIN_BLOCKS_PER_WORKER = 4  # such that the last block does not run alone for long
+_MAX_LOADED_GENES = 512  # that a worker reads from a file and fits before it reads the next ones
 
 _Start = dict[str, FloatArray] | None
+_Model = tuple[Family, Designs, Settings]
 _Result = TypeVar("_Result")
 
 
@@ -69,15 +69,15 @@ def fit_genes(
         With a row for each cell of ``counts``.
     settings : Settings
     batch_size : int or "auto"
-        Genes in a block.
+        Number of genes in a block.
     n_jobs : int or None
-        Workers, as joblib counts them.
+        Number of workers, as in joblib.
     start : dict of str to ndarray of shape (n_columns, n_genes), or None
-        Coefficients to start from in place of a search.
+        Coefficients to start from; by default, several candidate starts are tried.
     checkpoint_dir : path-like or None
-        Folder in which finished blocks are kept, and from which a fit of the same goes on.
+        Folder to which finished blocks are written, and from which the same fit is resumed.
     progress : bool
-        Whether to show a progress bar, where somebody can see it: in a terminal or a notebook.
+        Whether to show a progress bar, if standard error is a terminal or a notebook.
 
     Returns
     -------
@@ -86,70 +86,102 @@ def fit_genes(
     Raises
     ------
     ValueError
-        If ``checkpoint_dir`` holds something else than a checkpoint of this fit.
+        If ``checkpoint_dir`` holds other files than a checkpoint of this fit.
     OSError
-        If it cannot be written.
+        If ``checkpoint_dir`` cannot be written.
     RuntimeError
         If a worker was killed.
     """
     checkpoint = None
-    fits: dict[int, GeneFits] = {}  # by their first gene
+    fits: dict[int, GeneFits] = {}  # by first gene
     if checkpoint_dir is not None:
         checkpoint = Checkpoint.open(checkpoint_dir, family, counts, designs, settings, start=start)
         fits = checkpoint.read()
     n_entries = len(designs.weights) * counts.n_genes
-    settings = replace(
-        settings, fused=is_worth_fusing(family, n_entries, settings.device, settings.dtype)
-    )
+    fused = is_worth_fusing(family, n_entries, settings.device, settings.dtype)
+    model = family, designs, replace(settings, fused=fused)
+    tasks = _tasks(counts, model, fits, start, batch_size=batch_size, n_jobs=n_jobs)
+
+    def store(first: int, fit: GeneFits) -> None:
+        fits[first] = fit
+        if checkpoint is not None:
+            checkpoint.write(first, fit)
+
+    n_done = sum(len(fit.status) for fit in fits.values())
+    _run(tasks, store, n_done=n_done, n_genes=counts.n_genes, n_jobs=n_jobs, progress=progress)
+    return GeneFits.join([fits[first] for first in sorted(fits)])
+
+
+def _tasks(
+    counts: CountMatrix,
+    model: _Model,
+    fits: dict[int, GeneFits],
+    start: _Start,
+    *,
+    batch_size: int | str,
+    n_jobs: int | None,
+) -> Iterator[Any]:
+    """Return a task for each block of genes that has no fit yet."""
+    _, designs, _ = model
     workers, share = _workers(n_jobs, counts.n_genes)
-    model = family, designs, settings
-    # Workers that share no memory with this process read their own genes, if there is a file.
-    shared = workers == 1 or getattr(get_active_backend()[0], "supports_sharedmem", False)
-    read_there = not (counts.in_memory or shared)
-    groups = counts.groups(min(_GROUP_GENES, share) if read_there else counts.n_genes)
+    # Workers that share no memory with this process load their own genes, if there is a file.
+    shares_memory = workers == 1 or getattr(get_active_backend()[0], "supports_sharedmem", False)
+    loads_in_worker = not (counts.in_memory or shares_memory)
+    max_loaded = min(_MAX_LOADED_GENES, share) if loads_in_worker else counts.n_genes
+    groups = counts.groups(max_loaded)
     tally = _tally_of(counts, designs)
     blocks = gene_blocks(counts if tally is None else tally, designs, batch_size, share)
-    remaining = _remaining(fits, counts.n_genes, [*blocks, *groups])
+    remaining = _remaining_blocks(fits, counts.n_genes, [*blocks, *groups])
     if tally is not None:
-        tasks = _tallied(tally, remaining, start, model)
-    else:
-        read = _read_there if read_there else _read_here
-        tasks = read(counts, groups, remaining, start, model)
-    done = sum(len(fit.status) for fit in fits.values())
+        return _tasks_of_tally(tally, remaining, start, model)
+    tasks_of = _tasks_that_load if loads_in_worker else _tasks_with_counts
+    return tasks_of(counts, groups, remaining, start, model)
+
+
+def _run(
+    tasks: Iterable[Any],
+    store: Callable[[int, GeneFits], None],
+    *,
+    n_done: int,
+    n_genes: int,
+    n_jobs: int | None,
+    progress: bool,
+) -> None:
+    """Run tasks in workers, store each block as it is finished, and show the progress.
+
+    ``n_done`` is the number of genes that were fitted before.
+    """
     with (
         tqdm(
             desc="Fitting",
-            total=counts.n_genes,
-            initial=done,
+            total=n_genes,
+            initial=n_done,
             unit=" genes",
-            smoothing=0,  # blocks end at irregular times: the mean speed tells the time left best
-            disable=not (progress and _is_watched()),
+            smoothing=0,  # blocks end at irregular times: the mean speed predicts the end best
+            disable=not (progress and _is_interactive()),
         ) as bar,
         _in_parallel(n_jobs, tasks) as finished,
     ):
         try:
             for first, fit in itertools.chain.from_iterable(finished):
-                fits[first] = fit
-                done += len(fit.status)
-                if checkpoint is not None:
-                    checkpoint.write(first, fit)
+                n_done += len(fit.status)
+                store(first, fit)
                 bar.update(len(fit.status))
-        except _lost_worker() as error:
+        except _errors_of_lost_workers() as error:
             raise RuntimeError(
-                f"A worker was killed, most likely for lack of memory, when {done} of "
-                f"{counts.n_genes} genes were done. Fewer n_jobs, a smaller batch_size or, of "
-                "counts in a file, a smaller memory_budget need less memory; with the same "
-                "checkpoint_dir, a new fit goes on from the genes that are done."
+                f"A worker was killed, most likely for lack of memory, when {n_done} of {n_genes} "
+                "genes were done. Fewer n_jobs, a smaller batch_size or, for counts in a file, a "
+                "smaller memory_budget need less memory. With the same checkpoint_dir, a new fit "
+                "resumes after the genes that are done."
             ) from error
-    return GeneFits.join([fits[first] for first in sorted(fits)])
 
 
 def _workers(n_jobs: int | None, n_genes: int) -> tuple[int, int]:
-    """Return the number of workers, and how many genes each is given at a time at most."""
+    """Return the number of workers, and the largest number of genes in a task."""
     workers = joblib.effective_n_jobs(n_jobs)  # type: ignore[arg-type]
     if workers == 1:
         return 1, n_genes
-    return workers, math.ceil(n_genes / (workers * _BLOCKS_OF_A_WORKER))
+    return workers, math.ceil(n_genes / (workers * _MIN_BLOCKS_PER_WORKER))
 
 
 def map_blocks(
@@ -161,31 +193,31 @@ def map_blocks(
     n_jobs: int | None,
     most_genes: float = math.inf,
 ) -> list[_Result]:
-    """Ask something of all genes, block by block.
+    """Apply a function to all genes, block by block.
 
     Parameters
     ----------
     function : callable
-        Called with the positive counts of a block of genes, one per row, their rows of each of
-        ``of_genes``, and the ``arguments``.
+        Its arguments are the positive counts of a block of genes, one per row, their rows of each
+        of ``of_genes``, and the ``arguments``.
     counts : CountMatrix
     designs : Designs
     of_genes : sequence of ndarray of shape (n_genes, ...)
     *arguments : object
-        The same for all blocks.
+        Further arguments, equal for all blocks.
     n_jobs : int or None
-        Workers, as joblib counts them.
+        Number of workers, as in joblib.
     most_genes : float, default=inf
-        Genes in a block at most.
+        Largest number of genes in a block.
 
     Returns
     -------
     list
-        What the function returned for each block, in the order of the genes.
+        The values of the function for the blocks, in the order of the genes.
     """
     _, share = _workers(n_jobs, counts.n_genes)
-    by_matrices = max(1, _BLOCK_HESSIANS // max(1, designs.n_params) ** 2)
-    blocks = gene_blocks(counts, designs, "auto", int(min(share, most_genes, by_matrices)))
+    by_hessians = max(1, _MAX_BLOCK_HESSIANS // max(1, designs.n_params) ** 2)
+    blocks = gene_blocks(counts, designs, "auto", int(min(share, most_genes, by_hessians)))
     results: list[_Result] = joblib.Parallel(n_jobs=n_jobs)(
         joblib.delayed(function)(
             counts.by_gene(block), *(values[block] for values in of_genes), *arguments
@@ -196,61 +228,61 @@ def map_blocks(
 
 
 def _tally_of(counts: CountMatrix, designs: Designs) -> Tally | None:
-    """Tally counts that are stored by cell, if that is faster than to convert them."""
+    """Tally the counts of deduplicated cells, if they are stored by cell."""
     if designs.cells is None or not isinstance(counts.matrix, sp.csr_array):
         return None
     return Tally.of_cells(counts.matrix, designs.cells)
 
 
-def _tallied(
+def _tasks_of_tally(
     tally: Tally,
     blocks: Sequence[slice],
     start: _Start,
-    model: tuple[Family, Designs, Settings],
+    model: _Model,
 ) -> Iterator[Any]:
     """Yield a task for each block, with its tally."""
     for block in blocks:
         own = tally.of_genes(np.arange(block.start, block.stop))
-        yield joblib.delayed(_fit_block)(block.start, own, _of_genes(start, block), *model)
+        yield joblib.delayed(_fit_block)(block.start, own, _start_of_genes(start, block), *model)
 
 
-def _read_here(
+def _tasks_with_counts(
     counts: CountMatrix,
     groups: Sequence[slice],
     blocks: Sequence[slice],
     start: _Start,
-    model: tuple[Family, Designs, Settings],
+    model: _Model,
 ) -> Iterator[Any]:
-    """Yield a task for each block, with its counts; groups of genes are loaded one by one."""
+    """Yield a task for each block, with its counts; one group of genes is in memory at a time."""
     for group in groups:
-        own = _within(group, blocks)
+        own = _blocks_in_group(group, blocks)
         loaded = counts.only(group).load() if own else counts
         for block in own:
             first = group.start + block.start
-            own_start = _of_genes(start, slice(first, group.start + block.stop))
+            own_start = _start_of_genes(start, slice(first, group.start + block.stop))
             yield joblib.delayed(_fit_block)(first, loaded.by_gene(block), own_start, *model)
-        del loaded  # before the next one is
+        del loaded  # before the next group is loaded
 
 
-def _read_there(
+def _tasks_that_load(
     counts: CountMatrix,
     groups: Sequence[slice],
     blocks: Sequence[slice],
     start: _Start,
-    model: tuple[Family, Designs, Settings],
+    model: _Model,
 ) -> Iterator[Any]:
-    """Yield a task for each group of genes, which loads its counts where it runs."""
+    """Yield a task for each group of genes, which loads its counts in the worker."""
     for group in groups:
-        own = _within(group, blocks)
+        own = _blocks_in_group(group, blocks)
         if own:
-            task = group.start, counts.only(group), _of_genes(start, group), own
+            task = group.start, counts.only(group), _start_of_genes(start, group), own
             yield joblib.delayed(_fit_group)(*task, *model)
 
 
 def _fit_block(
     first: int, counts: sp.csr_array | Tally, start: _Start, *model: Any
 ) -> list[tuple[int, GeneFits]]:
-    """Fit a block, and tell which it was."""
+    """Fit a block, and return its first gene with the result."""
     family, designs, settings = model
     return [(first, fit_block(family, counts, designs, settings, start))]
 
@@ -262,33 +294,33 @@ def _fit_group(
     loaded = counts.load()
     fits: list[tuple[int, GeneFits]] = []
     for block in blocks:
-        own_start = _of_genes(start, block)
+        own_start = _start_of_genes(start, block)
         fits += _fit_block(first + block.start, loaded.by_gene(block), own_start, *model)
     return fits
 
 
-def _is_watched() -> bool:
-    """Whether what moves on standard error is seen to move: not in a file that it goes to."""
-    # A notebook's kernel says of its streams that they are no terminals.
+def _is_interactive() -> bool:
+    """Return whether standard error is shown in a terminal or a notebook, not written to a file."""
+    # The streams of a notebook kernel are not terminals.
     if "ipykernel" in sys.modules:
         return True
-    is_terminal = getattr(sys.stderr, "isatty", None)  # what stands in for a stream may lack it
+    is_terminal = getattr(sys.stderr, "isatty", None)  # replacements of the stream may lack it
     return is_terminal is not None and is_terminal()
 
 
-def _lost_worker() -> tuple[type[Exception], ...]:
-    """Return the errors by which joblib's backends say that a worker is gone."""
-    distributed = sys.modules.get("distributed")  # loaded wherever its backend is in use
+def _errors_of_lost_workers() -> tuple[type[Exception], ...]:
+    """Return the errors that joblib's backends raise when a worker was killed."""
+    distributed = sys.modules.get("distributed")  # is loaded if its backend is in use
     of_dask = () if distributed is None else (distributed.KilledWorker,)
     return (BrokenProcessPool, CancelledError, *of_dask)
 
 
-def _of_genes(start: _Start, genes: slice) -> _Start:
+def _start_of_genes(start: _Start, genes: slice) -> _Start:
     return None if start is None else {part: coef[:, genes] for part, coef in start.items()}
 
 
-def _within(group: slice, blocks: Iterable[slice]) -> list[slice]:
-    """Return the blocks of a group, as positions in it."""
+def _blocks_in_group(group: slice, blocks: Iterable[slice]) -> list[slice]:
+    """Return the blocks of a group of genes, as positions in the group."""
     return [
         slice(block.start - group.start, block.stop - group.start)
         for block in blocks
@@ -298,9 +330,9 @@ def _within(group: slice, blocks: Iterable[slice]) -> list[slice]:
 
 @contextlib.contextmanager
 def _in_parallel(n_jobs: int | None, tasks: Iterable[Any]) -> Iterator[Iterator[Any]]:
-    """Run tasks and yield their results as they come; leaving stops the workers at once.
+    """Run tasks and yield their results as they come; leaving the context stops the workers.
 
-    Left to the garbage collector, they would go on for as long as somebody holds the traceback.
+    Otherwise, workers would run until the traceback of an error is garbage collected.
     """
     results: Any = joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered")(tasks)
     try:
@@ -311,11 +343,12 @@ def _in_parallel(n_jobs: int | None, tasks: Iterable[Any]) -> Iterator[Iterator[
             results.close()
 
 
-def _remaining(fits: dict[int, GeneFits], n_genes: int, blocks: Iterable[slice]) -> list[slice]:
+def _remaining_blocks(
+    fits: dict[int, GeneFits], n_genes: int, blocks: Iterable[slice]
+) -> list[slice]:
     """Cut the genes that have no fit yet wherever one of ``blocks`` begins.
 
-    The cuts are where they would be if none had a fit: what goes on has the blocks, and on any
-    device the rounding, of a fit that was never cut short.
+    A resumed fit thus has the blocks of an uninterrupted one, and on any device its rounding.
     """
     missing = np.ones(n_genes, dtype=bool)
     for first, fit in fits.items():
@@ -329,19 +362,19 @@ def _remaining(fits: dict[int, GeneFits], n_genes: int, blocks: Iterable[slice])
 def gene_blocks(
     counts: CountMatrix | Tally, designs: Designs, batch_size: int | str, most_genes: int
 ) -> list[slice]:
-    """Cut the genes into blocks; ``most_genes`` is for automatic ones."""
+    """Cut the genes into blocks; ``most_genes`` bounds automatic blocks."""
     if not isinstance(batch_size, str):
         return consecutive_blocks(counts.n_positive(), math.inf, longest=int(batch_size))
-    by_hessians = _BLOCK_HESSIANS // max(1, designs.hessian_entries)
-    most_counts, longest = _BLOCK_COUNTS, _BLOCK_GENES
+    by_hessians = _MAX_BLOCK_HESSIANS // max(1, designs.hessian_entries)
+    most_counts, longest = _MAX_BLOCK_COUNTS, _MAX_BLOCK_GENES
     if designs.groups is not None:
-        longest = max(_BLOCK_GENES, min(_BLOCK_GENES_OF_GROUPS, by_hessians))
+        longest = max(_MAX_BLOCK_GENES, min(_MAX_BLOCK_GENES_GROUPED, by_hessians))
     if designs.cells is not None:
         n_rows = len(designs.weights)
-        by_rows = _BLOCK_ROWS // n_rows
-        by_cells = _BLOCK_COUNTS * len(designs.cells.rows) // n_rows
-        most_counts = min(_BLOCK_COUNTS_OF_ROWS, by_cells)
-        longest = max(1, min(_BLOCK_GENES_OF_ROWS, by_rows, by_hessians))
+        by_rows = _MAX_BLOCK_ROWS // n_rows
+        by_cells = _MAX_BLOCK_COUNTS * len(designs.cells.rows) // n_rows
+        most_counts = min(_MAX_BLOCK_COUNTS_DEDUPLICATED, by_cells)
+        longest = max(1, min(_MAX_BLOCK_GENES_DEDUPLICATED, by_rows, by_hessians))
     longest = min(longest, most_genes)
-    shortest = min(_BLOCK_LEAST_GENES, longest)
+    shortest = min(_MIN_BLOCK_GENES, longest)
     return consecutive_blocks(counts.n_positive(), most_counts, longest=longest, shortest=shortest)

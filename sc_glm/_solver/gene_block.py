@@ -1,4 +1,4 @@
-"""Fit one block of genes: from counts and designs to coefficients and a status for each gene."""
+"""Fit one block of genes: from counts and designs to coefficients and a status of each gene."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -30,15 +30,29 @@ from sc_glm._solver.status import (
     flat_directions_of_arrows,
     undetermined,
 )
-from sc_glm._solver.submodels import surpass
+from sc_glm._solver.submodels import restart_from_submodels
 from sc_glm._solver.trust_region import Solution, maximize
 
-_KEPT_BYTES = 32 * 2**20 - 2**16  # just under the largest block that the GNU C library learns from
+# Allocating as much once has the GNU C library keep freed memory up to this size; larger blocks do
+# not change its threshold.
+_REUSED_BYTES = 32 * 2**20 - 2**16
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to fit, the same for all blocks; ``fused`` where tiles come from a compiled loop."""
+    """Settings of a fit, which all blocks share.
+
+    Attributes
+    ----------
+    max_iter : int
+        Passes over the counts after which a gene is given up.
+    tol : float
+        Gain in log-likelihood below which a gene has converged.
+    device : torch.device
+    dtype : torch.dtype
+    fused : bool
+        Whether a compiled loop computes the terms of tiles.
+    """
 
     max_iter: int
     tol: float
@@ -59,9 +73,9 @@ class GeneFits:
     n_iter : ndarray of shape (n_genes,)
     status : list of Status
     undetermined : dict of str to ndarray of bool of shape (n_columns, n_genes)
-        Coefficients that the counts leave open.
+        Coefficients that the counts do not determine.
     ceiling : ndarray of shape (n_genes,)
-        What the mean's predictor is cut at, offset aside; infinite unless the fit came to it.
+        Upper bound of the predictor of the mean, without offset; infinite if it is not reached.
     """
 
     coef: dict[str, FloatArray]
@@ -73,7 +87,7 @@ class GeneFits:
 
     @classmethod
     def join(cls, fits: Sequence["GeneFits"]) -> "GeneFits":
-        """Put blocks side by side."""
+        """Concatenate the results of blocks."""
         return cls(
             {part: np.hstack([fit.coef[part] for fit in fits]) for part in fits[0].coef},
             np.concatenate([fit.log_likelihood for fit in fits]),
@@ -89,11 +103,17 @@ class GeneFits:
 
 @dataclass(frozen=True)
 class Designs:
-    """What all genes share: the parts' designs, the offset and the weights of the cells.
+    """The designs of all parts, the offset and the weights of the cells, which all genes share.
 
-    Where ``cells`` is given, each row of the designs stands for several cells, which are alike, and
-    has the sum of their weights. Where ``groups`` is, it has the number of each cell's group of
-    equal designs, which differ in the offset alone.
+    Attributes
+    ----------
+    parts : dict of str to PartDesign
+    offset, weights : ndarray of shape (n_rows,)
+    cells : Cells or None
+        The cells of each row, if rows were deduplicated. Weights of rows are then sums over cells.
+    groups : ndarray of int of shape (n_rows,) or None
+        The number of each row's group. Rows of a group have equal designs, and differ in the offset
+        and the weight alone.
     """
 
     parts: dict[str, PartDesign]
@@ -103,7 +123,7 @@ class Designs:
     groups: NDArray[np.intp] | None = None
 
     def coordinates(self, coef: dict[str, FloatArray]) -> FloatArray:
-        """Return the genes' coordinates, genes x parameters, of coefficients of each part."""
+        """Return coordinates, (n_genes, n_params), from the coefficients of each part."""
         return np.hstack(
             [
                 rowwise.product(torch.tensor(coef[name].T), torch.tensor(part.from_coef.T)).numpy()
@@ -113,12 +133,12 @@ class Designs:
 
     @property
     def n_params(self) -> int:
-        """Number of a gene's coordinates, of all parts."""
+        """Number of coordinates of a gene, in all parts."""
         return sum(part.rank for part in self.parts.values())
 
     @property
     def hessian_entries(self) -> int:
-        """Entries of a gene's Hessian, as a fit has it."""
+        """Number of entries of the Hessian of a gene, which is packed if it is an arrow."""
         mean = next(iter(self.parts.values()))
         width = self.n_params
         if mean.levels is not None:
@@ -137,14 +157,14 @@ class Designs:
         return Designs(parts, self.offset[rows], weights, cells)
 
     def squared(self) -> "Designs":
-        """Return the same with the square of each cell's weight."""
+        """Return the designs with the squares of the weights of cells."""
         if self.cells is None:
             return replace(self, weights=self.weights**2, groups=None)
         cells = replace(self.cells, weights=self.cells.weights**2)
         return replace(self, weights=cells.row_weights(), cells=cells)
 
     def __sizeof__(self) -> int:
-        """Return the size with all arrays: joblib's Dask backend sends what is large only once."""
+        """Return the size with all arrays, by which joblib's Dask backend sends it only once."""
         arrays: list[NDArray[Any]] = [self.offset, self.weights]
         if self.cells is not None:
             arrays += [self.cells.rows, self.cells.weights]
@@ -157,15 +177,14 @@ class Designs:
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """Keep torch to one thread: the operations on a tile are too small to share.
+    """Limit torch to one thread, because operations on a tile are too small to share.
 
-    And have the C library keep the memory of temporaries for the next ones. The GNU one gives
-    blocks back to the kernel, to be cleared anew, unless it has seen larger ones come and go; that
-    takes a third of a fit's time.
+    The memory of temporaries is kept for the next ones. By default, the GNU C library returns it to
+    the kernel, which clears it again; this takes a third of the time of a fit.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    torch.empty(_KEPT_BYTES, dtype=torch.uint8)
+    torch.empty(_REUSED_BYTES, dtype=torch.uint8)
     try:
         yield
     finally:
@@ -179,9 +198,17 @@ def fit_block(
     settings: Settings,
     start: dict[str, FloatArray] | None,
 ) -> GeneFits:
-    """Fit the genes of ``counts``, one per row, from a search or from given coefficients.
+    """Fit the genes of ``counts``, one per row.
 
-    Counts may have been tallied by row of the designs before.
+    Parameters
+    ----------
+    family : Family
+    counts : csr_array of shape (n_genes, n_cells), or Tally
+        A tally has the rows of the designs.
+    designs : Designs
+    settings : Settings
+    start : dict of str to ndarray of shape (n_columns, n_genes), or None
+        Coefficients to start from; by default, several candidate starts are tried.
     """
     with one_thread(), torch.inference_mode():
         problem = problem_of(family, counts, designs, settings)
@@ -199,7 +226,9 @@ def fit_block(
                 max_iter=settings.max_iter,
                 tol=settings.tol,
             )
-            surpass(problem, objective, solution, {}, max_iter=settings.max_iter, tol=settings.tol)
+            restart_from_submodels(
+                problem, objective, solution, {}, max_iter=settings.max_iter, tol=settings.tol
+            )
         infinite_estimates.follow_infinite_estimates(
             problem, objective, solution, max_iter=settings.max_iter, tol=settings.tol
         )
@@ -234,31 +263,31 @@ def _numpy(x: Tensor) -> FloatArray:
 
 
 def _ceiling(problem: Problem, objective: Objective, mean: Tensor) -> Tensor:
-    _, highest = problem.range_of(problem.bases[0], mean)
+    _, highest = problem.predictor_range(problem.bases[0], mean)
     return torch.where(highest > objective.ceiling, objective.ceiling, torch.inf)
 
 
 def _endpoints(problem: Problem, objective: Objective, solution: Solution) -> Endpoints:
     _, size, *inflation = torch.split(solution.theta, objective.ranks, dim=1)
-    odds = torch.zeros_like(solution.value)
+    log_odds = torch.zeros_like(solution.value)
     for basis, theta in zip(problem.bases[2:], inflation, strict=True):
-        low, high = problem.range_of(basis, theta)
-        odds = torch.maximum(low.abs(), high.abs())
+        low, high = problem.predictor_range(basis, theta)
+        log_odds = torch.maximum(low.abs(), high.abs())
     information, point = _numpy(-solution.hessian), _numpy(solution.theta)
     if is_arrow(solution.hessian):
         flat, flat_levels = flat_directions_of_arrows(information, point)
     else:
         flat, flat_levels = flat_directions(information, point), np.zeros(point.shape, dtype=bool)
     any_flat = flat.any(axis=(1, 2)) | flat_levels.any(axis=1)
-    genes = torch.as_tensor(np.flatnonzero(any_flat), device=odds.device)
+    genes = torch.as_tensor(np.flatnonzero(any_flat), device=log_odds.device)
     return Endpoints(
         flat=flat,
         ranks=dict(zip(problem.family.parts, objective.ranks, strict=True)),
         converged=solution.converged.cpu().numpy(),
         n_positive=problem.n_positive,
         poisson_gap=_numpy(_poisson_gap(problem, objective, solution, genes)),
-        lowest_size=_numpy(problem.range_of(problem.bases[1], size)[0]),
-        largest_inflation=_numpy(odds),
+        lowest_size=_numpy(problem.predictor_range(problem.bases[1], size)[0]),
+        largest_inflation=_numpy(log_odds),
         inflation_gain=_numpy(_inflation_gain(problem, objective, solution, genes)),
         flat_levels=flat_levels,
     )
@@ -267,21 +296,23 @@ def _endpoints(problem: Problem, objective: Objective, solution: Solution) -> En
 def _poisson_gap(
     problem: Problem, objective: Objective, solution: Solution, genes: Tensor
 ) -> Tensor:
-    """Log size less log mean, the largest at a positive count, of genes with a flat direction."""
+    """Return the maximum of log size less log mean over the counts, NaN without flat direction."""
     gap = torch.full_like(solution.value, torch.nan)
     if genes.numel():
-        some = problem.some(genes)
+        some = problem.of_genes(genes)
         mean, size, *_ = torch.split(solution.theta[genes], objective.ranks, dim=1)
-        at_counts = some.at_counts(some.bases[1], size) - some.at_counts(some.bases[0], mean)
+        at_counts = some.predictor_at_counts(some.bases[1], size) - some.predictor_at_counts(
+            some.bases[0], mean
+        )
         at_counts -= some.offset[some.cells]
-        gap[genes] = some.by_gene(at_counts, "amax")
+        gap[genes] = some.reduce_by_gene(at_counts, "amax")
     return gap
 
 
 def _inflation_gain(
     problem: Problem, objective: Objective, solution: Solution, genes: Tensor
 ) -> Tensor:
-    """Log-likelihood lost without zero inflation, of genes that have a flat direction."""
+    """Return the log-likelihood gained by zero inflation, for genes with a flat direction."""
     gain = torch.full_like(solution.value, torch.inf)
     if len(problem.bases) > 2 and genes.numel():
         without = problem.objective(objective.block, NegBinFamily(), problem.bases[:2])
@@ -294,10 +325,10 @@ def _inflation_gain(
 def problem_of(
     family: Family, counts: sp.csr_array | Tally, designs: Designs, settings: Settings
 ) -> Problem:
-    """Put a block of genes, one per row of ``counts``, and the designs on the device."""
+    """Return the problem of a block of genes, one per row of ``counts``, on the device."""
 
     def tensor(x: FloatArray) -> Tensor:
-        # joblib maps what is large into its workers, read-only, of which torch would warn.
+        # joblib maps large arrays into its workers as read-only, about which torch would warn.
         writable = np.require(x, requirements="W")
         return torch.as_tensor(writable, dtype=settings.dtype, device=settings.device)
 

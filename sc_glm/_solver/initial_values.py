@@ -1,8 +1,9 @@
-"""Where a gene's maximisation may start: cheap guesses of its parameters from its counts.
+"""Initial values of a gene's parameters, computed from its counts at little cost.
 
-Each function returns coordinates, one row per gene. Most starts lean a part's predictor along the
-direction in its design that tells the cells with a positive count from the rest: the likelihood's
-local maxima lie where the size, the zero inflation or a steep mean explains the zeros on one side.
+Each function returns coordinates, one row per gene. Most initial values tilt the predictor of a
+part along a direction of its design: the one between the cells with a positive count and the
+others. Local maxima of the likelihood are there, because the size, the zero inflation or a steep
+mean may explain the zeros on one side.
 """
 
 from collections.abc import Sequence
@@ -15,111 +16,121 @@ from sc_glm._likelihood.arrow_hessian import Indicators
 from sc_glm._likelihood.objective import Objective, PartBasis
 from sc_glm._solver.problem import Problem
 
-# Starts near the Poisson limit take fewer passes, but miss some genes' maxima at smaller sizes.
-_START_SIZES = (0.2, 10.0)
-_LARGEST_SLOPE = 0.75
-_UNSEEN = 1e-9  # share of the largest curvature, or of a cell, that counts as none
-_ALIKE = 1e-6
-_SILENT_DEPTH = 18.0  # log units by which a silent cell's mean is put below the gene's
-_PRODUCTS = 64  # of columns considered at a time
-_SILENCE_ENTRIES = 4_000_000  # cells x rank x genes considered at a time
-_HURDLE_SIZE = 3.0  # log size
-_MOST_DIRECTIONS = 4
-_LEAST_SHARE = 0.01  # of zeros or counts, when taken for a probability
+# Bounds of initial sizes. Larger ones, near the Poisson limit, take fewer passes, but miss the
+# maxima of some genes at smaller sizes.
+_SIZE_BOUNDS = (0.2, 10.0)
+_HURDLE_LOG_SIZE = 3.0
+_MIN_PROBABILITY = 0.01  # of a zero and of a positive count, before log odds are taken
+_MAX_SLOPE = 0.75  # log units per standard deviation, of the mean of moment estimates
+_NULL_SPACE_TOL = 1e-9  # of the largest eigenvalue, and of a cell's squared projection
+_EQUAL_CHANGE_TOL = 1e-6  # within which the predictors of separated cells change by the same
+_SEPARATION_DEPTH = 18.0  # log units by which the mean of separated cells is lowered
+_SEPARATION_ENTRIES = 4_000_000  # cells x rank x genes in memory at a time
+_MAX_PRODUCTS = 64  # products of two columns in memory at a time
+_MAX_PRINCIPAL_DIRECTIONS = 4
 
 
 def moments(problem: Problem) -> Tensor:
-    """Match each gene's mean and variance over all cells, with a mean that leans to its counts.
+    """Return moment estimates of the mean's coordinates and of one log size for each gene.
 
-    The lean is what normal covariates would have, as those with counts have their mean shifted by
-    it; it is cut to a length that others bear. Coordinates are those of the mean and of one log
-    size.
+    They match the mean and the variance of the counts over all cells. The slope of the mean is the
+    difference between the count-weighted and the expected mean of the covariates. It is exact for
+    normal covariates, and is bounded because others may have heavier tails.
     """
     basis, weights = problem.bases[0], problem.weights
     tiny = torch.finfo(weights.dtype).eps
     exposure = problem.offset + weights.log()
     log_exposure, log_cells = exposure.logsumexp(0), weights.sum().log()
-    total = _total(problem).clamp_min(tiny)
-    lean = problem.sum_in(problem.counts.data, basis) / total[:, None]
-    lean -= basis.sum(exposure.softmax(0))
-    lean *= (_LARGEST_SLOPE / lean.norm(dim=1, keepdim=True).clamp_min(tiny)).clamp_max(1.0)
-    spread = lean.square().sum(1)
-    level = total.log() - log_exposure - 0.5 * spread
+    total = _sum_of_counts(problem).clamp_min(tiny)
+    slope = problem.weighted_sum_in(problem.counts.data, basis) / total[:, None]
+    slope -= basis.sum(exposure.softmax(0))
+    slope *= (_MAX_SLOPE / slope.norm(dim=1, keepdim=True).clamp_min(tiny)).clamp_max(1.0)
+    variance = slope.square().sum(1)  # of the predictor
+    level = total.log() - log_exposure - 0.5 * variance
     log_mean = total.log() - log_cells
-    squares = problem.sum(problem.counts.data**2, torch.ones_like(weights)) / weights.sum()
-    unequal = (exposure + problem.offset).logsumexp(0) - 2 * log_exposure + log_cells
-    of_mean = (2 * log_mean + spread + unequal).exp()  # mean square of the mean
-    size = (of_mean / (squares - of_mean - log_mean.exp()).clamp_min(tiny)).clamp(*_START_SIZES)
-    constant = level[:, None] * problem.constant(basis)
-    return torch.cat([constant + lean, size.log()[:, None]], 1)
+    count_square = (
+        problem.weighted_sum(problem.counts.data**2, torch.ones_like(weights)) / weights.sum()
+    )
+    exposure_ratio = (exposure + problem.offset).logsumexp(0) - 2 * log_exposure + log_cells
+    mean_square = (2 * log_mean + variance + exposure_ratio).exp()  # of the mean
+    size = (mean_square / (count_square - mean_square - log_mean.exp()).clamp_min(tiny)).clamp(
+        *_SIZE_BOUNDS
+    )
+    intercept = level[:, None] * problem.intercept(basis)
+    return torch.cat([intercept + slope, size.log()[:, None]], 1)
 
 
 def mean_of_positives(problem: Problem) -> Tensor:
-    """Each gene's mean positive count at the average offset, as coordinates of a constant mean."""
+    """Return the mean positive count of each gene, as coordinates of an equal mean in all cells.
+
+    The mean of the offset is subtracted.
+    """
     offset = (problem.offset * problem.weights).sum() / problem.weights.sum()
-    mean = _total(problem) / _cells(problem)
+    mean = _sum_of_counts(problem) / _number_of_positives(problem)
     level = mean.clamp_min(torch.finfo(mean.dtype).eps).nan_to_num(1.0).log() - offset
-    return level[:, None] * problem.constant(problem.bases[0])
+    return level[:, None] * problem.intercept(problem.bases[0])
 
 
 def hurdle(problem: Problem, size: PartBasis) -> Tensor:
-    """Explain all zeros by zero inflation, and the positive counts by their mean."""
-    zeros = 1 - _cells(problem) / problem.weights.sum()
-    zeros = zeros.clamp(_LEAST_SHARE, 1 - _LEAST_SHARE)
-    odds = (zeros / (1 - zeros)).log()  # torch.logit() rounds by where an element stands
+    """Return a hurdle model: zero inflation explains all zeros, the mean all positive counts."""
+    zeros = 1 - _number_of_positives(problem) / problem.weights.sum()
+    zeros = zeros.clamp(_MIN_PROBABILITY, 1 - _MIN_PROBABILITY)
+    odds = (zeros / (1 - zeros)).log()  # torch.logit() rounds by position
     return torch.cat(
         [
             mean_of_positives(problem),
-            torch.full_like(odds, _HURDLE_SIZE)[:, None] * problem.constant(size),
-            odds[:, None] * problem.constant(problem.bases[2]),
+            torch.full_like(odds, _HURDLE_LOG_SIZE)[:, None] * problem.intercept(size),
+            odds[:, None] * problem.intercept(problem.bases[2]),
         ],
         1,
     )
 
 
-def slopes(
+def sloped_predictors(
     problem: Problem, basis: PartBasis, shapes: Sequence[tuple[float, float]]
 ) -> list[Tensor]:
-    """Return predictors of given levels and slopes towards each gene's counts.
+    """Return predictors with given levels, and slopes towards the positive counts.
 
-    Slopes are per standard deviation. Where the part is not regressed there is only the first
-    level.
+    Slopes are per standard deviation. Only the first level is used if the part has one column.
     """
     if basis.U.shape[1] <= 1:
         shapes = shapes[:1]
-    constant, towards = problem.constant(basis), _towards_counts(problem, basis)
-    return [level * constant + slope * towards for level, slope in shapes]
+    intercept, direction = problem.intercept(basis), _direction_of_counts(problem, basis)
+    return [level * intercept + slope * direction for level, slope in shapes]
 
 
-def steps(problem: Problem, basis: PartBasis, slope: float) -> list[Tensor]:
-    """Return predictors that rise, and that fall, through zero amid each gene's counts."""
+def steep_predictors(problem: Problem, basis: PartBasis, slope: float) -> list[Tensor]:
+    """Return a rising and a falling predictor, both zero at the mean of the positive counts."""
     tiny = torch.finfo(basis.U.dtype).tiny
-    towards = _towards_counts(problem, basis)
-    centre = problem.sum_in(problem.positive, basis) / _cells(problem).clamp_min(tiny)[:, None]
-    through = towards - (centre * towards).sum(1, keepdim=True) * problem.constant(basis)
-    return [slope * through, -slope * through]
+    direction = _direction_of_counts(problem, basis)
+    centre = (
+        problem.weighted_sum_in(problem.ones_at_counts, basis)
+        / _number_of_positives(problem).clamp_min(tiny)[:, None]
+    )
+    centred = direction - (centre * direction).sum(1, keepdim=True) * problem.intercept(basis)
+    return [slope * centred, -slope * centred]
 
 
-def edges(problem: Problem, basis: PartBasis, slope: float) -> list[Tensor]:
-    """Return predictors above zero at all of a gene's counts, and below beyond the outermost.
+def edge_predictors(problem: Problem, basis: PartBasis, slope: float) -> list[Tensor]:
+    """Return predictors that are zero at the outermost positive counts and negative beyond them.
 
-    There are two, rising and falling, for each principal direction in which cells with a positive
-    count differ.
+    There are a rising and a falling predictor for each principal direction of the cells with a
+    positive count.
     """
-    constant = problem.constant(basis)
+    intercept = problem.intercept(basis)
     found = []
     for direction in _principal_directions(problem, basis):
-        at_counts = problem.at_counts(basis, direction)
-        low, high = (problem.by_gene(at_counts, how) for how in ("amin", "amax"))
+        at_counts = problem.predictor_at_counts(basis, direction)
+        low, high = (problem.reduce_by_gene(at_counts, how) for how in ("amin", "amax"))
         found += [
-            slope * (direction - low[:, None] * constant),
-            slope * (high[:, None] * constant - direction),
+            slope * (direction - low[:, None] * intercept),
+            slope * (high[:, None] * intercept - direction),
         ]
     return found
 
 
-def ascent(objective: Objective, theta: Tensor, part: int) -> Tensor:
-    """Return the unit direction, of one part alone, in which the likelihood rises."""
+def ascent_direction(objective: Objective, theta: Tensor, part: int) -> Tensor:
+    """Return the unit vector of the likelihood's gradient in the coordinates of one part."""
     genes = torch.arange(len(theta), device=theta.device)
     gradient = objective.evaluate(theta, genes).gradient
     own = torch.zeros_like(theta)
@@ -128,89 +139,89 @@ def ascent(objective: Objective, theta: Tensor, part: int) -> Tensor:
 
 
 def separation_step(problem: Problem) -> Tensor:
-    """Step in the mean's coordinates that silences the cells in which a gene cannot have counts.
+    """Return a step that lowers the mean of separated cells, where a gene cannot have counts.
 
-    Cells that no positive count constrains, such as a cell type in which the gene is silent, have
-    their maximum at a mean of zero. Where a direction lowers all of them alike and touches no other
-    cell, the start goes down it far enough for the likelihood to be flat, instead of a unit at a
-    time. Zero for all other genes.
+    Cells that no positive count constrains have their maximum at a mean of zero; an example is a
+    cell type without counts. Such a direction of recession lowers all of them by the same and
+    changes no other cell. The step follows it until the likelihood is flat, which takes Newton's
+    method one pass for each unit. The step is zero for genes without such a direction.
     """
     if problem.bases[0].indicators is not None:
-        return _separated_levels(problem, problem.bases[0], problem.bases[0].indicators)
-    U, weights = problem.distinct(problem.bases[0])
+        return _step_of_levels(problem, problem.bases[0], problem.bases[0].indicators)
+    U, weights = problem.distinct_rows(problem.bases[0])
     step = U.new_zeros(problem.counts.shape[0], U.shape[1])
-    total = _total(problem)
+    total = _sum_of_counts(problem)
     if problem.bases[0].penalty.any():
         return step
-    curvature, vectors = rowwise.eigh(_second_moments(problem, problem.bases[0]))
-    free = curvature < _UNSEEN * curvature[:, -1:]
-    genes = torch.nonzero(free.any(1))[:, 0]
+    eigenvalues, vectors = rowwise.eigh(_second_moments(problem, problem.bases[0]))
+    is_null = eigenvalues < _NULL_SPACE_TOL * eigenvalues[:, -1:]
+    genes = torch.nonzero(is_null.any(1))[:, 0]
     weighted = weights[:, None] * U
-    for some in torch.split(genes, max(1, _SILENCE_ENTRIES // U.numel())):
-        basis = vectors[some] * free[some][:, None, :]
-        reach = (U @ basis).square().sum(2)  # genes x rows: how much each is free to move
-        target = -(reach > _UNSEEN).to(U.dtype)
-        wish = rowwise.product(target, weighted) / problem.weights.sum()
-        down = rowwise.apply(basis, rowwise.apply(basis.mT, wish))
-        moved = rowwise.product(down, U.mT)
-        lowers_alike = ((moved - target).abs() < _ALIKE).all(1)
-        depth = _SILENT_DEPTH + total[some].log().clamp_min(0.0)
-        step[some] = torch.where(lowers_alike, depth, 0.0)[:, None] * down
+    for some in torch.split(genes, max(1, _SEPARATION_ENTRIES // U.numel())):
+        null_space = vectors[some] * is_null[some][:, None, :]
+        projection = (U @ null_space).square().sum(2)  # genes x rows
+        target = -(projection > _NULL_SPACE_TOL).to(U.dtype)
+        inner_product = rowwise.product(target, weighted) / problem.weights.sum()
+        direction = rowwise.apply(null_space, rowwise.apply(null_space.mT, inner_product))
+        change = rowwise.product(direction, U.mT)
+        is_recession = ((change - target).abs() < _EQUAL_CHANGE_TOL).all(1)
+        depth = _SEPARATION_DEPTH + total[some].log().clamp_min(0.0)
+        step[some] = torch.where(is_recession, depth, 0.0)[:, None] * direction
     return step
 
 
-def _separated_levels(problem: Problem, basis: PartBasis, indicators: Indicators) -> Tensor:
-    """Return the step that silences the levels without any count of a gene."""
-    silent = problem.sum_in(problem.positive, basis)[:, : basis.n_levels] == 0
-    depth = _SILENT_DEPTH + _total(problem).log().clamp_min(0.0)
-    down = torch.where(silent, -depth[:, None] / indicators.scale, 0.0)
-    return torch.nn.functional.pad(down, (0, basis.U.shape[1]))
+def _step_of_levels(problem: Problem, basis: PartBasis, indicators: Indicators) -> Tensor:
+    """Return the step that lowers the levels of the mean in which a gene has no count."""
+    no_counts = problem.weighted_sum_in(problem.ones_at_counts, basis)[:, : basis.n_levels] == 0
+    depth = _SEPARATION_DEPTH + _sum_of_counts(problem).log().clamp_min(0.0)
+    step = torch.where(no_counts, -depth[:, None] / indicators.scale, 0.0)
+    return torch.nn.functional.pad(step, (0, basis.U.shape[1]))
 
 
-def _total(problem: Problem) -> Tensor:
-    return problem.sum(problem.counts.data, torch.ones_like(problem.weights))
+def _sum_of_counts(problem: Problem) -> Tensor:
+    return problem.weighted_sum(problem.counts.data, torch.ones_like(problem.weights))
 
 
-def _cells(problem: Problem) -> Tensor:
-    return problem.sum(problem.positive, torch.ones_like(problem.weights))
+def _number_of_positives(problem: Problem) -> Tensor:
+    return problem.weighted_sum(problem.ones_at_counts, torch.ones_like(problem.weights))
 
 
-def _towards_counts(problem: Problem, basis: PartBasis) -> Tensor:
-    """Return the unit direction from the average cell to the average cell with a positive count.
+def _direction_of_counts(problem: Problem, basis: PartBasis) -> Tensor:
+    """Return the unit direction from the mean cell to the mean cell with a positive count.
 
     Its predictor has standard deviation one.
     """
-    constant = problem.constant(basis)
-    seen = problem.sum_in(problem.positive, basis)
-    level = (seen * constant).sum(1, keepdim=True)
-    squared = constant.square().sum().clamp_min(torch.finfo(constant.dtype).tiny)
-    return _unit(seen - level * constant / squared)
+    intercept = problem.intercept(basis)
+    total = problem.weighted_sum_in(problem.ones_at_counts, basis)
+    level = (total * intercept).sum(1, keepdim=True)
+    squared = intercept.square().sum().clamp_min(torch.finfo(intercept.dtype).tiny)
+    return _unit(total - level * intercept / squared)
 
 
 def _second_moments(problem: Problem, basis: PartBasis) -> Tensor:
-    """Sum over each gene's cells with a positive count of the products of their coordinates."""
-    U, _ = problem.distinct(basis)
+    """Return sums of products of two basis vectors over the cells with a positive count."""
+    U, _ = problem.distinct_rows(basis)
     rank = U.shape[1]
     row, column = torch.triu_indices(rank, rank, device=U.device)
-    # A few at a time: cells x rank^2 may be more than memory holds.
+    # A few at a time, because cells x rank^2 may exceed the memory.
     pieces = [
-        problem.sum_of_distinct(U[:, i] * U[:, j])
-        for i, j in zip(row.split(_PRODUCTS), column.split(_PRODUCTS), strict=True)
+        problem.weighted_sum_of_distinct(U[:, i] * U[:, j])
+        for i, j in zip(row.split(_MAX_PRODUCTS), column.split(_MAX_PRODUCTS), strict=True)
     ]
-    seen = U.new_zeros(problem.counts.shape[0], rank, rank)
-    seen[:, row, column] = seen[:, column, row] = torch.cat(pieces, 1)
-    return seen
+    moments = U.new_zeros(problem.counts.shape[0], rank, rank)
+    moments[:, row, column] = moments[:, column, row] = torch.cat(pieces, 1)
+    return moments
 
 
 def _principal_directions(problem: Problem, basis: PartBasis) -> list[Tensor]:
-    """Return the unit directions, constants aside, in which a gene's cells spread the most."""
-    constant = _unit(problem.constant(basis)[None])
-    others = torch.eye(constant.shape[1]).to(constant) - constant.mT @ constant
-    seen = _second_moments(problem, basis)
-    for _ in range(2):  # once from each side
-        seen = rowwise.product(seen.flatten(0, 1), others).view_as(seen).mT
-    _, directions = rowwise.eigh(0.5 * (seen + seen.mT))
-    return list(directions[:, :, 1:].unbind(2))[-_MOST_DIRECTIONS:]
+    """Return principal directions of cells with a positive count, orthogonal to the intercept."""
+    intercept = _unit(problem.intercept(basis)[None])
+    projector = torch.eye(intercept.shape[1]).to(intercept) - intercept.mT @ intercept
+    moments = _second_moments(problem, basis)
+    for _ in range(2):  # from the left and from the right
+        moments = rowwise.product(moments.flatten(0, 1), projector).view_as(moments).mT
+    _, directions = rowwise.eigh(0.5 * (moments + moments.mT))
+    return list(directions[:, :, 1:].unbind(2))[-_MAX_PRINCIPAL_DIRECTIONS:]
 
 
 def _unit(rows: Tensor) -> Tensor:

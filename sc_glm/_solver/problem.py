@@ -1,4 +1,8 @@
-"""A block of genes with their designs, and how predictors move from one design to another."""
+"""A block of genes with its designs: what the likelihood is a function of.
+
+Here are also weighted sums over positive counts, the change of a predictor from one design to
+another, and coarse approximations in which similar cells share one row.
+"""
 
 import copy
 import math
@@ -22,16 +26,16 @@ from sc_glm._likelihood.objective import Objective, PartBasis, tile_cells
 from sc_glm._likelihood.tiles import CountBlock, Shares
 from sc_glm._solver.gamma_ratio_curves import GammaRatioCurves
 
-_ENTRIES = 4_000_000  # of a predictor at a time
-_CELLS_OF_LEVEL = 8  # on average, at the most, in a likeness of the problem
+_MAX_PREDICTOR_ENTRIES = 4_000_000  # cells x genes of a predictor in memory at a time
+_COARSE_CELLS_PER_LEVEL = 8  # rows of an approximation for each level, on average, at most
 
 
 @dataclass(frozen=True)
 class Problem:
     """A block of genes with everything that their likelihood needs.
 
-    Cells that are alike may be one cell here, of their summed weight. Such a cell may have several
-    counts of a gene, and the tally says which share of its weight each of them has.
+    Cells with equal designs may be merged into one cell with their summed weight. A merged cell may
+    have several counts of a gene. The tally holds the share of the weight that each of them has.
 
     Attributes
     ----------
@@ -42,11 +46,11 @@ class Problem:
         One per part.
     offset, weights : Tensor of shape (n_cells,)
     tally : Tally or None
-        With the same ``counts``; None where no cell stands for several.
+        Counts of merged cells, with the same ``counts``. None if no cells are merged.
     groups : Groups or None
-        Cells of equal designs, where there are few and no cell stands for several.
-    is_likeness : bool
-        Whether cells are one that are but similar.
+        Groups of cells with equal designs, if there are few groups and no cells are merged.
+    is_approximation : bool
+        Whether cells were merged whose designs are similar and not equal.
     """
 
     family: Family
@@ -66,19 +70,19 @@ class Problem:
         return GroupedObjective(*model, groups=self.groups)
 
     def own_objective(self) -> Objective:
-        """Return the objective of the problem's own model, of all its genes."""
+        """Return the objective of the problem's own model for all its genes."""
         return self.objective(self.block(), self.family, self.bases)
 
     def _is_grouped(self, family: Family, bases: Sequence[PartBasis]) -> bool:
-        """Whether what zeros contribute is a function that all genes share."""
+        """Return whether all genes share the function that zeros contribute."""
         return (
             family == NegBinFamily()
             and is_constant(bases[1].U)
             and self.offset.dtype == torch.float64
         )
 
-    def distinct(self, basis: PartBasis) -> tuple[Tensor, Tensor]:
-        """Return a basis's rows, those of equal cells once if such are known, and their weights."""
+    def distinct_rows(self, basis: PartBasis) -> tuple[Tensor, Tensor]:
+        """Return the rows of a basis and their weights; known groups of equal cells are one row."""
         if self.groups is None:
             return basis.U, self.weights
         return basis.U[self.groups.first], self.groups.total
@@ -103,21 +107,22 @@ class Problem:
         )
 
     def _curves(self) -> GammaRatioCurves | None:
-        """Approximate what counts add through a regressed size, if starts are but told apart.
+        """Approximate the gamma ratios of counts by curves in a regressed size.
 
-        Whether there are few counts or many, on which genes of one block may differ.
+        Only approximations of a problem use them. The choice does not depend on the number of
+        counts, which differs between the genes of a block.
         """
-        n_places = math.prod(self.counts.shape)
+        n_curves = math.prod(self.counts.shape)
         if not self.is_approximation or self.tally is None or self.bases[1].U.shape[1] <= 1:
             return None
         rows = np.repeat(np.arange(self.counts.shape[0]), np.diff(self.counts.indptr))
-        places = rows * self.counts.shape[1] + self.counts.indices
+        curves = rows * self.counts.shape[1] + self.counts.indices
         return GammaRatioCurves(
-            places, self.counts.data, self.tally.shares, n_places, self.offset.device
+            curves, self.counts.data, self.tally.shares, n_curves, self.offset.device
         )
 
     def project(self, predictor: Tensor, basis: PartBasis) -> Tensor:
-        """Coordinates in ``basis`` of what is nearest to each of several predictors."""
+        """Return the coordinates of the weighted least-squares fits of predictors by a basis."""
         across = rowwise.product((self.weights[:, None] * basis.U).mT, predictor)
         others = across / self.weights.sum()
         if basis.indicators is None:
@@ -125,12 +130,14 @@ class Problem:
         rows = predictor.mT * (self.weights / self.weights.sum())
         return torch.cat([basis.indicators.sums(rows).mT, others])
 
-    def constant(self, basis: PartBasis) -> Tensor:
-        """Coordinates of the predictor that is nearest to one in all cells."""
+    def intercept(self, basis: PartBasis) -> Tensor:
+        """Return the coordinates of the predictor that is nearest to one in all cells."""
         return self.project(torch.ones_like(self.weights)[:, None], basis)[:, 0]
 
-    def lift(self, theta: Tensor, old: Sequence[PartBasis], new: Sequence[PartBasis]) -> Tensor:
-        """Project each part's predictor from one set of bases onto another."""
+    def change_bases(
+        self, theta: Tensor, old: Sequence[PartBasis], new: Sequence[PartBasis]
+    ) -> Tensor:
+        """Project the predictor of each part from one set of bases onto another."""
         widths = [basis.rank for basis in old]
         parts = [
             part if a is b else rowwise.product(part, self.project(a.U, b).mT)
@@ -139,25 +146,27 @@ class Problem:
         return torch.cat(parts, 1)
 
     @property
-    def is_simple(self) -> bool:
-        """Whether it has one size per gene and no zero inflation: in practice, one maximum."""
+    def is_unimodal(self) -> bool:
+        """Whether the likelihood has one maximum in practice: one size and no zero inflation."""
         return len(self.bases) == 2 and self.bases[1].U.shape[1] <= 1
 
-    def coarse(self, size: int, narrow: float) -> "Problem":
-        """Return a likeness of the problem, in which similar cells have one predictor.
+    def coarsened(self, max_cells: int, width: float) -> "Problem":
+        """Return an approximation of the problem in which similar cells are merged.
 
-        All counts are there, but at most ``size`` cells, and no more than it takes for predictors
-        of unit length to differ by about ``narrow`` among those that a cell stands for. Cells of
-        different levels are never merged. With many levels, ``size`` is raised to a few cells each.
+        All counts remain. There are at most ``max_cells`` cells, and fewer if predictors of unit
+        length then differ by about ``width`` or less between cells that are merged. Cells of
+        different levels are never merged. With many levels, ``max_cells`` is raised to a few cells
+        for each.
         """
         if self.offset.dtype != torch.float64:
-            return self._double().coarse(size, narrow)
+            return self._double().coarsened(max_cells, width)
         everything = torch.cat([*(basis.U for basis in self.bases), self.offset[:, None]], 1)
         levels = self.bases[0].indicators
         codes = None if levels is None else levels.codes.cpu().numpy()
-        size = max(size, _CELLS_OF_LEVEL * self.bases[0].n_levels)
+        max_cells = max(max_cells, _COARSE_CELLS_PER_LEVEL * self.bases[0].n_levels)
         groups = Cells(
-            similar_rows(everything.cpu().numpy(), size, narrow, codes), self.weights.cpu().numpy()
+            similar_rows(everything.cpu().numpy(), max_cells, width, codes),
+            self.weights.cpu().numpy(),
         )
         tally = (
             Tally.of(self.counts, groups) if self.tally is None else self.tally.of_groups(groups)
@@ -169,7 +178,7 @@ class Problem:
         shares = (self.weights / weights[group])[:, None]
 
         def mean(x: Tensor) -> Tensor:
-            # By differences, so that what is equal in all cells is so to the last digit.
+            # Differences make the mean of equal values exact.
             return x[first].index_add(0, group, shares * (x - x[first][group]))
 
         exposures = (self.offset - self.offset[first][group]).exp()[:, None]
@@ -185,11 +194,11 @@ class Problem:
         )
 
     def unpacked(self) -> "Problem":
-        """Return the same with all basis vectors of each part as columns."""
+        """Return the problem with all basis vectors of each part as columns."""
         return replace(self, bases=[basis.unpacked() for basis in self.bases])
 
     def _double(self) -> "Problem":
-        """Return the same in double precision."""
+        """Return the problem in double precision."""
         return replace(
             self,
             bases=[basis.double() for basis in self.bases],
@@ -197,10 +206,10 @@ class Problem:
             weights=self.weights.double(),
         )
 
-    def sample(self, n_cells: int) -> "Problem":
-        """Return the problem of some of the cells, drawn at random, with the weight of all.
+    def subsample(self, n_cells: int) -> "Problem":
+        """Return the problem of a random sample of the cells, scaled to the weight of all.
 
-        For problems whose cells are single ones.
+        The cells of the problem must not be merged.
         """
         drawn = np.random.default_rng(0).choice(len(self.weights), n_cells, replace=False)
         drawn.sort()
@@ -214,7 +223,7 @@ class Problem:
             weights=weights * (self.weights.sum() / weights.sum()),
         )
 
-    def some(self, genes: Tensor) -> "Problem":
+    def of_genes(self, genes: Tensor) -> "Problem":
         """Return the problem of some of the genes."""
         index = genes.cpu().numpy()
         if self.tally is None:
@@ -224,25 +233,27 @@ class Problem:
 
     @cached_property
     def n_positive(self) -> NDArray[np.int64]:
-        """Number of each gene's cells with a positive count, all those that a cell stands for."""
+        """Number of cells with a positive count of each gene, before cells were merged."""
         if self.tally is None:
             return np.diff(self.counts.indptr)
         return self.tally.n_positive()
 
     @cached_property
-    def positive(self) -> NDArray[np.float64]:
-        """A one for each positive count."""
+    def ones_at_counts(self) -> NDArray[np.float64]:
+        """A one for each positive count, such that weighted sums of it count cells."""
         return np.ones_like(self.counts.data)
 
-    def sum(self, at_counts: NDArray[np.float64], over_cells: Tensor) -> Tensor:
-        """Weighted sum over a gene's positive counts of what is given for counts and for cells.
+    def weighted_sum(self, at_counts: NDArray[np.float64], over_cells: Tensor) -> Tensor:
+        """Return weighted sums over the positive counts of each gene.
+
+        The terms are products of a value for the count and a value for its cell.
 
         Parameters
         ----------
         at_counts : ndarray of shape (n_counts,)
-            Such as the counts themselves.
+            A value for each positive count, such as the count.
         over_cells : Tensor of shape (n_cells,) or (n_cells, k)
-            Values by which those of the counts are multiplied.
+            One or several values for each cell.
 
         Returns
         -------
@@ -252,18 +263,26 @@ class Problem:
         values = (over_cells * weights).cpu().numpy().astype(float)
         if self.tally is not None:
             at_counts = at_counts * self.tally.shares
-        matrix = copy.copy(self.counts)  # whose structure SciPy need not check again
+        matrix = copy.copy(self.counts)  # a new matrix would have its structure checked again
         matrix.data = at_counts
         return torch.as_tensor(matrix @ values).to(over_cells)
 
-    def sum_in(self, at_counts: NDArray[np.float64], basis: PartBasis) -> Tensor:
-        """Weighted sum over a gene's positive counts of what is given for them, times a basis.
+    def weighted_sum_in(self, at_counts: NDArray[np.float64], basis: PartBasis) -> Tensor:
+        """Return weighted sums over the positive counts of each gene, for each basis vector.
+
+        The terms are products of a value for the count and the entry of the basis in its cell.
+
+        Parameters
+        ----------
+        at_counts : ndarray of shape (n_counts,)
+            A value for each positive count.
+        basis : PartBasis
 
         Returns
         -------
         Tensor of shape (n_genes, rank)
         """
-        others = self.sum(at_counts, basis.U)
+        others = self.weighted_sum(at_counts, basis.U)
         if basis.indicators is None:
             return others
         codes, scale = basis.indicators
@@ -275,25 +294,25 @@ class Problem:
         of_levels.index_add_(0, place, values * self.weights[self.cells])
         return torch.cat([of_levels.view(-1, len(scale)) * scale, others], 1)
 
-    def sum_of_distinct(self, over_rows: Tensor) -> Tensor:
-        """Weighted sum over a gene's cells with a positive count of what their rows have.
+    def weighted_sum_of_distinct(self, over_rows: Tensor) -> Tensor:
+        """Return weighted sums of values of rows over the cells with a positive count.
 
         Parameters
         ----------
         over_rows : Tensor of shape (n_rows, k)
-            With the rows of :meth:`distinct`.
+            Values for the rows that :meth:`distinct_rows` returns.
 
         Returns
         -------
         Tensor of shape (n_genes, k)
         """
-        if self._seen is None:
-            return self.sum(self.positive, over_rows)
-        return rowwise.product(self._seen, over_rows)
+        if self._weight_of_positives is None:
+            return self.weighted_sum(self.ones_at_counts, over_rows)
+        return rowwise.product(self._weight_of_positives, over_rows)
 
     @cached_property
-    def _seen(self) -> Tensor | None:
-        """Weight of each gene's cells with a positive count, genes x groups."""
+    def _weight_of_positives(self) -> Tensor | None:
+        """Summed weight of the cells with a positive count, (n_genes, n_groups)."""
         if self.groups is None:
             return None
         n_groups = len(self.groups)
@@ -313,35 +332,35 @@ class Problem:
         numbers = torch.arange(self.counts.shape[0], device=self.offset.device)
         return torch.repeat_interleave(numbers, indptr.diff())
 
-    def at_counts(self, basis: PartBasis, theta: Tensor) -> Tensor:
-        """Return a part's predictor at each positive count."""
+    def predictor_at_counts(self, basis: PartBasis, theta: Tensor) -> Tensor:
+        """Return the predictor of a part at each positive count."""
         value = torch.zeros_like(self.cells, dtype=theta.dtype)
         others = theta[:, basis.n_levels :].mT
-        for across, own in zip(basis.U.mT, others, strict=True):  # counts x rank may be large
+        for across, own in zip(basis.U.mT, others, strict=True):  # not at once: memory
             value += across[self.cells] * own[self.genes]
         if basis.indicators is not None:
             level = basis.indicators.codes[self.cells]
             value += (theta[:, : basis.n_levels] * basis.indicators.scale)[self.genes, level]
         return value
 
-    def by_gene(self, at_counts: Tensor, how: str) -> Tensor:
-        """Reduce values at positive counts to one for each gene, zero where it has none."""
+    def reduce_by_gene(self, at_counts: Tensor, how: str) -> Tensor:
+        """Reduce values at positive counts to one value for each gene; zero without counts."""
         zero = at_counts.new_zeros(self.counts.shape[0])
         return zero.scatter_reduce(0, self.genes, at_counts, how, include_self=False)
 
-    def cells_at_a_time(self, n_genes: int) -> list[slice]:
-        """Cut the cells so that a predictor of so many genes is no large array."""
+    def cell_chunks(self, n_genes: int) -> list[slice]:
+        """Cut the cells into chunks, such that a predictor of ``n_genes`` fits into memory."""
         n_cells = self.counts.shape[1]
-        step = max(1, _ENTRIES // max(1, n_genes))
+        step = max(1, _MAX_PREDICTOR_ENTRIES // max(1, n_genes))
         return [slice(*ends) for ends in pairwise([*range(0, n_cells, step), n_cells])]
 
-    def range_of(self, basis: PartBasis, theta: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the smallest and the largest value of a part's predictor over the cells."""
+    def predictor_range(self, basis: PartBasis, theta: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the minimum and the maximum over the cells of the predictor of a part."""
         low, high = (
             theta.new_full((len(theta),), torch.inf),
             theta.new_full((len(theta),), -torch.inf),
         )
-        for cells in self.cells_at_a_time(len(theta)):
+        for cells in self.cell_chunks(len(theta)):
             predictor = basis.predictor(theta, cells)
             low = torch.minimum(low, predictor.amin(1))
             high = torch.maximum(high, predictor.amax(1))

@@ -1,4 +1,8 @@
-"""How a gene's fit ended, in words that are decided from the fitted point."""
+"""The status of each gene's fit, decided at the fitted point.
+
+A likelihood that is flat in some direction has an infinite or an undetermined estimate. The status
+names the part of the model that the direction belongs to.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,22 +14,22 @@ from numpy.typing import NDArray
 from sc_glm._design.design import FloatArray
 from sc_glm._likelihood.family import DISPERSION, MEAN, ZERO_INFLATION
 
-# Information on a predictor (per unit, squared) under which the counts say nothing about it: its
-# standard error is over 100, and a Newton step along it promises next to no likelihood. A predictor
-# that spans many units may have a firm maximum all the same, so that the information on the whole
-# span must be small as well.
-FLAT = 1e-4
-_FLAT_ALONG = 1e-2
-_SHARE = 0.3  # of a flat direction, to lay it to a part
-COEFFICIENT_SHARE = 0.05  # of a coefficient in flat directions, to call it undetermined
-_POISSON_GAP = 3.0  # log size less log mean at which a flat size is taken for an infinite one
-_NO_SIZE = -7.0  # log size under which counts are zero whatever their mean
-_CERTAIN = 7.0  # log odds of a structural zero, either way, that may be on their way to infinity
-_NO_GAIN = 1e-3  # log-likelihood that a zero inflation must bring to be there at all
+# Information on a predictor (per unit, squared) below which the likelihood is flat: the standard
+# error is over 100, and a Newton step gains almost nothing.
+FLAT_INFORMATION = 1e-4
+# Information on the whole range of a predictor, below which the likelihood is flat. If a predictor
+# spans many units, its maximum may be finite although the information on one unit is small.
+_FLAT_RANGE_INFORMATION = 1e-2
+_PART_SHARE = 0.3  # of the squared length of a flat direction, above which it belongs to a part
+COEFFICIENT_SHARE = 0.05  # of a coefficient in flat directions, above which it is undetermined
+_POISSON_GAP = 3.0  # log size less log mean above which a flat size is infinite
+_VANISHING_LOG_SIZE = -7.0  # below which all counts are zero, whatever their mean
+_DIVERGENT_LOG_ODDS = 7.0  # absolute log odds of a structural zero that may tend to infinity
+_MIN_INFLATION_GAIN = 1e-3  # log-likelihood below which a zero inflation is absent
 
 
 class Status(StrEnum):
-    """Outcome of one gene's fit; its value is the word shown to users."""
+    """Outcome of the fit of a gene; users see its value."""
 
     CONVERGED = "converged"
     POISSON = "Poisson boundary"
@@ -39,20 +43,20 @@ class Status(StrEnum):
 
     @property
     def meaning(self) -> str:
-        """What it says of the gene."""
+        """Explanation of the status."""
         return _MEANINGS[self]
 
     @property
     def reached_maximum(self) -> bool:
-        """Whether the likelihood is at its supremum, be the coefficients finite there or not."""
+        """Whether the likelihood is at its supremum, where coefficients may be infinite."""
         return self is not Status.ITERATION_LIMIT
 
     @property
-    def worth_warning(self) -> bool:
-        """Whether some coefficient is arbitrary or unfinished.
+    def needs_warning(self) -> bool:
+        """Whether some coefficient is arbitrary or has not converged.
 
-        A Poisson gene or one without zero inflation is as well fitted as any: its distribution is
-        the maximum-likelihood one.
+        A Poisson gene and a gene without zero inflation need no warning: their distribution is that
+        of maximum likelihood.
         """
         return self in {
             Status.SEPARATED,
@@ -72,35 +76,36 @@ _MEANINGS = {
     Status.SEPARATED: "some coefficients are infinite, as for a group of cells without counts",
     Status.ALL_ZERO: "no cell has a count",
     Status.TOO_FEW_COUNTS: "there are no more positive counts than coefficients",
-    Status.NOT_IDENTIFIED: "the counts leave some coefficients open",
+    Status.NOT_IDENTIFIED: "the counts do not determine some coefficients",
     Status.ITERATION_LIMIT: "max_iter iterations did not reach the maximum",
 }
 
 
-def tally(
-    statuses: NDArray[np.object_], names: NDArray[np.object_], most: int = 3
+def count_statuses(
+    statuses: NDArray[np.object_], names: NDArray[np.object_], n_names: int = 3
 ) -> Iterator[tuple[Status, int, str]]:
     """Count the genes of each status that occurs.
 
     Parameters
     ----------
     statuses, names : ndarray of str of shape (n_genes,)
-    most : int, default=3
-        Number of names to give.
+        The status and the name of each gene.
+    n_names : int, default=3
+        Number of names in each tuple at most.
 
     Yields
     ------
     tuple of (Status, int, str)
-        The status, its number of genes, and the names of the first of them.
+        The status, its number of genes, and the names of the first genes.
     """
     for status in Status:
         genes = names[statuses == status]
         if len(genes):
-            yield status, len(genes), ", ".join(genes[:most]) + ", ..." * (len(genes) > most)
+            yield status, len(genes), ", ".join(genes[:n_names]) + ", ..." * (len(genes) > n_names)
 
 
 def flat_directions(information: FloatArray, coordinates: FloatArray) -> FloatArray:
-    """Find the directions in which genes' likelihoods are flat.
+    """Find the directions in which the likelihoods of genes are flat.
 
     Parameters
     ----------
@@ -112,9 +117,9 @@ def flat_directions(information: FloatArray, coordinates: FloatArray) -> FloatAr
     Returns
     -------
     ndarray of shape (n_genes, n_params, n_params)
-        In each matrix, columns of length one, or zero for directions that are not flat.
+        In each matrix, orthonormal columns; columns are zero for directions that are not flat.
     """
-    # Without a finite start there is no information, and no convergence either.
+    # Genes without a finite start have no information; they have not converged either.
     finite = np.nan_to_num(information, posinf=0.0, neginf=0.0)
     curvature, directions = np.linalg.eigh(finite)
     rounding = 100 * np.finfo(float).eps * np.abs(curvature).max(axis=1, initial=0.0)
@@ -138,9 +143,10 @@ def flat_directions_of_arrows(
     Returns
     -------
     directions : ndarray of shape (n_genes, n_params, n_others)
-        As of :func:`flat_directions`, those that are no level's.
+        Orthonormal columns of flat directions that involve the other parameters; columns are zero
+        for directions that are not flat.
     levels : ndarray of bool of shape (n_genes, n_params)
-        Which coordinates are those of a level along which the likelihood is flat.
+        Which coordinates belong to a level in which the likelihood is flat.
     """
     n_params, n_columns = information.shape[1:]
     own = slice(n_params - n_columns + 1)
@@ -152,29 +158,29 @@ def flat_directions_of_arrows(
     flat = _is_flat(diagonal, coordinates[:, own], rounding)
     levels = np.zeros(coordinates.shape, dtype=bool)
     levels[:, own] = flat
-    # The other levels follow the rest of the parameters.
+    # Levels that are not flat are eliminated.
     ratio = np.where(flat[..., None], 0.0, border / np.where(flat, 1.0, diagonal)[..., None])
-    curvature, rest = np.linalg.eigh(corner - np.swapaxes(border, 1, 2) @ ratio)
-    directions = np.concatenate([-ratio @ rest, rest], axis=1)
+    curvature, vectors = np.linalg.eigh(corner - np.swapaxes(border, 1, 2) @ ratio)
+    directions = np.concatenate([-ratio @ vectors, vectors], axis=1)
     length = np.linalg.norm(directions, axis=1)
     directions /= length[:, None]
     span = np.einsum("gij,gi->gj", directions, coordinates)
     is_flat = _is_flat(curvature / length**2, span, rounding)
     directions = np.where(is_flat[:, None, :], directions, 0.0)
-    for gene in np.flatnonzero(is_flat.sum(axis=1) > 1):  # these need not be orthogonal
+    for gene in np.flatnonzero(is_flat.sum(axis=1) > 1):  # these may not be orthogonal
         some = is_flat[gene]
         directions[gene][:, some] = np.linalg.qr(directions[gene][:, some])[0]
     return directions, levels
 
 
 def _is_flat(curvature: FloatArray, span: FloatArray, rounding: FloatArray) -> NDArray[np.bool_]:
-    flat = (curvature < FLAT) & (curvature * span**2 < _FLAT_ALONG)
+    flat = (curvature < FLAT_INFORMATION) & (curvature * span**2 < _FLAT_RANGE_INFORMATION)
     return np.asarray(flat | (curvature < rounding))
 
 
 @dataclass(frozen=True)
 class Endpoints:
-    """What is known of genes at their fitted points.
+    """Properties of the likelihoods of genes at their fitted points.
 
     Attributes
     ----------
@@ -187,15 +193,15 @@ class Endpoints:
     n_positive : ndarray of int of shape (n_genes,)
         Number of positive counts.
     poisson_gap : ndarray of shape (n_genes,)
-        Log size less log mean, the largest at a positive count; NaN where no direction is flat.
+        Maximum of log size less log mean over the positive counts; NaN without a flat direction.
     lowest_size : ndarray of shape (n_genes,)
-        Smallest log size of all cells.
+        Minimum of the log size over the cells.
     largest_inflation : ndarray of shape (n_genes,)
-        Log odds of a structural zero, the largest in absolute value of all cells.
+        Maximum of the absolute log odds of a structural zero over the cells.
     inflation_gain : ndarray of shape (n_genes,)
-        Log-likelihood that is lost without the zero inflation.
+        Log-likelihood less that without the zero inflation.
     flat_levels : ndarray of bool of shape (n_genes, n_params)
-        Coordinates that are further such directions by themselves, those of levels.
+        Coordinates of levels in which the likelihood is flat, in addition.
     """
 
     flat: FloatArray
@@ -209,7 +215,7 @@ class Endpoints:
     flat_levels: NDArray[np.bool_]
 
     def slices(self) -> dict[str, slice]:
-        """Where each part's coordinates stand."""
+        """Return the positions of the coordinates of each part."""
         stops = np.cumsum([0, *self.ranks.values()])
         return {
             part: slice(start, stop)
@@ -218,48 +224,52 @@ class Endpoints:
 
 
 def fit_statuses(at: Endpoints) -> list[Status]:
-    """Decide each gene's status."""
+    """Return the status of each gene."""
     weight = (at.flat**2).sum(axis=2) + at.flat_levels
-    runs_away = {part: weight[:, own].sum(axis=1) > _SHARE for part, own in at.slices().items()}
+    diverges = {part: weight[:, own].sum(axis=1) > _PART_SHARE for part, own in at.slices().items()}
     return [
-        _one(at, gene, {part for part, runs in runs_away.items() if runs[gene]})
+        _status_of_gene(at, gene, {part for part, genes in diverges.items() if genes[gene]})
         for gene in range(len(at.converged))
     ]
 
 
-def _one(at: Endpoints, gene: int, runs_away: set[str]) -> Status:
+def _status_of_gene(at: Endpoints, gene: int, divergent_parts: set[str]) -> Status:
     if at.n_positive[gene] == 0:
         return Status.ALL_ZERO
     if not at.converged[gene]:
         return Status.ITERATION_LIMIT
-    no_inflation = at.inflation_gain[gene] < _NO_GAIN
-    if not no_inflation and at.largest_inflation[gene] < _CERTAIN:
-        runs_away = runs_away - {ZERO_INFLATION}  # flat, and yet at a finite maximum
-    vanishing_size = DISPERSION in runs_away and at.lowest_size[gene] < _NO_SIZE
-    if MEAN in runs_away or vanishing_size or (ZERO_INFLATION in runs_away and not no_inflation):
+    no_inflation = at.inflation_gain[gene] < _MIN_INFLATION_GAIN
+    if not no_inflation and at.largest_inflation[gene] < _DIVERGENT_LOG_ODDS:
+        divergent_parts = divergent_parts - {ZERO_INFLATION}  # the maximum is finite
+    vanishing_size = DISPERSION in divergent_parts and at.lowest_size[gene] < _VANISHING_LOG_SIZE
+    if (
+        MEAN in divergent_parts
+        or vanishing_size
+        or (ZERO_INFLATION in divergent_parts and not no_inflation)
+    ):
         return Status.SEPARATED
-    if DISPERSION in runs_away and at.poisson_gap[gene] < _POISSON_GAP:
-        scarce = at.n_positive[gene] <= sum(at.ranks.values())
-        return Status.TOO_FEW_COUNTS if scarce else Status.NOT_IDENTIFIED
+    if DISPERSION in divergent_parts and at.poisson_gap[gene] < _POISSON_GAP:
+        has_few_counts = at.n_positive[gene] <= sum(at.ranks.values())
+        return Status.TOO_FEW_COUNTS if has_few_counts else Status.NOT_IDENTIFIED
     return {
         frozenset[str](): Status.CONVERGED,
         frozenset({DISPERSION}): Status.POISSON,
         frozenset({ZERO_INFLATION}): Status.NO_INFLATION,
         frozenset({DISPERSION, ZERO_INFLATION}): Status.POISSON_NO_INFLATION,
-    }[frozenset(runs_away)]
+    }[frozenset(divergent_parts)]
 
 
 def undetermined(
     flat: FloatArray, to_coef: FloatArray, flat_levels: NDArray[np.bool_] | None = None
 ) -> NDArray[np.bool_]:
-    """Tell which coefficients of a part the counts leave open.
+    """Return which coefficients of a part the counts do not determine.
 
     Parameters
     ----------
     flat : ndarray of shape (n_genes, rank, n_directions)
-        The part's share of the flat directions.
+        The coordinates of the part in the flat directions.
     to_coef : ndarray of shape (n_columns, rank)
-        Coefficients from coordinates.
+        Matrix that maps coordinates to coefficients.
     flat_levels : ndarray of bool of shape (n_genes, rank), optional
         Coordinates that are flat directions by themselves, in addition.
 
@@ -267,7 +277,7 @@ def undetermined(
     -------
     ndarray of bool of shape (n_columns, n_genes)
     """
-    moved = (np.einsum("pr,grk->gpk", to_coef, flat) ** 2).sum(axis=2)
+    squared = (np.einsum("pr,grk->gpk", to_coef, flat) ** 2).sum(axis=2)
     if flat_levels is not None:
-        moved += flat_levels @ (to_coef.T**2)
-    return (moved > COEFFICIENT_SHARE**2 * (to_coef**2).sum(axis=1)).T
+        squared += flat_levels @ (to_coef.T**2)
+    return (squared > COEFFICIENT_SHARE**2 * (to_coef**2).sum(axis=1)).T

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sc_glm._contract.docstrings import documented
-from sc_glm._solver.status import FLAT, Status
+from sc_glm._solver.status import FLAT_INFORMATION, Status
 from sc_glm.diagnostics.evaluated_cells import EvaluatedCells
 from sc_glm.distributions.expected_information import Zeros
 from sc_glm.inference.docstring_entries import ENTRIES
@@ -201,7 +201,7 @@ def _explained_variance(
     """
     information = cells.information(zeros, predictors, cells.bases)
     gradient, values, _ = _in_principal_directions(gradients, cells.bases, information)
-    estimated = values > FLAT
+    estimated = values > FLAT_INFORMATION
     explained = np.divide(gradient**2, values, out=np.zeros_like(values), where=estimated)
     return explained.sum(axis=1), estimated.sum(axis=1)
 
@@ -220,7 +220,7 @@ def _coefficient_error(
     bases, information = cells.in_bases_of_fit, cells.information_of_fit(block.genes)
     gradient, values, directions = _in_principal_directions(gradients, bases, information)
     # A coefficient that the fit does not determine is taken to have an error of one unit.
-    values = np.where(values > FLAT, values, 1.0)
+    values = np.where(values > FLAT_INFORMATION, values, 1.0)
     whitening = directions / np.sqrt(values)[:, None]
     here = cells.information(zeros, predictors, bases)
     ratios = np.linalg.eigvalsh(np.swapaxes(whitening, 1, 2) @ here @ whitening)

@@ -51,7 +51,7 @@ from sc_glm._likelihood.family import (
 )
 from sc_glm._solver.fitting import fit_genes
 from sc_glm._solver.gene_block import Designs, GeneFits, Settings
-from sc_glm._solver.status import tally
+from sc_glm._solver.status import count_statuses
 from sc_glm.distributions.count_distributions import NB, ZINB
 from sc_glm.distributions.sampling import sample_dense, sample_sparse
 from sc_glm.distributions.tail_probabilities import log_mass
@@ -380,8 +380,8 @@ class CountRegressor(
     def _warn(self) -> None:
         reasons = [
             f"{number} {status} ({named})"
-            for status, number, named in tally(self.status_, self.target_names_)
-            if status.worth_warning
+            for status, number, named in count_statuses(self.status_, self.target_names_)
+            if status.needs_warning
         ]
         if reasons:
             warn(

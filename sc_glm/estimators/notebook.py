@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from sc_glm._solver.status import tally
+from sc_glm._solver.status import count_statuses
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,8 +55,8 @@ def status_table(statuses: NDArray[np.object_], names: NDArray[np.object_], n_ce
         from the page, and escapes names.
     """
     rows = [
-        (str(status), number, status.meaning, named if status.worth_warning else "")
-        for status, number, named in tally(statuses, names, _NAMED)
+        (str(status), number, status.meaning, named if status.needs_warning else "")
+        for status, number, named in count_statuses(statuses, names, _NAMED)
     ]
     table = pd.DataFrame(rows, columns=["status", "genes", "meaning", "such as"])
     if not table["such as"].any():

@@ -27,7 +27,7 @@ import numpy as np
 
 from sc_glm._contract.validation import group_codes
 from sc_glm._solver.fitting import map_blocks
-from sc_glm._solver.status import COEFFICIENT_SHARE, FLAT, flat_directions
+from sc_glm._solver.status import COEFFICIENT_SHARE, FLAT_INFORMATION, flat_directions
 from sc_glm.inference.cluster_robust import AdjustedClusters
 from sc_glm.inference.effective_sample_size import effective_sample_size
 from sc_glm.inference.log_likelihood import check_data_of_fit
@@ -229,7 +229,7 @@ def _estimate_block(
     return CovarianceEstimate(
         np.where(finite, at_fit.log_likelihood, np.nan),
         covariance,
-        finite & np.asarray((eigenvalues > -FLAT).all(axis=1)),
+        finite & np.asarray((eigenvalues > -FLAT_INFORMATION).all(axis=1)),
         _along_flat_direction(tests, flat),
         full_leverage,
         df,

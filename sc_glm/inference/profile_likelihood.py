@@ -16,7 +16,7 @@ from scipy import stats
 from sc_glm._likelihood import rowwise
 from sc_glm._solver.fitting import map_blocks
 from sc_glm._solver.gene_block import one_thread, problem_of
-from sc_glm._solver.status import FLAT
+from sc_glm._solver.status import FLAT_INFORMATION
 from sc_glm._solver.trust_region import maximize
 from sc_glm.inference.observed_information import SETTINGS
 from sc_glm.inference.restricted_objective import RestrictedObjective
@@ -138,7 +138,7 @@ def _least_favourable_direction(hessian: Tensor, test: Tensor) -> Tensor:
     # A gene without finite numbers must not stop the decomposition of the others.
     values, vectors = rowwise.eigh(torch.nan_to_num(-hessian, 0.0, 0.0, 0.0))
     along = rowwise.apply(vectors.mT, test[None])
-    direction = rowwise.apply(vectors, along / values.clamp_min(FLAT))
+    direction = rowwise.apply(vectors, along / values.clamp_min(FLAT_INFORMATION))
     return direction / (direction * test).sum(1, keepdim=True)
 
 

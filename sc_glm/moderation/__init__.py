@@ -1,7 +1,7 @@
-"""Dispersion shrinkage: each gene's dispersion, drawn towards what genes of its mean have.
+"""Dispersion shrinkage: the dispersion of each gene is drawn towards a trend over the mean.
 
-Here are the likelihood of a gene's size alone, the trend of dispersions over means, and the
-moderated model made of both. New ways to share information between genes belong here.
+Here are the profile likelihood of a gene's size, the trend of dispersions over means, and the
+moderated model that results from both. New ways to share information between genes belong here.
 """
 
 from sc_glm.moderation.dispersion_trend import DispersionTrend

@@ -1,13 +1,13 @@
-r"""How genes' log sizes depend on their means, from likelihoods that know them more or less well.
+r"""The trend of log sizes over means, and the variation of genes around it.
 
-Each gene's log size is drawn from a t distribution around a trend in the mean. Trend and spread are
-those of the largest marginal likelihood: the product over genes of the integral of likelihood times
-distribution. So a gene counts for as much as its counts tell, down to nothing, and no estimate of a
-single gene is needed. The tails of the distribution leave genes that are far from the trend about
-where they are.
+The log size of each gene is drawn from a t distribution around a trend in the mean. Trend and
+spread maximise the marginal likelihood, which is the product over genes of the integral of a gene's
+likelihood over this distribution. Genes with little information on their size therefore have little
+weight, and no estimate of a single gene is needed. The heavy tails of the t distribution keep genes
+that are far from the trend close to their own estimates.
 
-Few genes may have their largest likelihood without any spread, which they then take for certain. A
-logarithm of the spread is added, which keeps it off zero and is lost in the likelihood of many
+With few genes, the spread of maximum likelihood may be zero. The logarithm of the spread is added
+to the marginal log-likelihood, which keeps the spread positive and is negligible with many genes
 (Chung et al. 2013, Psychometrika 78: 685).
 """
 
@@ -27,36 +27,37 @@ if TYPE_CHECKING:
     from sc_glm._design.design import FloatArray
     from sc_glm.moderation.size_profile import SizeLikelihood
 
-DF = 5.0  # degrees of freedom of the genes' distribution around the trend
+DF = 5.0  # degrees of freedom of the distribution of genes around the trend
 
-_TOLD = 2.0  # log-likelihood between sizes, from which on counts tell something
-_LEAST_GENES = 10
+# Range of a gene's log-likelihood over the log sizes, above which it has information on its size
+_MIN_LIKELIHOOD_RANGE = 2.0
+_MIN_GENES = 10
 _GENES_PER_KNOT = 5
-_MOST_KNOTS = 5
-_NARROWEST = 0.5  # log mean from knot to knot
-_BELOW = 0.02  # share of the genes, those of the smallest means, for which the trend is constant
-_BEND = 0.5  # standard deviation of the change of slope at a knot, before the genes are seen
-_LEAST_SPREAD, _LARGEST_SPREAD = 0.1, 3.0
-_BOUND = 10.0  # of the trend's log size
+_MAX_KNOTS = 5
+_MIN_KNOT_DISTANCE = 0.5  # log mean
+_FIRST_KNOT_QUANTILE = 0.02  # of the means; the trend is constant below
+_SLOPE_CHANGE_SD = 0.5  # prior standard deviation of the change of slope at a knot
+_MIN_SPREAD, _MAX_SPREAD = 0.1, 3.0
+_MAX_ABS_LOG_SIZE = 10.0  # of the trend
 
 
 @dataclass(frozen=True)
 class DispersionTrend:
-    """A natural spline of the log size in the log mean, and how far genes are from it.
+    """A natural spline of the log size in the log mean, and the spread of genes around it.
 
-    It has a knot for five genes that tell of it, five at most, between which it bends little unless
-    genes tell. Beyond the first knot, which leaves out two genes in a hundred, and beyond the last
-    it is constant.
+    The spline has one knot for every five genes with information on their size, and at most five
+    knots. A prior keeps changes of slope small. The first knot is the second percentile of the
+    means of these genes, and the last knot is their maximum. Beyond both the trend is constant.
 
     Attributes
     ----------
     log_mean : ndarray of shape (n_knots,)
         Knots: natural logarithms of an average count.
     log_size : ndarray of shape (n_knots,)
-        Values there: natural logarithms of ``r``.
+        Values at the knots: natural logarithms of ``r``.
     spread : float
-        Scale of the t distribution, with five degrees of freedom, of genes' log sizes around the
-        trend. It is at least 0.1.
+        Scale of the t distribution, with five degrees of freedom, of log sizes around the trend.
+        It is at least 0.1.
     """
 
     log_mean: FloatArray
@@ -83,7 +84,7 @@ class DispersionTrend:
 
 
 class Posterior(NamedTuple):
-    """Mean and standard deviation of genes' log sizes, (n_genes,)."""
+    """Posterior means and standard deviations of log sizes, (n_genes,)."""
 
     mean: FloatArray
     spread: FloatArray
@@ -95,40 +96,41 @@ def fit_trend(genes: SizeLikelihood) -> DispersionTrend:
     Raises
     ------
     ValueError
-        If too few genes tell of them.
+        If too few genes have information on their size.
     """
-    telling = genes.value.min(axis=1) < -_TOLD
-    if telling.sum() < _LEAST_GENES:
+    is_informative = genes.value.min(axis=1) < -_MIN_LIKELIHOOD_RANGE
+    if is_informative.sum() < _MIN_GENES:
         raise ValueError(
-            f"A trend of the dispersion needs at least {_LEAST_GENES} genes whose counts tell "
-            f"something of theirs; of these {len(telling)}, {telling.sum()} do."
+            f"Dispersion shrinkage needs at least {_MIN_GENES} genes whose counts contain "
+            f"information on their dispersion; of these {len(is_informative)} genes, "
+            f"{is_informative.sum()} do. Fit more genes or more cells."
         )
-    knots = _knots(genes.mean[telling])
+    knots = _knots(genes.mean[is_informative])
     basis = _basis(knots, genes.mean)
     slopes = np.diff(np.eye(len(knots)), axis=0) / np.diff(knots)[:, None]
-    bends = np.diff(slopes, axis=0) / _BEND
+    slope_changes = np.diff(slopes, axis=0) / _SLOPE_CHANGE_SD
 
     def loss(params: FloatArray) -> tuple[float, FloatArray]:
         spread = np.exp(params[-1])
         z = (genes.log_size - (basis @ params[:-1])[:, None]) / spread
         joint = genes.value + _log_density(z) - params[-1]
         marginal = logsumexp(joint, axis=1, keepdims=True)
-        slope = (DF + 1) * z / (DF + z**2) * np.exp(joint - marginal)
-        by_trend = slope.sum(axis=1) / spread
-        by_spread = (slope * z).sum() - len(z)
-        bent = bends @ params[:-1]
-        gradient = np.append(bent @ bends - by_trend @ basis, -by_spread - 1.0)
-        return 0.5 * bent @ bent - marginal.sum() - params[-1], gradient
+        score = (DF + 1) * z / (DF + z**2) * np.exp(joint - marginal)
+        by_trend = score.sum(axis=1) / spread
+        by_spread = (score * z).sum() - len(z)
+        scaled = slope_changes @ params[:-1]
+        gradient = np.append(scaled @ slope_changes - by_trend @ basis, -by_spread - 1.0)
+        return 0.5 * scaled @ scaled - marginal.sum() - params[-1], gradient
 
     start = np.append(np.zeros(len(knots)), 0.0)
-    bounds = [(-_BOUND, _BOUND)] * len(knots)
-    bounds.append((np.log(_LEAST_SPREAD), np.log(_LARGEST_SPREAD)))
+    bounds = [(-_MAX_ABS_LOG_SIZE, _MAX_ABS_LOG_SIZE)] * len(knots)
+    bounds.append((np.log(_MIN_SPREAD), np.log(_MAX_SPREAD)))
     found = optimize.minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds)
     return DispersionTrend(knots, found.x[:-1], float(np.exp(found.x[-1])))
 
 
 def posterior(genes: SizeLikelihood, trend: DispersionTrend) -> Posterior:
-    """Combine each gene's likelihood with the distribution around the trend."""
+    """Compute posterior means and standard deviations, with the trend as prior, by quadrature."""
     z = (genes.log_size - trend.at(genes.mean)[:, None]) / trend.spread
     weight = genes.value + _log_density(z)
     weight = np.exp(weight - logsumexp(weight, axis=1, keepdims=True))
@@ -144,13 +146,15 @@ def _log_density(z: FloatArray) -> FloatArray:
 
 def _knots(mean: FloatArray) -> FloatArray:
     log_mean = np.log(mean)
-    low, high = np.quantile(log_mean, _BELOW), log_mean.max()
-    number = min(_MOST_KNOTS, len(mean) // _GENES_PER_KNOT, 1 + int((high - low) / _NARROWEST))
+    low, high = np.quantile(log_mean, _FIRST_KNOT_QUANTILE), log_mean.max()
+    number = min(
+        _MAX_KNOTS, len(mean) // _GENES_PER_KNOT, 1 + int((high - low) / _MIN_KNOT_DISTANCE)
+    )
     return np.linspace(low, high, number)
 
 
 def _basis(knots: FloatArray, mean: FloatArray) -> FloatArray:
-    """Return the splines that are one at a knot and zero at the others."""
+    """Return the natural splines that are one at a knot and zero at the others."""
     if len(knots) == 1:
         return np.ones((len(mean), 1))
     with np.errstate(divide="ignore"):

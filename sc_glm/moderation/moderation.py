@@ -1,4 +1,4 @@
-"""Moderated dispersion: each gene's size, drawn towards what genes of its mean have."""
+"""Dispersion shrinkage: moderated sizes, and a fitted model that has them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sc_glm._solver.status import Status
 from sc_glm.inference.fitted_model import FittedData
 from sc_glm.inference.log_likelihood import log_likelihoods
 from sc_glm.moderation.dispersion_trend import DispersionTrend, fit_trend, posterior
-from sc_glm.moderation.size_profile import fit_at_sizes, size_likelihood
+from sc_glm.moderation.size_profile import fit_given_sizes, size_likelihood
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -28,30 +28,31 @@ _POISSON = [str(Status.POISSON), str(Status.POISSON_NO_INFLATION)]
 
 @dataclass(frozen=True)
 class ModeratedDispersion:
-    """What :func:`moderate_dispersion` returns.
+    """The result of :func:`moderate_dispersion`.
 
     Attributes
     ----------
     model : estimator
-        A copy of the fitted model with the moderated sizes, and the other coefficients of the
-        largest likelihood at these.
+        A copy of the fitted model with the moderated sizes. The other coefficients maximise the
+        likelihood at these sizes.
     table : DataFrame
         One row per gene, indexed by name, with columns
 
         mean
-            Average count over the cells, by weight.
+            Weighted average count over the cells.
         overdispersion
-            ``1 / r`` of the model as it was fitted: zero at the Poisson boundary, NaN of a gene
+            ``1 / r`` of the fitted model. It is zero at the Poisson boundary, and NaN for a gene
             without counts.
         trend
-            That of a typical gene of this mean.
+            ``1 / r`` of a typical gene with this mean.
         moderated
-            That of ``model``.
+            ``1 / r`` of ``model``.
         spread
-            Standard deviation of the logarithm of ``moderated``, given the counts and the trend.
+            Posterior standard deviation of the logarithm of ``moderated``, given the counts and the
+            trend.
     trend : DispersionTrend
-        Its ``overdispersion(mean)`` is the trend at any mean, and its ``spread`` how far genes are
-        from it.
+        The trend at any mean is ``trend.overdispersion(mean)``, and the scale of the distribution
+        of genes around it is ``trend.spread``.
     """
 
     model: Any
@@ -62,66 +63,66 @@ class ModeratedDispersion:
 def moderate_dispersion(
     model: Any, X: Any, y: Any = None, *, sample_weight: ArrayLike | None = None
 ) -> ModeratedDispersion:
-    r"""Draw each gene's dispersion towards what genes of its mean have.
+    r"""Shrink the dispersion of each gene towards a trend over the mean.
 
-    Few cells tell little of a gene's dispersion: many estimates are far off, and some are at the
-    Poisson boundary though the gene is as noisy as any. Genes together tell how dispersion depends
-    on the mean, and how far genes are from that; a gene's own counts are then weighed against it.
-    The more they tell, the less it moves: with many cells per gene nothing changes.
+    With few cells, counts contain little information on the dispersion of a gene. Many estimates
+    are then far from the truth, and some are at the Poisson boundary although the gene is
+    overdispersed. All genes together determine how the dispersion depends on the mean, and how much
+    genes vary around this trend. The estimate of each gene is a compromise between its own counts
+    and the trend. The more information its counts contain, the less it is shrunk.
 
     Parameters
     ----------
     model : estimator
         A fitted regressor, a pipeline that ends in one, a search over these, or an
-        :class:`~sc_glm.adata.AnnDataRegressor`, with one size for each gene (``dispersion="~ 1"``).
+        :class:`~sc_glm.adata.AnnDataRegressor`. It has one size for each gene
+        (``dispersion="~ 1"``).
     X : array-like, DataFrame or AnnData
-        The cells of the fit, as the model takes them.
-    y : array-like, DataFrame or sparse matrix of shape (n_cells, n_genes)
-        The counts of the fit; None where `X` is an AnnData that holds them.
+        The cells of the fit, in the form that `model` takes.
+    y : array-like, DataFrame or sparse matrix of shape (n_cells, n_genes), default=None
+        The counts of the fit; None if `X` is an AnnData that holds them.
     sample_weight : array-like of shape (n_cells,), default=None
         The weights of the fit.
 
     Returns
     -------
     ModeratedDispersion
-        The moderated model, which predicts, samples and scores like any other; a table of genes;
-        and the trend. `model` stays as it is.
+        The moderated model, which predicts, samples and scores like any other, a table of genes,
+        and the trend. `model` is not changed.
 
     Raises
     ------
     ValueError
-        If the model's dispersion is not ``~ 1`` or is moderated already, the data are not those of
-        its fit, or fewer than ten genes have counts that tell something of their dispersion: no
-        trend can be told from these.
+        If the dispersion of the model is not ``~ 1`` or is moderated already. If the data are not
+        those of the fit. If fewer than ten genes have counts with information on their dispersion.
 
     See Also
     --------
-    DispersionTrend : The trend, and how many genes it takes.
+    DispersionTrend : The trend, and the number of genes that it needs.
 
     Notes
     -----
-    A gene's log size :math:`\rho = \log r` is taken to be drawn from a t distribution with five
-    degrees of freedom around a natural spline in the logarithm of its mean count. Spline and spread
-    are those of the largest marginal likelihood of all genes, but for a little that keeps the
-    spread of few genes off zero. The estimate is the mean of
-    :math:`\rho` given the gene's counts, trend and spread, by numerical integration; no estimate
-    of a single gene comes in, so that genes at the Poisson boundary count for what they are. The
-    t distribution leaves genes that are far from the trend about where their counts are, as DESeq2
-    does by leaving them out.
+    The log size of a gene, :math:`\rho = \log r`, is drawn from a t distribution with five degrees
+    of freedom around a natural spline in the logarithm of its mean count. Spline and spread
+    maximise the marginal likelihood of all genes, with a small penalty that keeps the spread of few
+    genes above zero. The estimate is the posterior mean of :math:`\rho`, by numerical integration.
+    No estimate of a single gene is used, such that genes at the Poisson boundary have the weight
+    that their likelihood gives them. The t distribution shrinks genes that are far from the trend
+    only a little. DESeq2 excludes such genes from shrinkage.
 
-    The likelihood of a size alone is the profile likelihood with Cox and Reid's adjustment. It also
-    takes off most of the bias of maximum likelihood, which finds too large a size where cells are
-    few for the coefficients of the mean and the zero inflation.
+    The likelihood of a size is the profile likelihood with the adjustment of Cox and Reid. It also
+    removes most of the bias of maximum likelihood, which overestimates sizes if there are few cells
+    for the coefficients of the mean and the zero inflation.
 
-    The same is known from bulk tissue: edgeR (McCarthy, Chen and Smyth 2012, Nucleic Acids Research
-    40: 4288) and DESeq2 (Love, Huber and Anders 2014, Genome Biology 15: 550), from which it
-    differs in that no first estimates are used.
+    Dispersion shrinkage is established for bulk tissue, in edgeR (McCarthy, Chen and Smyth 2012,
+    Nucleic Acids Research 40: 4288) and DESeq2 (Love, Huber and Anders 2014, Genome Biology 15:
+    550). These start from estimates of single genes.
 
-    ``status_`` tells how the other coefficients ended, and ``log_likelihood_`` is the likelihood at
-    the moderated sizes, lower than at its maximum. So :mod:`sc_glm.inference` has no likelihood
-    ratios, information criteria and profile intervals of a moderated model, and refuses it there.
-    Covariances, standard errors, Wald tests and intervals of the other coefficients take the sizes
-    as known, as they are in DESeq2.
+    ``status_`` is the status of the other coefficients. ``log_likelihood_`` is the likelihood at
+    the moderated sizes, which is lower than its maximum. Likelihood ratio tests, information
+    criteria and profile intervals of :mod:`sc_glm.inference` need the maximum, and raise an error
+    for a moderated model. Covariances, standard errors, Wald tests and Wald intervals of the other
+    coefficients take the sizes as known, as in DESeq2.
 
     Examples
     --------
@@ -140,7 +141,7 @@ def moderate_dispersion(
     gene_4  4.86            0.36   0.36       0.36    0.20
     gene_5  0.14            0.00   0.63       0.58    0.41
 
-    How far both are from the truth, on a scale on which an infinite size is zero:
+    Root mean square errors of both models, for the root of ``1 / r``:
 
     >>> def root(sizes):
     ...     return np.exp(-0.5 * sizes.loc["Intercept"])
@@ -153,16 +154,18 @@ def moderate_dispersion(
     moderated = copy.deepcopy(model)
     fitted = FittedData.of(moderated, X, y)
     if fitted.fixed_parts:
-        raise ValueError("Moderation needs the model as it was fitted, not a moderated one.")
+        raise ValueError(
+            "Dispersion shrinkage needs the model as it was fitted, not a moderated one."
+        )
     design = fitted.designs[DISPERSION]
     if design.shape[1] != 1 or np.ptp(design) > 0 or not design.any():
         columns = list(fitted.params[DISPERSION].index)
         raise ValueError(
-            "Moderation needs one size for each gene, that is dispersion='~ 1'; this model's "
-            f"dispersion has the columns {columns[:5]}."
+            "Dispersion shrinkage needs one size for each gene, that is dispersion='~ 1'; the "
+            f"dispersion of this model has the columns {columns[:5]}."
         )
     counts, designs = fitted.counts_and_designs(fitted.weights(sample_weight))
-    log_likelihoods(fitted, counts, designs)  # which raises if the data are others
+    log_likelihoods(fitted, counts, designs)  # raises if the data are not those of the fit
     theta = fitted.coordinates(designs)
     n_jobs = fitted.regressor.n_jobs
     genes = size_likelihood(fitted.family, counts, designs, theta, n_jobs)
@@ -171,7 +174,7 @@ def moderate_dispersion(
     table = pd.DataFrame(
         {
             "mean": genes.mean,
-            "overdispersion": _as_fitted(fitted),
+            "overdispersion": _fitted_overdispersion(fitted),
             "trend": trend.overdispersion(genes.mean),
             "moderated": np.exp(-found.mean),
             "spread": found.spread,
@@ -179,13 +182,13 @@ def moderate_dispersion(
         index=pd.Index(fitted.names),
     )
     theta[:, designs.parts[MEAN].to_coef.shape[1]] = found.mean
-    fits = fit_at_sizes(fitted.family, counts, designs, theta, n_jobs)
+    fits = fit_given_sizes(fitted.family, counts, designs, theta, n_jobs)
     fitted.set_results(designs, fits, fixed_parts=(DISPERSION,))
     return ModeratedDispersion(moderated, table, trend)
 
 
-def _as_fitted(fitted: FittedData) -> FloatArray:
-    """Return each gene's ``1 / r``; that of a size which the counts leave open is zero or NaN."""
+def _fitted_overdispersion(fitted: FittedData) -> FloatArray:
+    """Return ``1 / r``; zero at the Poisson boundary, NaN if counts do not determine the size."""
     result = np.exp(-fitted.params[DISPERSION].to_numpy()[0] * fitted.designs[DISPERSION][0, 0])
     undetermined = fitted.regressor.undetermined_[DISPERSION].to_numpy()[0]
     poisson = np.isin(fitted.status, _POISSON)

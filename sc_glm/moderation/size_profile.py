@@ -1,17 +1,18 @@
-r"""Likelihoods of genes' sizes alone, each as a function.
+r"""Adjusted profile likelihoods of the sizes of genes, on a grid of log sizes.
 
-The other parameters :math:`\theta` of a gene are maximised over, and the profile is adjusted for
-them (Cox and Reid 1987): at the log size :math:`\rho` it is
+The other parameters :math:`\theta` of a gene are nuisance parameters. They are maximised over, and
+the profile log-likelihood is adjusted for them (Cox and Reid 1987). At the log size :math:`\rho` it
+is
 
 .. math:: \ell(\rho, \hat\theta_\rho) - \tfrac12 \log\det(1 + I_{\theta\theta}).
 
-Fitted means follow the counts, whose excess over them is too small by that; the adjustment makes up
-for it. The one that it adds to the information is that of a standard normal distribution of each
-coordinate, which is a unit of a predictor. Without it, genes of few counts would tend to no size at
-all.
+Fitted means follow the counts, such that the variation of counts around them is too small. The
+adjustment corrects this bias. The one that is added to the information :math:`I` is the precision
+of a standard normal prior of each coordinate, in units of the predictor. Without it, sizes of genes
+with few counts would tend to zero.
 
-A few points of the function are enough. At each, the gradient along the size is that of the
-profile, and its curvature tells how far away the next point may be; between them it is a cubic.
+The profile is computed at few nodes. Its derivative there is the score of the log size. Its
+curvature determines the distance to the next node. Between nodes it is interpolated by cubics.
 """
 
 from __future__ import annotations
@@ -40,34 +41,34 @@ if TYPE_CHECKING:
     from sc_glm._solver.gene_block import Designs
     from sc_glm._solver.problem import Problem
 
-N_POINTS = 128  # of each gene's likelihood, for sums over it
+N_GRID = 128  # points of the grid on which each gene's likelihood is given
 
-_LOWEST, _HIGHEST = -10.0, 10.0  # log sizes between which a trend may be
-_DEPTH = 10.0  # log-likelihood below the maximum at which a point no longer matters
-_FALL = 5.0  # log-likelihood from one point to the next
-_FARTHEST = 1.0  # log size from one point to the next
-_FLAT = 0.02  # slope of the log-likelihood towards the Poisson limit that is none
-_ABSENT = -20.0  # log odds of a zero inflation that is next to none, and still has a curvature
-_BEYOND = 3.0  # log size, over that at which a mean's excess variance is seen, of a Poisson gene
-_SETTLED = 1e-2  # log-likelihood that the other parameters may still gain by one Newton step
-_TOL = 1e-6  # so small that a way from next to flat is seen as one
+_MIN_LOG_SIZE, _MAX_LOG_SIZE = -10.0, 10.0  # between which a trend may be
+_MAX_DROP = 10.0  # log-likelihood below the maximum, beyond which the profile is negligible
+_DROP_PER_STEP = 5.0  # log-likelihood between neighbouring nodes, at most
+_MAX_STEP = 1.0  # log size between neighbouring nodes, at most
+_FLAT_SLOPE = 0.02  # slope and curvature below which the profile has reached the Poisson limit
+_ABSENT_LOG_ODDS = -20.0  # of a negligible zero inflation that still has a curvature
+_POISSON_MARGIN = 3.0  # log size of a Poisson gene, above the largest detectable one
+_NEWTON_TOL = 1e-2  # predicted gain in log-likelihood below which one Newton step suffices
+_TOL = 1e-6  # log-likelihood; small enough to leave regions that are almost flat
 _MAX_ITER = 100
-_FIRM = 1e-4  # curvature from which on a direction has a Newton step
-_ROUNDING = 1e-12  # of the largest curvature
-_LARGEST_CHANGE = 5.0  # of another coordinate, for one unit of log size
+_MIN_CURVATURE = 1e-4  # below which a direction has no Newton step
+_ROUNDING = 1e-12  # relative to the largest curvature
+_MAX_DERIVATIVE = 5.0  # of another coordinate with respect to the log size
 
 
 class SizeLikelihood(NamedTuple):
-    """Genes' log-likelihoods by their size.
+    """Adjusted profile log-likelihoods of the log sizes of genes, on a grid.
 
     Attributes
     ----------
     mean : ndarray of shape (n_genes,)
         Average count over the cells.
-    log_size : ndarray of shape (n_genes, N_POINTS)
-        Equidistant; a gene's own, as wide as its likelihood is.
-    value : ndarray of shape (n_genes, N_POINTS)
-        Adjusted profile log-likelihood, zero at its maximum.
+    log_size : ndarray of shape (n_genes, N_GRID)
+        An equidistant grid for each gene, which covers the range of its likelihood.
+    value : ndarray of shape (n_genes, N_GRID)
+        Log-likelihood, zero at its maximum.
     """
 
     mean: FloatArray
@@ -78,18 +79,18 @@ class SizeLikelihood(NamedTuple):
 def size_likelihood(
     family: Family, counts: CountMatrix, designs: Designs, theta: FloatArray, n_jobs: int | None
 ) -> SizeLikelihood:
-    """Find the adjusted profile likelihoods of the sizes of genes that have one each.
+    """Compute the adjusted profile likelihoods of the sizes of all genes.
 
     Parameters
     ----------
     family : Family
     counts : CountMatrix
     designs : Designs
-        That of the dispersion is a column of ones.
+        The design of the dispersion is a column of ones.
     theta : ndarray of shape (n_genes, n_params)
         Fitted coordinates.
     n_jobs : int or None
-        Workers, as joblib counts them.
+        Number of workers, as in joblib.
     """
     found = map_blocks(
         _likelihood_of_block, counts, designs, [theta], family, designs, n_jobs=n_jobs
@@ -97,12 +98,21 @@ def size_likelihood(
     return SizeLikelihood(*(np.concatenate(pieces) for pieces in zip(*found, strict=True)))
 
 
-def fit_at_sizes(
+def fit_given_sizes(
     family: Family, counts: CountMatrix, designs: Designs, theta: FloatArray, n_jobs: int | None
 ) -> GeneFits:
-    """Maximise over all parameters but the size, from points that have the sizes.
+    """Maximise the likelihoods over all parameters except the sizes.
 
-    Parameters are those of :func:`size_likelihood`.
+    Parameters
+    ----------
+    family : Family
+    counts : CountMatrix
+    designs : Designs
+        The design of the dispersion is a column of ones.
+    theta : ndarray of shape (n_genes, n_params)
+        Coordinates to start from, with the given log sizes.
+    n_jobs : int or None
+        Number of workers, as in joblib.
     """
     found = map_blocks(_fit_block, counts, designs, [theta], family, designs, n_jobs=n_jobs)
     return GeneFits.join(found)
@@ -113,37 +123,38 @@ def _likelihood_of_block(
 ) -> SizeLikelihood:
     with one_thread(), torch.inference_mode():
         problem = problem_of(family, counts, designs, SETTINGS).unpacked()
-        walk = _Walk(problem.own_objective())
+        profile = _SizeProfile(problem.own_objective())
         total = problem.weights.sum()
-        mean = problem.sum(problem.counts.data, torch.ones_like(problem.weights)) / total
-        # From here on, an excess variance is lost in that of the counts.
-        poisson = (mean * total.sqrt()).log() + _BEYOND
+        mean = problem.weighted_sum(problem.counts.data, torch.ones_like(problem.weights)) / total
+        # The standard error of the variance exceeds the excess variance of larger sizes.
+        poisson = (mean * total.sqrt()).log() + _POISSON_MARGIN
         start = torch.from_numpy(theta).clone()
-        start[:, walk.size] = start[:, walk.size].minimum(poisson).clamp_min(_LOWEST)
-        _bring_back(problem, walk.objective, start)
-        log_size, value = walk.nodes(start).at_points()
+        start[:, profile.size] = start[:, profile.size].minimum(poisson).clamp_min(_MIN_LOG_SIZE)
+        _bound_inflation(problem, profile.objective, start)
+        log_size, value = profile.nodes(start).on_grid()
         return SizeLikelihood(mean.numpy(), log_size.numpy(), value.numpy())
 
 
-def _bring_back(problem: Problem, objective: Objective, theta: Tensor) -> None:
-    """Bring zero inflations that are next to none to where their curvature is seen.
+def _bound_inflation(problem: Problem, objective: Objective, theta: Tensor) -> None:
+    """Bound the log odds of negligible zero inflations from below, where they have a curvature.
 
-    Fits end anywhere on the way to none, also where rounding is larger than the curvature.
+    Fits may end anywhere on the way to minus infinity, also where rounding exceeds the curvature.
     """
     for basis, own in zip(problem.bases[2:], objective.slices[2:], strict=True):
-        _, highest = problem.range_of(basis, theta[:, own])
-        theta[:, own] *= (_ABSENT / highest.clamp_max(_ABSENT))[:, None]
+        _, highest = problem.predictor_range(basis, theta[:, own])
+        theta[:, own] *= (_ABSENT_LOG_ODDS / highest.clamp_max(_ABSENT_LOG_ODDS))[:, None]
 
 
 def _fit_block(counts: Any, theta: FloatArray, family: Family, designs: Designs) -> GeneFits:
     with one_thread(), torch.inference_mode():
         problem = problem_of(family, counts, designs, SETTINGS).unpacked()
         objective = problem.own_objective()
-        return fits_at(problem, objective, designs, _Walk(objective).end(torch.from_numpy(theta)))
+        solution = _SizeProfile(objective).maximize_others(torch.from_numpy(theta))
+        return fits_at(problem, objective, designs, solution)
 
 
 class _Nodes(NamedTuple):
-    """Points of profiles, (n_genes, n_nodes), ascending; and the range in which they matter."""
+    """Nodes of profiles, (n_genes, n_nodes), in ascending order, and the ends of the grids."""
 
     log_size: Tensor
     value: Tensor
@@ -152,16 +163,16 @@ class _Nodes(NamedTuple):
     lower: Tensor
     upper: Tensor
 
-    def at_points(self) -> tuple[Tensor, Tensor]:
-        """Interpolate by cubics of values and slopes, and the adjustment by lines."""
-        share = torch.linspace(0, 1, N_POINTS, dtype=self.value.dtype)
+    def on_grid(self) -> tuple[Tensor, Tensor]:
+        """Interpolate profiles by cubic Hermite polynomials, and adjustments linearly."""
+        share = torch.linspace(0, 1, N_GRID, dtype=self.value.dtype)
         points = torch.lerp(self.lower[:, None], self.upper[:, None], share)
         right = torch.searchsorted(self.log_size, points).clamp(1, self.log_size.shape[1] - 1)
         (x0, x1), (y0, y1), (d0, d1), (a0, a1) = (
             (x.gather(1, right - 1), x.gather(1, right)) for x in self[:4]
         )
         h = x1 - x0
-        # Beyond the last node, nothing changes any more.
+        # The profile is constant beyond the last node.
         t = ((points - x0) / h).clamp_max(1.0)
         u = 1 - t
         cubic = y0 * u * u * (1 + 2 * t) + y1 * t * t * (1 + 2 * u) + h * t * u * (d0 * u - d1 * t)
@@ -170,14 +181,18 @@ class _Nodes(NamedTuple):
 
 
 class _Point(NamedTuple):
-    """A point of each profile, and by which change of the coordinates it goes on."""
+    """A point of each profile, with derivatives with respect to the log size.
+
+    ``adjustment`` is the adjustment of Cox and Reid, and ``tangent`` (n_genes, n_params) is the
+    derivative of all coordinates.
+    """
 
     theta: Tensor
     value: Tensor
     slope: Tensor
     curvature: Tensor
     adjustment: Tensor
-    change: Tensor
+    tangent: Tensor
 
     def rows(self, index: Tensor) -> _Point:
         """Return the points of some genes."""
@@ -189,8 +204,13 @@ class _Point(NamedTuple):
             mine[index] = new
 
 
-class _Walk:
-    """Steps along profiles, from a point near the maximum to both sides."""
+class _SizeProfile:
+    """Profile log-likelihoods of the log size, traced from a point near the maximum to both sides.
+
+    Parameters
+    ----------
+    objective : Objective
+    """
 
     def __init__(self, objective: Objective) -> None:
         n_genes = objective.block.n_genes
@@ -202,113 +222,117 @@ class _Walk:
         self.restricted = RestrictedObjective(objective, direction, values)
 
     def nodes(self, theta: Tensor) -> _Nodes:
-        """Return points of the genes' profiles as far as they matter."""
-        first = self._at(theta, torch.arange(len(theta)))
-        (left, lower, _), (right, upper, flat) = (self._side(first, side) for side in (-1.0, 1.0))
+        """Trace the profiles from given points to where they are negligible or constant."""
+        first = self._maximum(theta, torch.arange(len(theta)))
+        (left, lower, _), (right, upper, is_constant) = (
+            self._trace(first, sign) for sign in (-1.0, 1.0)
+        )
         nodes = torch.stack([*left[::-1], self._node(first), *right], 2)
-        upper = torch.where(flat, (upper + _FARTHEST).clamp_min(_HIGHEST), upper)
+        upper = torch.where(is_constant, (upper + _MAX_STEP).clamp_min(_MAX_LOG_SIZE), upper)
         log_size, value, slope, adjustment = nodes.unbind()
         return _Nodes(log_size, value, slope, adjustment, lower, upper)
 
-    def end(self, theta: Tensor) -> Solution:
-        """Maximise over all but the size, which is certain then."""
+    def maximize_others(self, theta: Tensor) -> Solution:
+        """Maximise over all parameters except the size, which is taken as known."""
         restricted, genes = self.restricted, torch.arange(len(theta))
-        start = restricted.to_nuisance(self._at(theta, genes).theta)
+        start = restricted.to_nuisance(self._maximum(theta, genes).theta)
         found = maximize(restricted, start, max_iter=_MAX_ITER, tol=_TOL)
         across = restricted.nuisance_basis
         hessian = across @ found.hessian @ across.mT
         hessian[:, self.size, self.size] = -1.0
         return replace(found, theta=restricted.to_theta(found.theta, genes), hessian=hessian)
 
-    def _side(self, first: _Point, side: float) -> tuple[list[Tensor], Tensor, Tensor]:
-        """Walk to one side.
+    def _trace(self, first: _Point, sign: float) -> tuple[list[Tensor], Tensor, Tensor]:
+        """Trace the profiles to smaller (-1) or larger (+1) log sizes.
 
-        Returns the node of each step; the log size at which genes ended; and whether they did as
-        nothing changes any more. A gene that has ended goes on along a straight line.
+        Return the nodes of each step, the log size at which genes ended, and whether their profile
+        became constant. A gene that has ended is continued along a straight line.
         """
         last = _Point(*(x.clone() for x in first))
-        best = first.value.clone()
+        maximum = first.value.clone()
         nodes: list[Tensor] = []
         end = first.theta[:, self.size].clone()
-        flat = torch.zeros_like(end, dtype=torch.bool)
+        is_constant = torch.zeros_like(end, dtype=torch.bool)
         active = torch.arange(len(end))
         while len(active):
             own = last.rows(active)
-            step = side * _step(own)
-            trial = own.theta + step[:, None] * own.change
-            new = self._at(trial, active)
-            here = new.theta[:, self.size]
-            best[active] = best[active].maximum(new.value)
-            if side > 0:
-                level = (new.slope.abs() < _FLAT) & (new.curvature.abs() < _FLAT)
-                flat[active] = level
-                new.slope[level] = 0.0
-                done = level
+            step = sign * _step_length(own)
+            trial = own.theta + step[:, None] * own.tangent
+            new = self._maximum(trial, active)
+            log_size = new.theta[:, self.size]
+            maximum[active] = maximum[active].maximum(new.value)
+            if sign > 0:
+                flat = (new.slope.abs() < _FLAT_SLOPE) & (new.curvature.abs() < _FLAT_SLOPE)
+                is_constant[active] = flat
+                new.slope[flat] = 0.0
+                done = flat
             else:
-                done = here <= _LOWEST
-            done = done | ~(best[active] - new.value < _DEPTH)
-            last.value.add_(side * _FARTHEST * last.slope)
-            last.theta[:, self.size] += side * _FARTHEST
+                done = log_size <= _MIN_LOG_SIZE
+            done = done | ~(maximum[active] - new.value < _MAX_DROP)
+            last.value.add_(sign * _MAX_STEP * last.slope)
+            last.theta[:, self.size] += sign * _MAX_STEP
             last.put(active, new)
-            end[active] = here
+            end[active] = log_size
             nodes.append(self._node(last))
             active = active[~done]
-        return nodes, end, flat
+        return nodes, end, is_constant
 
     def _node(self, at: _Point) -> Tensor:
         return torch.stack([at.theta[:, self.size], at.value, at.slope, at.adjustment])
 
-    def _at(self, theta: Tensor, genes: Tensor) -> _Point:
-        """Maximise over all but the size, from points that are about there."""
+    def _maximum(self, theta: Tensor, genes: Tensor) -> _Point:
+        """Maximise over all parameters except the size, from points near the maximum."""
         self.restricted.values[genes] = theta[:, self.size]
-        point, settled = self._newton(theta, genes)
-        if not settled.all():
-            rest = torch.nonzero(~settled)[:, 0]
+        point, converged = self._newton_step(theta, genes)
+        if not converged.all():
+            rest = torch.nonzero(~converged)[:, 0]
             start = self.restricted.to_nuisance(theta[rest])
             solution = maximize(
                 self.restricted, start, max_iter=_MAX_ITER, tol=_TOL, genes=genes[rest]
             )
-            there = self.restricted.to_theta(solution.theta, genes[rest])
-            point.put(rest, self._newton(there, genes[rest])[0])
+            maximum = self.restricted.to_theta(solution.theta, genes[rest])
+            point.put(rest, self._newton_step(maximum, genes[rest])[0])
         return point
 
-    def _newton(self, theta: Tensor, genes: Tensor) -> tuple[_Point, Tensor]:
-        """Take a Newton step at given sizes; also return whether it is a small one to a maximum.
+    def _newton_step(self, theta: Tensor, genes: Tensor) -> tuple[_Point, Tensor]:
+        """Take a Newton step at given sizes, and return whether it has led to the maximum.
 
-        It is none where the likelihood is convex, be it next to flat. A zero inflation that was of
-        no use at another size, and is all but infinite, shows by that alone that it is of some now.
+        It has not if the likelihood is convex in some direction, even if it is almost flat there. A
+        zero inflation that was absent at another size may be present at this one; then only the
+        convexity shows it.
         """
         restricted = self.restricted
         at = self.objective.evaluate(theta, genes)
         across = restricted.nuisance_basis
         values, vectors = rowwise.eigh(-(across.mT @ at.hessian @ across))
-        firm = values > _FIRM
-        inverse = torch.where(firm, 1 / torch.where(firm, values, 1.0), 0.0)
+        is_curved = values > _MIN_CURVATURE
+        inverse = torch.where(is_curved, 1 / torch.where(is_curved, values, 1.0), 0.0)
 
-        def solved(right: Tensor) -> Tensor:
+        def solve(right: Tensor) -> Tensor:
             return rowwise.apply(vectors, inverse * rowwise.apply(vectors.mT, right))
 
         gradient = restricted.to_nuisance(at.gradient)
         mixed = restricted.to_nuisance(at.hessian[:, self.size])
-        step, change = solved(gradient), solved(mixed)
+        step, derivative = solve(gradient), solve(mixed)
         gain = 0.5 * (gradient * step).sum(1)
-        whole = rowwise.product(change.clamp(-_LARGEST_CHANGE, _LARGEST_CHANGE), across.mT)
-        whole[:, self.size] = 1.0
+        bounded = derivative.clamp(-_MAX_DERIVATIVE, _MAX_DERIVATIVE)
+        tangent = rowwise.product(bounded, across.mT)
+        tangent[:, self.size] = 1.0
         point = _Point(
             theta + rowwise.product(step, across.mT),
             at.value + gain,
             at.gradient[:, self.size] + (mixed * step).sum(1),
-            at.hessian[:, self.size, self.size] + (mixed * change).sum(1),
+            at.hessian[:, self.size, self.size] + (mixed * derivative).sum(1),
             -0.5 * values.clamp_min(0.0).log1p().sum(1),
-            whole,
+            tangent,
         )
-        convex = values[:, 0] < -_ROUNDING * values[:, -1].clamp_min(1.0)
-        return point, (gain <= _SETTLED) & ~convex
+        is_convex = values[:, 0] < -_ROUNDING * values[:, -1].clamp_min(1.0)
+        return point, (gain <= _NEWTON_TOL) & ~is_convex
 
 
-def _step(point: _Point) -> Tensor:
-    """Return how far away the profile is lower by ``_FALL``, by its slope and curvature."""
+def _step_length(point: _Point) -> Tensor:
+    """Return the step after which quadratic profiles are lower by ``_DROP_PER_STEP``."""
     slope, curvature = point.slope.abs(), (-point.curvature).clamp_min(0.0)
-    # The root of slope h + curvature h**2 / 2 = fall, in a form that holds without curvature
-    step = 2 * _FALL / (slope + (slope.square() + 2 * _FALL * curvature).sqrt())
-    return step.clamp_max(_FARTHEST)
+    # The root of slope h + curvature h**2 / 2 = drop, in a form that holds without curvature
+    step = 2 * _DROP_PER_STEP / (slope + (slope.square() + 2 * _DROP_PER_STEP * curvature).sqrt())
+    return step.clamp_max(_MAX_STEP)

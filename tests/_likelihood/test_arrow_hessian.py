@@ -128,7 +128,7 @@ def test_the_least_curvature_is_that_of_the_matrix():
 def test_similar_cells_of_different_levels_are_never_one():
     y = simulate(4, RNG)
     problem = by_levels(ZINBFamily(), y, ONE, LINE)
-    few = problem.coarse(size=8, narrow=0.5)
+    few = problem.coarsened(max_cells=8, width=0.5)
     n_cells = len(few.weights)
     assert N_LEVELS <= n_cells <= 8 * N_LEVELS < N_CELLS
     assert_allclose(few.weights.sum(), WEIGHTS.sum())
@@ -136,7 +136,7 @@ def test_similar_cells_of_different_levels_are_never_one():
     of_levels.index_add_(0, few.bases[0].indicators.codes, few.weights)
     assert_allclose(of_levels, np.bincount(CODES, WEIGHTS))
     # Coordinates mean the same, so that constants do.
-    assert_allclose(few.constant(few.bases[0]), problem.constant(problem.bases[0]), atol=1e-9)
+    assert_allclose(few.intercept(few.bases[0]), problem.intercept(problem.bases[0]), atol=1e-9)
 
 
 def test_flat_directions_of_arrows_are_those_of_the_matrix():
@@ -164,7 +164,7 @@ def test_no_genes_digits_depend_on_the_genes_beside_it(name):
     start = initial_values.moments(problem)
     everything = maximize_from_many_starts(problem, problem.own_objective(), max_iter=50, tol=1e-8)
     for some in (torch.tensor([3]), torch.tensor([9, 3, 4])):
-        part = problem.some(some)
+        part = problem.of_genes(some)
         assert torch.equal(initial_values.moments(part), start[some])
         found = maximize_from_many_starts(part, part.own_objective(), max_iter=50, tol=1e-8)
         assert torch.equal(found.theta, everything.theta[some])
@@ -282,8 +282,8 @@ OTHERS = {
 def test_models_of_several_maxima_find_those_of_dense_designs(monkeypatch, name, many_cells):
     """Which of several maxima a climb comes to may differ; none is to be lower on the whole."""
     if many_cells:  # and starts told apart on groups
-        monkeypatch.setattr("sc_glm._solver.multistart._MANY_CELLS", 100)
-        monkeypatch.setattr("sc_glm._solver.multistart._MANY_CELLS_WITH_EDGES", 100)
+        monkeypatch.setattr("sc_glm._solver.multistart._MIN_CELLS_TO_COARSEN", 100)
+        monkeypatch.setattr("sc_glm._solver.multistart._MIN_CELLS_TO_COARSEN_INFLATION", 100)
     regressor, parts = OTHERS[name]
     mean = np.c_[np.ones(N), DESIGNS["a covariate"]]
     designs = {"mean": mean, "dispersion": COLUMN[:, :1]} | parts

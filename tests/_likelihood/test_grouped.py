@@ -183,9 +183,9 @@ def test_which_objective_a_problem_has(family, size, dtype, expected):
     designs = [DESIGN, size, ONE][: len(family.parts)]
     given = grouped(problem_of(family, Y, *designs, offset=OFFSET, dtype=dtype))
     assert type(given.objective(given.block(), family, given.bases)) is expected
-    coarse = given.coarse(64, 0.005)
+    coarse = given.coarsened(64, 0.005)
     assert type(coarse.objective(coarse.block(), family, coarse.bases)) is Objective
-    some = given.some(torch.tensor([1, 4]))
+    some = given.of_genes(torch.tensor([1, 4]))
     assert type(some.objective(some.block(), family, some.bases)) is expected
 
 
@@ -193,11 +193,11 @@ def test_which_objective_a_problem_has(family, size, dtype, expected):
 def test_starts_are_those_of_single_cells(weights):
     given = problem_of(NegBinFamily(), Y, DESIGN, ONE, offset=OFFSET, weights=weights)
     other, basis = grouped(given), given.bases[0]
-    rows, total = other.distinct(basis)
+    rows, total = other.distinct_rows(basis)
     assert rows.shape == (4, 4)
     assert_allclose(total.sum(), given.weights.sum())
-    seen = given.sum(given.positive, basis.U**2)
-    assert_allclose(other.sum_of_distinct(rows**2), seen, rtol=1e-12)
+    seen = given.weighted_sum(given.ones_at_counts, basis.U**2)
+    assert_allclose(other.weighted_sum_of_distinct(rows**2), seen, rtol=1e-12)
     separation_step = initial_values.separation_step(given)
     assert separation_step[2].abs().max() > 1
     assert_allclose(initial_values.separation_step(other), separation_step, atol=1e-9)

@@ -1,7 +1,7 @@
-"""A process whose fit waits to be cut short: ``python long_fit.py FOLDER N_JOBS``.
+"""A process whose fit waits to be interrupted: ``python long_fit.py FOLDER N_JOBS``.
 
 It fits the data in FOLDER once for each line on its standard input, and says how the fit ended.
-Genes that have the largest count wait for ever; who waits is told by a file ``waiting-PID``.
+Genes that have the largest count wait for ever. A process that waits writes a file ``waiting-PID``.
 """
 
 import os

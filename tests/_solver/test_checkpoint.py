@@ -137,7 +137,7 @@ OTHERS = {
 }
 
 
-def test_a_penalty_is_told_from_none_and_from_another():
+def test_penalties_are_distinguished():
     kinds = [{}, {"penalised": PENALISED}, {"penalised": PENALISED, "strength": 2.0}]
     assert len({PartDesign.of(X, WEIGHTS, **kind).source for kind in kinds}) == 3
 
@@ -159,14 +159,14 @@ def test_all_differences_are_named(begun):
         Checkpoint.open(begun.folder, **PROBLEM | {"counts": counts})
 
 
-def test_other_warm_starts_are_told_apart(tmp_path):
+def test_warm_starts_are_distinguished(tmp_path):
     Checkpoint.open(tmp_path, **PROBLEM | {"start": START})
     other = START | {"dispersion": changed(START["dispersion"])}
     with pytest.raises(ValueError, match="differs in: warm start"):
         Checkpoint.open(tmp_path, **PROBLEM | {"start": other})
 
 
-def test_which_cells_are_alike_is_told_apart(tmp_path):
+def test_deduplications_are_distinguished(tmp_path):
     """Though rows, and what they weigh in all, are the same."""
     rows = np.arange(N_CELLS)
     cells = Cells(rows, WEIGHTS)
@@ -193,7 +193,9 @@ def test_another_version_is_refused(begun, monkeypatch):
 )
 def test_a_foreign_manifest_is_refused(tmp_path, content):
     (tmp_path / "manifest.json").write_bytes(content)
-    with pytest.raises(ValueError, match=r"manifest\.json is no manifest .* Name an empty folder"):
+    with pytest.raises(
+        ValueError, match=r"manifest\.json is not the manifest .* Name an empty folder"
+    ):
         Checkpoint.open(tmp_path, **PROBLEM)
     assert (tmp_path / "manifest.json").read_bytes() == content
 
@@ -243,7 +245,7 @@ def test_a_truncated_block_is_refused(begun, share):
     path = block_of(begun.folder)
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
-    assert "no block of this fit, or damaged" in refusal(begun)
+    assert "is not a block of this fit, or is damaged" in refusal(begun)
 
 
 def test_no_changed_byte_changes_the_results(begun):
@@ -260,7 +262,7 @@ def test_no_changed_byte_changes_the_results(begun):
             assert "damaged" in str(error)  # noqa: PT017
             refused += 1
         else:
-            assert_identical(fits, FIRST)  # it was a date, or the like
+            assert_identical(fits, FIRST)  # the damaged bytes were a date or other metadata
     assert refused > len(content) / 5 / 2
 
 
@@ -291,7 +293,7 @@ def test_foreign_contents_are_refused(begun, changes, message):
     assert message in refusal(begun)
 
 
-def test_an_unknown_word_is_refused(begun):
+def test_an_unknown_status_is_refused(begun):
     path = block_of(begun.folder)
     with np.load(path) as file:
         about = json.loads(file["about"].item())

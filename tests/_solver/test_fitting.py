@@ -133,10 +133,10 @@ def sizes(blocks):
         ((4, 9), 7, 10**9, [4, 3]),
         (("auto", 9), 7, 10, [7]),
         (("auto", 3), 7, 10, [3, 3, 1]),
-        (("auto", 900), 300, 10, [fitting._BLOCK_GENES, 300 - fitting._BLOCK_GENES]),
-        (("auto", 9), 7, fitting._BLOCK_COUNTS // 5, [5, 2]),
-        (("auto", 9), 7, fitting._BLOCK_COUNTS, [fitting._BLOCK_LEAST_GENES, 3]),
-        (("auto", 2), 7, fitting._BLOCK_COUNTS, [2, 2, 2, 1]),
+        (("auto", 900), 300, 10, [fitting._MAX_BLOCK_GENES, 300 - fitting._MAX_BLOCK_GENES]),
+        (("auto", 9), 7, fitting._MAX_BLOCK_COUNTS // 5, [5, 2]),
+        (("auto", 9), 7, fitting._MAX_BLOCK_COUNTS, [fitting._MIN_BLOCK_GENES, 3]),
+        (("auto", 2), 7, fitting._MAX_BLOCK_COUNTS, [2, 2, 2, 1]),
     ],
 )
 def test_sizes_of_blocks(options, n_genes, n_positive, expected, monkeypatch):
@@ -150,10 +150,10 @@ def test_sizes_of_blocks_where_cells_are_in_groups(monkeypatch):
     grouped = replace(designs(np.eye(3)[numbers], INTERCEPT), groups=numbers)
     monkeypatch.setattr(CountMatrix, "n_positive", lambda _: np.full(3000, 10))
     counts = CountMatrix.of(np.zeros((1, 3000)), n_cells=1)
-    longest = fitting._BLOCK_GENES_OF_GROUPS
+    longest = fitting._MAX_BLOCK_GENES_GROUPED
     assert sizes(fitting.gene_blocks(counts, grouped, "auto", 3000)) == [longest, longest, 952]
     assert sizes(fitting.gene_blocks(counts, grouped, "auto", 600)) == [600] * 5
-    monkeypatch.setattr(fitting, "_BLOCK_HESSIANS", 4**2 * 700)
+    monkeypatch.setattr(fitting, "_MAX_BLOCK_HESSIANS", 4**2 * 700)
     assert sizes(fitting.gene_blocks(counts, grouped, "auto", 3000))[0] == 700
 
 
@@ -171,20 +171,20 @@ def blocks_of_few_rows(monkeypatch, n_genes, n_positive, *, n_columns=3, most=10
     return sizes(fitting.gene_blocks(counts, rows, "auto", most))[0]
 
 
-def test_sizes_of_blocks_where_few_rows_stand_for_all_cells(monkeypatch):
-    assert blocks_of_few_rows(monkeypatch, 9000, 10) == fitting._BLOCK_GENES_OF_ROWS
+def test_sizes_of_blocks_of_deduplicated_cells(monkeypatch):
+    assert blocks_of_few_rows(monkeypatch, 9000, 10) == fitting._MAX_BLOCK_GENES_DEDUPLICATED
     assert blocks_of_few_rows(monkeypatch, 9000, 10, most=1000) == 1000
     # No more than whose Hessians, rows, or counts fit the memory
-    for name, value in (("_BLOCK_HESSIANS", 13**2 * 700), ("_BLOCK_ROWS", 12 * 700)):
+    for name, value in (("_MAX_BLOCK_HESSIANS", 13**2 * 700), ("_MAX_BLOCK_ROWS", 12 * 700)):
         with monkeypatch.context() as patch:
             patch.setattr(fitting, name, value)
             assert blocks_of_few_rows(patch, 9000, 10, n_columns=12) == 700
             patch.setattr(fitting, name, 0)
             assert blocks_of_few_rows(patch, 9000, 10) == 1
-    n_positive = fitting._BLOCK_COUNTS_OF_ROWS // 100
+    n_positive = fitting._MAX_BLOCK_COUNTS_DEDUPLICATED // 100
     assert blocks_of_few_rows(monkeypatch, 9000, n_positive) == 100
     # Those of a row differ where it has few cells.
-    n_positive = fitting._BLOCK_COUNTS // 100
+    n_positive = fitting._MAX_BLOCK_COUNTS // 100
     assert blocks_of_few_rows(monkeypatch, 9000, n_positive, row_cells=4) == 400
 
 
@@ -306,7 +306,7 @@ def test_a_start_on_an_aliased_design():
     assert_allclose(again.coef["mean"][:, some], first.coef["mean"][:, some], atol=1e-4)
 
 
-def test_the_iteration_limit_is_told():
+def test_the_iteration_limit_is_reported():
     settings = Settings(max_iter=1, tol=1e-9, device=torch.device("cpu"), dtype=torch.float64)
     fits = fit(*NB, settings=settings)
     assert (fits.n_iter == 1).all()
@@ -322,7 +322,7 @@ def test_single_precision():
     assert single.status == double.status
 
 
-def test_arrays_that_are_mapped_into_a_worker_are_no_reason_to_warn(monkeypatch):
+def test_arrays_that_are_mapped_into_a_worker_do_not_cause_a_warning(monkeypatch):
     """Joblib maps what is large, read-only; torch warns of such arrays, but only once."""
     writable = []
     as_tensor = torch.as_tensor
@@ -465,7 +465,7 @@ class Counted:
 
 
 @pytest.fixture
-def cut_short(tmp_path, monkeypatch):
+def interrupted(tmp_path, monkeypatch):
     """Return a function that fits a model up to its fourth gene, and leaves a checkpoint."""
 
     def begin(*model, **options):
@@ -480,10 +480,10 @@ def cut_short(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("warm", [False, True])
 @pytest.mark.parametrize("model", MODELS)
-def test_a_fit_goes_on_where_it_was_cut_short(cut_short, monkeypatch, model, warm):
+def test_an_interrupted_fit_is_resumed(interrupted, monkeypatch, model, warm):
     start = fit(*MODELS[model]).coef if warm else None
     expected = fit(*MODELS[model], batch_size=2, start=start)
-    folder = cut_short(*MODELS[model], start=start)
+    folder = interrupted(*MODELS[model], start=start)
     counted = Counted()
     monkeypatch.setattr(fitting, "fit_block", counted)
     fits = fit(*MODELS[model], batch_size=2, start=start, checkpoint_dir=folder)
@@ -499,8 +499,8 @@ def test_a_fit_that_is_complete_is_read(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("options", [{"batch_size": 3}, {"batch_size": 1}, {"n_jobs": 2}])
-def test_a_fit_may_go_on_in_other_blocks_and_with_other_workers(cut_short, options):
-    fits = fit(*ZINB, **options, checkpoint_dir=cut_short(*ZINB))
+def test_a_fit_may_be_resumed_in_other_blocks_and_with_other_workers(interrupted, options):
+    fits = fit(*ZINB, **options, checkpoint_dir=interrupted(*ZINB))
     assert_identical(fits, fit(*ZINB, batch_size=2))
 
 
@@ -537,10 +537,10 @@ def test_what_remains_is_cut_where_it_would_have_been(done, size, expected):
         for first, stop in done
     }
     blocks = [slice(first, first + size) for first in range(0, 7, size)]
-    assert fitting._remaining(fits, 7, blocks) == [slice(*genes) for genes in expected]
+    assert fitting._remaining_blocks(fits, 7, blocks) == [slice(*genes) for genes in expected]
 
 
-def test_a_fit_goes_on_with_the_groups_that_are_left(tmp_path):
+def test_a_fit_is_resumed_with_the_groups_that_are_left(tmp_path):
     fits = fit_elsewhere(checkpoint_dir=tmp_path)
     assert len(Elsewhere.loaded) == 4
     (tmp_path / "genes-000004-000006.npz").unlink()
@@ -549,8 +549,8 @@ def test_a_fit_goes_on_with_the_groups_that_are_left(tmp_path):
     assert_identical(fit(*NB, checkpoint_dir=tmp_path), fits)  # in memory now
 
 
-def test_progress_begins_at_what_is_done(cut_short, capsys, monkeypatch):
-    folder = cut_short(*NB)
+def test_progress_begins_at_what_is_done(interrupted, capsys, monkeypatch):
+    folder = interrupted(*NB)
     capsys.readouterr()
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     fit(*NB, batch_size=2, progress=True, checkpoint_dir=folder)
@@ -560,8 +560,8 @@ def test_progress_begins_at_what_is_done(cut_short, capsys, monkeypatch):
     assert "0/7" not in shown
 
 
-def test_another_fit_is_refused_before_fitting(cut_short, monkeypatch):
-    folder = cut_short(*NB)
+def test_another_fit_is_refused_before_fitting(interrupted, monkeypatch):
+    folder = interrupted(*NB)
     monkeypatch.setattr(fitting, "fit_block", Counted(most=0))
     with pytest.raises(ValueError, match="differs in: counts"):
         fit(*NB, y=Y + 1, checkpoint_dir=folder)
@@ -576,7 +576,7 @@ def _full_disk(monkeypatch):
 
 
 @pytest.mark.usefixtures("_full_disk")
-def test_an_error_while_workers_are_busy_is_told_alone(tmp_path):
+def test_an_error_while_workers_are_busy_is_raised_alone(tmp_path):
     with joblib.parallel_config("threading"), pytest.raises(OSError, match="No space") as error:
         fit(*NB, batch_size=1, n_jobs=2, checkpoint_dir=tmp_path)
     assert error.value.__context__ is None
@@ -658,7 +658,7 @@ class LongFit:
         return self.process.stdout.readline()
 
     def check_going_on(self):
-        """Go on with what the process has left, and compare with a fit that was not cut short."""
+        """Resume from what the process has left, and compare with an uninterrupted fit."""
         assert self.blocks() == ["genes-000000-000002.npz", "genes-000002-000004.npz"]
         model = NegBinRegressor(batch_size=2, checkpoint_dir=self.folder / "checkpoint")
         whole = NegBinRegressor(batch_size=2)
@@ -706,7 +706,7 @@ def test_a_fit_survives_the_death_and_the_interruption_of_its_workers(tmp_path):
         run.check_going_on()
 
 
-def test_what_is_asked_of_genes_is_shared_by_workers():
+def test_a_function_of_genes_is_shared_by_workers():
     """A hundred genes are one block to a worker alone, and several to two."""
     y = np.random.default_rng(0).poisson(1.0, (40, 100))
     counts, numbers = CountMatrix.of(y, n_cells=40), np.arange(100.0)

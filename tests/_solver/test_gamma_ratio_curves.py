@@ -1,4 +1,4 @@
-"""Curves against the exact function, and places against each other."""
+"""Curves against the exact function, and curves against each other."""
 
 import numpy as np
 import pytest
@@ -12,11 +12,11 @@ CPU = torch.device("cpu")
 RHO = torch.linspace(-25, 30, 1101).double()
 
 
-def curves_of(*counts_of_places):
+def curves_of(*sets_of_counts):
     """Places with counts (value, share)."""
-    places = np.repeat(np.arange(len(counts_of_places)), [len(own) for own in counts_of_places])
-    y, shares = np.array([pair for own in counts_of_places for pair in own], float).T
-    return GammaRatioCurves(places, y, shares, len(counts_of_places), CPU)
+    numbers = np.repeat(np.arange(len(sets_of_counts)), [len(own) for own in sets_of_counts])
+    y, shares = np.array([pair for own in sets_of_counts for pair in own], float).T
+    return GammaRatioCurves(numbers, y, shares, len(sets_of_counts), CPU)
 
 
 def exact(y, rho=RHO):
@@ -24,7 +24,7 @@ def exact(y, rho=RHO):
     return value, first - y, second
 
 
-# Errors of counts of which there are many per cell are far below the tolerance of an exploration.
+# Counts of which there are many per cell have errors far below the tolerance of the screening.
 @pytest.mark.parametrize(
     ("y", "atol"),
     [(1.0, 1e-12), (0.5, 1e-3), (2.0, 2e-4), (10.0, 6e-4), (100.0, 5e-3), (1e3, 0.06)],
@@ -37,17 +37,17 @@ def test_curves_are_near_the_exact_function(y, atol):
 
 def test_derivatives_are_those_of_the_value():
     curves, h = curves_of([(7.0, 0.5), (40.0, 0.25)]), 1e-5
-    places = torch.zeros(len(RHO), dtype=torch.long)
-    below, at, above = (curves.gamma_ratio(places, RHO + d) for d in (-h, 0.0, h))
+    numbers = torch.zeros(len(RHO), dtype=torch.long)
+    below, at, above = (curves.gamma_ratio(numbers, RHO + d) for d in (-h, 0.0, h))
     assert_allclose((above.value - below.value) / (2 * h), at.first, rtol=1e-6, atol=1e-6)
     assert_allclose((above.first - below.first) / (2 * h), at.second, rtol=1e-4, atol=1e-4)
 
 
 def test_sizes_beyond_those_that_can_be_told_apart_are_one():
-    curves, places = curves_of([(7.0, 1.0)]), torch.zeros(2, dtype=torch.long)
+    curves, numbers = curves_of([(7.0, 1.0)]), torch.zeros(2, dtype=torch.long)
     limits = torch.tensor([-LARGEST_LOG_SIZE, LARGEST_LOG_SIZE]).double()
     for one, other in zip(
-        curves.gamma_ratio(places, 2 * limits), curves.gamma_ratio(places, limits), strict=True
+        curves.gamma_ratio(numbers, 2 * limits), curves.gamma_ratio(numbers, limits), strict=True
     ):
         assert torch.equal(one, other)
 

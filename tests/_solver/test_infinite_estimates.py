@@ -20,8 +20,8 @@ from sc_glm._solver.multistart import maximize_from_many_starts
 from sc_glm._solver.trust_region import Solution
 from tests.problems import problem_of
 
-# Sizes that are infinite from a spline's knot on, beside which cells follow only at coefficients of
-# many millions
+# Sizes that are infinite beyond a knot of a spline. Cells next to the knot have a large size only
+# at coefficients of many millions.
 
 N_CELLS, N_GENES = 401, 6
 RNG = np.random.default_rng(0)
@@ -62,7 +62,7 @@ def test_a_size_that_is_infinite_from_a_knot_on_is_followed_there(followed):
     assert (followed.log_likelihood_ < limits).all()
 
 
-def test_its_runaway_is_undetermined_and_no_other_coefficient(followed):
+def test_only_the_infinite_coefficient_is_undetermined(followed):
     undetermined = followed.undetermined_["dispersion"]
     assert undetermined.loc["bs(x, df=4)[4]"].all()
     assert not undetermined.drop(index="bs(x, df=4)[4]").any(axis=None)
@@ -71,11 +71,11 @@ def test_its_runaway_is_undetermined_and_no_other_coefficient(followed):
 
 def test_its_predictions_are_those_that_were_fitted(followed):
     assert np.isfinite(followed.predict(X)).all()
-    told = followed.predict_dist(X).logpmf(COUNTS).sum(axis=0)
-    assert_allclose(told, followed.log_likelihood_, rtol=0, atol=1e-6)
+    log_mass = followed.predict_dist(X).logpmf(COUNTS).sum(axis=0)
+    assert_allclose(log_mass, followed.log_likelihood_, rtol=0, atol=1e-6)
 
 
-def test_its_fit_does_not_depend_on_the_genes_beside_it(followed):
+def test_its_fit_does_not_depend_on_other_genes(followed):
     alone = NegBinRegressor().fit(X, COUNTS[:, [3]])
     for part, table in followed.params_.items():
         assert_array_equal(alone.params_[part].iloc[:, 0], table.iloc[:, 3])
@@ -90,7 +90,7 @@ def test_it_is_followed_under_zero_inflation():
     assert (model.log_likelihood_ > limits - 1e-3).all()
 
 
-# What is led on, and what is left alone
+# Genes whose maximisation is continued, and genes that are left unchanged
 
 
 def given(max_iter, y=COUNTS, penalty=0.0):
@@ -129,7 +129,7 @@ def test_genes_at_their_maximum_are_left_as_they_are():
     assert_same(after, before, slice(2, None))
 
 
-def test_genes_that_are_not_far_are_left_as_they_are():
+def test_genes_with_moderate_coordinates_are_left_as_they_are():
     problem, objective, before = given(2)
     assert not before.converged.any()
     after = copy_of(before)
@@ -137,8 +137,8 @@ def test_genes_that_are_not_far_are_left_as_they_are():
     assert_same(after, before, slice(None))
 
 
-def test_far_coordinates_that_the_counts_tell_of_are_left_as_they_are():
-    """They are on no way to infinity, wherever a climb that was cut short has left them."""
+def test_large_coordinates_with_curvature_are_left_as_they_are():
+    """Their coordinates do not tend to infinity, wherever an interrupted run has left them."""
     problem, objective, before = given(100, CLUMPED[:, :2])
     before.theta[:, 2:] *= 1e4
     at = objective.evaluate(before.theta, torch.arange(2))
@@ -154,10 +154,10 @@ def test_far_coordinates_that_the_counts_tell_of_are_left_as_they_are():
 
 
 @pytest.mark.parametrize("max_iter", [1, 3, 30])
-def test_what_is_led_on_never_ends_lower_and_takes_no_more_passes(
+def test_a_continued_maximisation_never_ends_lower_and_takes_no_more_passes(
     unfinished, max_iter, monkeypatch
 ):
-    monkeypatch.setattr(infinite_estimates, "_LEG", 2)
+    monkeypatch.setattr(infinite_estimates, "_ITER_PER_DIRECTION", 2)
     problem, objective, before = unfinished
     after = copy_of(before)
     infinite_estimates.follow_infinite_estimates(
@@ -173,15 +173,17 @@ def test_what_is_led_on_never_ends_lower_and_takes_no_more_passes(
     assert_allclose(after.value, at.value, rtol=1e-12)
 
 
-def test_none_goes_farther_than_its_digits_allow(unfinished, monkeypatch):
+def test_coordinates_are_bounded_by_the_rounding_of_predictors(unfinished, monkeypatch):
     problem, objective, before = unfinished
-    farthest = 3e6
-    assert (before.theta[:, 2:].norm(dim=1) < farthest).all()
-    monkeypatch.setattr(infinite_estimates, "_ROUNDING", farthest * torch.finfo(torch.float64).eps)
+    bound = 3e6
+    assert (before.theta[:, 2:].norm(dim=1) < bound).all()
+    monkeypatch.setattr(
+        infinite_estimates, "_PREDICTOR_ROUNDING", bound * torch.finfo(torch.float64).eps
+    )
     after = copy_of(before)
     infinite_estimates.follow_infinite_estimates(problem, objective, after, max_iter=100, tol=TOL)
     assert after.converged.all()
-    assert_allclose(after.theta[:, 2:].norm(dim=1), farthest, rtol=1e-3)
+    assert_allclose(after.theta[:, 2:].norm(dim=1), bound, rtol=1e-3)
 
 
 def test_a_gene_without_a_finite_likelihood_is_left_as_it_is(unfinished):
@@ -194,8 +196,8 @@ def test_a_gene_without_a_finite_likelihood_is_left_as_it_is(unfinished):
     assert after.converged.tolist() == [False, *[True] * (N_GENES - 1)]
 
 
-def test_a_penalty_is_turned_with_its_part():
-    """So small a penalty stops the way to infinity far out, where the two are in balance."""
+def test_a_penalty_is_rotated_with_its_part():
+    """A small penalty makes the maximum finite, where its gradient balances the likelihood."""
     problem, objective, before = given(100, penalty=1e-16)
     assert not before.converged.any()
     after = copy_of(before)
@@ -228,18 +230,18 @@ def derived(function, x, genes):
     return Evaluation(*(torch.stack(column) for column in zip(*rows, strict=True)))
 
 
-def test_derivatives_are_those_in_logarithms_of_what_is_far():
+def test_derivatives_in_logarithms_of_some_coordinates():
     x = torch.tensor([[3.0, -1.0, 0.5], [0.2, 4.0, 2.0]], dtype=torch.float64)
-    far = torch.tensor([[True, False, True]] * 2)
-    afar = LogCoordinates(Quartic(), x, far)
-    assert_allclose(afar.coordinates(afar.start), x, rtol=1e-14)
+    is_log = torch.tensor([[True, False, True]] * 2)
+    objective = LogCoordinates(Quartic(), x, is_log)
+    assert_allclose(objective.coordinates(objective.start), x, rtol=1e-14)
 
     def in_logarithms(s, gene):
         return quartic(torch.stack([s[0].exp(), s[1], s[2].exp()]), gene)
 
     genes = torch.tensor([1, 0])
-    wanted = derived(in_logarithms, afar.start, genes)
-    for ours, expected in zip(afar.evaluate(afar.start, genes), wanted, strict=True):
+    wanted = derived(in_logarithms, objective.start, genes)
+    for ours, expected in zip(objective.evaluate(objective.start, genes), wanted, strict=True):
         assert_allclose(ours, expected, rtol=1e-12)
 
 

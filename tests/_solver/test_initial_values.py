@@ -52,7 +52,7 @@ def test_moments_match_mean_and_variance():
     excess = v - m - (square - m**2)
     with np.errstate(divide="ignore"):
         fitting = np.where(excess > 0, square / excess, np.inf)
-    lowest, highest = initial_values._START_SIZES
+    lowest, highest = initial_values._SIZE_BOUNDS
     assert_allclose(np.exp(size), fitting.clip(lowest, highest), rtol=1e-10)
     assert ((fitting > lowest) & (fitting < highest)).sum() >= 3
 
@@ -60,25 +60,25 @@ def test_moments_match_mean_and_variance():
 def test_sizes_of_moments_are_clamped():
     y = np.c_[np.tile([1, 0], N_CELLS // 2), 1e4 * RARE]
     sizes = initial_values.moments(given(ONE, ONE, y=y))[:, -1].exp()
-    assert_allclose(sizes, initial_values._START_SIZES[::-1])
+    assert_allclose(sizes, initial_values._SIZE_BOUNDS[::-1])
 
 
 @pytest.mark.parametrize("design", [LINE, CURVE, GROUP, WIDE])
-def test_moments_lean_to_a_higher_likelihood(design):
-    """Beside a mean that is the same in all cells, of most genes: some have varying sizes."""
+def test_sloped_moments_have_a_higher_likelihood(design):
+    """Higher than with an equal mean in all cells, for most genes; some have varying sizes."""
     y = np.c_[Y, Y[:, :1] * GROUP[:, :1], Y[:, :1] * (X > 0.5)[:, None]]
     problem, flat = given(design, ONE, y=y), given(ONE, ONE, y=y)
-    leaning, constant = initial_values.moments(problem), initial_values.moments(flat)
+    sloped, constant = initial_values.moments(problem), initial_values.moments(flat)
     genes = torch.arange(y.shape[1])
     gain = (
-        problem.own_objective().evaluate(leaning, genes).value
+        problem.own_objective().evaluate(sloped, genes).value
         - flat.own_objective().evaluate(constant, genes).value
     )
     assert (gain > 0).sum() >= y.shape[1] - 3
     assert gain.sum() > 100
-    eta = predictor(problem, 0, leaning[:, :-1])
+    eta = predictor(problem, 0, sloped[:, :-1])
     lengths = np.sqrt(average((eta - average(eta)[:, None]) ** 2))
-    assert_allclose(lengths.max(), initial_values._LARGEST_SLOPE)
+    assert_allclose(lengths.max(), initial_values._MAX_SLOPE)
 
 
 def test_moments_of_normal_covariates_are_near_the_truth():
@@ -109,7 +109,7 @@ def test_a_hurdle_splits_zeros_from_positive_counts():
     positives = [np.average(c[c > 0], weights=WEIGHTS[c > 0]) for c in y.T]
     at_average = predictor(problem, 0, mean) + average(OFFSET)
     assert_allclose(np.exp(at_average), np.array(positives)[:, None] + 0 * y.T, rtol=1e-10)
-    assert_allclose(predictor(problem, 1, size), initial_values._HURDLE_SIZE, rtol=1e-10)
+    assert_allclose(predictor(problem, 1, size), initial_values._HURDLE_LOG_SIZE, rtol=1e-10)
 
 
 # Towards the counts
@@ -118,7 +118,7 @@ def test_a_hurdle_splits_zeros_from_positive_counts():
 @pytest.mark.parametrize("design", [LINE, CURVE, GROUP, WIDE])
 def test_slopes_have_their_level_and_deviation_and_point_towards_the_counts(design):
     problem = given(LINE, ONE, design)
-    found = initial_values.slopes(problem, problem.bases[2], SHAPES)
+    found = initial_values.sloped_predictors(problem, problem.bases[2], SHAPES)
     assert len(found) == len(SHAPES)
     for theta, (level, slope) in zip(found, SHAPES, strict=True):
         values = predictor(problem, 2, theta)
@@ -131,23 +131,24 @@ def test_slopes_have_their_level_and_deviation_and_point_towards_the_counts(desi
 def test_slopes_point_where_the_average_positive_count_is():
     """No direction has a larger difference of the means of those cells and of all."""
     problem = given(ONE, ONE, CURVE)
-    (theta,) = initial_values.slopes(problem, problem.bases[2], [(0.0, 1.0)])
+    (theta,) = initial_values.sloped_predictors(problem, problem.bases[2], [(0.0, 1.0)])
     U = problem.bases[2].U.numpy()
     difference = (Y.T > 0) * WEIGHTS @ U / ((Y.T > 0) @ WEIGHTS)[:, None] - average(U.T)
     assert_allclose((difference * theta.numpy()).sum(1), np.linalg.norm(difference, axis=1))
 
 
-def test_what_is_not_regressed_has_a_level_alone():
+def test_a_part_that_is_not_regressed_has_a_level_alone():
     problem = given(LINE, ONE, ONE)
-    (only,) = initial_values.slopes(problem, problem.bases[2], SHAPES)
+    (only,) = initial_values.sloped_predictors(problem, problem.bases[2], SHAPES)
     assert_allclose(predictor(problem, 2, only), SHAPES[0][0])
 
 
 @pytest.mark.parametrize("design", [LINE, CURVE, GROUP])
-def test_steps_pass_through_zero_amid_the_counts(design):
+def test_steep_predictors_are_zero_at_the_mean_of_the_counts(design):
     problem = given(design, ONE)
     up, down = (
-        predictor(problem, 0, t) for t in initial_values.steps(problem, problem.bases[0], 8.0)
+        predictor(problem, 0, t)
+        for t in initial_values.steep_predictors(problem, problem.bases[0], 8.0)
     )
     for values in (up, down):
         at_counts = [
@@ -166,7 +167,7 @@ def test_steps_pass_through_zero_amid_the_counts(design):
 def test_edges_of_a_line_lie_at_the_outermost_counts():
     y = np.where((X > -0.4)[:, None] & (X < 0.7)[:, None], Y, 0)[:, SOME]
     problem = given(LINE, LINE, y=y)
-    found = initial_values.edges(problem, problem.bases[1], 10.0)
+    found = initial_values.edge_predictors(problem, problem.bases[1], 10.0)
     assert len(found) == 2
     values = np.stack([predictor(problem, 1, theta) for theta in found])
     for g, counts in enumerate(y.T):
@@ -185,7 +186,7 @@ def test_edges_of_a_line_lie_at_the_outermost_counts():
 @pytest.mark.parametrize(("design", "n_directions"), [(ONE, 0), (CURVE, 2), (GROUP, 2), (WIDE, 4)])
 def test_edges_are_above_zero_at_all_counts_and_touch_it(design, n_directions):
     problem = given(LINE, design, y=HARD)
-    found = initial_values.edges(problem, problem.bases[1], 10.0)
+    found = initial_values.edge_predictors(problem, problem.bases[1], 10.0)
     assert len(found) == 2 * n_directions
     for rising, falling in zip(found[::2], found[1::2], strict=True):
         pair = [predictor(problem, 1, theta) for theta in (rising, falling)]
@@ -199,11 +200,11 @@ def test_edges_are_above_zero_at_all_counts_and_touch_it(design, n_directions):
         assert_allclose(across, across[:, :1] + 0 * across, atol=1e-8)  # they oppose each other
 
 
-def test_edges_lie_across_the_directions_in_which_the_counts_spread_the_most():
+def test_edges_lie_along_the_principal_directions_of_the_counts():
     problem = given(LINE, WIDE, y=Y[:, SOME])
-    U, constant = problem.bases[1].U.numpy(), problem.constant(problem.bases[1]).numpy()
+    U, constant = problem.bases[1].U.numpy(), problem.intercept(problem.bases[1]).numpy()
     others = np.eye(len(constant)) - np.outer(constant, constant) / (constant @ constant)
-    found = torch.stack(initial_values.edges(problem, problem.bases[1], 1.0)[::2]).numpy()
+    found = torch.stack(initial_values.edge_predictors(problem, problem.bases[1], 1.0)[::2]).numpy()
     for g, counts in enumerate(Y.T[SOME]):
         spread = others @ (U.T * (counts > 0) * WEIGHTS) @ U @ others
         directions = found[:, g] @ others
@@ -228,9 +229,9 @@ def test_a_rotated_basis_has_the_same_starts(design):
     Q = torch.from_numpy(np.linalg.qr(np.random.default_rng(rank).normal(size=(rank, rank)))[0])
     turned = replace(problem, bases=[problem.bases[0], PartBasis(basis.U @ Q, basis.penalty)])
     for make in (
-        lambda p: initial_values.edges(p, p.bases[1], 10.0),
-        lambda p: initial_values.steps(p, p.bases[1], 8.0),
-        lambda p: initial_values.slopes(p, p.bases[1], SHAPES),
+        lambda p: initial_values.edge_predictors(p, p.bases[1], 10.0),
+        lambda p: initial_values.steep_predictors(p, p.bases[1], 8.0),
+        lambda p: initial_values.sloped_predictors(p, p.bases[1], SHAPES),
     ):
         ours, theirs = (
             np.stack([predictor(p, 1, theta) for theta in make(p)]) for p in (problem, turned)
@@ -244,31 +245,31 @@ SILENT = np.c_[Y[:, :4] * (1 - GROUP[:, :1]), Y[:, 4] * GROUP[:, 2], Y[:, 5], 0 
 
 
 @pytest.mark.parametrize("design", [GROUP, np.c_[LINE, GROUP], np.c_[GROUP[:, :2], ONE]])
-def test_only_groups_without_counts_are_silenced(design):
+def test_only_groups_without_counts_are_separated(design):
     problem = given(design, ONE, y=SILENT)
     moved = predictor(problem, 0, initial_values.separation_step(problem))
     for counts, change in zip(SILENT.T, moved, strict=True):
         seen = (counts @ GROUP > 0) @ GROUP.T > 0
-        depth = initial_values._SILENT_DEPTH + np.log(max(1.0, counts @ WEIGHTS))
+        depth = initial_values._SEPARATION_DEPTH + np.log(max(1.0, counts @ WEIGHTS))
         expected = np.where(seen | ~counts.any(), 0.0, -depth)
         assert_allclose(change, expected, atol=1e-6)
     assert (moved[:5] < -1).any(axis=1).all()
 
 
-def test_chunks_of_genes_are_silenced_alike(monkeypatch):
+def test_chunks_do_not_change_the_separation_step(monkeypatch):
     problem = given(GROUP, ONE, y=SILENT)
     whole = initial_values.separation_step(problem)
-    monkeypatch.setattr(initial_values, "_SILENCE_ENTRIES", 1)
+    monkeypatch.setattr(initial_values, "_SEPARATION_ENTRIES", 1)
     assert torch.equal(initial_values.separation_step(problem), whole)
 
 
-def test_what_slopes_into_other_cells_is_not_silenced():
+def test_a_direction_that_changes_other_cells_is_not_followed():
     """One count leaves a line free to turn about it, which lowers some cells and raises others."""
     problem = given(LINE, ONE, y=np.c_[SILENT, RARE])
     assert not initial_values.separation_step(problem).any()
 
 
-def test_penalised_groups_are_not_silenced():
+def test_penalised_groups_are_not_separated():
     problem = given(GROUP, ONE, y=SILENT)
     penalised = PartBasis(problem.bases[0].U, torch.eye(3, dtype=torch.float64))
     assert initial_values.separation_step(problem).any()
@@ -281,11 +282,11 @@ def test_penalised_groups_are_not_silenced():
 
 
 @pytest.mark.parametrize("part", [0, 1, 2])
-def test_the_likelihood_rises_the_most_along_the_ascent(part):
+def test_the_likelihood_rises_the_most_along_the_ascent_direction(part):
     problem = given(LINE, CURVE, LINE)
     objective = problem.objective(problem.block(), problem.family, problem.bases)
     theta = initial_values.hurdle(problem, problem.bases[1])
-    direction = initial_values.ascent(objective, theta, part)
+    direction = initial_values.ascent_direction(objective, theta, part)
     assert_allclose(direction.norm(dim=1), 1)
     elsewhere = direction.clone()
     elsewhere[:, objective.slices[part]] = 0
@@ -311,17 +312,17 @@ def test_the_likelihood_rises_the_most_along_the_ascent(part):
 def ascents(problem):
     objective = problem.objective(problem.block(), problem.family, problem.bases)
     theta = initial_values.hurdle(problem, problem.bases[1])
-    return [initial_values.ascent(objective, theta, part) for part in range(3)]
+    return [initial_values.ascent_direction(objective, theta, part) for part in range(3)]
 
 
 EVERY = {
     "moments": lambda p: [initial_values.moments(p)],
     "mean of positives": lambda p: [initial_values.mean_of_positives(p)],
     "hurdle": lambda p: [initial_values.hurdle(p, p.bases[1])],
-    "slopes": lambda p: initial_values.slopes(p, p.bases[2], SHAPES),
-    "steps": lambda p: initial_values.steps(p, p.bases[0], 8.0),
-    "edges": lambda p: initial_values.edges(p, p.bases[1], 100.0),
-    "silence": lambda p: [initial_values.separation_step(p)],
+    "slopes": lambda p: initial_values.sloped_predictors(p, p.bases[2], SHAPES),
+    "steps": lambda p: initial_values.steep_predictors(p, p.bases[0], 8.0),
+    "edges": lambda p: initial_values.edge_predictors(p, p.bases[1], 100.0),
+    "separation": lambda p: [initial_values.separation_step(p)],
     "ascent": ascents,
 }
 each_start = pytest.mark.parametrize("make", EVERY.values(), ids=EVERY)
@@ -341,15 +342,15 @@ def test_every_gene_has_a_finite_start(make, dtype):
 @each_dtype
 @each_start
 @pytest.mark.parametrize("designs", [(MIXED, MANY, LINE), (WIDE, CURVE, GROUP)])
-def test_no_gene_feels_its_neighbours(make, designs, dtype):
-    """Their last digits: alone, in another order, and beside any number of others."""
+def test_genes_do_not_influence_each_other(make, designs, dtype):
+    """All digits: alone, in another order, and together with any number of other genes."""
     problem = given(*designs, y=HARD, dtype=dtype)
     whole = make(problem)
     n = HARD.shape[1]
     for genes in ([g] for g in range(n)), (range(k, n) for k in (1, 4, 6)), (range(n)[::-1],):
         for some in genes:
             index = torch.tensor(list(some))
-            for theta, alone in zip(whole, make(problem.some(index)), strict=True):
+            for theta, alone in zip(whole, make(problem.of_genes(index)), strict=True):
                 assert torch.equal(alone, theta[index])
 
 
@@ -369,7 +370,7 @@ def test_weights_are_repeated_cells(name):
 
 
 @each_start
-def test_cells_that_are_alike_are_so_many_cells(make):
+def test_deduplicated_cells_count_as_each_of_them(make):
     rows = np.arange(N_CELLS) % 40
     designs = [design[rows] for design in (LINE, CURVE, WIDE)]
     each = given(*designs, y=HARD[:, :9][:, SOME], offset=OFFSET[rows])

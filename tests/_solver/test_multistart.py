@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose
 from sc_glm import NegBinRegressor, ZINBRegressor
 from sc_glm._design.design import PartDesign
 from sc_glm._likelihood.family import NegBinFamily, ZINBFamily
-from sc_glm._solver import initial_values, multistart, trust_region
+from sc_glm._solver import candidate_starts, initial_values, multistart, trust_region
 from sc_glm._solver.trust_region import maximize
 from tests.problems import CURVE, GROUP, LINE, N_CELLS, ONE, X, alike, problem_of, simulate
 
@@ -131,15 +131,15 @@ def best_of_random_starts(n_starts, family, y, *designs):
     ],
 )
 def test_random_starts_are_no_better(counts, family, designs, missed):
-    """Climbing from many random points finds nothing higher than the search does."""
+    """Maximising from many random points finds no higher maximum than the candidate starts do."""
     y = counts[:, :12]
     gap = solve(family, y, *designs).value - best_of_random_starts(10, family, y, *designs)
     assert (gap < -1e-3).sum() <= missed, gap
     assert gap.min() > -0.2
 
 
-def test_a_steep_inflation_is_told_from_a_steep_mean():
-    """Zeros of one end of the covariate, by either part: maxima that only further starts reach."""
+def test_a_steep_inflation_and_a_steep_mean_are_both_tried():
+    """Either part may explain zeros at one end of the covariate; each is a local maximum."""
     rng = np.random.default_rng(3)
     n_genes = 20
 
@@ -216,39 +216,23 @@ def test_hard_genes_end_finite_and_leave_the_others_alone(counts, family, design
 
 
 @pytest.mark.parametrize("designs", [(GROUP, ONE), (np.c_[LINE, GROUP], ONE), (GROUP, GROUP)])
-def test_a_silent_group_costs_few_passes(monkeypatch, designs):
-    """Its maximum is at minus infinity; walking there takes a pass for each unit."""
+def test_a_separated_group_costs_few_passes(monkeypatch, designs):
+    """Its maximum is at minus infinity, which takes a pass for each unit without a step there."""
     rng = np.random.default_rng(0)
     some = GROUP[:, 0] * rng.negative_binomial(2, 0.3, N_CELLS)
     most = np.where(GROUP[:, 2], 0, rng.negative_binomial(2, 0.01, N_CELLS))
     y = np.c_[most, some, rng.negative_binomial(2, 0.3, N_CELLS)]
     started = solve(NegBinFamily(), y, *designs)
     assert started.n_iter.max() <= 12
-    # The start alone: a climb that takes several steps at once hides what it saves.
-    monkeypatch.setattr(trust_region, "_LONGEST_STRIDE", 1.0)
+    # Extrapolated steps would hide how many passes the start saves.
+    monkeypatch.setattr(trust_region, "_MAX_STEP_LENGTH", 1.0)
     near = solve(NegBinFamily(), y, *designs)
-    monkeypatch.setattr(initial_values, "_SILENT_DEPTH", 0.0)
-    walked = solve(NegBinFamily(), y, *designs)
-    for other in (near, walked):
+    monkeypatch.setattr(initial_values, "_SEPARATION_DEPTH", 0.0)
+    stepwise = solve(NegBinFamily(), y, *designs)
+    for other in (near, stepwise):
         assert_allclose(started.value, other.value, atol=1e-5)
-    if designs[1] is ONE:  # elsewhere, passes are those of the last of several climbs
-        assert (near.n_iter[:2] < walked.n_iter[:2] - 5).all()
-
-
-def test_a_climb_that_was_cut_short_goes_on_beside_other_starts(counts):
-    problem = problem_of(NegBinFamily(), counts, LINE, LINE)
-    maximizer = multistart._LooseMaximizer(problem, problem.block(), 100)
-    start = initial_values.moments(problem)
-    start = problem.lift(start, [problem.bases[0], multistart._constant(problem)], problem.bases)
-    model = maximizer.objective(NegBinFamily(), problem.bases)
-    whole, best = maximizer.climb(model, start), maximizer.climb(model, start, 3)
-    assert best.unfinished.any()
-    assert (best.value < whole.value - 0.1)[best.unfinished].any()
-    nowhere = torch.zeros_like(best.unfinished)
-    maximizer.improve(best, model, [start - 5.0], nowhere)
-    assert not best.unfinished.any()
-    assert_allclose(best.value, whole.value, atol=1e-2)
-    assert best.other_value.isneginf().all()  # one run is not two ends
+    if designs[1] is ONE:  # elsewhere, passes are counted in the last of several runs
+        assert (near.n_iter[:2] < stepwise.n_iter[:2] - 5).all()
 
 
 # Many cells
@@ -256,23 +240,24 @@ def test_a_climb_that_was_cut_short_goes_on_beside_other_starts(counts):
 
 @pytest.fixture
 def grouped(monkeypatch):
-    """Return a function from which on starts are told apart on so many groups of similar cells.
+    """Return a function that has starts screened on so many groups of similar cells at most.
 
-    What it returns fills with the numbers of cells on which they are.
+    It returns a list, which fills with the numbers of cells on which starts were screened.
     """
-    explored = []
-    explore = multistart._explore
+    n_cells = []
+    screen = candidate_starts.screen_starts
 
     def spy(problem, *args, **options):
-        explored.append(problem.counts.shape[1])
-        return explore(problem, *args, **options)
+        n_cells.append(problem.counts.shape[1])
+        return screen(problem, *args, **options)
 
     def use(n_groups):
-        monkeypatch.setattr(multistart, "_explore", spy)
-        monkeypatch.setattr(multistart, "_MANY_CELLS", 0)
-        monkeypatch.setattr(multistart, "_MANY_CELLS_WITH_EDGES", 0)
-        monkeypatch.setattr(multistart, "_COARSE", n_groups)
-        return explored
+        for module in (candidate_starts, multistart):
+            monkeypatch.setattr(module, "screen_starts", spy)
+        monkeypatch.setattr(multistart, "_MIN_CELLS_TO_COARSEN", 0)
+        monkeypatch.setattr(multistart, "_MIN_CELLS_TO_COARSEN_INFLATION", 0)
+        monkeypatch.setattr(multistart, "_MAX_COARSE_CELLS", n_groups)
+        return n_cells
 
     return use
 
@@ -289,10 +274,10 @@ def grouped(monkeypatch):
 def test_groups_of_similar_cells_lead_to_the_same_maxima(grouped, family, designs, missed):
     y = simulate(15, np.random.default_rng(6), lowest=0.0)
     whole = solve(family, y, *designs).value
-    explored = grouped(64)
+    screened = grouped(64)
     gap = solve(family, y, *designs).value - whole
-    assert explored
-    assert max(explored) <= 64
+    assert screened
+    assert max(screened) <= 64
     assert (gap < -1e-3).sum() <= missed, gap
     assert gap.min() > -0.5
 
@@ -330,9 +315,9 @@ def test_groups_do_not_hide_rare_counts(grouped):
 
 
 def both_ways(*designs):
-    """Return a problem of cells of which many are alike, and one of what is distinct of them."""
+    """Return a problem with many duplicated cells, and the same problem with cells deduplicated."""
     rows = np.arange(N_CELLS) % 100
-    y = simulate(12, np.random.default_rng(8), lowest=0.0)[rows]  # as X is where they are alike
+    y = simulate(12, np.random.default_rng(8), lowest=0.0)[rows]  # equal where X is equal
     y += np.random.default_rng(9).poisson(0.5, y.shape)
     family = NegBinFamily() if len(designs) == 2 else ZINBFamily()
     each = problem_of(family, y, *(design[rows] for design in designs))
@@ -340,22 +325,22 @@ def both_ways(*designs):
 
 
 @pytest.mark.parametrize("designs", [(LINE, LINE), (LINE, ONE, LINE)])
-def test_cells_that_are_alike_have_the_maxima_of_each(designs):
+def test_deduplicated_cells_have_the_same_maxima(designs):
     each, few = (solution_of(given) for given in both_ways(*designs))
     assert_allclose(few.value, each.value, atol=1e-5)
 
 
 @pytest.mark.parametrize("designs", [(LINE, LINE), (LINE, ONE, LINE)])
-def test_groups_of_what_is_distinct_lead_to_the_same_maxima(grouped, designs):
+def test_groups_of_deduplicated_cells_lead_to_the_same_maxima(grouped, designs):
     _, few = both_ways(*designs)
     whole = solution_of(few)
-    explored = grouped(40)
+    screened = grouped(40)
     assert_allclose(solution_of(few).value, whole.value, atol=1e-5)
-    assert max(explored) <= 40
+    assert max(screened) <= 40
 
 
 @pytest.mark.parametrize("n_groups", [None, 100])
-def test_the_search_is_deterministic(grouped, counts, n_groups):
+def test_the_maxima_are_deterministic(grouped, counts, n_groups):
     if n_groups:
         grouped(n_groups)
     before = torch.get_rng_state()
@@ -365,12 +350,12 @@ def test_the_search_is_deterministic(grouped, counts, n_groups):
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_few_cells_are_explored_one_by_one(grouped, monkeypatch, counts):
-    explored = grouped(64)
-    monkeypatch.setattr(multistart, "_MANY_CELLS", N_CELLS + 1)
-    monkeypatch.setattr(multistart, "_MANY_CELLS_WITH_EDGES", N_CELLS + 1)
+def test_with_few_cells_starts_are_screened_on_each(grouped, monkeypatch, counts):
+    screened = grouped(64)
+    monkeypatch.setattr(multistart, "_MIN_CELLS_TO_COARSEN", N_CELLS + 1)
+    monkeypatch.setattr(multistart, "_MIN_CELLS_TO_COARSEN_INFLATION", N_CELLS + 1)
     solve(NegBinFamily(), counts[:, :3], LINE, LINE)
-    assert explored == [N_CELLS]
+    assert screened == [N_CELLS]
 
 
 # Real data: totals of the best maxima known, from many random starts

@@ -11,15 +11,15 @@ from sc_glm import NegBinRegressor, ZINBRegressor
 from sc_glm._solver.status import (
     Endpoints,
     Status,
+    count_statuses,
     fit_statuses,
     flat_directions,
-    tally,
     undetermined,
 )
 
 # Constructed information: two coordinates of the mean, one of the size, one of the inflation
 
-FIRM = 50.0
+CURVED = 50.0
 RANKS = {"mean": 2, "dispersion": 1, "zero_inflation": 1}
 CLUMPED = {"poisson_gap": -2.0, "inflation_gain": 50.0}
 POISSON = {"poisson_gap": 11.0, "inflation_gain": 50.0}
@@ -29,7 +29,7 @@ NO_SIZE = {"poisson_gap": 11.0, "inflation_gain": 50.0, "lowest_size": -20.0}
 
 
 def endpoints(information, coordinates=0.0, ranks=RANKS, **known):
-    """Genes with the same evidence, but for what is given."""
+    """Genes with the same evidence, except for what is given."""
     information = np.asarray(information, float)
     n_genes, n_params, _ = information.shape
     evidence = {
@@ -48,7 +48,7 @@ def endpoints(information, coordinates=0.0, ranks=RANKS, **known):
     )
 
 
-def word(curvature, evidence=CLUMPED, **known):
+def status_of(curvature, evidence=CLUMPED, **known):
     (status,) = fit_statuses(endpoints(np.diag(curvature)[None], **(evidence | known)))
     return status
 
@@ -56,53 +56,53 @@ def word(curvature, evidence=CLUMPED, **known):
 @pytest.mark.parametrize(
     ("curvature", "evidence", "expected"),
     [
-        ([FIRM, FIRM, FIRM, FIRM], CLUMPED, Status.CONVERGED),
-        ([FIRM, FIRM, FIRM, FIRM], NEITHER, Status.CONVERGED),
-        ([FIRM, FIRM, 1e-9, FIRM], POISSON, Status.POISSON),
-        ([FIRM, FIRM, 1e-9, FIRM], CLUMPED, Status.NOT_IDENTIFIED),
-        ([FIRM, FIRM, 1e-9, FIRM], NO_SIZE, Status.SEPARATED),
-        ([FIRM, FIRM, FIRM, 1e-9], NO_ZEROS, Status.NO_INFLATION),
-        ([FIRM, FIRM, FIRM, 1e-9], CLUMPED, Status.SEPARATED),
-        ([FIRM, FIRM, 1e-9, 1e-9], NEITHER, Status.POISSON_NO_INFLATION),
-        ([FIRM, FIRM, 1e-9, 1e-9], NO_ZEROS, Status.NOT_IDENTIFIED),
-        ([FIRM, FIRM, 1e-9, 1e-9], POISSON, Status.SEPARATED),
-        ([FIRM, 1e-9, FIRM, FIRM], CLUMPED, Status.SEPARATED),
-        ([FIRM, 1e-9, 1e-9, 1e-9], NEITHER, Status.SEPARATED),
-        ([FIRM, -1e-9, FIRM, FIRM], CLUMPED, Status.SEPARATED),
+        ([CURVED, CURVED, CURVED, CURVED], CLUMPED, Status.CONVERGED),
+        ([CURVED, CURVED, CURVED, CURVED], NEITHER, Status.CONVERGED),
+        ([CURVED, CURVED, 1e-9, CURVED], POISSON, Status.POISSON),
+        ([CURVED, CURVED, 1e-9, CURVED], CLUMPED, Status.NOT_IDENTIFIED),
+        ([CURVED, CURVED, 1e-9, CURVED], NO_SIZE, Status.SEPARATED),
+        ([CURVED, CURVED, CURVED, 1e-9], NO_ZEROS, Status.NO_INFLATION),
+        ([CURVED, CURVED, CURVED, 1e-9], CLUMPED, Status.SEPARATED),
+        ([CURVED, CURVED, 1e-9, 1e-9], NEITHER, Status.POISSON_NO_INFLATION),
+        ([CURVED, CURVED, 1e-9, 1e-9], NO_ZEROS, Status.NOT_IDENTIFIED),
+        ([CURVED, CURVED, 1e-9, 1e-9], POISSON, Status.SEPARATED),
+        ([CURVED, 1e-9, CURVED, CURVED], CLUMPED, Status.SEPARATED),
+        ([CURVED, 1e-9, 1e-9, 1e-9], NEITHER, Status.SEPARATED),
+        ([CURVED, -1e-9, CURVED, CURVED], CLUMPED, Status.SEPARATED),
     ],
 )
-def test_a_flat_direction_is_laid_to_its_part(curvature, evidence, expected):
-    assert word(curvature, evidence) is expected
-    assert word(curvature, evidence, converged=False) is Status.ITERATION_LIMIT
-    assert word(curvature, evidence, n_positive=0) is Status.ALL_ZERO
+def test_a_flat_direction_is_attributed_to_its_part(curvature, evidence, expected):
+    assert status_of(curvature, evidence) is expected
+    assert status_of(curvature, evidence, converged=False) is Status.ITERATION_LIMIT
+    assert status_of(curvature, evidence, n_positive=0) is Status.ALL_ZERO
 
 
 def test_flatness_is_judged_by_the_unit_and_by_rounding():
-    assert word([FIRM, FIRM, 1e-3, FIRM], POISSON) is Status.CONVERGED
-    assert word([FIRM, FIRM, 1e-5, FIRM], POISSON) is Status.POISSON
+    assert status_of([CURVED, CURVED, 1e-3, CURVED], POISSON) is Status.CONVERGED
+    assert status_of([CURVED, CURVED, 1e-5, CURVED], POISSON) is Status.POISSON
     # Beside a curvature of 1e16 one of 1e-1 is rounding.
-    assert word([1e16, FIRM, FIRM, FIRM], POISSON) is Status.SEPARATED
+    assert status_of([1e16, CURVED, CURVED, CURVED], POISSON) is Status.SEPARATED
 
 
-def test_a_steep_predictor_with_a_firm_maximum_is_not_flat():
+def test_a_steep_predictor_with_a_finite_maximum_is_not_flat():
     """A unit of a predictor that spans hundreds of them is little."""
-    information = np.diag([FIRM, 1e-5, FIRM, FIRM])[None]
+    information = np.diag([CURVED, 1e-5, CURVED, CURVED])[None]
     assert fit_statuses(endpoints(information, coordinates=3.0)) == [Status.SEPARATED]
     assert fit_statuses(endpoints(information, coordinates=300.0)) == [Status.CONVERGED]
 
 
 def test_few_counts_are_the_reason_where_there_are_no_more_than_coefficients():
-    flat_size = [FIRM, FIRM, 1e-9, FIRM]
-    assert word(flat_size, CLUMPED, n_positive=4) is Status.TOO_FEW_COUNTS
-    assert word(flat_size, CLUMPED, n_positive=5) is Status.NOT_IDENTIFIED
-    assert word(flat_size, POISSON, n_positive=4) is Status.POISSON
+    flat_size = [CURVED, CURVED, 1e-9, CURVED]
+    assert status_of(flat_size, CLUMPED, n_positive=4) is Status.TOO_FEW_COUNTS
+    assert status_of(flat_size, CLUMPED, n_positive=5) is Status.NOT_IDENTIFIED
+    assert status_of(flat_size, POISSON, n_positive=4) is Status.POISSON
 
 
 def test_a_flat_inflation_is_infinite_only_where_its_odds_are_large():
-    flat_inflation = [FIRM, FIRM, FIRM, 1e-5]
-    assert word(flat_inflation, largest_inflation=20.0) is Status.SEPARATED
-    assert word(flat_inflation, largest_inflation=4.0) is Status.CONVERGED
-    assert word(flat_inflation, NO_ZEROS, largest_inflation=4.0) is Status.NO_INFLATION
+    flat_inflation = [CURVED, CURVED, CURVED, 1e-5]
+    assert status_of(flat_inflation, largest_inflation=20.0) is Status.SEPARATED
+    assert status_of(flat_inflation, largest_inflation=4.0) is Status.CONVERGED
+    assert status_of(flat_inflation, NO_ZEROS, largest_inflation=4.0) is Status.NO_INFLATION
 
 
 def test_a_model_without_zero_inflation():
@@ -111,21 +111,23 @@ def test_a_model_without_zero_inflation():
     def status(*curvature):
         return fit_statuses(endpoints(np.diag(curvature)[None], ranks=ranks, poisson_gap=11.0))
 
-    assert status(FIRM, 1e-9) == [Status.POISSON]
-    assert status(1e-9, FIRM) == [Status.SEPARATED]
-    assert status(FIRM, FIRM) == [Status.CONVERGED]
+    assert status(CURVED, 1e-9) == [Status.POISSON]
+    assert status(1e-9, CURVED) == [Status.SEPARATED]
+    assert status(CURVED, CURVED) == [Status.CONVERGED]
 
 
-def test_a_direction_across_coordinates_of_one_part_counts_whole():
-    """Five coordinates of the mean share a flat direction, each too little to tell by itself."""
-    information = FIRM * np.eye(6)[None]
-    information[0, :5, :5] -= FIRM / 5  # flat along the five's sum
+def test_a_direction_across_coordinates_of_one_part_is_attributed_to_it():
+    """Five coordinates of the mean share a flat direction, each with a small share."""
+    information = CURVED * np.eye(6)[None]
+    information[0, :5, :5] -= CURVED / 5  # flat along the five's sum
     at = endpoints(information, ranks={"mean": 5, "dispersion": 1}, poisson_gap=11.0)
     assert fit_statuses(at) == [Status.SEPARATED]
 
 
-def test_genes_are_judged_one_by_one():
-    information = np.stack([np.diag([FIRM, FIRM]), np.diag([FIRM, 1e-9]), np.diag([FIRM, FIRM])])
+def test_genes_are_judged_independently():
+    information = np.stack(
+        [np.diag([CURVED, CURVED]), np.diag([CURVED, 1e-9]), np.diag([CURVED, CURVED])]
+    )
     at = endpoints(
         information,
         ranks={"mean": 1, "dispersion": 1},
@@ -136,17 +138,17 @@ def test_genes_are_judged_one_by_one():
 
 
 def test_only_coefficients_that_a_flat_direction_moves_are_undetermined():
-    """Treatment contrasts of three groups, of which the second is silent."""
+    """Treatment contrasts of three groups, of which the second has no counts."""
     to_coef = np.array([[1.0, 0, 0], [-1, 1, 0], [-1, 0, 1]])
-    information = np.diag([FIRM, 1e-9, FIRM])[None]
+    information = np.diag([CURVED, 1e-9, CURVED])[None]
     flat = flat_directions(np.repeat(information, 2, axis=0), np.zeros((2, 3)))
-    flat[1] = 0  # the other gene is not silent
+    flat[1] = 0  # the other gene has counts
     assert_array_equal(undetermined(flat, to_coef), [[False, False], [True, False], [False, False]])
     # A column that has no coefficient of its own is not left open by the counts.
     assert not undetermined(flat, np.zeros((1, 3))).any()
 
 
-def test_words():
+def test_values_of_statuses():
     assert {str(status) for status in Status} == {
         "converged",
         "Poisson boundary",
@@ -159,7 +161,7 @@ def test_words():
         "iteration limit",
     }
     assert [s for s in Status if not s.reached_maximum] == [Status.ITERATION_LIMIT]
-    assert {s for s in Status if s.worth_warning} == {
+    assert {s for s in Status if s.needs_warning} == {
         Status.SEPARATED,
         Status.ALL_ZERO,
         Status.TOO_FEW_COUNTS,
@@ -191,7 +193,7 @@ GENES = pd.DataFrame(
         "under-dispersed": RNG.binomial(8, 0.5, N_CELLS),
         "constant": np.full(N_CELLS, 3),
         "binary": RNG.integers(0, 2, N_CELLS),
-        "silent in a group": np.where(GROUP == 1, 0, clumped()),
+        "no counts in a group": np.where(GROUP == 1, 0, clumped()),
         "one cell": (np.arange(N_CELLS) == 7).astype(int),
         "all zero": np.zeros(N_CELLS, dtype=int),
         "inflated": some_structural_zeros(clumped(3 * MU)),
@@ -246,31 +248,31 @@ def test_negative_binomial_genes():
 def test_genes_with_coefficients_at_infinity_are_warned_of():
     with pytest.warns(ConvergenceWarning) as record:
         words = statuses(
-            NegBinRegressor(), ["clumped", "silent in a group", "one cell", "all zero"], **GROUPS
+            NegBinRegressor(), ["clumped", "no counts in a group", "one cell", "all zero"], **GROUPS
         )
     assert words == {
         "clumped": "converged",
-        "silent in a group": "separated",
+        "no counts in a group": "separated",
         "one cell": "separated",
         "all zero": "all zero",
     }
     (warning,) = record
     message = str(warning.message)
     assert "Of 4 genes" in message
-    assert "2 separated (silent in a group, one cell)" in message
+    assert "2 separated (no counts in a group, one cell)" in message
     assert "1 all zero (all zero)" in message
 
 
-def test_a_size_that_vanishes_where_a_gene_is_silent():
-    """Without a mean of its own, the silent group is explained by a size of zero."""
+def test_a_size_that_vanishes_where_a_gene_has_no_counts():
+    """Without a mean of its own, the group without counts is explained by a size of zero."""
     with pytest.warns(ConvergenceWarning, match="1 separated"):
         words = statuses(
             NegBinRegressor(),
-            ["clumped", "silent in a group"],
+            ["clumped", "no counts in a group"],
             **LINE,
             dispersion=["Intercept", "group"],
         )
-    assert words == {"clumped": "converged", "silent in a group": "separated"}
+    assert words == {"clumped": "converged", "no counts in a group": "separated"}
 
 
 def test_zero_inflated_genes():
@@ -309,19 +311,19 @@ def test_a_poisson_gene_is_predicted_as_one(model):
 
 
 @pytest.mark.parametrize("model", [NegBinRegressor(), ZINBRegressor()])
-def test_a_silent_group_is_predicted_silent(model):
+def test_a_group_without_counts_is_predicted_without_counts(model):
     frame = design(**GROUPS)
     with pytest.warns(ConvergenceWarning, match="separated"):
-        model.fit(frame, GENES[["silent in a group"]])
+        model.fit(frame, GENES[["no counts in a group"]])
     mean = model.predict(frame)[:, 0]
     assert mean[GROUP == 1].max() < 1e-6
-    observed = GENES["silent in a group"].to_numpy()
+    observed = GENES["no counts in a group"].to_numpy()
     np.testing.assert_allclose(mean[GROUP == 0].mean(), observed[GROUP == 0].mean(), rtol=1e-3)
 
 
-def test_the_summary_names_what_runs_away():
+def test_the_summary_names_divergent_coefficients():
     """Of the coefficients of the mean, only those that the silence touches."""
-    genes = ["clumped", "under-dispersed", "silent in a group", "all zero"]
+    genes = ["clumped", "under-dispersed", "no counts in a group", "all zero"]
     with pytest.warns(ConvergenceWarning):
         model = NegBinRegressor().fit(design(**GROUPS), GENES[genes])
     table = model.summary()
@@ -332,17 +334,17 @@ def test_the_summary_names_what_runs_away():
     assert table["undetermined"].to_dict() == {
         "clumped": "",
         "under-dispersed": "dispersion__Intercept",
-        "silent in a group": "mean__group",
+        "no counts in a group": "mean__group",
         "all zero": "mean__Intercept, mean__group, dispersion__Intercept",
     }
-    assert model.undetermined_["mean"].loc["group", "silent in a group"]
+    assert model.undetermined_["mean"].loc["group", "no counts in a group"]
     assert not model.undetermined_["mean"]["clumped"].any()
 
 
-def test_a_silent_reference_group_touches_all_contrasts():
+def test_a_reference_group_without_counts_affects_all_contrasts():
     frame = design(**GROUPS).assign(mean__group=1 - GROUP)
     with pytest.warns(ConvergenceWarning):
-        table = NegBinRegressor().fit(frame, GENES[["silent in a group"]]).summary()
+        table = NegBinRegressor().fit(frame, GENES[["no counts in a group"]]).summary()
     assert table["undetermined"].item() == "mean__Intercept, mean__group"
 
 
@@ -387,14 +389,14 @@ def test_every_status_has_a_meaning():
 def test_statuses_are_counted_with_the_first_names():
     statuses = np.array(["separated", "converged", *["separated"] * 3], dtype=object)
     names = np.array([*"abcde"], dtype=object)
-    assert list(tally(statuses, names)) == [
+    assert list(count_statuses(statuses, names)) == [
         (Status.CONVERGED, 1, "b"),
         (Status.SEPARATED, 4, "a, c, d, ..."),
     ]
-    assert [named for *_, named in tally(statuses, names, 4)] == ["b", "a, c, d, e"]
+    assert [named for *_, named in count_statuses(statuses, names, 4)] == ["b", "a, c, d, e"]
 
 
-def test_every_word_is_explained_on_the_page_for_it():
+def test_every_status_is_explained_on_the_page_for_it():
     lines = (Path(__file__).parents[2] / "doc" / "troubleshooting.rst").read_text().splitlines()
     titles = {line for line, below in pairwise(lines) if set(below) == {"~"}}
     assert titles == {f"``{status}``" for status in Status}

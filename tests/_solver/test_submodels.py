@@ -62,8 +62,8 @@ def test_nested_models_are_ordered(mean, larger, offset):
         fits[size, inflation] = value_of(fit(frame, y))
     for (size, inflation), full in fits.items():
         for (own_size, own_inflation), reduced in fits.items():
-            is_contained = own_size in {"one", size} and own_inflation in {None, "one", inflation}
-            if is_contained and not (inflation is None and own_inflation is not None):
+            is_nested = own_size in {"one", size} and own_inflation in {None, "one", inflation}
+            if is_nested and not (inflation is None and own_inflation is not None):
                 assert (full - reduced > -1e-4).all(), (size, inflation, own_size, own_inflation)
 
 
@@ -93,7 +93,7 @@ def test_a_gene_whose_zero_inflation_has_a_lower_maximum():
     assert again.log_likelihood_[0] > nb.log_likelihood_[0] - 1e-6
 
 
-def test_what_a_design_contains():
+def test_submodels_of_a_design():
     without_constant = X[:, None]
     y = simulate(2, np.random.default_rng(1))
 
@@ -116,29 +116,29 @@ def test_what_a_design_contains():
 
 
 @pytest.mark.parametrize("regressed", [(False,), (True,), (False, True), (True, False)])
-def test_what_a_submodel_is_lifted_to_has_its_likelihood(regressed):
+def test_an_embedded_submodel_has_its_likelihood(regressed):
     y = simulate(5, np.random.default_rng(2))
     problem = problem_of(ZINBFamily(), y, LINE, GROUP, LINE)
     submodel = Submodel(regressed)
     own = problem.objective(problem.block(), submodel.family(problem), submodel.bases(problem))
     genes = torch.arange(5)
     theta = torch.randn(5, own.n_params, generator=torch.Generator().manual_seed(3)).double()
-    lifted = submodel.lift(problem, theta)
+    embedded = submodel.embed(problem, theta)
     expected = own.evaluate(theta, genes).value
-    torch.testing.assert_close(problem.own_objective().evaluate(lifted, genes).value, expected)
-    torch.testing.assert_close(submodel.reduce(problem, lifted), theta)
+    torch.testing.assert_close(problem.own_objective().evaluate(embedded, genes).value, expected)
+    torch.testing.assert_close(submodel.restrict(problem, embedded), theta)
 
 
-def test_a_penalised_constant_is_no_limit():
-    """Without an intercept to leave out, a penalty keeps the zero inflation from vanishing."""
+def test_a_penalised_zero_inflation_stays_finite():
+    """The penalty of its intercept rules out the submodel without zero inflation."""
     y = simulate(6, np.random.default_rng(4))
     frame = frame_of(mean=LINE, dispersion=ONE, zero_inflation=GROUP)
     penalised = fit(frame, y, alpha={"zero_inflation": 0.1})
     assert np.abs(penalised.params_["zero_inflation"].to_numpy()).max() < 10
 
 
-def test_the_poisson_limit_is_contained():
-    """A gene with few counts, of which a climb from a moderate size misses the higher maximum."""
+def test_the_poisson_limit_is_nested():
+    """A gene with few counts; a run from a moderate size misses its higher maximum."""
     y = hard_genes(np.random.default_rng(9), 60)
     y = y[:, (y > 0).sum(axis=0) <= 100]
     for parts in ({}, {"zero_inflation": ONE}, {"zero_inflation": GROUP}):

@@ -36,7 +36,7 @@ def vector(*x):
     return torch.tensor(x, dtype=torch.float64)
 
 
-def climb(*functions, start, max_iter=100, tol=1e-9):
+def maximized(*functions, start, max_iter=100, tol=1e-9):
     toy = Toy(*functions)
     starts = torch.stack([vector(*x) for x in start])
     solution = maximize(toy, starts, max_iter=max_iter, tol=tol)
@@ -55,7 +55,7 @@ def valley(x):
 
 
 def ridge(x):
-    """Neither concave nor convex but near its two maxima, (1, 0) and (-1, 0)."""
+    """Neither concave nor convex except near its two maxima, (1, 0) and (-1, 0)."""
     return -((x[0] ** 2 - 1) ** 2) - x[1] ** 2 * torch.exp(0.3 * x[0])
 
 
@@ -69,7 +69,7 @@ def dome(x):
     return -torch.log(torch.cosh(x - vector(4, -4))).sum() - 0.1 * (x.sum()) ** 2
 
 
-def runaway(x):
+def recession(x):
     """A group without counts: the mean's logarithm falls one unit per Newton step."""
     return -1e4 * x[0].exp() - (x[1] - 1) ** 2
 
@@ -87,7 +87,7 @@ def runaway(x):
     ],
 )
 def test_finds_the_maximum(function, start, maximum):
-    _, solution = climb(function, start=[start])
+    _, solution = maximized(function, start=[start])
     assert solution.converged.all()
     assert_allclose(solution.theta[0], maximum, atol=1e-4)
     assert_allclose(solution.value[0], function(vector(*maximum)), atol=1e-9)
@@ -96,23 +96,23 @@ def test_finds_the_maximum(function, start, maximum):
 
 
 def test_a_quadratic_takes_one_step_once_in_reach():
-    _, near = climb(bowl, start=[(6, -8)])
+    _, near = maximized(bowl, start=[(6, -8)])
     assert near.n_iter.tolist() == [2]
     assert_allclose(near.theta[0], (7, -9), rtol=1e-12)
-    _, far = climb(bowl, start=[(-43, 41)])
+    _, far = maximized(bowl, start=[(-43, 41)])
     assert far.n_iter[0] <= 8
     assert_allclose(far.theta[0], (7, -9), rtol=1e-12)
 
 
 def test_starting_at_the_maximum_costs_one_pass():
-    _, solution = climb(bowl, start=[(7, -9)])
+    _, solution = maximized(bowl, start=[(7, -9)])
     assert solution.n_iter.tolist() == [1]
     assert solution.converged.all()
     assert solution.value[0] == 3
 
 
 def test_undefined_points_are_rejected():
-    toy, solution = climb(logarithm, start=[(5, 0)])
+    toy, solution = maximized(logarithm, start=[(5, 0)])
     assert toy.undefined[0] > 0
     assert solution.theta.isfinite().all()
     assert solution.hessian.isfinite().all()
@@ -120,7 +120,7 @@ def test_undefined_points_are_rejected():
 
 
 def without_curvature(x):
-    """Higher than the bowl's maximum beyond the wall, but with no Hessian to go on from."""
+    """Higher than the bowl's maximum beyond the wall, but without a finite Hessian."""
     return torch.where(x[0] > 6.5, 5 + 0 * torch.log(6.5 - x[0]), bowl(x))
 
 
@@ -130,63 +130,63 @@ def infinitely_high(x):
 
 @pytest.mark.parametrize("function", [without_curvature, infinitely_high])
 def test_a_gain_that_is_not_finite_is_none(function):
-    toy, solution = climb(function, start=[(0, 0)])
+    toy, solution = maximized(function, start=[(0, 0)])
     assert toy.undefined[0] > 0
     assert solution.theta[0, 0] <= 6.5
     assert_allclose(solution.value[0], bowl(solution.theta[0]), rtol=1e-6)
     assert solution.hessian.isfinite().all()
 
 
-def test_a_runaway_is_reached_in_a_few_strides(monkeypatch):
-    toy, solution = climb(runaway, start=[(3, 0)], tol=1e-7)
+def test_a_maximum_at_infinity_is_reached_in_a_few_passes(monkeypatch):
+    toy, solution = maximized(recession, start=[(3, 0)], tol=1e-7)
     assert solution.converged.all()
     assert solution.value[0] > -1e-6
     assert solution.theta[0, 0] < math.log(1e-10)
     assert_allclose(solution.theta[0, 1], 1, atol=1e-3)
-    monkeypatch.setattr(trust_region, "_LONGEST_STRIDE", 1.0)
-    unit, _ = climb(runaway, start=[(3, 0)], tol=1e-7)
+    monkeypatch.setattr(trust_region, "_MAX_STEP_LENGTH", 1.0)
+    unit, _ = maximized(recession, start=[(3, 0)], tol=1e-7)
     assert unit.passes[0] > 25
     assert toy.passes[0] <= 12
 
 
-def test_a_stride_does_not_repeat_what_a_step_corrected():
+def test_extrapolation_does_not_repeat_corrections():
     """The first step is to infinity, and from a mean that is off its maximum."""
 
     def shelf(x):
         return -0.01 * torch.exp(-x[0]) - 20 * (x[1] - 0.5) ** 2
 
-    toy, solution = climb(shelf, start=[(0, 0.2)], tol=1e-6)
+    toy, solution = maximized(shelf, start=[(0, 0.2)], tol=1e-6)
     assert toy.passes[0] <= 5
     assert solution.value[0] > -1e-7
 
 
 def test_a_saddle_is_not_taken_for_a_maximum():
-    _, solution = climb(ridge, start=[(0, 1)])
+    _, solution = maximized(ridge, start=[(0, 1)])
     at_maximum = abs(abs(solution.theta[0, 0]) - 1) < 1e-4
     assert at_maximum or not solution.converged[0]
 
 
 def test_a_minimum_is_left():
-    _, solution = climb(lambda x: torch.cos(x).sum(), start=[(3.14, -3.14)])
+    _, solution = maximized(lambda x: torch.cos(x).sum(), start=[(3.14, -3.14)])
     assert_allclose(solution.value, [2.0], atol=1e-9)
     assert solution.converged.all()
 
 
-def test_a_flat_direction_is_not_walked():
-    _, solution = climb(lambda x: -((x[0] - 1) ** 2) + 0 * x[1], start=[(4, 0.3)])
+def test_a_flat_direction_is_not_followed():
+    _, solution = maximized(lambda x: -((x[0] - 1) ** 2) + 0 * x[1], start=[(4, 0.3)])
     assert solution.converged.all()
     assert_allclose(solution.theta[0], (1, 0.3), atol=1e-4)
 
 
-FUNCTIONS = (bowl, valley, ridge, logarithm, runaway)
+FUNCTIONS = (bowl, valley, ridge, logarithm, recession)
 STARTS = [(0, 0), (-1.2, 1), (0.1, 2), (6, 1), (3, 0)]
 
 
-def test_genes_do_not_feel_each_other():
-    _, together = climb(*FUNCTIONS, start=STARTS)
+def test_genes_do_not_influence_each_other():
+    _, together = maximized(*FUNCTIONS, start=STARTS)
     assert len(set(together.n_iter.tolist())) > 3
     for g, (function, start) in enumerate(zip(FUNCTIONS, STARTS, strict=True)):
-        _, alone = climb(function, start=[start])
+        _, alone = maximized(function, start=[start])
         assert alone.n_iter[0] == together.n_iter[g]
         for name in ("theta", "value", "hessian"):
             ours, theirs = getattr(together, name)[g], getattr(alone, name)[0]
@@ -197,7 +197,7 @@ def test_a_gene_that_is_undefined_throughout_does_not_harm_the_others():
     def undefined(x):
         return logarithm(x) if x[0] == 6 else logarithm(x) * math.nan
 
-    _, solution = climb(undefined, bowl, start=[(6, 1), (0, 0)])
+    _, solution = maximized(undefined, bowl, start=[(6, 1), (0, 0)])
     assert solution.converged.tolist() == [False, True]
     assert solution.theta.isfinite().all()
     assert_allclose(solution.theta[0], (6, 1))
@@ -208,14 +208,14 @@ def test_a_gene_that_is_undefined_at_its_start_does_not_harm_the_others():
     def undefined(x):
         return math.nan * (x**3).sum()
 
-    _, solution = climb(undefined, bowl, start=[(1, 1, 1), (0, 0, 0)])
+    _, solution = maximized(undefined, bowl, start=[(1, 1, 1), (0, 0, 0)])
     assert solution.converged.tolist() == [False, True]
     assert_allclose(solution.theta[1], (7, -9, 0), rtol=1e-10)
 
 
 @pytest.mark.parametrize("max_iter", [1, 2, 5])
-def test_the_iteration_limit_is_kept_and_told(max_iter):
-    toy, solution = climb(valley, bowl, start=[(-1.2, 1), (7, -9)], max_iter=max_iter)
+def test_the_iteration_limit_is_kept_and_reported(max_iter):
+    toy, solution = maximized(valley, bowl, start=[(-1.2, 1), (7, -9)], max_iter=max_iter)
     assert toy.passes == [max_iter, 1]
     assert solution.converged.tolist() == [False, True]
     for g, function in enumerate((valley, bowl)):
@@ -224,14 +224,14 @@ def test_the_iteration_limit_is_kept_and_told(max_iter):
 
 def test_the_value_never_falls():
     """A longer run never ends below a shorter one."""
-    values = [climb(valley, start=[(-1.2, 1)], max_iter=k)[1].value[0] for k in range(1, 40)]
+    values = [maximized(valley, start=[(-1.2, 1)], max_iter=k)[1].value[0] for k in range(1, 40)]
     assert all(a <= b + 1e-12 for a, b in itertools.pairwise(values))
     assert values[0] == valley(vector(-1.2, 1))
     assert values[-1] > -1e-9
 
 
 def test_a_looser_tolerance_takes_fewer_passes():
-    loose, tight = (climb(dome, start=[(0, 0)], tol=tol) for tol in (0.5, 1e-12))
+    loose, tight = (maximized(dome, start=[(0, 0)], tol=tol) for tol in (0.5, 1e-12))
     assert loose[0].passes[0] < tight[0].passes[0]
     assert loose[1].value[0] > -0.5
     assert tight[1].value[0] > -1e-12
@@ -244,7 +244,7 @@ def test_the_start_is_left_as_it_is():
 
 
 def test_single_precision_stops_at_its_own_rounding():
-    """Beside a value of 1e4, single precision cannot tell gains under one thousandth."""
+    """At a value of 1e4, single precision does not resolve gains below one thousandth."""
     toy = Toy(lambda x: dome(x) - 1e4)
     start = torch.zeros(1, 2)
     solution = maximize(toy, start, max_iter=100, tol=1e-9)
@@ -254,15 +254,15 @@ def test_single_precision_stops_at_its_own_rounding():
     assert dome(solution.theta[0].double()) > -0.02
 
 
-def test_a_run_that_cannot_beat_the_best_is_given_up():
-    """Valley and dome end at zero: to beat one is pointless, to beat minus one is not."""
+def test_a_run_that_cannot_reach_the_cutoff_is_given_up():
+    """The maxima of valley and dome are zero: a cutoff of one is out of reach, minus one is not."""
     toy = Toy(valley, dome)
     start = torch.stack([vector(-1, 1), vector(0, 0)])
     free = maximize(toy, start, max_iter=100, tol=1e-9)
-    hopeful = maximize(toy, start, max_iter=100, tol=1e-9, beat=vector(-1, -1))
-    assert torch.equal(hopeful.theta, free.theta)
-    assert torch.equal(hopeful.n_iter, free.n_iter)
-    hopeless = maximize(toy, start, max_iter=100, tol=1e-9, beat=vector(1, 1))
-    assert (hopeless.n_iter < free.n_iter).all()
-    assert not hopeless.converged.any()
-    assert (hopeless.value < 1).all()
+    reachable = maximize(toy, start, max_iter=100, tol=1e-9, cutoff=vector(-1, -1))
+    assert torch.equal(reachable.theta, free.theta)
+    assert torch.equal(reachable.n_iter, free.n_iter)
+    out_of_reach = maximize(toy, start, max_iter=100, tol=1e-9, cutoff=vector(1, 1))
+    assert (out_of_reach.n_iter < free.n_iter).all()
+    assert not out_of_reach.converged.any()
+    assert (out_of_reach.value < 1).all()

@@ -48,7 +48,7 @@ def test_few_genes_without_a_trend_have_none():
     assert np.median(bends) < 1
 
 
-def test_genes_that_tell_nothing_change_nothing():
+def test_genes_without_information_change_nothing():
     log_mean, _, genes = drawn(np.sin, 60, error=0.3, seed=1)
     trend = fit_trend(genes)
     blank = SizeLikelihood(

@@ -97,7 +97,7 @@ def test_genes_at_the_poisson_boundary_get_a_size_near_the_trend(case):
     assert not result.model.undetermined_["dispersion"].to_numpy().any()
 
 
-def test_what_many_cells_tell_stands():
+def test_estimates_of_many_cells_are_kept():
     moved = {}
     for n_cells in (200, 3200):
         X, y, _ = simulated(n_cells, seed=3, n_genes=40)
@@ -200,7 +200,7 @@ def test_neither_sparse_counts_nor_names_change_anything(case):
 
 def test_blocks_change_nothing(case, monkeypatch):
     X, y, _, model, result = case
-    monkeypatch.setattr("sc_glm._solver.fitting._BLOCK_GENES", 7)
+    monkeypatch.setattr("sc_glm._solver.fitting._MAX_BLOCK_GENES", 7)
     found = moderate_dispersion(model, X, y)
     pd.testing.assert_frame_equal(found.table, result.table, rtol=1e-6)
     assert_allclose(found.model.log_likelihood_, result.model.log_likelihood_, rtol=1e-9)
@@ -241,7 +241,8 @@ def test_too_few_genes_are_refused():
     for n_genes in (1, 2, 9):
         some = y.iloc[:, :n_genes]
         model = NegBinRegressor().fit(X, some)
-        with pytest.raises(ValueError, match=rf"at least 10 genes .* of these {n_genes}, \d do"):
+        message = rf"at least 10 genes .* of these {n_genes} genes, \d do"
+        with pytest.raises(ValueError, match=message):
             moderate_dispersion(model, X, some)
     assert len(moderate_dispersion(NegBinRegressor().fit(X, y), X, y).table) == 12
 

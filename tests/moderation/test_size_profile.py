@@ -1,4 +1,4 @@
-"""Likelihoods of sizes alone, against maximisations one by one."""
+"""Profile likelihoods of sizes, against maximisations at each size."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from sc_glm._solver.trust_region import maximize
 from sc_glm.inference.fitted_model import FittedData
 from sc_glm.inference.observed_information import SETTINGS
 from sc_glm.inference.restricted_objective import RestrictedObjective
-from sc_glm.moderation.size_profile import N_POINTS, size_likelihood
+from sc_glm.moderation.size_profile import N_GRID, size_likelihood
 
 N_CELLS, N_GENES = 150, 40
 
@@ -58,9 +58,9 @@ def expected_at(objective, theta, log_size):
 )
 def test_likelihoods_are_those_of_maximisations_at_each_size(regressor, inflation, most, worst):
     model, genes, theta, objective = case(regressor, inflation)
-    if inflation:  # of no use at the fitted size of some, and of use at others
+    if inflation:  # absent at the fitted sizes of some genes, and present at other sizes
         assert (model.status_ == "no zero inflation").sum() > 3
-    points = np.arange(0, N_POINTS, 6)
+    points = np.arange(0, N_GRID, 6)
     with torch.inference_mode():
         expected = np.stack(
             [expected_at(objective, theta, genes.log_size[:, point]) for point in points], 1
@@ -76,7 +76,7 @@ def test_likelihoods_are_those_of_maximisations_at_each_size(regressor, inflatio
     assert matters.sum() > 200
 
 
-def test_they_reach_as_far_as_counts_tell():
+def test_grids_cover_the_range_of_the_likelihood():
     model, genes, *_ = case(NegBinRegressor(), 0.0)
     assert (genes.value.max(axis=1) == 0).all()
     assert (genes.value[:, 0] < -6).all()
@@ -84,6 +84,6 @@ def test_they_reach_as_far_as_counts_tell():
     assert poisson.any()
     assert (genes.log_size[poisson, -1] >= 10).all()
     assert (genes.value[poisson, -1] > -3).all()
-    told = genes.value[:, -1] < -6
-    assert told.sum() > N_GENES / 2
+    has_upper_end = genes.value[:, -1] < -6
+    assert has_upper_end.sum() > N_GENES / 2
     assert (np.diff(genes.log_size, axis=1) > 0).all()

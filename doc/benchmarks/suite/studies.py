@@ -166,7 +166,7 @@ def kernel(repeats, parts, n_regressed, *, fused=False, n_cells=20_000, n_genes=
             given.append(([x.clone() for x in predictors], y))
             return plain(predictors, y, zeros, small)
 
-        flat = torch.cat([problem.constant(basis) for basis in problem.bases])
+        flat = torch.cat([problem.intercept(basis) for basis in problem.bases])
         theta = -flat.expand(n_genes, -1).contiguous()
         genes = torch.arange(n_genes)
 
