@@ -29,7 +29,7 @@ from sklearn.utils.validation import _num_samples
 from sc_glm._contract.user_warnings import warn
 from sc_glm._contract.validation import check_same_order, group_codes, shown
 from sc_glm._counts.count_matrix import CountMatrix
-from sc_glm.estimators.base import CountRegressor, weights_of
+from sc_glm.estimators.base import CountRegressor, check_sample_weight
 from sc_glm.estimators.pipeline import fit_params
 from sc_glm.inference.fitted_model import FittedData
 
@@ -170,7 +170,7 @@ def compare_models(
         CountMatrix.of(y, n_cells=n_cells)
     # Without groups, each cell is one by itself.
     units = np.arange(n_cells) if groups is None else group_codes(groups, X, n_cells)
-    weights = weights_of(sample_weight, X, np.empty((n_cells, 1)))
+    weights = check_sample_weight(sample_weight, X, np.empty((n_cells, 1)))
     splits = _splits(cv, X, y, groups, units)
     _check_held_out([test for _, test in splits], units, groups, weights)
     distinct, place = _distinct(models)

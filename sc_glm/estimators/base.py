@@ -117,12 +117,12 @@ class CountRegressor(
     _family: ClassVar[Family]
     _distribution: ClassVar[type[NB] | type[ZINB]]
     _fitted_state = (
-        "_cells_of_fit",
-        "_ceiling",
-        "_held",
+        "_representative_cells",
+        "_largest_mean_predictors",
+        "_fixed_parts",
         "_layout",
         "_one_dimensional",
-        "_open",
+        "_null_spaces",
         "n_cells_",
         "n_features_in_",
         "params_",
@@ -222,7 +222,7 @@ class CountRegressor(
 
     def _fit(self, X: Any, y: Any, sample_weight: ArrayLike | None) -> None:
         settings = self._settings()
-        covariates = self._covariates(X, reset=True)
+        covariates = self._check_covariates(X, reset=True)
         check_same_order(X, y, "y")
         counts = CountMatrix.of(y, n_cells=len(covariates))
         if self.dtype == "float32":
@@ -232,7 +232,7 @@ class CountRegressor(
                 "Most values of y are not integers, as if they were normalised, logarithms or "
                 "covariates; the model is one of counts, cells x genes."
             )
-        weights = weights_of(sample_weight, X, covariates)
+        weights = check_sample_weight(sample_weight, X, covariates)
         parts = self._family.parts
         layout = Layout.of(
             getattr(self, "feature_names_in_", None),
@@ -241,11 +241,11 @@ class CountRegressor(
             intercept=self.fit_intercept,
         )
         _check_unique(layout)
-        counts, weights, covariates = present(counts, weights, covariates)
+        counts, weights, covariates = drop_cells_of_zero_weight(counts, weights, covariates)
         # Gains in log-likelihood are judged by their size, which must not be one of the weights'.
         mean_weight = float(weights.mean())
         unit = mean_weight / np.clip(mean_weight, *_MEAN_WEIGHTS)
-        designs = self._designs_of(layout, covariates, weights / unit)
+        designs = self._designs_of_fit(layout, covariates, weights / unit)
         fits = fit_genes(
             self._family,
             counts,
@@ -259,12 +259,14 @@ class CountRegressor(
         )
         fits = replace(fits, log_likelihood=unit * fits.log_likelihood)
         self._set_fitted(layout, counts, designs, fits)
-        self._cells_of_fit = typical_rows(
+        self._representative_cells = typical_rows(
             covariates, weights, max(_TYPICAL_ROWS, 2 * covariates.shape[1]), _NARROW
         )
         self.n_cells_ = len(counts)
 
-    def _designs_of(self, layout: Layout, covariates: FloatArray, weights: FloatArray) -> Designs:
+    def _designs_of_fit(
+        self, layout: Layout, covariates: FloatArray, weights: FloatArray
+    ) -> Designs:
         """Return the designs of cells, all with a weight; equal cells are one row of them."""
         penalties = self._penalties(float(weights.sum()))
         offset, cells, groups = layout.offset_of(covariates), None, None
@@ -335,11 +337,13 @@ class CountRegressor(
     ) -> None:
         """Set the results; the parts ``held`` are not where the likelihood is largest."""
         self._layout = layout
-        self._held = held
+        self._fixed_parts = held
         self._one_dimensional = counts.one_dimensional
-        self._ceiling = fits.ceiling
+        self._largest_mean_predictors = fits.ceiling
         # Most designs leave nothing open, and rows of these need no check.
-        self._open = {part: design.free for part, design in designs.parts.items() if design.free}
+        self._null_spaces = {
+            part: design.free for part, design in designs.parts.items() if design.free
+        }
         self.target_names_ = counts.names
         self.params_ = _tables(fits.coef, layout, counts.names)
         self.undetermined_ = _tables(fits.undetermined, layout, counts.names)
@@ -441,7 +445,7 @@ class CountRegressor(
             return ""
         return status_table(self.status_, self.target_names_, self.n_cells_)
 
-    def _covariates(self, X: Any, *, reset: bool) -> FloatArray:
+    def _check_covariates(self, X: Any, *, reset: bool) -> FloatArray:
         """Return `X` as a matrix of finite numbers; ``reset`` learns its columns."""
         X = as_pandas(X)
         check_numbers(X, "X", _FACTORS)
@@ -452,40 +456,38 @@ class CountRegressor(
         check_finite(covariates, names)
         return covariates
 
-    def _determined_predictors(self, X: ArrayLike, parts: Sequence[str]) -> dict[str, FloatArray]:
+    def _estimable_predictors(self, X: ArrayLike, parts: Sequence[str]) -> dict[str, FloatArray]:
         """Each part's linear predictor, cells x genes; NaN where the fit does not determine it."""
-        designs, offset = self._all_designs(X)
-        predictors = self._predictors_of(designs, offset)
+        designs, offset = self._designs(X)
+        predictors = self._linear_predictors(designs, offset)
         for part in parts:
-            rows, words = self._undetermined(part, X, designs[part])
+            rows, words = self._not_estimable_rows(part, X, designs[part])
             if len(rows):
                 predictors[part][rows] = np.nan
                 warn(f"{words} Predictions there are NaN.")
         return predictors
 
-    def _designs(
+    def _estimable_designs(
         self, X: ArrayLike, sample_weight: ArrayLike | None = None
     ) -> tuple[dict[str, FloatArray], FloatArray]:
         """Check `X`, and return the parts' designs and the offset.
 
         Rows that have a weight must be such that the fit determines their predictors.
         """
-        designs, offset = self._all_designs(X)
-        if self._open:
-            self._check_determined(X, designs, weights_of(sample_weight, X, offset))
+        designs, offset = self._designs(X)
+        if self._null_spaces:
+            self._check_estimable(X, designs, check_sample_weight(sample_weight, X, offset))
         return designs, offset
 
-    def _all_designs(self, X: ArrayLike) -> tuple[dict[str, FloatArray], FloatArray]:
+    def _designs(self, X: ArrayLike) -> tuple[dict[str, FloatArray], FloatArray]:
         check_is_fitted(self)
-        covariates = self._covariates(X, reset=False)
+        covariates = self._check_covariates(X, reset=False)
         return self._layout.designs(covariates), self._layout.offset_of(covariates)
 
-    def _check_determined(
-        self, X: Any, designs: dict[str, FloatArray], weights: FloatArray
-    ) -> None:
+    def _check_estimable(self, X: Any, designs: dict[str, FloatArray], weights: FloatArray) -> None:
         """Refuse rows of which the fit does not determine a predictor, unless without a weight."""
-        for part in self._open:
-            rows, words = self._undetermined(
+        for part in self._null_spaces:
+            rows, words = self._not_estimable_rows(
                 part, X, np.where(weights[:, None] > 0, designs[part], 0)
             )
             if len(rows):
@@ -494,11 +496,13 @@ class CountRegressor(
                     "formula without it."
                 )
 
-    def _undetermined(self, part: str, X: Any, design: FloatArray) -> tuple[NDArray[np.intp], str]:
+    def _not_estimable_rows(
+        self, part: str, X: Any, design: FloatArray
+    ) -> tuple[NDArray[np.intp], str]:
         """Return the rows of a part's design that the fit's cells do not span, and say so."""
-        if part not in self._open:
+        if part not in self._null_spaces:
             return np.empty(0, dtype=np.intp), ""
-        space = self._open[part]
+        space = self._null_spaces[part]
         rows = np.flatnonzero(space.not_estimable(design, unit=1.0))
         if not len(rows):
             return rows, ""
@@ -513,14 +517,14 @@ class CountRegressor(
         others = f" Of {len(design)} rows, {len(rows)} are so." if len(rows) > 1 else ""
         return rows, words + others
 
-    def _predictors_of(
+    def _linear_predictors(
         self, designs: dict[str, FloatArray], offset: FloatArray, genes: Any = slice(None)
     ) -> dict[str, FloatArray]:
         predictors = {
             part: designs[part] @ table.to_numpy()[:, genes] for part, table in self.params_.items()
         }
         mean = predictors[MEAN]
-        np.minimum(mean, self._ceiling[genes], out=mean)
+        np.minimum(mean, self._largest_mean_predictors[genes], out=mean)
         mean += offset[:, None]
         return predictors
 
@@ -528,7 +532,7 @@ class CountRegressor(
         """Return the distributions of counts with these linear predictors of the parts."""
         return self._distribution(*_values(predictors).values())
 
-    def _shaped(self, values: NDArray[Any]) -> NDArray[Any]:
+    def _in_shape_of_counts(self, values: NDArray[Any]) -> NDArray[Any]:
         return values[..., 0] if self._one_dimensional else values
 
     def predict_params(self, X: ArrayLike) -> dict[str, FloatArray]:
@@ -550,8 +554,8 @@ class CountRegressor(
             If the fit does not determine a part in some rows, as no cell of it had their
             combination of columns: these are NaN.
         """
-        values = _values(self._determined_predictors(X, self._family.parts))
-        return {part: self._shaped(value) for part, value in values.items()}
+        values = _values(self._estimable_predictors(X, self._family.parts))
+        return {part: self._in_shape_of_counts(value) for part, value in values.items()}
 
     def predict_dist(self, X: ArrayLike) -> NB | ZINB:
         """Return the fitted distribution of every cell's and gene's count.
@@ -565,8 +569,10 @@ class CountRegressor(
         NB or ZINB
             With SciPy's methods (``pmf``, ``cdf``, ``ppf``, ``mean``, ...), elementwise.
         """
-        predictors = self._predictors_of(*self._designs(X))
-        return self._distribution_of({part: self._shaped(x) for part, x in predictors.items()})
+        predictors = self._linear_predictors(*self._estimable_designs(X))
+        return self._distribution_of(
+            {part: self._in_shape_of_counts(x) for part, x in predictors.items()}
+        )
 
     def predict(self, X: ArrayLike) -> FloatArray:
         """Return the expected counts.
@@ -587,11 +593,11 @@ class CountRegressor(
             of columns: these are NaN.
         """
         check_is_fitted(self)
-        predictors = self._determined_predictors(X, [p for p in self.params_ if p != DISPERSION])
+        predictors = self._estimable_predictors(X, [p for p in self.params_ if p != DISPERSION])
         mean = _mean(predictors[MEAN])
         if ZERO_INFLATION in predictors:
             mean *= expit(-predictors[ZERO_INFLATION])
-        return self._shaped(mean)
+        return self._in_shape_of_counts(mean)
 
     def sample(
         self,
@@ -627,11 +633,11 @@ class CountRegressor(
         sample_sparse : The same counts as a sparse array.
         """
         draws = 1 if n_draws is None else check_scalar(n_draws, "n_draws", Integral, min_val=1)
-        dist_of, shape = self._distributions_of(X)
+        dist_of, shape = self._distributions_by_cells(X)
         drawn = sample_dense(
             dist_of, (draws, *shape), random_state=random_state, n_jobs=self.n_jobs
         )
-        counts = self._shaped(drawn)
+        counts = self._in_shape_of_counts(drawn)
         return counts[0] if n_draws is None else counts
 
     def sample_sparse(
@@ -666,18 +672,18 @@ class CountRegressor(
         >>> bool((counts.toarray() == model.sample(X, random_state=0)).all())
         True
         """
-        dist_of, shape = self._distributions_of(X)
+        dist_of, shape = self._distributions_by_cells(X)
         return sample_sparse(dist_of, shape, random_state=random_state, n_jobs=self.n_jobs)
 
-    def _distributions_of(
+    def _distributions_by_cells(
         self, X: ArrayLike
     ) -> tuple[Callable[[slice], NB | ZINB], tuple[int, int]]:
         """Return what gives the distributions of a slice of the cells, and the shape of all."""
-        designs, offset = self._designs(X)
+        designs, offset = self._estimable_designs(X)
 
         def dist_of(cells: slice) -> NB | ZINB:
             some = {part: design[cells] for part, design in designs.items()}
-            return self._distribution_of(self._predictors_of(some, offset[cells]))
+            return self._distribution_of(self._linear_predictors(some, offset[cells]))
 
         return dist_of, (len(offset), len(self.target_names_))
 
@@ -696,10 +702,10 @@ class CountRegressor(
         -------
         ndarray of shape (n_cells, n_genes) or (n_cells,)
         """
-        predictors = list(self._predictors_of(*self._designs(X)).values())
-        counts = self._checked(X, y, len(predictors[0]))
+        predictors = list(self._linear_predictors(*self._estimable_designs(X)).values())
+        counts = self._check_counts(X, y, len(predictors[0]))
         values = counts.dense(slice(None)).astype(np.float64)
-        return self._shaped(log_mass(self._family, values, predictors))
+        return self._in_shape_of_counts(log_mass(self._family, values, predictors))
 
     def score(self, X: ArrayLike, y: Any, sample_weight: ArrayLike | None = None) -> float:
         """Return the mean log-likelihood per entry: higher is a better fit.
@@ -717,11 +723,11 @@ class CountRegressor(
         -------
         float
         """
-        designs, offset = self._designs(X, sample_weight)
-        predictors = list(self._predictors_of(designs, offset).values())
+        designs, offset = self._estimable_designs(X, sample_weight)
+        predictors = list(self._linear_predictors(designs, offset).values())
         n_cells = len(predictors[0])
-        counts = self._checked(X, y, n_cells)
-        weights = weights_of(sample_weight, X, predictors[0])
+        counts = self._check_counts(X, y, n_cells)
+        weights = check_sample_weight(sample_weight, X, predictors[0])
         step = max(1, _SCORED_ENTRIES // n_cells)
         total = 0.0
         for first in range(0, counts.n_genes, step):
@@ -731,7 +737,7 @@ class CountRegressor(
             total += float(weights @ logs.sum(axis=1))
         return total / (float(weights.sum()) * counts.n_genes)
 
-    def _checked(self, X: Any, y: Any, n_cells: int) -> CountMatrix:
+    def _check_counts(self, X: Any, y: Any, n_cells: int) -> CountMatrix:
         check_same_order(X, y, "y")
         counts = CountMatrix.of(y, n_cells=n_cells)
         if counts.n_genes != len(self.target_names_):
@@ -753,7 +759,7 @@ def _tables(
     }
 
 
-def weights_of(sample_weight: Any, X: Any, rows: FloatArray) -> FloatArray:
+def check_sample_weight(sample_weight: Any, X: Any, rows: FloatArray) -> FloatArray:
     """Return one weight, at least zero, for each of ``rows``, which belong to `X`."""
     check_numbers(sample_weight, "sample_weight")
     check_same_order(X, sample_weight, "sample_weight")
@@ -765,7 +771,7 @@ def weights_of(sample_weight: Any, X: Any, rows: FloatArray) -> FloatArray:
     return weights
 
 
-def present(
+def drop_cells_of_zero_weight(
     counts: CountMatrix, weights: FloatArray, covariates: FloatArray
 ) -> tuple[CountMatrix, FloatArray, FloatArray]:
     """Return the counts, weights and covariates of cells that have a weight."""
