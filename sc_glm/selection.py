@@ -29,7 +29,8 @@ from sklearn.utils.validation import _num_samples
 from sc_glm._contract.user_warnings import warn
 from sc_glm._contract.validation import check_same_order, group_codes, shown
 from sc_glm._counts.count_matrix import CountMatrix
-from sc_glm.estimators.base import CountRegressor, check_sample_weight
+from sc_glm.estimators.base import CountRegressor
+from sc_glm.estimators.input_checks import check_sample_weight
 from sc_glm.estimators.pipeline import fit_params
 from sc_glm.inference.fitted_model import FittedData
 

@@ -11,7 +11,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from sc_glm._contract.validation import alike, check_same_order, shown
 from sc_glm.distributions.tail_probabilities import log_mass
-from sc_glm.estimators.base import CountRegressor, check_sample_weight, drop_cells_of_zero_weight
+from sc_glm.estimators.base import CountRegressor
+from sc_glm.estimators.input_checks import check_sample_weight, drop_cells_of_zero_weight
 from sc_glm.estimators.pipeline import counts_in, last_step
 
 if TYPE_CHECKING:
