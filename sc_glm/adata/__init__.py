@@ -7,6 +7,6 @@ a key. :class:`AnnDataRegressor` follows scikit-learn: a model whose `X` is an A
 cross-validation and searches. What reads or writes an AnnData belongs here, and nothing else does.
 """
 
-from sc_glm.adata.adata import AnnDataRegressor, fit, predict, read_params, sample
+from sc_glm.adata.anndata_regressor import AnnDataRegressor, fit, predict, read_params, sample
 
 __all__ = ["AnnDataRegressor", "fit", "predict", "read_params", "sample"]
