@@ -267,7 +267,7 @@ def test_a_missing_fit_names_those_there_are(adata):
 
 @pytest.mark.parametrize("storage", ["csr", "csc", "dense"])
 def test_backed_files_are_read_and_not_written(adata, fitted, tmp_path, storage, monkeypatch):
-    monkeypatch.setattr("sc_glm.adata.anndata_regressor._DENSE_ENTRIES", 10 * len(GENES))
+    monkeypatch.setattr("sc_glm.adata.reading._MAX_DENSE_ENTRIES", 10 * len(GENES))
     adata.X = STORAGE[storage](adata.X)
     path = tmp_path / "cells.h5ad"
     adata.write_h5ad(path)
