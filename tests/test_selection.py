@@ -388,7 +388,7 @@ def test_models_that_are_none(data):
     data = data.obs, data.counts
     refused(TypeError, "models must be a dict of names and estimators", [nb()], *data)
     refused(ValueError, "models is empty", {}, *data)
-    refused(TypeError, "names of models must be text, not 1", {1: nb()}, *data)
+    refused(TypeError, "names of models must be strings, not 1", {1: nb()}, *data)
     for wrong in (
         PoissonRegressor(),
         stock_make_pipeline(PoissonRegressor()),
@@ -401,7 +401,7 @@ def test_models_that_are_none(data):
 def test_data_that_do_not_fit(data):
     obs, counts = data.obs, data.counts
     models = {"nb": nb()}
-    refused(ValueError, "y is None, and models['nb'] is no AnnDataRegressor", models, obs)
+    refused(ValueError, "y is None, but models['nb'] is not an AnnDataRegressor", models, obs)
     refused(ValueError, "inconsistent numbers of samples", models, obs, counts.iloc[1:])
     wrong = counts.copy()
     wrong.iloc[200, 2] = -3
@@ -420,15 +420,15 @@ def test_groups_that_do_not_fit(data, donors):
     refused(ValueError, "rows of groups have the labels", *data, groups=labelled[::-1])
     missing = labelled.mask(np.arange(N_CELLS) == 7)
     refused(ValueError, "groups has no value in row 7", *data, groups=missing)
-    torn = list(KFold(2).split(donors))
-    message = "are held out in several folds: GroupKFold"
-    refused(ValueError, message, *data, cv=torn, groups=donors)
+    by_cell = list(KFold(2).split(donors))
+    message = "are held out in several folds. A splitter such as GroupKFold"
+    refused(ValueError, message, *data, cv=by_cell, groups=donors)
 
 
-def test_folds_that_tell_no_standard_error(data, donors):
+def test_folds_without_a_standard_error(data, donors):
     data = {"nb": nb()}, data.obs, data.counts
     twice = RepeatedKFold(n_splits=2, n_repeats=2, random_state=0)
-    message = "The cell in row 1 is held out in folds 2 and 3: more than once"
+    message = "The cell in row 1 is held out in folds 2 and 3. The standard errors need"
     refused(ValueError, message, *data, cv=twice)
     rows = np.arange(N_CELLS)
     refused(ValueError, "at least two cells", *data, cv=[(rows[1:], rows[:1])])
@@ -465,11 +465,19 @@ def test_models_that_cannot_be_compared(data):
     assert (table["difference"] == 0).all()
     adata.layers["other"].data[0] += 1
     refused(
-        ValueError, "Model 'b' in fold 1 of 2: its counts are not those of 'a'", models, adata, cv=2
+        ValueError,
+        "Model 'b' in fold 1 of 2: its counts differ from the counts of 'a'",
+        models,
+        adata,
+        cv=2,
     )
     models["b"] = SomeGenes(nb())
     refused(
-        ValueError, "Model 'b' in fold 1 of 2: its genes are not those of 'a'", models, adata, cv=2
+        ValueError,
+        "Model 'b' in fold 1 of 2: its genes differ from the genes of 'a'",
+        models,
+        adata,
+        cv=2,
     )
 
 
