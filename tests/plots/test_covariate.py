@@ -188,7 +188,7 @@ def test_what_is_refused(model, data):
         draw(by="donor")
     with pytest.raises(ValueError, match="X has no column 'donor'"):
         draw(at={"donor": 1})
-    with pytest.raises(ValueError, match="at holds 'batch', which varies"):
+    with pytest.raises(ValueError, match="at has a value for 'batch', which varies"):
         draw(by="batch", at={"batch": "x"})
     with pytest.raises(ValueError, match="same column, 'pseudotime'"):
         draw(by="pseudotime")

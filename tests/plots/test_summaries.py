@@ -60,7 +60,7 @@ def test_some_genes_in_their_order(model, data):
 
 
 def test_correlations_are_of_the_genes_with_the_largest_means(model, data, monkeypatch):
-    monkeypatch.setattr("sc_glm.plots.summaries._CORRELATED", 3)
+    monkeypatch.setattr("sc_glm.plots.summaries._MAX_CORRELATED_GENES", 3)
     display = SimulatedSummariesDisplay.from_estimator(model, data.obs, data.counts, random_state=5)
     top = np.sort(np.argsort(-data.counts.mean().to_numpy())[:3])
     check(display.observed, data.counts.to_numpy(), top)
