@@ -330,7 +330,7 @@ def test_weights_of_a_search_with_several_scorers_are_those_of_each_alone(weight
         assert_allclose(found[f"mean_test_{name}"], search(scorer)["mean_test_score"])
 
 
-def test_a_request_without_routing_is_refused():
+def test_a_request_without_routing_raises():
     with pytest.raises(RuntimeError, match="enable_metadata_routing=True"):
         metrics.neg_crps_scorer.set_score_request(sample_weight=True)
 

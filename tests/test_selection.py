@@ -204,7 +204,7 @@ def test_equal_models_are_fitted_once(data, monkeypatch):
     assert len(fits) == 2
 
 
-def test_what_is_given_is_left_as_it_is(data):
+def test_arguments_are_not_changed(data):
     model, counts = nb("~ pseudotime"), sp.coo_array(data.counts)
     before = data.obs.copy(), counts.toarray()
     compare_models({"trend": model}, data.obs, counts, cv=2)
@@ -384,7 +384,7 @@ def refused(error, message, models, X, y=None, **options):
         compare_models(models, X, y, **options)
 
 
-def test_models_that_are_none(data):
+def test_objects_that_are_not_models_raise(data):
     data = data.obs, data.counts
     refused(TypeError, "models must be a dict of names and estimators", [nb()], *data)
     refused(ValueError, "models is empty", {}, *data)
@@ -398,7 +398,7 @@ def test_models_that_are_none(data):
         refused(TypeError, "models['b'] must be a NegBinRegressor", {"a": nb(), "b": wrong}, *data)
 
 
-def test_data_that_do_not_fit(data):
+def test_inconsistent_data_raise(data):
     obs, counts = data.obs, data.counts
     models = {"nb": nb()}
     refused(ValueError, "y is None, but models['nb'] is not an AnnDataRegressor", models, obs)
@@ -413,7 +413,7 @@ def test_data_that_do_not_fit(data):
     refused(ValueError, "Model 'wrapped' in fold 1 of 5", adata, adata_of(data), counts)
 
 
-def test_groups_that_do_not_fit(data, donors):
+def test_inconsistent_groups_raise(data, donors):
     data = {"nb": nb()}, data.obs, data.counts
     labelled = pd.Series(donors, index=data[1].index)
     refused(ValueError, "groups has the shape (239,), expected (240,)", *data, groups=donors[1:])
@@ -518,7 +518,7 @@ def test_rounding_chooses_no_model():
     assert list(choose_model(table)) == ["a", "b"]
 
 
-def test_tables_that_are_none():
+def test_invalid_tables_raise():
     table = small_table([[0.0, 0.1]], [[0.0, 0.1]], genes=["g"])
     with pytest.raises(TypeError, match="must be a frame of compare_models"):
         choose_model(table.drop(columns="shortfall"))

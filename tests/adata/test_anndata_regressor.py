@@ -28,7 +28,7 @@ class SparseOnly(NegBinRegressor):
         return super().score(X, y, sample_weight)
 
 
-def test_the_meta_estimator_has_the_model_s_verbs(adata, fitted):
+def test_the_meta_estimator_has_the_model_s_methods(adata, fitted):
     before = adata.copy()
     meta = scg.AnnDataRegressor(pipeline())
     assert not hasattr(meta, "params_")
@@ -107,7 +107,7 @@ def test_grid_search_finds_the_formula(adata, n_jobs):
     assert search.score(adata) == search.best_estimator_.score(adata)
 
 
-def test_a_slice_forgets_the_levels_that_it_lacks(adata):
+def test_levels_without_training_cells_are_unknown(adata):
     rare = (adata.obs["cell_type"] == "c").to_numpy()
     meta = scg.AnnDataRegressor(pipeline("~ cell_type")).fit(adata[~rare])
     with pytest.raises(ValueError, match="unknown level 'c'"):

@@ -127,7 +127,7 @@ def test_weights_of_zero_leave_cells_out_of_a_file(adata, backed, loaded):
     assert_params(model.params_, expected.params_)
 
 
-def test_a_fit_of_a_file_goes_on_with_another_budget(adata, backed, tmp_path, loaded):
+def test_a_fit_of_a_file_resumes_with_another_budget(adata, backed, tmp_path, loaded):
     folder = tmp_path / "checkpoint"
     cells = backed(adata.X)
     model = pipeline(regressor=NegBinRegressor(checkpoint_dir=folder, batch_size=1))
@@ -238,7 +238,7 @@ def test_few_fractions_are_counts_still(adata):
 
 @pytest.mark.data
 @pytest.mark.skipif("SC_GLM_DATA" not in os.environ, reason="SC_GLM_DATA is not set")
-def test_real_counts_are_told_from_their_logarithms():
+def test_logarithms_of_real_counts_warn():
     adata = anndata.read_h5ad(Path(os.environ["SC_GLM_DATA"]) / "pancreas_100.h5ad")
     model = scg.fit(adata, pipeline("~ pseudotime"), layer="counts")
     assert_params(scg.read_params(adata), model.params_)
@@ -249,7 +249,7 @@ def test_real_counts_are_told_from_their_logarithms():
         scg.AnnDataRegressor(pipeline("~ 1"), layer="logcounts").fit(adata)
 
 
-def test_a_value_that_is_no_count_is_found(adata):
+def test_a_missing_value_names_cell_and_gene(adata):
     for dense in (True, False):
         values = adata.X.toarray().astype(float)
         values[3, 2] = np.nan
@@ -259,7 +259,7 @@ def test_a_value_that_is_no_count_is_found(adata):
             scg.fit(adata, pipeline(), layer="holes")
 
 
-def test_a_negative_value_is_told_beside_a_missing_one(adata):
+def test_a_negative_value_is_reported_before_a_missing_one(adata):
     values = adata.X.toarray().astype(float)
     values[:2, 0] = np.nan, -1.0
     adata.layers["both"] = values

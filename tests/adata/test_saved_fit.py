@@ -20,7 +20,7 @@ from tests.adata.cells import (
 )
 
 
-def test_fit_writes_what_the_key_names_and_no_more(adata):
+def test_fit_writes_only_entries_of_the_key(adata):
     before = adata.copy()
     model = scg.fit(adata, pipeline(dispersion="~ cell_type"), layer="counts", key_added="nb")
     assert_unchanged(adata, before, key="nb")
@@ -161,7 +161,7 @@ def test_params_follow_a_subset_of_the_genes(adata):
     assert_frame_equal(scg.read_params(subset)["mean"], model.params_["mean"][some])
 
 
-def test_a_missing_fit_names_those_there_are(adata):
+def test_a_missing_fit_names_the_existing_fits(adata):
     with pytest.raises(ValueError, match=r"no fit under 'nb'.*\[\]"):
         scg.read_params(adata, "nb")
     scg.fit(adata, pipeline("~ 1"), key_added="mine")

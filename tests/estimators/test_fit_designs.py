@@ -59,7 +59,7 @@ FEW_ROWS = {
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("name", FEW_ROWS)
-def test_cells_with_equal_covariates_are_fitted_as_one_by_one(monkeypatch, name, weighted):
+def test_rows_of_equal_cells_give_the_fit_of_single_cells(monkeypatch, name, weighted):
     regressor, parts, options = FEW_ROWS[name]
     columns, y = categorical()
     X = pd.DataFrame({f"{part}__{c}": columns[c] for part, own in parts.items() for c in own})
@@ -92,7 +92,7 @@ def test_cells_with_equal_covariates_are_fitted_as_one_by_one(monkeypatch, name,
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.filterwarnings("ignore:Most values of y are not integers:UserWarning")
 @pytest.mark.parametrize("name", ["group sizes", "group inflations"])
-def test_cells_with_equal_covariates_leave_a_gene_apart_from_others(name, tmp_path):
+def test_fits_by_rows_do_not_depend_on_other_genes_or_on_order(name, tmp_path):
     """To the last digit, and whatever order the cells are in, as counts are summed by row."""
     regressor, parts, _ = FEW_ROWS[name]
     columns, y = categorical(120)
@@ -160,7 +160,7 @@ def test_equal_rows_are_not_seen_where_the_offset_is_continuous(monkeypatch):
     assert seen == []
 
 
-def test_an_offset_that_is_no_logarithm_is_named_by_its_cell():
+def test_an_offset_that_is_not_a_logarithm_names_the_row():
     columns, y = categorical()
     X = pd.DataFrame({"mean__one": columns["one"], "offset__depth": 0.0})
     X.loc[123, "offset__depth"] = 5e4

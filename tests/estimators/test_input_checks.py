@@ -84,7 +84,7 @@ BAD_FIT = {
 
 
 @pytest.mark.parametrize("case", BAD_FIT)
-def test_bad_input_is_refused_in_words(case):
+def test_invalid_input_raises_a_message_with_its_value(case):
     parameters, X, y, error, words = BAD_FIT[case]
     with pytest.raises(error, match=words):
         NegBinRegressor(**parameters).fit(X, y)
@@ -94,14 +94,14 @@ def test_bad_input_is_refused_in_words(case):
     ("weights", "words"),
     [(np.zeros(8), "zero"), (-np.ones(8), "[Nn]egative"), (np.ones(3), "shape")],
 )
-def test_bad_weights_are_refused(weights, words):
+def test_invalid_weights_raise(weights, words):
     with pytest.raises(ValueError, match=words):
         NegBinRegressor().fit(X_VALID, Y_VALID, sample_weight=weights)
 
 
 # What newcomers give by mistake
 @pytest.mark.parametrize("form", [np.asarray, sp.csr_array, pd.DataFrame])
-def test_what_looks_like_no_counts_is_told(form):
+def test_values_that_are_not_counts_warn(form):
     data = make_counts(60, 3, random_state=0)
     X, counts = data.obs[["pseudotime"]], data.counts.to_numpy().astype(float)
     model = NegBinRegressor()
@@ -113,7 +113,7 @@ def test_what_looks_like_no_counts_is_told(form):
     assert caught[0].filename == __file__
 
 
-def test_single_precision_refuses_counts_beyond_its_own():
+def test_single_precision_refuses_counts_that_it_cannot_represent():
     y = np.array([1, 5, 2**24 + 1, 3])
     X = np.arange(4.0)[:, None]
     with pytest.raises(ValueError, match=r"16777217 for gene 'y0' in row 2.*single precision"):

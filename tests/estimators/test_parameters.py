@@ -8,13 +8,13 @@ from tests.estimators.simulations import BOTH, X_VALID, Y_VALID
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_a_device_that_is_not_there_is_a_clear_error():
+def test_an_unavailable_cuda_device_raises():
     with pytest.raises(ValueError, match="device='cuda'"):
         NegBinRegressor(device="cuda").fit(X_VALID, Y_VALID)
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:99", "mps"])
-def test_a_device_that_is_not_there(device):
+def test_an_unavailable_device_names_the_devices(device):
     with pytest.raises(ValueError, match=f"^device='{device}' with dtype='float64'") as caught:
         NegBinRegressor(device=device).fit([[0.0], [1.0]], [1, 2])
     assert "Devices are 'cpu'" in str(caught.value)
@@ -22,7 +22,7 @@ def test_a_device_that_is_not_there(device):
 
 
 @BOTH
-def test_parameters_have_names_and_formulas_another_place(regressor):
+def test_positional_and_unknown_parameters_raise(regressor):
     name = regressor.__name__
     formula = r"Formulas go to a FormulaTransformer .*make_pipeline\(FormulaTransformer\('~ x'\)"
     for positional, words in [

@@ -87,12 +87,12 @@ def test_one_gene_gives_vectors(regressor):
 @pytest.mark.parametrize(
     "method", ["predict", "predict_params", "predict_dist", "sample", "sample_sparse"]
 )
-def test_an_unfitted_model_says_so(method):
+def test_an_unfitted_model_raises(method):
     with pytest.raises(NotFittedError):
         getattr(NegBinRegressor(), method)(X_VALID)
 
 
-def test_scoring_other_genes_is_an_error():
+def test_scoring_other_genes_raises():
     model = NegBinRegressor().fit(X_VALID, Y_VALID)
     with pytest.raises(ValueError, match="2 genes"):
         model.score(X_VALID, np.ones((8, 2)))
@@ -115,7 +115,7 @@ def crossed(n=300):
     return obs, counts, ((obs["kind"] == "B") & (obs["dose"] == "high")).to_numpy()
 
 
-VERBS = {
+METHODS = {
     "predict_dist": lambda model, X, _: model.predict_dist(X),
     "sample": lambda model, X, _: model.sample(X, random_state=0),
     "sample_sparse": lambda model, X, _: model.sample_sparse(X, random_state=0),
@@ -136,15 +136,15 @@ CODINGS = [
 
 @pytest.mark.parametrize("part", ["mean", "dispersion"])
 @pytest.mark.parametrize("formula", CODINGS)
-def test_a_combination_that_no_cell_had_is_refused_in_any_coding(formula, part):
+def test_a_combination_without_cells_raises_in_any_coding(formula, part):
     obs, counts, absent = crossed()
     model = make_pipeline(FormulaTransformer(**{part: formula}), NegBinRegressor())
     model.fit(obs[~absent], counts[~absent])
     words = rf"does not determine the {part} in row cell\d+: no cell of the fit had"
-    for verb in VERBS.values():
-        verb(model, obs[~absent], counts[~absent])
+    for method in METHODS.values():
+        method(model, obs[~absent], counts[~absent])
         with pytest.raises(ValueError, match=rf"{words}.* Leave such rows out"):
-            verb(model, obs, counts)
+            method(model, obs, counts)
     expected = model.predict_params(obs[~absent])
     label = obs.index[np.flatnonzero(absent)[0]]
     with pytest.warns(UserWarning, match=rf"row {label}: .*{absent.sum()} of 300 rows"):
@@ -159,7 +159,7 @@ def test_a_combination_that_no_cell_had_is_refused_in_any_coding(formula, part):
         assert np.isfinite(model.predict(obs)).all()
 
 
-def test_cells_without_a_weight_determine_nothing():
+def test_cells_of_weight_zero_do_not_make_rows_estimable():
     obs, counts, absent = crossed()
     weights = np.where(absent, 0.0, 1.0)
     model = make_pipeline(FormulaTransformer("~ kind * dose"), NegBinRegressor())
@@ -173,7 +173,7 @@ def test_cells_without_a_weight_determine_nothing():
     assert score == pytest.approx(few.score(obs[~absent], counts[~absent]))
 
 
-def test_confounded_columns_are_told_apart_by_no_row():
+def test_rows_that_separate_confounded_columns_raise():
     """Batch and condition are one; a row with one and not the other has no prediction."""
     rng = np.random.default_rng(0)
     batch = np.repeat([0.0, 1.0], 50)
@@ -188,7 +188,7 @@ def test_confounded_columns_are_told_apart_by_no_row():
         plain.sample([[0, 0, 1], [0, 1, 1.0]])
 
 
-def test_a_penalty_determines_what_the_cells_leave_open():
+def test_a_penalty_makes_all_rows_estimable():
     obs, counts, absent = crossed()
     design = FormulaTransformer("~ kind * dose")
     model = make_pipeline(design, NegBinRegressor(alpha=0.1)).fit(obs[~absent], counts[~absent])
@@ -200,7 +200,7 @@ def test_a_penalty_determines_what_the_cells_leave_open():
 
 @given(exponents=st.lists(st.integers(-6, 6), min_size=5, max_size=5))
 @settings(max_examples=10, deadline=None)
-def test_rows_of_the_fit_are_never_refused(exponents):
+def test_rows_of_the_fit_are_estimable(exponents):
     rng = np.random.default_rng(1)
     x, z = rng.normal(size=(2, 60))
     X = np.column_stack([x, z, x + z, 3 * x - 2, np.zeros(60)]) * 10.0 ** np.array(exponents)

@@ -112,7 +112,7 @@ SINGLE = {
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")  # silent groups
 @pytest.mark.parametrize("name", SINGLE)
-def test_single_precision_ends_near_the_maximum(name):
+def test_single_precision_is_close_to_the_maximum(name):
     """Within 0.03 of the log-likelihood in double precision; 0.1 of a supremum far away."""
     dispersion, zero_inflation = SINGLE[name]
     regressor = NegBinRegressor if zero_inflation is None else ZINBRegressor
@@ -149,7 +149,7 @@ WITH_OUTLIER = {
 }
 
 
-def test_a_step_far_beyond_all_counts_finds_its_way_back():
+def test_a_newton_step_beyond_all_counts_converges():
     """With a mean for each group, the maximum has each group's average, whatever the size."""
     counts, groups = [], []
     for name, (n_cells, n_seen, largest) in WITH_OUTLIER.items():
@@ -424,7 +424,7 @@ def test_cross_validated_score_prefers_zero_inflation_where_it_is():
     assert scores["ZINB"] > scores["NB"]
 
 
-def test_one_warning_sums_up_what_went_wrong():
+def test_one_warning_summarises_the_statuses():
     rng = np.random.default_rng(0)
     X = pd.DataFrame({"a": np.repeat([0.0, 1.0], 50)})
     y = pd.DataFrame(rng.poisson(3, (100, 3)), columns=["fine", "silent", "gone"])

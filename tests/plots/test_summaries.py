@@ -35,7 +35,7 @@ def test_summaries_are_those_of_the_counts_and_of_a_sample(model, data):
     check(display.simulated, model.sample(data.obs, random_state=5), range(6))
 
 
-def test_panels_hold_them_beside_each_other(model, data):
+def test_panels_show_observed_against_simulated_summaries(model, data):
     display = SimulatedSummariesDisplay.from_estimator(model, data.obs, data.counts, random_state=5)
     assert len(display.ax_) == len(display.lines_) == 4
     fields = "mean", "variance", "zeros", "correlation"
