@@ -1,0 +1,9 @@
+"""Choose a model for each gene by the log-likelihood of held-out cells.
+
+Comparisons of several models by cross-validation belong here. Tests of nested models on the cells
+of their fit belong to ``inference``.
+"""
+
+from sc_glm.selection.comparison import choose_model, compare_models
+
+__all__ = ["choose_model", "compare_models"]
