@@ -4,6 +4,7 @@ Comparisons of several models by cross-validation belong here. Tests of nested m
 of their fit belong to ``inference``.
 """
 
-from sc_glm.selection.comparison import choose_model, compare_models
+from sc_glm.selection.comparison import compare_models
+from sc_glm.selection.one_standard_error import choose_model
 
 __all__ = ["choose_model", "compare_models"]

@@ -1,4 +1,4 @@
-"""Model choice per gene: held-out likelihoods, their standard errors, and what is refused."""
+"""Comparison of models by held-out likelihood, against plain loops and scikit-learn."""
 
 import re
 
@@ -84,8 +84,6 @@ def adata_of(data):
 
 
 # The table
-
-
 def test_against_a_plain_loop(table, by_cell):
     mean = by_cell.mean(axis=1)
     assert_allclose(column(table, "log_likelihood"), mean, rtol=1e-10)
@@ -224,8 +222,6 @@ def test_cells_that_no_fold_holds_out_do_not_count(data, by_cell):
 
 
 # Which models genes need
-
-
 def test_zero_inflation_is_found_where_it_is():
     rng = np.random.default_rng(0)
     mu, r = rng.uniform(3, 8, 8), rng.uniform(1.5, 4, 8)
@@ -250,8 +246,6 @@ def test_a_trend_is_found_where_it_is():
 
 
 # Groups
-
-
 def test_standard_errors_between_groups(data, donors):
     folds = list(GroupKFold(5).split(data.obs, groups=donors))
     table = compare_models(MODELS, data.obs, data.counts, groups=donors)
@@ -302,8 +296,6 @@ def test_a_number_of_folds_holds_out_whole_groups(data, donors):
 
 
 # Weights
-
-
 @pytest.mark.parametrize("grouped", [False, True])
 def test_weights_are_repeated_cells(data, donors, grouped):
     weights = np.random.default_rng(0).integers(0, 4, N_CELLS)
@@ -348,8 +340,6 @@ def test_weights_reach_the_regressor_in_any_model(data):
 
 
 # Fits that end elsewhere than at a maximum in finite coefficients
-
-
 def test_fits_that_did_not_converge_are_counted(data):
     models = {"constant": nb(), "short": nb("~ cell_type", max_iter=1)}
     with pytest.warns(ConvergenceWarning, match=r"Fits of 4 gene\(s\).*gene_0.*\.\.\.") as caught:
@@ -374,9 +364,6 @@ def test_likelihoods_are_finite_where_coefficients_are_not():
     table = compare_models({"zinb": ZINBRegressor()}, X, y, cv=[(train, test)])
     assert (table["log_likelihood"] < -20).all()
     assert np.isfinite(table["log_likelihood"]).all()
-
-
-# What is refused
 
 
 def refused(error, message, models, X, y=None, **options):
@@ -484,51 +471,6 @@ def test_models_that_cannot_be_compared(data):
 class SomeGenes(AnnDataRegressor):
     def fit(self, X, y=None):
         return super().fit(X[:, :2], y)
-
-
-# The choice
-
-
-def small_table(shortfall, error, genes=("g2", "g1")):
-    n_models = len(shortfall[0])
-    names = ["a", "b", "c"][:n_models]
-    return pd.DataFrame(
-        {
-            "target": np.repeat(genes, n_models),
-            "model": pd.Categorical(names * len(genes), categories=names, ordered=True),
-            "shortfall": np.ravel(shortfall),
-            "shortfall_error": np.ravel(error),
-        }
-    )
-
-
-def test_the_simplest_within_one_standard_error():
-    table = small_table([[0.3, 0.1, 0.0], [0.09, 0.0, 0.2]], [[0.2, 0.1, 0.0], [0.1, 0.0, 0.1]])
-    chosen = choose_model(table)
-    assert list(chosen) == ["b", "a"]
-    assert list(chosen.index) == ["g2", "g1"]
-    assert chosen.value_counts().to_dict() == {"a": 1, "b": 1, "c": 0}
-    mixed = choose_model(table.iloc[[4, 2, 0, 3, 1, 5]])
-    assert mixed.to_dict() == {"g1": "a", "g2": "b"}
-    assert choose_model(table[table["target"] == "g1"]).to_dict() == {"g1": "a"}
-
-
-def test_rounding_chooses_no_model():
-    table = small_table([[9e-7, 0.0], [2e-6, 0.0]], [[1e-9, 0.0], [1e-9, 0.0]])
-    assert list(choose_model(table)) == ["a", "b"]
-
-
-def test_invalid_tables_raise():
-    table = small_table([[0.0, 0.1]], [[0.0, 0.1]], genes=["g"])
-    with pytest.raises(TypeError, match="must be a frame of compare_models"):
-        choose_model(table.drop(columns="shortfall"))
-    with pytest.raises(TypeError, match="must be a frame of compare_models"):
-        choose_model([1])
-    with pytest.raises(TypeError, match="'model' must be categorical"):
-        choose_model(table.astype({"model": str}))
-    for wrong in (table[:1], pd.concat([table, table]), table.iloc[[0, 0]]):
-        with pytest.raises(ValueError, match=r"one row for each of the models \['a', 'b'\]"):
-            choose_model(wrong)
 
 
 def test_labels_of_groups_may_be_of_several_types():
