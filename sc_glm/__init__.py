@@ -1,4 +1,4 @@
-"""Negative binomial and zero-inflated regression of single-cell counts, in scikit-learn's way."""
+"""Negative binomial and zero-inflated regression of single-cell counts, for scikit-learn."""
 
 import importlib
 from typing import TYPE_CHECKING
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 else:
 
     def __getattr__(name: str) -> object:
-        """Import a public module when it is first asked for: anndata takes a while."""
+        """Import a public module at its first use, because importing anndata takes long."""
         if name in __all__:
             return importlib.import_module(f"{__name__}.{name}")
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

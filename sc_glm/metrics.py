@@ -1,11 +1,11 @@
-"""How well predicted distributions describe counts, as functions and as scorers.
+"""Scores of predicted distributions of counts, as functions and as scorers.
 
-The functions take the counts and an :class:`~sc_glm.distributions.NB` or
-:class:`~sc_glm.distributions.ZINB` object, as ``predict_dist`` returns it, and otherwise follow
-scikit-learn's regression metrics. The scorers go to ``scoring=`` of
+The functions take counts and an :class:`~sc_glm.distributions.NB` or
+:class:`~sc_glm.distributions.ZINB` object, as ``predict_dist`` returns it. Otherwise they follow
+scikit-learn's regression metrics. The scorers are values for ``scoring=`` of
 :class:`~sklearn.model_selection.GridSearchCV` or :func:`~sklearn.model_selection.cross_validate`.
-Rows are worked on in blocks, so that sparse counts are never made dense as a whole. New scores
-belong here; they need no fitted model.
+Sparse counts are converted by blocks of rows, never as a whole. New scores belong here; they need
+no fitted model.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from sklearn import get_config
 from sklearn.utils import check_array
 from sklearn.utils.metadata_routing import MetadataRequest
 
+from sc_glm._contract.docstrings import documented
 from sc_glm._contract.validation import check_numbers, check_same_order, checked_sparse, quoted
 from sc_glm._counts.count_matrix import check_genes
 from sc_glm.distributions.count_distributions import NB, CountDistribution
@@ -45,13 +46,39 @@ __all__ = [
     "neg_deviance_scorer",
 ]
 
-# Entries made dense at once.
-_BLOCK = 2**18
+# Rows x genes of a block of rows, which is a dense array of 2 MiB.
+_MAX_DENSE_ENTRIES = 2**18
 
-# A deviance as small as this is rounding's: it is a difference of two log-masses.
-_ROUNDING = 1e-10
+# Mean deviance below which it counts as zero. It is a difference of log-masses, which are rounded.
+_DEVIANCE_TOLERANCE = 1e-10
+
+_ENTRIES = {
+    "y_true": """
+    y_true : array-like, DataFrame or sparse matrix, shape (n_samples,) or (n_samples, n_targets)
+        Observed counts.
+    """,
+    "dist": """
+    dist : NB or ZINB, of the shape of `y_true`
+        Predicted distributions.
+    """,
+    "sample_weight": """
+    sample_weight : array-like, shape (n_samples,), optional
+        Weights of the rows.
+    """,
+    "multioutput": """
+    multioutput : {"uniform_average", "raw_values"} or array-like of shape (n_targets,)
+        Whether to return the mean over the genes or one value per gene. An array has the
+        weights of the genes in a weighted mean.
+    """,
+    "raises_invalid": """
+    ValueError
+        If shapes differ, if a count is negative, missing or infinite, or if weights are not
+        valid.
+    """,
+}
 
 
+@documented(_ENTRIES)
 def mean_log_likelihood(
     y_true: Any,
     dist: CountDistribution,
@@ -59,18 +86,14 @@ def mean_log_likelihood(
     sample_weight: ArrayLike | None = None,
     multioutput: str | ArrayLike = "uniform_average",
 ) -> float | FloatArray:
-    """Mean log-probability of the observed counts; greater is better.
+    """Return the mean log-probability of the observed counts; greater is better.
 
     Parameters
     ----------
-    y_true : array-like, DataFrame or sparse matrix, shape (n_samples,) or (n_samples, n_targets)
-        Observed counts.
-    dist : NB or ZINB, of the shape of `y_true`
-        Predicted distributions.
-    sample_weight : array-like, shape (n_samples,), optional
-        Weights of the rows.
-    multioutput : {"uniform_average", "raw_values"} or array-like of shape (n_targets,)
-        Mean over the genes, one value per gene, or a mean with these weights.
+    {y_true}
+    {dist}
+    {sample_weight}
+    {multioutput}
 
     Returns
     -------
@@ -79,8 +102,7 @@ def mean_log_likelihood(
 
     Raises
     ------
-    ValueError
-        If shapes differ, a count is negative, missing or infinite, or weights are not valid.
+    {raises_invalid}
 
     Examples
     --------
@@ -92,6 +114,7 @@ def mean_log_likelihood(
     return _average(y_true, dist, _log_likelihood, sample_weight, multioutput)
 
 
+@documented(_ENTRIES)
 def mean_deviance(
     y_true: Any,
     dist: CountDistribution,
@@ -99,22 +122,19 @@ def mean_deviance(
     sample_weight: ArrayLike | None = None,
     multioutput: str | ArrayLike = "uniform_average",
 ) -> float | FloatArray:
-    """Mean unit deviance, a likelihood's counterpart of the squared error; smaller is better.
+    """Return the mean unit deviance; smaller is better.
 
-    An entry's deviance is twice the distance of its log-probability from the largest that any
-    mean (and zero inflation) gives that count at the same size `r`. It ranks means at a given
-    size; use :func:`mean_log_likelihood` to compare sizes.
+    The unit deviance of a count is twice the difference between the log-probability under the
+    saturated model and under the predicted distribution. The saturated model has the same size `r`
+    and the mean, and zero inflation, at which the count is most probable. The deviance compares
+    means at a given size; use :func:`mean_log_likelihood` to compare sizes.
 
     Parameters
     ----------
-    y_true : array-like, DataFrame or sparse matrix, shape (n_samples,) or (n_samples, n_targets)
-        Observed counts.
-    dist : NB or ZINB, of the shape of `y_true`
-        Predicted distributions.
-    sample_weight : array-like, shape (n_samples,), optional
-        Weights of the rows.
-    multioutput : {"uniform_average", "raw_values"} or array-like of shape (n_targets,)
-        Mean over the genes, one value per gene, or a mean with these weights.
+    {y_true}
+    {dist}
+    {sample_weight}
+    {multioutput}
 
     Returns
     -------
@@ -123,8 +143,7 @@ def mean_deviance(
 
     Raises
     ------
-    ValueError
-        If shapes differ, a count is negative, missing or infinite, or weights are not valid.
+    {raises_invalid}
 
     Examples
     --------
@@ -140,6 +159,7 @@ def mean_deviance(
     return _average(y_true, dist, _deviance, sample_weight, multioutput)
 
 
+@documented(_ENTRIES)
 def d2_deviance_score(
     y_true: Any,
     dist: CountDistribution,
@@ -147,33 +167,29 @@ def d2_deviance_score(
     sample_weight: ArrayLike | None = None,
     multioutput: str | ArrayLike = "uniform_average",
 ) -> float | FloatArray:
-    """Fraction of each gene's deviance that the distributions explain; 1 is best.
+    """Return the fraction of each gene's deviance that the distributions explain; 1 is best.
 
-    It is one less the ratio of :func:`mean_deviance` to that of a model that knows only each
-    gene's weighted mean count: the same sizes `r`, no zero inflation. As a score of the mean it
-    hardly sees a dispersion or zero-inflation formula; :func:`mean_log_likelihood` does.
+    It is one minus the ratio of :func:`mean_deviance` to the deviance of the null model, which has
+    each gene's weighted mean count, the same sizes `r` and no zero inflation. It is a score of the
+    mean, and depends little on the dispersion or the zero inflation. Compare formulas for these by
+    :func:`mean_log_likelihood`.
 
     Parameters
     ----------
-    y_true : array-like, DataFrame or sparse matrix, shape (n_samples,) or (n_samples, n_targets)
-        Observed counts.
-    dist : NB or ZINB, of the shape of `y_true`
-        Predicted distributions.
-    sample_weight : array-like, shape (n_samples,), optional
-        Weights of the rows.
-    multioutput : {"uniform_average", "raw_values"} or array-like of shape (n_targets,)
-        Mean over the genes, one value per gene, or a mean with these weights.
+    {y_true}
+    {dist}
+    {sample_weight}
+    {multioutput}
 
     Returns
     -------
     float or ndarray of shape (n_targets,)
-        At most 1; below 0 where the gene's mean alone does better. For a gene whose counts are
-        all the same, as with :func:`~sklearn.metrics.r2_score`: 1 if the deviance is 0, else 0.
+        At most 1; negative if the null model is better. For a gene with constant counts it is 1 if
+        the deviance is 0, and else 0, as with :func:`~sklearn.metrics.r2_score`.
 
     Raises
     ------
-    ValueError
-        If shapes differ, a count is negative, missing or infinite, or weights are not valid.
+    {raises_invalid}
 
     Examples
     --------
@@ -189,10 +205,11 @@ def d2_deviance_score(
 
     constant = table.is_constant()
     ratio = np.divide(deviance, null, out=np.zeros_like(null), where=~constant)
-    score = np.where(constant, np.where(deviance < _ROUNDING, 1.0, 0.0), 1 - ratio)
-    return _over_targets(score, multioutput)
+    score = np.where(constant, np.where(deviance < _DEVIANCE_TOLERANCE, 1.0, 0.0), 1 - ratio)
+    return _average_over_targets(score, multioutput)
 
 
+@documented(_ENTRIES)
 def brier_score_zeros(
     y_true: Any,
     dist: CountDistribution,
@@ -200,18 +217,14 @@ def brier_score_zeros(
     sample_weight: ArrayLike | None = None,
     multioutput: str | ArrayLike = "uniform_average",
 ) -> float | FloatArray:
-    """Mean squared error of the predicted probability of a zero; smaller is better.
+    """Return the mean squared error of the predicted probability of a zero; smaller is better.
 
     Parameters
     ----------
-    y_true : array-like, DataFrame or sparse matrix, shape (n_samples,) or (n_samples, n_targets)
-        Observed counts.
-    dist : NB or ZINB, of the shape of `y_true`
-        Predicted distributions.
-    sample_weight : array-like, shape (n_samples,), optional
-        Weights of the rows.
-    multioutput : {"uniform_average", "raw_values"} or array-like of shape (n_targets,)
-        Mean over the genes, one value per gene, or a mean with these weights.
+    {y_true}
+    {dist}
+    {sample_weight}
+    {multioutput}
 
     Returns
     -------
@@ -220,8 +233,7 @@ def brier_score_zeros(
 
     Raises
     ------
-    ValueError
-        If shapes differ, a count is negative, missing or infinite, or weights are not valid.
+    {raises_invalid}
 
     Examples
     --------
@@ -233,6 +245,7 @@ def brier_score_zeros(
     return _average(y_true, dist, _squared_error_of_zeros, sample_weight, multioutput)
 
 
+@documented(_ENTRIES)
 def crps(
     y_true: Any,
     dist: CountDistribution,
@@ -240,22 +253,18 @@ def crps(
     sample_weight: ArrayLike | None = None,
     multioutput: str | ArrayLike = "uniform_average",
 ) -> float | FloatArray:
-    """Mean continuous ranked probability score of the counts; smaller is better.
+    """Return the mean continuous ranked probability score of the counts; smaller is better.
 
-    It is the distance between predicted and observed distribution function, summed over counts,
-    in units of counts; for a point prediction it is the absolute error. An outlier weighs less
-    than in the likelihood.
+    It is the squared difference between the predicted and the observed distribution function,
+    summed over counts. Its unit is counts, and for a point prediction it is the absolute error. It
+    is less sensitive to outliers than the likelihood.
 
     Parameters
     ----------
-    y_true : array-like, DataFrame or sparse matrix, shape (n_samples,) or (n_samples, n_targets)
-        Observed counts.
-    dist : NB or ZINB, of the shape of `y_true`
-        Predicted distributions.
-    sample_weight : array-like, shape (n_samples,), optional
-        Weights of the rows.
-    multioutput : {"uniform_average", "raw_values"} or array-like of shape (n_targets,)
-        Mean over the genes, one value per gene, or a mean with these weights.
+    {y_true}
+    {dist}
+    {sample_weight}
+    {multioutput}
 
     Returns
     -------
@@ -264,8 +273,7 @@ def crps(
 
     Raises
     ------
-    ValueError
-        If shapes differ, a count is negative, missing or infinite, or weights are not valid.
+    {raises_invalid}
 
     Examples
     --------
@@ -277,7 +285,7 @@ def crps(
     return _average(y_true, dist, lambda y, dist: dist.crps(y), sample_weight, multioutput)
 
 
-# Entrywise
+# Scores of single counts
 
 
 def _log_likelihood(y: FloatArray, dist: CountDistribution) -> FloatArray:
@@ -296,7 +304,7 @@ def _squared_error_of_zeros(y: FloatArray, dist: CountDistribution) -> FloatArra
 
 
 class _CountTable:
-    """Counts with their distributions, checked, and averaged over weighted rows."""
+    """Counts and their distributions, checked; it computes weighted means over rows."""
 
     def __init__(
         self, y_true: Any, dist: CountDistribution, sample_weight: ArrayLike | None
@@ -312,7 +320,7 @@ class _CountTable:
         y: Any = checked_sparse(y_true, "y_true").tocsr() if is_sparse else np.asarray(y_true)
         if y.ndim not in (1, 2):
             raise ValueError(f"y_true must have one or two dimensions, got the shape {y.shape}.")
-        # A single gene may be a vector on one side and a column on the other.
+        # Of a single gene, counts may be a vector and distributions a column, or the reverse.
         same = y.shape == dist.shape or {y.shape, dist.shape} == {y.shape[:1], (*y.shape[:1], 1)}
         if not same:
             raise ValueError(f"y_true has the shape {y.shape}, but dist has {dist.shape}.")
@@ -324,8 +332,9 @@ class _CountTable:
         self._weight = _check_weights(sample_weight, y_true, self._y.shape[0])
 
     def _blocks(self) -> Iterator[tuple[slice, FloatArray]]:
+        """Yield blocks of rows as dense arrays of valid counts."""
         n_rows, n_targets = self._y.shape
-        step = max(1, _BLOCK // n_targets)
+        step = max(1, _MAX_DENSE_ENTRIES // n_targets)
         for start in range(0, n_rows, step):
             rows = slice(start, min(start + step, n_rows))
             block = self._y[rows]
@@ -345,24 +354,24 @@ class _CountTable:
             )
 
     def mean(self, loss: Callable[[FloatArray, CountDistribution], FloatArray]) -> FloatArray:
-        """Return the weighted mean over rows of a function of blocks, per gene."""
+        """Return each gene's weighted mean over rows of a function of counts and distributions."""
         total: FloatArray = np.zeros(self._y.shape[1])
         for rows, y in self._blocks():
             weight = self._weight[rows]
-            # Rows without weight do not count, not even with an infinite loss.
-            used = weight > 0
-            total += weight[used] @ loss(y[used], self._dist[rows][used])
+            # Zero times an infinite loss would be NaN.
+            positive = weight > 0
+            total += weight[positive] @ loss(y[positive], self._dist[rows][positive])
         return np.divide(total, self._weight.sum())
 
     def is_constant(self) -> NDArray[np.bool_]:
-        """Return, per gene, whether all counts are the same."""
-        low = np.full(self._y.shape[1], np.inf)
-        high = np.zeros(self._y.shape[1])
+        """Return for each gene whether all its counts are equal."""
+        smallest = np.full(self._y.shape[1], np.inf)
+        largest = np.zeros(self._y.shape[1])
         for rows, y in self._blocks():
-            used = y[self._weight[rows] > 0]
-            low = np.minimum(low, used.min(axis=0, initial=np.inf))
-            high = np.maximum(high, used.max(axis=0, initial=0.0))
-        return np.equal(low, high)
+            weighted = y[self._weight[rows] > 0]
+            smallest = np.minimum(smallest, weighted.min(axis=0, initial=np.inf))
+            largest = np.maximum(largest, weighted.max(axis=0, initial=0.0))
+        return np.equal(smallest, largest)
 
 
 def _check_weights(sample_weight: ArrayLike | None, y_true: Any, n_rows: int) -> FloatArray:
@@ -384,7 +393,7 @@ def _check_weights(sample_weight: ArrayLike | None, y_true: Any, n_rows: int) ->
     return weight
 
 
-def _over_targets(values: FloatArray, multioutput: str | ArrayLike) -> float | FloatArray:
+def _average_over_targets(values: FloatArray, multioutput: str | ArrayLike) -> float | FloatArray:
     if isinstance(multioutput, str):
         if multioutput == "raw_values":
             return values
@@ -409,7 +418,7 @@ def _average(
     sample_weight: ArrayLike | None,
     multioutput: str | ArrayLike,
 ) -> float | FloatArray:
-    return _over_targets(_CountTable(y_true, dist, sample_weight).mean(loss), multioutput)
+    return _average_over_targets(_CountTable(y_true, dist, sample_weight).mean(loss), multioutput)
 
 
 # Scorers
@@ -417,40 +426,41 @@ def _average(
 
 @dataclass(frozen=True)
 class _Scorer:
-    """A metric as a function of an estimator and data, greater being better.
+    """A metric as a function of an estimator and data; greater is better.
 
-    scikit-learn's own ``make_scorer`` knows ``predict`` and its kin, but no ``predict_dist``.
+    scikit-learn's ``make_scorer`` supports ``predict``, but not ``predict_dist``.
     """
 
     metric: Callable[..., Any]
     sign: int
     request: bool | str | None = None
-    """Whether metadata routing brings `sample_weight`, or under which name."""
+    """Whether metadata routing passes `sample_weight`, or under which name."""
 
     def get_metadata_routing(self) -> MetadataRequest:
-        """Say which metadata a call takes, as scikit-learn's routing asks it."""
+        """Return the metadata that a call takes, for scikit-learn's metadata routing."""
         routing = MetadataRequest(owner=self)
         routing.score.add_request(param="sample_weight", alias=self.request)
         return routing
 
     def set_score_request(self, *, sample_weight: bool | str | None) -> _Scorer:
-        """Return a scorer to which metadata routing passes `sample_weight`, or does not.
+        """Return a scorer with another request for `sample_weight` in metadata routing.
 
         Parameters
         ----------
         sample_weight : bool, str or None
-            Whether weights are passed on, or the name that they are passed under. None: it is an
-            error to pass any.
+            Whether routing passes the weights, or the name under which it passes them. With None,
+            passing weights raises an error.
 
         Returns
         -------
         scorer
-            A new one; this one, which all share, is as it was.
+            A new scorer. This one is shared, and not changed.
 
         Raises
         ------
         RuntimeError
-            If ``sklearn.set_config(enable_metadata_routing=True)`` is not in force.
+            If metadata routing is not enabled by
+            ``sklearn.set_config(enable_metadata_routing=True)``.
         """
         if not get_config()["enable_metadata_routing"]:
             raise RuntimeError(
@@ -459,8 +469,7 @@ class _Scorer:
         return replace(self, request=sample_weight)
 
     def _accept_sample_weight(self) -> bool:
-        """Answer scikit-learn's searches with several scorers where routing is not in force."""
-        return True
+        return True  # searches with several scorers ask for it if routing is not enabled
 
     def __call__(
         self, estimator: Any, X: Any, y: Any = None, sample_weight: ArrayLike | None = None
@@ -472,10 +481,10 @@ class _Scorer:
         estimator : estimator
             A fitted estimator with ``predict_dist``, or a scikit-learn pipeline that ends in one.
         X : array-like, DataFrame or AnnData
-            What the estimator predicts from.
+            Covariates of the rows, as the estimator takes them.
         y : array-like, DataFrame or sparse matrix, optional
-            Observed counts; None where `X` holds them (see
-            :class:`~sc_glm.adata.AnnDataRegressor`).
+            Observed counts; None if `X` is the AnnData of an
+            :class:`~sc_glm.adata.AnnDataRegressor`, which holds the counts.
         sample_weight : array-like, shape (n_samples,), optional
             Weights of the rows.
 
@@ -499,11 +508,12 @@ class _Scorer:
 
 #: :func:`mean_log_likelihood` of ``estimator.predict_dist(X)``.
 log_likelihood_scorer = _Scorer(mean_log_likelihood, 1)
-#: Negated :func:`mean_deviance`.
+#: Negative :func:`mean_deviance` of ``estimator.predict_dist(X)``.
 neg_deviance_scorer = _Scorer(mean_deviance, -1)
-#: :func:`d2_deviance_score`; like R², not a mean over rows, so that small folds are noisy.
+#: :func:`d2_deviance_score` of ``estimator.predict_dist(X)``. Like R², it is not a mean over
+#: rows, so it varies much between small folds.
 d2_scorer = _Scorer(d2_deviance_score, 1)
-#: Negated :func:`brier_score_zeros`.
+#: Negative :func:`brier_score_zeros` of ``estimator.predict_dist(X)``.
 neg_brier_zeros_scorer = _Scorer(brier_score_zeros, -1)
-#: Negated :func:`crps`.
+#: Negative :func:`crps` of ``estimator.predict_dist(X)``.
 neg_crps_scorer = _Scorer(crps, -1)

@@ -793,7 +793,7 @@ CALLS = {
         fit_anndata,
         {"adata": FRAME},
         TypeError,
-        "AnnData is needed, not a DataFrame",
+        "must be an AnnData, not a DataFrame",
     ),
     "fit: no such layer": (
         fit_anndata,

@@ -113,7 +113,7 @@ def test_containers(function, container, data):
 def test_sparse_counts_are_never_dense_as_a_whole(function, data, monkeypatch):
     y, dist, _ = data
     expected = function(y, dist)
-    monkeypatch.setattr(metrics, "_BLOCK", 7 * y.shape[1] + 2)
+    monkeypatch.setattr(metrics, "_MAX_DENSE_ENTRIES", 7 * y.shape[1] + 2)
     made_dense = []
 
     def toarray(self):
@@ -203,7 +203,7 @@ def test_bad_counts(function, change, message, data):
 @pytest.mark.parametrize("value", [np.nan, np.inf, -0.5])
 def test_bad_counts_are_named(function, value, data, monkeypatch):
     y, dist, _ = data
-    monkeypatch.setattr(metrics, "_BLOCK", 50)
+    monkeypatch.setattr(metrics, "_MAX_DENSE_ENTRIES", 50)
     frame = pd.DataFrame(y, columns=list("abcde"), dtype=float)
     frame.loc[42, "d"] = value
     with pytest.raises(ValueError, match=f"row 42 of target 'd' is {value}"):
@@ -330,7 +330,7 @@ def test_weights_of_a_search_with_several_scorers_are_those_of_each_alone(weight
         assert_allclose(found[f"mean_test_{name}"], search(scorer)["mean_test_score"])
 
 
-def test_a_request_without_routing_is_refused():
+def test_a_request_without_routing_raises():
     with pytest.raises(RuntimeError, match="enable_metadata_routing=True"):
         metrics.neg_crps_scorer.set_score_request(sample_weight=True)
 

@@ -1,12 +1,15 @@
 """Fit, predict and simulate with AnnData.
 
-The cells' covariates are ``adata.obs``, the counts ``adata.X`` or one of ``adata.layers``, dense,
-sparse or on disk; those of ``adata.raw`` are the X of ``adata.raw.to_adata()``. :func:`fit`,
+The cells' covariates are ``adata.obs``. Their counts are ``adata.X`` or a layer: dense, sparse or
+in a file. (Counts of ``adata.raw`` are the ``X`` of ``adata.raw.to_adata()``.) :func:`fit`,
 :func:`predict`, :func:`sample` and :func:`read_params` follow scanpy: `adata` first, results under
 a key. :class:`AnnDataRegressor` follows scikit-learn: a model whose `X` is an AnnData, for
-cross-validation and searches. What reads or writes an AnnData belongs here, and nothing else does.
+cross-validation and searches. Functions that read or write an AnnData belong here, and no others.
 """
 
-from sc_glm.adata.adata import AnnDataRegressor, fit, predict, read_params, sample
+from sc_glm.adata.anndata_regressor import AnnDataRegressor
+from sc_glm.adata.fitting import fit
+from sc_glm.adata.predictions import predict, sample
+from sc_glm.adata.saved_fit import read_params
 
 __all__ = ["AnnDataRegressor", "fit", "predict", "read_params", "sample"]

@@ -1,4 +1,4 @@
-"""What notebooks show of a fitted model, below scikit-learn's diagram of it."""
+"""HTML of a fitted model for notebooks, below scikit-learn's diagram of the estimator."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 __all__ = ["NotebookMixin", "notebook_html", "status_table"]
 
-_NAMED = 5  # genes of a status
+_MAX_GENES_NAMED = 5  # per status; more would make the table wide
 
 
 class NotebookMixin:
-    """Adds the ``_notebook_html`` of an estimator to scikit-learn's diagram.
+    """Mixin that adds an estimator's ``_notebook_html`` to scikit-learn's diagram.
 
-    It stands first among the bases of an estimator. ``display="text"`` of scikit-learn's
-    configuration switches both off.
+    It must be the first base of an estimator. ``sklearn.set_config(display="text")`` switches off
+    the diagram and the addition.
     """
 
     def _repr_html_inner(self) -> str:
@@ -35,28 +35,30 @@ class NotebookMixin:
 
 
 def notebook_html(estimator: Any) -> str:
-    """Return what an estimator has to add to its diagram, which is empty for those of others."""
-    own = getattr(estimator, "_notebook_html", None)
-    return own() if own is not None else ""
+    """Return the HTML that an estimator adds to its diagram; it is empty for other packages'."""
+    method = getattr(estimator, "_notebook_html", None)
+    return method() if method is not None else ""
 
 
 def status_table(statuses: NDArray[np.object_], names: NDArray[np.object_], n_cells: int) -> str:
-    """Return HTML that tells how genes' fits ended.
+    """Return HTML that shows how the genes' fits ended.
 
     Parameters
     ----------
     statuses, names : ndarray of str of shape (n_genes,)
+        Status of each gene's fit, and the gene's name.
     n_cells : int
+        Number of cells of the fit.
 
     Returns
     -------
     str
-        Numbers of cells and genes, and a table with a row for each status. It takes its colours
-        from the page, and escapes names.
+        Numbers of cells and genes, and a table with a row for each status. Its colours are those
+        of the page, and names are escaped.
     """
     rows = [
-        (str(status), number, status.meaning, named if status.needs_warning else "")
-        for status, number, named in count_statuses(statuses, names, _NAMED)
+        (str(status), number, status.meaning, genes if status.needs_warning else "")
+        for status, number, genes in count_statuses(statuses, names, _MAX_GENES_NAMED)
     ]
     table = pd.DataFrame(rows, columns=["status", "genes", "meaning", "such as"])
     if not table["such as"].any():

@@ -1,4 +1,4 @@
-"""scikit-learn's pipeline with the verbs of a fitted count distribution."""
+"""scikit-learn's pipeline with the methods of a fitted count distribution."""
 
 from typing import Any, Self
 
@@ -10,9 +10,11 @@ from sklearn import get_config, pipeline
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
+from sc_glm._contract.docstrings import documented
 from sc_glm._contract.state import StateMixin
 from sc_glm._contract.validation import check_same_order
 from sc_glm.distributions.count_distributions import NB, ZINB
+from sc_glm.estimators.docstring_entries import ENTRIES
 from sc_glm.estimators.notebook import NotebookMixin, notebook_html
 
 
@@ -25,11 +27,11 @@ def _last_step_has(method: str) -> Any:
 
 
 def last_step(model: Any, X: Any) -> tuple[Any, Any]:
-    """Return a fitted model's regressor, and `X` as all that stands before transforms it for that.
+    """Return the regressor of a fitted model, and `X` as the steps before it transform `X`.
 
-    scikit-learn's own pipeline knows no ``predict_dist`` and the like; this reaches them there too.
-    A search stands for the best of its models, and a meta-estimator may have a ``last_step`` of its
-    own. Any other estimator is its own last step.
+    It gives access to ``predict_dist`` and other methods that scikit-learn's pipeline does not
+    have. For a search, it is the regressor of the best model. A meta-estimator may have a method
+    ``last_step``. Any other estimator is its own last step.
     """
     if hasattr(model, "best_estimator_"):
         return last_step(model.best_estimator_, X)
@@ -42,7 +44,7 @@ def last_step(model: Any, X: Any) -> tuple[Any, Any]:
 
 
 def fit_params(model: Any, sample_weight: ArrayLike | None) -> dict[str, ArrayLike]:
-    """Return weights under the name by which a model's ``fit`` hands them to its regressor.
+    """Return the keyword argument by which a model's ``fit`` passes weights to its regressor.
 
     Parameters
     ----------
@@ -50,6 +52,7 @@ def fit_params(model: Any, sample_weight: ArrayLike | None) -> dict[str, ArrayLi
         A regressor, a pipeline that ends in one, a search over these, or an estimator whose ``fit``
         takes `sample_weight`.
     sample_weight : array-like or None
+        Weights of the cells.
     """
     if sample_weight is None:
         return {}
@@ -66,12 +69,12 @@ def _weight_name(model: Any) -> str:
 
 
 def counts_in(estimator: Any, X: Any) -> Any:
-    """Return the counts that `X` holds, where no target stands beside it.
+    """Return the counts in `X`, if there is no `y`.
 
     Raises
     ------
     ValueError
-        If the estimator knows of none.
+        If the estimator does not read counts from `X`.
     """
     if not hasattr(estimator, "counts"):
         raise ValueError(
@@ -84,9 +87,20 @@ def counts_in(estimator: Any, X: Any) -> Any:
 class Pipeline(NotebookMixin, StateMixin, pipeline.Pipeline):  # type: ignore[misc]
     """A scikit-learn pipeline that also samples, and predicts distributions.
 
-    Takes the parameters of :class:`sklearn.pipeline.Pipeline` and does all that it does. Those
-    methods of the last step that scikit-learn does not know get `X` as the other steps transform
-    it.
+    It has the parameters and methods of :class:`sklearn.pipeline.Pipeline`. In addition, it has
+    those methods of the last step that scikit-learn does not know; they get `X` as the other steps
+    transform it.
+
+    Parameters
+    ----------
+    steps : list of (str, estimator)
+        Names and estimators of the steps: transformers and, last, a regressor.
+    transform_input : list of str, default=None
+        Metadata to transform along with `X`; see :func:`sklearn.pipeline.make_pipeline`.
+    memory : str or object with the joblib.Memory interface, default=None
+        Where to cache fitted transformers.
+    verbose : bool, default=False
+        Whether to print the time that each step takes.
 
     Examples
     --------
@@ -100,68 +114,190 @@ class Pipeline(NotebookMixin, StateMixin, pipeline.Pipeline):  # type: ignore[mi
     True
     """
 
+    @documented(ENTRIES)
     def fit(self, X: Any, y: Any = None, **params: Any) -> Self:
-        """Fit the steps; see :meth:`sklearn.pipeline.Pipeline.fit`.
+        """Fit the transformers one after the other, and the last step to the transformed data.
 
-        Rows of `y` and of weights whose labels are those of `X` in another order are refused here,
-        as a step may make an array of `X`, which has no labels.
+        Parameters
+        ----------
+        {X_of_pipeline}
+        y : array-like or sparse matrix of shape (n_cells, n_genes) or (n_cells,)
+            Counts, which the regressor requires.
+        **params : dict of str to object
+            Parameters of the steps' ``fit``, spelled ``step__parameter``, such as
+            ``negbinregressor__sample_weight``.
+
+        Returns
+        -------
+        Pipeline
+            The fitted pipeline.
+
+        Raises
+        ------
+        ValueError
+            If `y` or weights have the labels of `X` in another order.
         """
+        # Here, because a step may return an array, which has no labels.
         for name, value in {"y": y, **params}.items():
             check_same_order(X, value, name)
         return super().fit(X, y, **params)
 
     @_last_step_has("score")
+    @documented(ENTRIES)
     def score(
         self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None, **params: Any
     ) -> float:
-        """Return the score of the last step; see :meth:`sklearn.pipeline.Pipeline.score`."""
+        """Return the score of the last step: the mean log-likelihood per cell and gene.
+
+        Parameters
+        ----------
+        {X_of_pipeline}
+        {y}
+        {sample_weight}
+        **params : dict of str to object
+            Metadata for the steps, if metadata routing is enabled.
+
+        Returns
+        -------
+        {mean_log_likelihood}
+
+        Raises
+        ------
+        {raises_not_estimable}
+        """
         for name, value in {"y": y, "sample_weight": sample_weight, **params}.items():
             check_same_order(X, value, name)
         return super().score(X, y, sample_weight=sample_weight, **params)
 
     @_last_step_has("sample")
+    @documented(ENTRIES)
     def sample(
         self,
         X: ArrayLike,
         n_draws: int | None = None,
         random_state: int | np.random.RandomState | np.random.Generator | None = None,
     ) -> NDArray[np.int64]:
-        """Draw counts; see :meth:`NegBinRegressor.sample`."""
+        """Draw counts from the fitted model.
+
+        Parameters
+        ----------
+        {X_of_pipeline}
+        {n_draws}
+        {random_state}
+
+        Returns
+        -------
+        {drawn_counts}
+
+        Raises
+        ------
+        {raises_not_estimable}
+
+        See Also
+        --------
+        sample_sparse : The same counts as a sparse array.
+        """
         last, design = last_step(self, X)
         return last.sample(design, n_draws, random_state)
 
     @_last_step_has("sample_sparse")
+    @documented(ENTRIES)
     def sample_sparse(
         self,
         X: ArrayLike,
         random_state: int | np.random.RandomState | np.random.Generator | None = None,
     ) -> sp.csr_array:
-        """Draw the counts of :meth:`sample`, sparse; see :meth:`NegBinRegressor.sample_sparse`."""
+        """Draw counts from the fitted model into a sparse array.
+
+        They are drawn by blocks of cells, so that no dense array of all cells is made.
+
+        Parameters
+        ----------
+        {X_of_pipeline}
+        {random_state}
+
+        Returns
+        -------
+        {drawn_sparse_counts}
+
+        Raises
+        ------
+        {raises_not_estimable}
+        """
         last, design = last_step(self, X)
         return last.sample_sparse(design, random_state)
 
     @_last_step_has("predict_params")
+    @documented(ENTRIES)
     def predict_params(self, X: ArrayLike) -> dict[str, NDArray[np.float64]]:
-        """Return each part's value; see :meth:`NegBinRegressor.predict_params`."""
+        """Return the value of each part for every cell and gene.
+
+        Parameters
+        ----------
+        {X_of_pipeline}
+
+        Returns
+        -------
+        {values_of_parts}
+
+        Warns
+        -----
+        {warns_not_estimable}
+        """
         last, design = last_step(self, X)
         return last.predict_params(design)
 
     @_last_step_has("predict_dist")
+    @documented(ENTRIES)
     def predict_dist(self, X: ArrayLike) -> NB | ZINB:
-        """Return the counts' distribution; see :meth:`NegBinRegressor.predict_dist`."""
+        """Return the fitted distribution of every cell's and gene's count.
+
+        Parameters
+        ----------
+        {X_of_pipeline}
+
+        Returns
+        -------
+        {distribution}
+
+        Raises
+        ------
+        {raises_not_estimable}
+        """
         last, design = last_step(self, X)
         return last.predict_dist(design)
 
     @_last_step_has("log_prob")
+    @documented(ENTRIES)
     def log_prob(self, X: ArrayLike, y: Any) -> NDArray[np.float64]:
-        """Return the log-probability of `y`; see :meth:`NegBinRegressor.log_prob`."""
+        """Return the log-probability of each count under the fitted model.
+
+        Parameters
+        ----------
+        {X_of_pipeline}
+        {y}
+
+        Returns
+        -------
+        {log_probabilities}
+
+        Raises
+        ------
+        {raises_not_estimable}
+        """
         check_same_order(X, y, "y")
         last, design = last_step(self, X)
         return last.log_prob(design, y)
 
     @_last_step_has("summary")
+    @documented(ENTRIES)
     def summary(self) -> pd.DataFrame:
-        """Tell how each gene's fit ended; see :meth:`NegBinRegressor.summary`."""
+        """Return how each gene's fit ended, and which coefficients its counts do not determine.
+
+        Returns
+        -------
+        {summary}
+        """
         return self._final_estimator.summary()
 
     def _notebook_html(self) -> str:
@@ -169,7 +305,7 @@ class Pipeline(NotebookMixin, StateMixin, pipeline.Pipeline):  # type: ignore[mi
 
     @property
     def params_(self) -> dict[str, pd.DataFrame]:
-        """Coefficients of the last step, ``{part: DataFrame features x genes}``."""
+        """Coefficients of each part, features x genes."""
         return self._final_estimator.params_
 
 
@@ -192,6 +328,7 @@ def make_pipeline(
     Returns
     -------
     Pipeline
+        The pipeline, not fitted.
 
     Examples
     --------
@@ -199,7 +336,7 @@ def make_pipeline(
     >>> list(make_pipeline(FormulaTransformer("~ x"), NegBinRegressor()).named_steps)
     ['formulatransformer', 'negbinregressor']
     """
-    stock = pipeline.make_pipeline(
+    named = pipeline.make_pipeline(
         *steps, memory=memory, transform_input=transform_input, verbose=verbose
     )
-    return Pipeline(stock.steps, memory=memory, transform_input=transform_input, verbose=verbose)
+    return Pipeline(named.steps, memory=memory, transform_input=transform_input, verbose=verbose)

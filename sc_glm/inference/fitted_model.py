@@ -12,7 +12,8 @@ from sklearn.utils.validation import check_is_fitted
 from sc_glm._contract.docstrings import documented
 from sc_glm._contract.validation import check_same_order, quoted, similar_names
 from sc_glm.distributions.tail_probabilities import log_mass
-from sc_glm.estimators.base import CountRegressor, present, weights_of
+from sc_glm.estimators.base import CountRegressor
+from sc_glm.estimators.input_checks import check_sample_weight, drop_cells_of_zero_weight
 from sc_glm.estimators.pipeline import counts_in, last_step
 from sc_glm.inference.docstring_entries import ENTRIES
 
@@ -108,8 +109,8 @@ class FittedData:
                 f"ends in a {type(regressor).__name__}."
             )
         check_is_fitted(regressor)
-        covariates = regressor._covariates(design, reset=False)
-        counts = regressor._checked(design, y, len(covariates))
+        covariates = regressor._check_covariates(design, reset=False)
+        counts = regressor._check_counts(design, y, len(covariates))
         chosen = np.arange(counts.n_genes)
         if genes is not None:
             chosen = _positions(regressor.target_names_, genes)
@@ -149,7 +150,7 @@ class FittedData:
     @property
     def fixed_parts(self) -> tuple[str, ...]:
         """Parts whose coefficients were fixed in the fit, as moderated sizes are."""
-        return self.regressor._held
+        return self.regressor._fixed_parts
 
     @property
     def designs(self) -> dict[str, FloatArray]:
@@ -168,7 +169,7 @@ class FittedData:
 
     def weights(self, sample_weight: ArrayLike | None) -> FloatArray:
         """Return the cells' weights, checked."""
-        return weights_of(sample_weight, self.X, self.covariates)
+        return check_sample_weight(sample_weight, self.X, self.covariates)
 
     def with_positive_weight(
         self, sample_weight: ArrayLike | None
@@ -176,7 +177,9 @@ class FittedData:
         """Return the cells of positive weight, and their weights; check the labels of weights."""
         weights = self.weights(sample_weight)
         X = self.X[weights > 0] if isinstance(self.X, pd.DataFrame) else None  # for its labels
-        counts, weights, covariates = present(self.counts, weights, self.covariates)
+        counts, weights, covariates = drop_cells_of_zero_weight(
+            self.counts, weights, self.covariates
+        )
         return replace(self, X=X, counts=counts, covariates=covariates), weights
 
     def sample_sparse(self, cells: NDArray[np.intp], random_state: Seed) -> sp.csr_array:
@@ -189,18 +192,20 @@ class FittedData:
     @property
     def typical_cells(self) -> tuple[FittedData, FloatArray]:
         """A few cells that represent the cells of the fit, with their weights, without counts."""
-        covariates, weights = self.regressor._cells_of_fit
+        covariates, weights = self.regressor._representative_cells
         return replace(self, X=None, covariates=covariates), weights
 
     def predictors(self, genes: slice) -> list[FloatArray]:
         """Return the linear predictor of each part for some genes, cells x genes."""
-        own = self.regressor._predictors_of(self.designs, self.offset, self.genes[genes])
+        own = self.regressor._linear_predictors(self.designs, self.offset, self.genes[genes])
         return list(own.values())
 
     def counts_and_designs(self, weights: FloatArray) -> tuple[CountMatrix, Designs]:
         """Return the counts and the designs of the cells of positive weight, as a fit has them."""
-        counts, weights, covariates = present(self.counts, weights, self.covariates)
-        return counts, self.regressor._designs_of(self.regressor._layout, covariates, weights)
+        counts, weights, covariates = drop_cells_of_zero_weight(
+            self.counts, weights, self.covariates
+        )
+        return counts, self.regressor._designs_of_fit(self.regressor._layout, covariates, weights)
 
     @property
     def is_penalised(self) -> bool:
@@ -210,7 +215,7 @@ class FittedData:
 
     def in_shape_of_counts(self, values: FloatArray) -> FloatArray:
         """Return cells x genes, or a vector if the counts of the fit were a vector."""
-        return self.regressor._shaped(values)
+        return self.regressor._in_shape_of_counts(values)
 
     def set_results(self, designs: Designs, fits: GeneFits, fixed_parts: tuple[str, ...]) -> None:
         """Replace the regressor's results by a fit of all genes with some parts fixed."""
@@ -232,10 +237,10 @@ class FittedData:
         """
         step = max(1, _MAX_DENSE_ENTRIES // max(len(self.counts), n_rows))
         designs, offset = self.designs, self.offset
-        self.regressor._check_determined(self.X, designs, np.ones(len(offset)))
+        self.regressor._check_estimable(self.X, designs, np.ones(len(offset)))
         for first in range(0, len(self.genes), step):
             genes = slice(first, min(first + step, len(self.genes)))
-            predictors = self.regressor._predictors_of(designs, offset, self.genes[genes])
+            predictors = self.regressor._linear_predictors(designs, offset, self.genes[genes])
             values = self.counts.dense(genes).astype(np.float64)
             dist = self.regressor._distribution_of(predictors)
             yield Block(genes, values, dist, predictors)
@@ -281,6 +286,6 @@ def predicted_distributions(model: Any, X: Any, genes: str | Sequence[str]) -> N
     NB or ZINB of shape (n_cells, n_genes)
     """
     regressor, design = last_step(model, X)
-    designs, offset = regressor._designs(design)
+    designs, offset = regressor._estimable_designs(design)
     chosen = _positions(regressor.target_names_, genes)
-    return regressor._distribution_of(regressor._predictors_of(designs, offset, chosen))
+    return regressor._distribution_of(regressor._linear_predictors(designs, offset, chosen))

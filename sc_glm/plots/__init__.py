@@ -1,9 +1,9 @@
-"""Plots of fitted models: ``Display`` classes as scikit-learn has them.
+"""Plots of fitted models: ``Display`` classes like scikit-learn's.
 
-``Display.from_estimator(model, X, y)`` computes what is shown and draws it; the object keeps both,
-the numbers under the names of its parameters, and ``ax_`` and ``figure_``. ``plot`` draws once
-more. They need matplotlib, which the extra ``sc_glm[plots]`` installs; this module imports without.
-A new plot belongs here, in a module of its own.
+``Display.from_estimator(model, X, y)`` computes the numbers and draws them. The object keeps the
+numbers under the names of its parameters, and the plot as ``ax_`` and ``figure_``. ``plot`` draws
+it again. Plots need matplotlib, which the extra ``sc_glm[plots]`` installs; this module can be
+imported without it. A new plot belongs here, in a module of its own.
 """
 
 from sc_glm.plots.covariate import CovariateDisplay

@@ -1,7 +1,7 @@
-"""Axes in one style, for every display: alone in importing matplotlib, and that only to plot.
+"""Axes in one style, for all displays. It is the only module that imports matplotlib.
 
-What is set is set on the axes that are drawn on. The user's ``rcParams`` keep their say on fonts
-and resolution, and are never written.
+matplotlib is imported when a plot is drawn. Properties are set on the axes of the plot. The user's
+``rcParams`` decide about fonts and resolution, and are never changed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     Axes: TypeAlias = matplotlib.axes.Axes
 
-# Colours that people with any colour vision tell apart: M. A. Petroff (2021), arXiv:2107.02270.
+# Colours for people with any colour vision: M. A. Petroff (2021), arXiv:2107.02270.
 LEVELS = (
     "#3f90da",
     "#ffa90e",
@@ -41,17 +41,19 @@ MODEL = "#bd1f01"
 MUTED = "#717581"
 BAND = "#c9cdd2"
 
-PANEL = (4.2, 3.2)  # inches; at a column's width of 85 mm a font of 10 points is one of 8
-_MANY = 2000  # points in a vector graphic
+# Width and height in inches. In a column of 85 mm, a font of 10 points is scaled to 8 points.
+PANEL = (4.2, 3.2)
+_MAX_LARGE_POINTS = 200  # up to this number, points are large and nearly opaque
+_MAX_VECTOR_POINTS = 2000  # more points are rasterised, to keep files of vector graphics small
 
 
 def require_matplotlib(caller: str) -> None:
-    """Raise an ImportError that says what to install, if there is no matplotlib.
+    """Raise an ImportError that says what to install, if matplotlib is not installed.
 
     Parameters
     ----------
     caller : str
-        What needs it.
+        Name of the method that needs matplotlib.
     """
     try:
         importlib.import_module("matplotlib")
@@ -64,12 +66,12 @@ def require_matplotlib(caller: str) -> None:
 def panels(
     ax: Any, caller: str, shape: tuple[int, int] = (1, 1), size: tuple[float, float] = PANEL
 ) -> NDArray[np.object_]:
-    """Return axes to draw on: the caller's, or those of a new figure.
+    """Return axes to draw on: the given ones, or the axes of a new figure.
 
     Parameters
     ----------
     ax : Axes, array-like of Axes or None
-        None makes a figure.
+        The given axes; None makes a new figure.
     caller : str
         Name of the method that draws.
     shape : tuple of int, default=(1, 1)
@@ -80,11 +82,12 @@ def panels(
     Returns
     -------
     ndarray of Axes, one-dimensional
+        The axes, without spines at the top and on the right.
 
     Raises
     ------
     ImportError
-        If there is no matplotlib.
+        If matplotlib is not installed.
     ValueError
         If there are more or fewer axes than panels.
     """
@@ -107,18 +110,20 @@ def panels(
 
 
 def line_style(own: dict[str, Any] | None, **defaults: Any) -> dict[str, Any]:
-    """Return the properties of a line or its markers: defaults, and over them the user's own.
+    """Return the properties of a line or its markers: the user's, or else the defaults.
 
     Parameters
     ----------
     own : dict or None
-        Keyword arguments of :meth:`matplotlib.axes.Axes.plot`, also by their short names.
+        The user's keyword arguments of :meth:`matplotlib.axes.Axes.plot`; their names may be
+        abbreviated, such as ``lw``.
     **defaults : object
-        The same, by their long names.
+        Default keyword arguments, by their full names.
 
     Returns
     -------
     dict
+        Keyword arguments by their full names.
     """
     from matplotlib.cbook import normalize_kwargs  # noqa: PLC0415
     from matplotlib.lines import Line2D  # noqa: PLC0415
@@ -127,46 +132,48 @@ def line_style(own: dict[str, Any] | None, **defaults: Any) -> dict[str, Any]:
 
 
 def point_style(own: dict[str, Any] | None, n_points: int, **defaults: Any) -> dict[str, Any]:
-    """Return the style of points that are drawn as a line's markers; of many, faint pixels.
+    """Return the style of points, which are markers of a line; many points are small and faint.
 
     Parameters
     ----------
     own : dict or None
-        As in :func:`line_style`.
+        The user's keyword arguments of :meth:`matplotlib.axes.Axes.plot`.
     n_points : int
-        How many there are.
+        Number of points.
     **defaults : object
-        As in :func:`line_style`.
+        Default keyword arguments, by their full names.
 
     Returns
     -------
     dict
+        Keyword arguments by their full names.
     """
-    few = n_points <= 200
-    size = 4.0 if few else 3.0 if n_points <= _MANY else 2.0
+    few = n_points <= _MAX_LARGE_POINTS
+    size = 4.0 if few else 3.0 if n_points <= _MAX_VECTOR_POINTS else 2.0
     common: dict[str, Any] = {
         "linestyle": "none",
         "marker": "o",
         "markersize": size,
         "markeredgewidth": 0.0,
-        "alpha": 0.8 if few else 0.5 if n_points <= _MANY else 0.3,
-        "rasterized": n_points > _MANY,
+        "alpha": 0.8 if few else 0.5 if n_points <= _MAX_VECTOR_POINTS else 0.3,
+        "rasterized": n_points > _MAX_VECTOR_POINTS,
     }
     return line_style(own, **(common | defaults))
 
 
 def log1p_counts(ax: Axes, largest: float) -> None:
-    """Give an axis of counts the scale log(1 + count), which has a place for zero.
+    """Set the scale of an axis of counts to log(1 + count), which can show zero.
 
     Parameters
     ----------
     ax : Axes
+        The axes; the scale of the vertical axis is set.
     largest : float
         Largest count to show.
     """
     ax.set_yscale("function", functions=(np.log1p, np.expm1))
     steps = [1.0] if largest > 300 else [1.0, 3.0] if largest > 10 else [1.0, 2.0, 3.0, 5.0]
-    decades = 10.0 ** np.arange(17)  # beyond the largest count
+    decades = 10.0 ** np.arange(17)  # up to more than the largest count
     ticks = np.append(0.0, np.outer(decades, steps))
     ticks = ticks[ticks <= max(largest, 1.0)]
     labels = [f"{x:g}" if x < 1e4 else f"$10^{{{np.log10(x):.0f}}}$" for x in ticks]
@@ -176,11 +183,12 @@ def log1p_counts(ax: Axes, largest: float) -> None:
 
 
 def log_log(ax: Axes, x: FloatArray, y: FloatArray) -> None:
-    """Give both axes logarithmic scales with room for points, and for a decade at least.
+    """Set logarithmic scales on both axes, with limits that span at least a decade.
 
     Parameters
     ----------
     ax : Axes
+        The axes.
     x, y : ndarray
         Coordinates of the points, positive.
     """
@@ -198,52 +206,56 @@ def log_log(ax: Axes, x: FloatArray, y: FloatArray) -> None:
 
 
 def identity(ax: Axes, low: float, high: float) -> None:
-    """Draw the line on which both axes are equal.
+    """Draw the diagonal, on which both coordinates are equal.
 
     Parameters
     ----------
     ax : Axes
+        The axes.
     low, high : float
-        Its ends.
+        Coordinates of its ends.
     """
     ax.plot([low, high], [low, high], color=MUTED, linewidth=0.8, zorder=1)
 
 
-def nothing(ax: Axes) -> None:
-    """Say that there is nothing to show, where logarithmic axes would have no limits.
+def write_nothing_to_show(ax: Axes) -> None:
+    """Write that there is nothing to show, for data without any point on logarithmic axes.
 
     Parameters
     ----------
     ax : Axes
+        The axes.
     """
     ax.text(0.5, 0.5, "nothing to show", ha="center", transform=ax.transAxes, color=MUTED)
     ax.set(xticks=[], yticks=[])
 
 
-def ink(ax: Axes) -> Any:
-    """Return the colour of what is written at the axes: dark, or light in a dark style.
+def text_color(ax: Axes) -> Any:
+    """Return the colour of text at the axes, which is light in a dark style.
 
     Parameters
     ----------
     ax : Axes
+        The axes.
 
     Returns
     -------
-    colour
+    matplotlib colour
     """
     return ax.xaxis.label.get_color()
 
 
 def title(ax: Axes, text: str | None, note: str | None = None) -> None:
-    """Write what is shown on the left above the axes, and on the right what is left out.
+    """Write a title above the axes on the left, and a note on the right.
 
-    Where there is no room for both, one stands above the other.
+    If the axes are too narrow for both, the title is above the note.
 
     Parameters
     ----------
     ax : Axes
+        The axes.
     text, note : str or None
-        As they are: a dollar sign begins no formula.
+        The title and the note. They are written literally: a dollar sign does not start a formula.
     """
     styles: list[dict[str, Any]] = [
         {"label": text, "loc": "left", "fontsize": "medium"},
@@ -256,34 +268,37 @@ def title(ax: Axes, text: str | None, note: str | None = None) -> None:
 
 
 def legend(ax: Axes, **options: Any) -> matplotlib.legend.Legend:
-    """Write a legend without a frame, in small letters.
+    """Write a legend without a frame, in a small font.
 
     Parameters
     ----------
     ax : Axes
+        The axes.
     **options : object
-        Of :meth:`matplotlib.axes.Axes.legend`.
+        Keyword arguments of :meth:`matplotlib.axes.Axes.legend`.
 
     Returns
     -------
-    Legend
+    matplotlib Legend
     """
     return ax.legend(**({"frameon": False, "fontsize": "small", "handlelength": 1.5} | options))
 
 
 def legend_of_names(ax: Axes, lines: Sequence[Any], names: Sequence[str], **options: Any) -> None:
-    """Write a legend of the user's names as they are, whatever signs they have.
+    """Write a legend of names of the user, which may contain any characters.
 
     Parameters
     ----------
     ax : Axes
+        The axes.
     lines : sequence of matplotlib artists
+        Lines in the legend.
     names : sequence of str
-        A name for each.
+        The name of each line.
     **options : object
-        As for :func:`legend`.
+        Keyword arguments of :meth:`matplotlib.axes.Axes.legend`.
     """
-    # matplotlib would leave out names that begin with an underscore, and set formulas.
+    # matplotlib omits names that start with an underscore, and interprets dollar signs.
     box = legend(ax, handles=lines, labels=["name"] * len(lines), **options)
     box.get_title().set_parse_math(False)
     for text, name in zip(box.get_texts(), names, strict=True):

@@ -1,7 +1,8 @@
-"""A gene's counts over a covariate, with what the model predicts."""
+"""Counts of a gene against a covariate, with the fitted mean and quantiles."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import pairwise
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, Self
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 from sklearn.utils import check_scalar
 
+from sc_glm._contract.docstrings import documented
 from sc_glm._contract.validation import as_pandas
 from sc_glm.formula.covariates import check_cells, missing_column_message
 from sc_glm.inference.fitted_model import FittedData, predicted_distributions
@@ -25,49 +27,52 @@ from sc_glm.plots.axes import (
     require_matplotlib,
     title,
 )
+from sc_glm.plots.docstring_entries import ENTRIES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
+    from sc_glm._design.design import FloatArray
     from sc_glm.distributions.count_distributions import NB, ZINB
     from sc_glm.plots.axes import Axes
 
-_INSIDE = 4  # levels in a legend that is not beside the axes
-_APART = 3  # pixels between names that stand side by side
-_GOLDEN = 0.618034  # steps of this part of a circle fill it evenly
-_DODGED = 0.8  # width that the levels of `by` share, of the distance between categories
+_MAX_LEVELS_IN_INNER_LEGEND = 4  # with more levels, the legend is next to the axes
+_MIN_LABEL_GAP = 3  # pixels between names of categories; closer names are rotated
+# Multiples of the golden ratio, modulo one, fill the unit interval evenly, which serves as jitter.
+# It is also a number between two levels that no level is likely to have.
+_GOLDEN_RATIO = 0.618034
+_DODGE_WIDTH = 0.8  # part of the distance between categories that the levels of `by` share
 
 
+@documented(ENTRIES)
 class CovariateDisplay:
-    """A gene's counts over a covariate, with fitted mean and quantiles.
+    """Counts of a gene against a covariate, with the fitted mean and quantiles.
 
     It is recommended to use :meth:`from_estimator`.
 
     Parameters
     ----------
     cells : DataFrame of n_cells rows
-        With columns ``covariate``, ``count`` and ``level``. A categorical covariate is drawn as
-        categories, and others are numbers. ``level`` is categorical: each has a colour.
+        Columns ``covariate``, ``count`` and ``level``. A categorical covariate is drawn as
+        categories, and any other as numbers. ``level`` is categorical; each level has a colour.
     curves : DataFrame
-        With columns ``covariate`` and ``level`` as in `cells`, and ``mean``, ``lower`` and
-        ``upper``: what is predicted, by level in the order of the covariate.
+        Columns ``covariate`` and ``level`` as in `cells`, and the predicted ``mean``, ``lower`` and
+        ``upper`` quantile, sorted by level and covariate.
     gene, covariate : str
-        Names.
+        Names of the gene and the covariate.
     by : str, default=None
-        Name of what the levels are of; None if there is one level.
+        Name of the covariate whose levels are in ``level``; None if there is one level.
     quantiles : tuple of float, default=(0.05, 0.95)
         The probabilities of ``lower`` and ``upper``.
     held : dict, default=None
-        Values of the other covariates in `curves`.
+        Values at which the other covariates are fixed in `curves`.
 
     Attributes
     ----------
-    ax_ : matplotlib Axes
-        Axes with the plot.
-    figure_ : matplotlib Figure
-        The figure of the axes.
+    {ax_}
+    {figure_}
     points_ : list of matplotlib Line2D
         The cells of each level.
     lines_ : list of matplotlib Line2D
@@ -112,6 +117,7 @@ class CovariateDisplay:
         self.held = held
 
     @classmethod
+    @documented(ENTRIES)
     def from_estimator(
         cls,
         model: Any,
@@ -127,7 +133,7 @@ class CovariateDisplay:
         ax: Axes | None = None,
         line_kwargs: dict[str, Any] | None = None,
     ) -> Self:
-        """Draw a gene's counts and a fitted model's predictions over one of its covariates.
+        """Draw a gene's counts and a fitted model's predictions against one of its covariates.
 
         Parameters
         ----------
@@ -135,86 +141,61 @@ class CovariateDisplay:
             A fitted pipeline or regressor that predicts from a DataFrame, a search over these, or
             an :class:`~sc_glm.adata.AnnDataRegressor`.
         X : DataFrame or AnnData
-            The cells' covariates.
-        y : array-like, DataFrame or sparse matrix of shape (n_cells, n_genes) or (n_cells,)
-            Counts of all genes of the fit; None where `X` is an AnnData that holds them.
+            Covariates of the cells.
+        {y}
         gene : str
-            The gene.
+            Name of the gene.
         covariate : str
-            Column of `X` along the horizontal axis: numbers, or levels. Numbers that the model
-            takes for levels, as ``C(batch)`` does, are drawn as these.
+            Column of `X` on the horizontal axis: numbers or levels. Numbers that a formula makes
+            categorical, such as ``C(batch)``, are drawn as levels.
         by : str, default=None
-            Column of `X` with at most 10 levels, which have a curve and a colour each.
+            Column of `X` with at most 10 levels; each has a curve and a colour.
         at : mapping of str to object, default=None
-            Values at which to hold other columns of `X`.
+            Values at which other columns of `X` are fixed.
         quantiles : tuple of two floats, default=(0.05, 0.95)
-            Probabilities of the band's ends: this part of the counts of cells with these covariates
-            is expected below.
+            Probabilities of the two quantiles of the predicted distribution that bound the band.
         grid_resolution : int, default=100
-            Number of points along a numeric covariate, from the smallest to the largest value among
-            the cells of a level.
-        ax : matplotlib Axes, default=None
-            Where to draw; None makes a figure.
-        line_kwargs : dict, default=None
-            Keyword arguments of :meth:`matplotlib.axes.Axes.plot` for the cells' points.
+            Number of points along a numeric covariate, between the smallest and the largest value
+            in each level.
+        {ax}
+        {line_kwargs}
 
         Returns
         -------
         CovariateDisplay
+            The display, which is drawn.
 
         Raises
         ------
-        ImportError
-            If matplotlib is not installed.
+        {raises_no_matplotlib}
         TypeError
-            If `X` is no DataFrame and has none, or `grid_resolution` is no whole number.
+            If `X` is neither a DataFrame nor an AnnData, or if `grid_resolution` is not an integer.
         ValueError
-            If there is no such gene or column, a value is missing, levels are too many, `quantiles`
-            are no two probabilities in their order, or `grid_resolution` is under 2.
+            If a gene or column does not exist, a value is missing, or there are too many levels.
+            Also if `quantiles` are not two increasing probabilities, or if `grid_resolution` is
+            below 2.
 
         Notes
         -----
-        Columns that are not named are held at a typical value: the lower median of numbers, the
-        most common of other values. So an offset is that of a typical cell (such as the median
-        size factor), and cells of another depth scatter around the curve for that reason too.
-        ``display.held`` tells the values.
+        The other columns are fixed at a typical value: the lower median of numbers, and the most
+        frequent of other values. Thus an offset has the value of a typical cell, such as the median
+        size factor. Cells of another depth deviate from the curve for this reason, too. The
+        attribute ``held`` of the display has the values.
         """
         require_matplotlib(f"{cls.__name__}.from_estimator")
-        low, high = _pair(quantiles)
+        low, high = _check_quantiles(quantiles)
         check_scalar(grid_resolution, "grid_resolution", Integral, min_val=2)
         fitted = FittedData.of(model, X, y, genes=gene)
-        inner, obs = _frame_of(model, X)
+        inner, obs = _model_and_frame(model, X)
         at = dict(at or {})
-        _check_columns(obs, [covariate, *([] if by is None else [by])], at)
-        held = {
-            name: at[name] if name in at else _typical(obs[name])
-            for name in obs.columns
-            if name not in (covariate, by)
-        }
-
-        def predicted(varying: dict[Any, Any]) -> NB | ZINB:
-            """Predict at values of the columns that vary, the others held."""
-            columns = {name: varying.get(name, held.get(name)) for name in list(obs.columns)}
-            frame = pd.DataFrame(columns, index=range(len(varying[covariate])))
-            return predicted_distributions(inner, frame, gene)[:, 0]
-
-        cells = pd.DataFrame(
-            {
-                "covariate": _values(obs, covariate, by, predicted),
-                "count": fitted.counts.dense(slice(None))[:, 0],
-                "level": pd.Categorical([""] * len(obs)) if by is None else _levels(obs[by]),
-            }
-        )
-        if len(cells["level"].cat.categories) > len(LEVELS):
-            raise ValueError(
-                f"by={by!r} has {len(cells['level'].cat.categories)} levels, more than the "
-                f"{len(LEVELS)} colours that are told apart."
-            )
+        varying = [covariate] if by is None else [covariate, by]
+        _check_columns(obs, varying, at)
+        fixed = _fixed_values(obs, varying, at)
+        conditional = _ConditionalDistribution(inner, list(obs.columns), covariate, by, gene, fixed)
+        count = fitted.counts.dense(slice(None))[:, 0]
+        cells = _cells(obs, count, conditional)
         grid = _grid(cells, grid_resolution)
-        varying = {covariate: grid["covariate"].to_numpy()}
-        if by is not None:
-            varying[by] = grid["level"].to_numpy()
-        dist = predicted(varying)
+        dist = conditional(grid["covariate"].to_numpy(), grid["level"].to_numpy())
         curves = grid.assign(mean=dist.mean(), lower=dist.ppf(low), upper=dist.ppf(high))
         display = cls(
             cells=cells,
@@ -223,24 +204,23 @@ class CovariateDisplay:
             covariate=covariate,
             by=by,
             quantiles=(low, high),
-            held=held,
+            held=fixed,
         )
         return display.plot(ax, line_kwargs=line_kwargs)
 
+    @documented(ENTRIES)
     def plot(self, ax: Axes | None = None, *, line_kwargs: dict[str, Any] | None = None) -> Self:
-        """Draw the cells, the means and the quantiles.
+        """Draw the cells, the fitted means and the quantiles.
 
         Parameters
         ----------
-        ax : matplotlib Axes, default=None
-            Where to draw; None makes a figure.
-        line_kwargs : dict, default=None
-            Keyword arguments of :meth:`matplotlib.axes.Axes.plot` for the cells' points.
+        {ax}
+        {line_kwargs}
 
         Returns
         -------
         CovariateDisplay
-            Itself.
+            The display itself.
         """
         (axes,) = panels(ax, f"{type(self).__name__}.plot")
         levels = list(self.cells["level"].cat.categories)
@@ -248,23 +228,23 @@ class CovariateDisplay:
         self.lines_: list[Any] = []
         self.bands_: list[Any] = []
         for i, level in enumerate(levels):
-            self._draw_level(axes, level, i, _DODGED / len(levels), line_kwargs)
+            self._draw_level(axes, level, i, _DODGE_WIDTH / len(levels), line_kwargs)
         log1p_counts(axes, max(self.cells["count"].max(), self.curves["upper"].max()))
         if self._is_categorical:
-            _name_categories(axes, self.cells["covariate"].cat.categories)
+            _label_categories(axes, self.cells["covariate"].cat.categories)
         axes.set_xlabel(self.covariate, parse_math=False)
         axes.set_ylabel("count")
         title(axes, self.gene)
         if self.by:
-            self._name_levels(axes, [str(level) for level in levels])
+            self._write_legend_of_levels(axes, [str(level) for level in levels])
         else:
-            legend(axes, markerscale=1.5)  # a cell's point is small
+            legend(axes, markerscale=1.5)  # because points of cells are small
         self.ax_, self.figure_ = axes, axes.figure
         return self
 
-    def _name_levels(self, axes: Axes, levels: list[str]) -> None:
+    def _write_legend_of_levels(self, axes: Axes, levels: list[str]) -> None:
         options: dict[str, Any] = {"title": self.by, "title_fontsize": "small"}
-        if len(levels) > _INSIDE:
+        if len(levels) > _MAX_LEVELS_IN_INNER_LEGEND:
             options |= {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
         legend_of_names(axes, self.lines_, levels, alignment="left", **options)
 
@@ -275,20 +255,20 @@ class CovariateDisplay:
     def _draw_level(
         self, axes: Axes, level: Any, i: int, width: float, line_kwargs: dict[str, Any] | None
     ) -> None:
-        """Draw the cells and the curve of the i-th level, whose share of a category is `width`."""
+        """Draw cells and curve of the i-th level, which has this width within a category."""
         cells = self.cells[self.cells["level"] == level]
         curve = self.curves[self.curves["level"] == level]
-        x, at = cells["covariate"], curve["covariate"]
+        x, x_curve = cells["covariate"], curve["covariate"]
         if self._is_categorical:
-            shift = (i + 0.5) * width - _DODGED / 2
-            jitter = (np.arange(len(x)) * _GOLDEN % 1 - 0.5) * 0.7 * width
-            x, at = x.cat.codes + shift + jitter, at.cat.codes + shift
+            shift = (i + 0.5) * width - _DODGE_WIDTH / 2
+            jitter = (np.arange(len(x)) * _GOLDEN_RATIO % 1 - 0.5) * 0.7 * width
+            x, x_curve = x.cat.codes + shift + jitter, x_curve.cat.codes + shift
         data, model = (LEVELS[i], LEVELS[i]) if self.by else (DATA, MODEL)
-        # matplotlib leaves names with an underscore out of a legend that the user may make.
+        # matplotlib omits names that start with an underscore from a legend that the user may make.
         names = ("_", "_", str(level)) if self.by else ("cells", self._band_name, "fitted mean")
         style = point_style(line_kwargs, len(self.cells), color=data, zorder=1, label=names[0])
         self.points_ += axes.plot(x, cells["count"], **style)
-        ends = at, curve["lower"], curve["upper"]
+        ends = x_curve, curve["lower"], curve["upper"]
         if self._is_categorical:
             mean: dict[str, Any] = {"linestyle": "none", "marker": "D", "markersize": 4.0}
             band: Any = axes.vlines(*ends, color=model, linewidth=1.5, label=names[1])
@@ -302,7 +282,7 @@ class CovariateDisplay:
                 linewidth=0.6,
                 label=names[1],
             )
-        self.lines_ += axes.plot(at, curve["mean"], color=model, label=names[2], **mean)
+        self.lines_ += axes.plot(x_curve, curve["mean"], color=model, label=names[2], **mean)
         self.bands_.append(band)
 
     @property
@@ -311,18 +291,48 @@ class CovariateDisplay:
         return f"{100 * low:g} % to {100 * high:g} %"
 
 
-def _name_categories(axes: Axes, names: pd.Index) -> None:
+@dataclass(frozen=True)
+class _ConditionalDistribution:
+    """Distribution of a gene's counts at values of one or two covariates, the others fixed."""
+
+    model: Any
+    columns: list[Any]
+    covariate: str
+    by: str | None
+    gene: str
+    fixed: dict[Any, Any]
+
+    def __call__(self, covariate: Any, level: Any) -> NB | ZINB:
+        """Predict at these values; the levels are ignored if no covariate has levels."""
+        varying = {self.covariate: covariate}
+        if self.by is not None:
+            varying[self.by] = level
+        columns = {name: varying.get(name, self.fixed.get(name)) for name in self.columns}
+        frame = pd.DataFrame(columns, index=range(len(covariate)))
+        return predicted_distributions(self.model, frame, self.gene)[:, 0]
+
+    def accepts(self, value: Any, level: Any) -> bool:
+        """Test whether the model can predict at a value of the covariate."""
+        try:
+            self([value], [level])
+        except ValueError:
+            return False
+        return True
+
+
+def _label_categories(axes: Axes, names: pd.Index) -> None:
+    """Label the categories on the horizontal axis; rotate the labels if they would overlap."""
     axes.set_xticks(range(len(names)), [str(name) for name in names], parse_math=False)
-    axes.figure.canvas.figure.draw_without_rendering()  # the axes may be a part of a figure
+    axes.figure.canvas.figure.draw_without_rendering()  # computes the positions of the labels
     boxes = [label.get_window_extent() for label in axes.get_xticklabels()]
-    if any(left.x1 + _APART > right.x0 for left, right in pairwise(boxes)):
+    if any(left.x1 + _MIN_LABEL_GAP > right.x0 for left, right in pairwise(boxes)):
         axes.tick_params(axis="x", rotation=30)
         for label in axes.get_xticklabels():
             label.set(ha="right", rotation_mode="anchor")
 
 
-def _frame_of(model: Any, X: Any) -> tuple[Any, pd.DataFrame]:
-    """Return the frame of covariates of `X`, and what predicts from such a frame."""
+def _model_and_frame(model: Any, X: Any) -> tuple[Any, pd.DataFrame]:
+    """Return a model that predicts from a frame of covariates, and the frame of `X`."""
     model = getattr(model, "best_estimator_", model)
     if hasattr(model, "model_") and hasattr(X, "obs"):
         model, X = model.model_, X.obs
@@ -332,7 +342,7 @@ def _frame_of(model: Any, X: Any) -> tuple[Any, pd.DataFrame]:
     return model, X
 
 
-def _pair(quantiles: Any) -> tuple[float, float]:
+def _check_quantiles(quantiles: Any) -> tuple[float, float]:
     try:
         low, high = (float(quantile) for quantile in quantiles)
     except (TypeError, ValueError):
@@ -345,16 +355,45 @@ def _pair(quantiles: Any) -> tuple[float, float]:
     return low, high
 
 
-def _check_columns(obs: pd.DataFrame, chosen: list[str], at: dict[str, Any]) -> None:
-    for name in [*chosen, *at]:
+def _check_columns(obs: pd.DataFrame, varying: list[str], at: dict[str, Any]) -> None:
+    for name in [*varying, *at]:
         if name not in obs.columns:
             raise ValueError(missing_column_message(name, obs.columns))
-    for name in chosen:
+    for name in varying:
         if name in at:
-            raise ValueError(f"at holds {name!r}, which varies along the plot.")
+            raise ValueError(f"at has a value for {name!r}, which varies along the plot.")
         check_cells(obs[name].isna().to_numpy(), obs[name], f"column {name!r} is missing")
-    if len(set(chosen)) < len(chosen):
-        raise ValueError(f"covariate and by are the same column, {chosen[0]!r}.")
+    if len(set(varying)) < len(varying):
+        raise ValueError(f"covariate and by are the same column, {varying[0]!r}.")
+
+
+def _fixed_values(obs: pd.DataFrame, varying: list[str], at: dict[str, Any]) -> dict[Any, Any]:
+    """Return the values of the columns that do not vary: given ones, or else typical ones."""
+    return {
+        name: at[name] if name in at else _typical_value(obs[name])
+        for name in obs.columns
+        if name not in varying
+    }
+
+
+def _cells(
+    obs: pd.DataFrame, count: FloatArray, conditional: _ConditionalDistribution
+) -> pd.DataFrame:
+    """Return the frame of the cells' points; raise a ValueError if there are too many levels."""
+    by = conditional.by
+    cells = pd.DataFrame(
+        {
+            "covariate": _numbers_or_levels(obs, conditional),
+            "count": count,
+            "level": pd.Categorical([""] * len(obs)) if by is None else _levels(obs[by]),
+        }
+    )
+    n_levels = len(cells["level"].cat.categories)
+    if n_levels > len(LEVELS):
+        raise ValueError(
+            f"by={by!r} has {n_levels} levels, more than the {len(LEVELS)} colours of a plot."
+        )
+    return cells
 
 
 def _has_levels(column: pd.Series) -> bool:
@@ -365,14 +404,14 @@ def _levels(column: pd.Series) -> pd.Categorical:
     return pd.Categorical(column).remove_unused_categories()
 
 
-def _values(
-    obs: pd.DataFrame, name: str, by: str | None, predicted: Callable[[dict[Any, Any]], Any]
+def _numbers_or_levels(
+    obs: pd.DataFrame, conditional: _ConditionalDistribution
 ) -> pd.Categorical | NDArray[Any]:
-    """Return a column as levels or as numbers.
+    """Return the covariate as levels or as numbers.
 
-    Numbers are levels to a model that knows none between two of them, as ``C(batch)`` makes them.
+    Numbers are levels if the model cannot predict between two of them, as with ``C(batch)``.
     """
-    column = obs[name]
+    column = obs[conditional.covariate]
     if _has_levels(column):
         return _levels(column)
     values = column.to_numpy()
@@ -380,37 +419,32 @@ def _values(
     if len(observed) < 2:
         return values
     first = int(np.argmin(values))
-    between = observed[0] + _GOLDEN * (observed[1] - observed[0])
-
-    def takes(value: Any) -> bool:
-        varying = {name: [value]} | ({} if by is None else {by: [obs[by].iloc[first]]})
-        try:
-            predicted(varying)
-        except ValueError:
-            return False
-        return True
-
-    return _levels(column) if not takes(between) and takes(values[first]) else values
+    between = observed[0] + _GOLDEN_RATIO * (observed[1] - observed[0])
+    level = None if conditional.by is None else obs[conditional.by].iloc[first]
+    is_categorical = not conditional.accepts(between, level) and conditional.accepts(
+        values[first], level
+    )
+    return _levels(column) if is_categorical else values
 
 
-def _typical(column: pd.Series) -> Any:
-    """Return a value that a cell has: the lower median of numbers, or the most common of others."""
+def _typical_value(column: pd.Series) -> Any:
+    """Return a value of a cell: the lower median of numbers, or the most frequent of others."""
     if _has_levels(column):
-        common = column.mode()
-        return common.iloc[0] if len(common) else None
-    known = column.dropna().sort_values()
-    return known.iloc[(len(known) - 1) // 2] if len(known) else np.nan
+        modes = column.mode()
+        return modes.iloc[0] if len(modes) else None
+    ascending = column.dropna().sort_values()
+    return ascending.iloc[(len(ascending) - 1) // 2] if len(ascending) else np.nan
 
 
 def _grid(cells: pd.DataFrame, resolution: int) -> pd.DataFrame:
-    """Return covariates to predict at, for each level where it has cells."""
+    """Return covariate values at which to predict, within the range of each level's cells."""
     covariate = cells["covariate"]
     if isinstance(covariate.dtype, pd.CategoricalDtype):
         pairs = cells[["covariate", "level"]].drop_duplicates()
         return pairs.sort_values(["level", "covariate"], ignore_index=True)
-    pieces = []
+    grids = []
     for level, values in covariate.groupby(cells["level"], observed=True):
         points = np.linspace(values.min(), values.max(), resolution)
-        pieces.append(pd.DataFrame({"covariate": points, "level": [level] * resolution}))
-    grid = pd.concat(pieces, ignore_index=True)
+        grids.append(pd.DataFrame({"covariate": points, "level": [level] * resolution}))
+    grid = pd.concat(grids, ignore_index=True)
     return grid.assign(level=grid["level"].astype(cells["level"].dtype))

@@ -1,4 +1,4 @@
-"""Means and variances of genes, in the counts and under the model."""
+"""Means and variances of genes: observed, and under the model."""
 
 from __future__ import annotations
 
@@ -6,21 +6,23 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from sc_glm._contract.docstrings import documented
 from sc_glm.inference.fitted_model import FittedData
 from sc_glm.plots.axes import (
     DATA,
     MODEL,
     MUTED,
-    ink,
     legend,
     line_style,
     log_log,
-    nothing,
     panels,
     point_style,
     require_matplotlib,
+    text_color,
     title,
+    write_nothing_to_show,
 )
+from sc_glm.plots.docstring_entries import ENTRIES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,32 +33,31 @@ if TYPE_CHECKING:
     from sc_glm.plots.axes import Axes
 
 
+@documented(ENTRIES)
 class MeanVarianceDisplay:
-    """Variances of genes against their means, in the counts and under the model.
+    """Variances of genes against their means: observed, and under the model.
 
-    Each gene's counts have a variance over all cells; the model explains it by what varies between
-    cells (the variance of their means) and within (the mean of their variances). Where both points
-    of a gene are apart, its dispersion or its mean is not what the counts say.
+    By the law of total variance, the model's variance of a gene over all cells is the variance of
+    its means plus the mean of its variances. If the two points of a gene differ much, the model
+    does not describe its mean or its dispersion.
 
     It is recommended to use :meth:`from_estimator`.
 
     Parameters
     ----------
     mean, variance : array-like of shape (n_genes,)
-        Of the counts, over cells.
+        Mean and variance of each gene's counts over the cells.
     fitted_mean, fitted_variance : array-like of shape (n_genes,)
-        Under the model.
+        Mean and variance over the cells under the model.
 
     Attributes
     ----------
-    ax_ : matplotlib Axes
-        Axes with the plot.
-    figure_ : matplotlib Figure
-        The figure of the axes.
+    {ax_}
+    {figure_}
     observed_, fitted_ : matplotlib Line2D
-        The genes' points.
+        The points of the genes.
     trend_ : matplotlib Line2D or None
-        The curve of the median gene; None without overdispersion.
+        Mean-variance curve of the median dispersion; None if no overdispersion is fitted.
 
     Examples
     --------
@@ -86,6 +87,7 @@ class MeanVarianceDisplay:
         self.fitted_variance = np.asarray(fitted_variance, dtype=np.float64)
 
     @classmethod
+    @documented(ENTRIES)
     def from_estimator(
         cls,
         model: Any,
@@ -101,32 +103,24 @@ class MeanVarianceDisplay:
 
         Parameters
         ----------
-        model : estimator
-            A fitted regressor, a pipeline that ends in one, a search over these, or an
-            :class:`~sc_glm.adata.AnnDataRegressor`.
-        X : array-like, DataFrame or AnnData
-            What the model predicts from.
-        y : array-like, DataFrame or sparse matrix of shape (n_cells, n_genes) or (n_cells,)
-            Counts of all genes of the fit; None where `X` is an AnnData that holds them.
-        genes : str or sequence of str, default=None
-            The genes to show; None is all.
-        sample_weight : array-like of shape (n_cells,), default=None
-            Weights of the cells; an integer weight is as many cells.
-        ax : matplotlib Axes, default=None
-            Where to draw; None makes a figure.
+        {model}
+        {X}
+        {y}
+        {genes}
+        {sample_weight}
+        {ax}
         line_kwargs : dict, default=None
             Keyword arguments of :meth:`matplotlib.axes.Axes.plot` for the observed points.
 
         Returns
         -------
         MeanVarianceDisplay
+            The display, which is drawn.
 
         Raises
         ------
-        ImportError
-            If matplotlib is not installed.
-        ValueError
-            If `X`, `y` or `genes` are not what they should be.
+        {raises_no_matplotlib}
+        {raises_invalid_data}
         """
         require_matplotlib(f"{cls.__name__}.from_estimator")
         fitted, weights = FittedData.of(model, X, y, genes=genes).with_positive_weight(
@@ -148,26 +142,26 @@ class MeanVarianceDisplay:
         )
         return display.plot(ax, line_kwargs=line_kwargs)
 
+    @documented(ENTRIES)
     def plot(self, ax: Axes | None = None, *, line_kwargs: dict[str, Any] | None = None) -> Self:
-        """Draw the points, the Poisson line and the curve of the median gene.
+        """Draw the points, the Poisson line and the curve of the median dispersion.
 
         Parameters
         ----------
-        ax : matplotlib Axes, default=None
-            Where to draw; None makes a figure.
+        {ax}
         line_kwargs : dict, default=None
             Keyword arguments of :meth:`matplotlib.axes.Axes.plot` for the observed points.
 
         Returns
         -------
         MeanVarianceDisplay
-            Itself.
+            The display itself.
 
         Notes
         -----
-        The curve is ``mean + phi * mean**2``, with the median over genes of what gives the fitted
-        variance. Genes whose counts are all the same have no place on logarithmic axes; their
-        number is written above them.
+        The curve is ``mean + phi * mean**2``, where ``phi`` is the median over genes of
+        ``(fitted_variance - fitted_mean) / fitted_mean**2``. Genes with constant counts cannot be
+        shown on logarithmic axes; their number is written above the axes.
         """
         (axes,) = panels(ax, f"{type(self).__name__}.plot")
         shown = (self.mean > 0) & (self.variance > 0)
@@ -188,7 +182,7 @@ class MeanVarianceDisplay:
         self.trend_ = None
         axes.set(xlabel="mean count", ylabel="variance of counts")
         if not shown.any():
-            nothing(axes)
+            write_nothing_to_show(axes)
         else:
             ends = np.concatenate([mean, fitted_mean])
             log_log(axes, ends, np.concatenate([ends, self.variance[shown], fitted]))
@@ -200,7 +194,7 @@ class MeanVarianceDisplay:
                 self.trend_ = axes.plot(
                     grid,
                     grid + phi * grid**2,
-                    color=ink(axes),
+                    color=text_color(axes),
                     linewidth=0.9,
                     linestyle="--",
                     label=f"mean + {phi:.2g} mean$^2$",
@@ -213,8 +207,8 @@ class MeanVarianceDisplay:
 
 
 def _moments(values: FloatArray, share: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return the mean and the variance of each column, over rows that have a share of all."""
+    """Return the weighted mean and variance of each column; the weights of rows add up to one."""
     first = values[0]
-    from_first = values - first  # of a constant, there is no rounding
-    mean = share @ from_first
-    return first + mean, share @ np.square(from_first - mean)
+    shifted = values - first  # so that the variance of a constant is exactly zero
+    mean = share @ shifted
+    return first + mean, share @ np.square(shifted - mean)

@@ -1,4 +1,4 @@
-"""Randomised quantile residuals against the normal distribution that they should have."""
+"""Normal quantile-quantile plot of randomised quantile residuals."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from scipy import special, stats
 from sklearn.utils import check_scalar
 
+from sc_glm._contract.docstrings import documented
 from sc_glm.diagnostics.residuals import weighted_quantile_residuals
 from sc_glm.inference.fitted_model import FittedData
 from sc_glm.plots.axes import (
@@ -16,14 +17,15 @@ from sc_glm.plots.axes import (
     DATA,
     LEVELS,
     identity,
-    ink,
     legend_of_names,
     line_style,
     panels,
     point_style,
     require_matplotlib,
+    text_color,
     title,
 )
+from sc_glm.plots.docstring_entries import ENTRIES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -33,42 +35,41 @@ if TYPE_CHECKING:
     from sc_glm._design.design import FloatArray
     from sc_glm.plots.axes import Axes
 
-_N_POINTS = 500  # of a gene's residuals; they are dense where they are left out
-_NAMED = 6
-_VECTORS = 50  # curves that are not pixels in a vector graphic
+_N_POINTS = 500  # order statistics of a gene that are drawn; more would overlap
+_MAX_GENES_IN_LEGEND = 6  # with a colour each
+_MAX_VECTOR_CURVES = 50  # more curves are rasterised, to keep files of vector graphics small
 
 
+@documented(ENTRIES)
 class QuantileQuantileDisplay:
-    """Quantiles of randomised quantile residuals against those of the normal distribution.
+    """Quantiles of randomised quantile residuals against quantiles of the normal distribution.
 
-    If the model holds, residuals are standard normal in each gene, and its points lie along the
-    diagonal, within the envelope for about 95 % of the points. A curve that is steeper has counts
-    that vary more than the model says; one that bends away at the right end has outliers.
+    If the model holds, the residuals of each gene are standard normal. Then the points lie along
+    the diagonal, about 95 % of them within the envelope. A steeper curve shows counts that vary
+    more than the model predicts. A curve that bends up at the right end shows outliers.
 
-    It is recommended to use :meth:`from_estimator`, or :meth:`from_residuals` if there are
-    residuals already.
+    It is recommended to use :meth:`from_estimator`, or :meth:`from_residuals` if the residuals are
+    already computed.
 
     Parameters
     ----------
     theoretical : array-like of shape (n_points,)
-        Median of each of these order statistics of a normal sample.
+        Medians of order statistics of a standard normal sample.
     ordered : array-like of shape (n_points, n_genes)
-        The order statistics of each gene's residuals.
+        The same order statistics of each gene's residuals.
     lower, upper : array-like of shape (n_points,)
-        The interval of each order statistic.
+        Ends of the envelope: an interval for each order statistic.
     genes : sequence of str of length n_genes
-        Names.
+        Names of the genes.
 
     Attributes
     ----------
-    ax_ : matplotlib Axes
-        Axes with the plot.
-    figure_ : matplotlib Figure
-        The figure of the axes.
+    {ax_}
+    {figure_}
     lines_ : list of matplotlib Line2D
-        Each gene's residuals: points of a single gene, curves of several.
+        The residuals of each gene: points for a single gene, curves for several.
     envelope_ : matplotlib PolyCollection
-        The intervals.
+        The envelope.
 
     References
     ----------
@@ -105,6 +106,7 @@ class QuantileQuantileDisplay:
         self.genes = list(genes)
 
     @classmethod
+    @documented(ENTRIES)
     def from_estimator(
         cls,
         model: Any,
@@ -118,54 +120,47 @@ class QuantileQuantileDisplay:
         ax: Axes | None = None,
         line_kwargs: dict[str, Any] | None = None,
     ) -> Self:
-        """Draw the residuals of a fitted model's genes.
+        """Compute the quantile residuals of a fitted model's genes, and draw them.
 
-        A cell of weight three has three residuals of its own, as three cells have.
+        A cell of weight three has three residuals, like three cells.
 
         Parameters
         ----------
-        model : estimator
-            A fitted regressor, a pipeline that ends in one, a search over these, or an
-            :class:`~sc_glm.adata.AnnDataRegressor`.
-        X : array-like, DataFrame or AnnData
-            What the model predicts from.
-        y : array-like, DataFrame or sparse matrix of shape (n_cells, n_genes) or (n_cells,)
-            Counts of all genes of the fit; None where `X` is an AnnData that holds them.
-        genes : str or sequence of str, default=None
-            The genes to show; None is all.
-        sample_weight : array-like of shape (n_cells,), default=None
-            Weights of the cells; an integer weight is as many cells.
-        confidence : float, default=0.95
-            Probability of the envelope at each point.
+        {model}
+        {X}
+        {y}
+        {genes}
+        {sample_weight}
+        {confidence}
         random_state : int, RandomState, Generator or None, default=None
-            Seed of the residuals' random part.
-        ax : matplotlib Axes, default=None
-            Where to draw; None makes a figure.
-        line_kwargs : dict, default=None
-            Keyword arguments of :meth:`matplotlib.axes.Axes.plot` for the residuals.
+            Seed of the randomisation of the residuals.
+        {ax}
+        {line_kwargs_of_residuals}
 
         Returns
         -------
         QuantileQuantileDisplay
+            The display, which is drawn.
 
         Raises
         ------
-        ImportError
-            If matplotlib is not installed.
+        {raises_no_matplotlib}
+        {raises_invalid_data}
         ValueError
-            If `X`, `y`, `genes` or `confidence` are not what they should be.
+            If `confidence` is not a probability.
 
         See Also
         --------
-        sc_glm.diagnostics.quantile_residuals : The residuals.
+        sc_glm.diagnostics.quantile_residuals : Computes the residuals.
         """
         require_matplotlib(f"{cls.__name__}.from_estimator")
         data = FittedData.of(model, X, y, genes=genes)
-        residuals, counted = weighted_quantile_residuals(data, sample_weight, random_state)
-        display = cls._of(residuals, counted, data.names, confidence)
+        residuals, weights = weighted_quantile_residuals(data, sample_weight, random_state)
+        display = cls._of_weighted_residuals(residuals, weights, data.names, confidence)
         return display.plot(ax, line_kwargs=line_kwargs)
 
     @classmethod
+    @documented(ENTRIES)
     def from_residuals(
         cls,
         residuals: ArrayLike,
@@ -182,34 +177,32 @@ class QuantileQuantileDisplay:
         residuals : array-like of shape (n_cells, n_genes) or (n_cells,)
             Residuals without missing values.
         genes : iterable of str of length n_genes, default=None
-            Names; None are the columns of a DataFrame, or numbers.
-        confidence : float, default=0.95
-            Probability of the envelope at each point.
-        ax : matplotlib Axes, default=None
-            Where to draw; None makes a figure.
-        line_kwargs : dict, default=None
-            Keyword arguments of :meth:`matplotlib.axes.Axes.plot` for the residuals.
+            Names of the genes; None takes the column names of a DataFrame, or numbers.
+        {confidence}
+        {ax}
+        {line_kwargs_of_residuals}
 
         Returns
         -------
         QuantileQuantileDisplay
+            The display, which is drawn.
 
         Raises
         ------
-        ImportError
-            If matplotlib is not installed.
+        {raises_no_matplotlib}
         TypeError
-            If `confidence` is no number.
+            If `confidence` is not a number.
         ValueError
-            If residuals are missing, or `confidence` is no probability.
+            If residuals are missing, or if `confidence` is not a probability.
 
         Notes
         -----
-        The i-th of n ordered uniform numbers has a Beta(i, n + 1 - i) distribution. Points stand at
-        the normal scores of its median, the envelope at those of its quantiles. It is for each
-        point alone and for a model that was known beforehand: residuals of the cells of the fit
-        stray less, those of other cells more. Of many cells, a few hundred points
-        at even distances are kept.
+        The i-th order statistic of n uniform numbers has a Beta(i, n + 1 - i) distribution. The
+        normal quantiles of its median are the horizontal coordinates of the points, and the normal
+        quantiles of its tails are the envelope. The envelope is pointwise, and ignores that
+        coefficients are estimated. Residuals of the cells of the fit vary less than it says, and
+        residuals of other cells more. For many cells, a few hundred order statistics are drawn, at
+        equal distances.
         """
         values = np.asarray(residuals, dtype=np.float64)
         values = values[:, None] if values.ndim == 1 else values
@@ -217,45 +210,44 @@ class QuantileQuantileDisplay:
             raise ValueError(f"{int(np.isnan(values).sum())} residual(s) are NaN.")
         if genes is None:
             genes = [str(name) for name in getattr(residuals, "columns", range(values.shape[1]))]
-        display = cls._of(values, np.ones(len(values)), genes, confidence)
+        display = cls._of_weighted_residuals(values, np.ones(len(values)), genes, confidence)
         return display.plot(ax, line_kwargs=line_kwargs)
 
     @classmethod
-    def _of(
-        cls, values: FloatArray, counted: FloatArray, genes: Iterable[str], confidence: float
+    def _of_weighted_residuals(
+        cls, values: FloatArray, weights: FloatArray, genes: Iterable[str], confidence: float
     ) -> Self:
-        """Order residuals that count so much each."""
+        """Compute the order statistics of weighted residuals, and their envelope."""
         check_scalar(
             confidence, "confidence", Real, min_val=0, max_val=1, include_boundaries="neither"
         )
-        # As many that count alike tell as much (Kish 1965, Survey Sampling).
-        n = max(1, round(counted.sum() ** 2 / np.square(counted).sum()))
+        # The effective sample size of weighted residuals (Kish 1965, Survey Sampling).
+        n = max(1, round(weights.sum() ** 2 / np.square(weights).sum()))
         ranks = _ranks(n)
         tails = np.array([(1 - confidence) / 2, 0.5, (1 + confidence) / 2])
         uniform = stats.beta.ppf(tails[:, None], ranks, n + 1 - ranks)
         lower, theoretical, upper = np.asarray(special.ndtri(uniform))
         return cls(
             theoretical=theoretical,
-            ordered=_order_statistics(values, counted, (ranks - 0.5) / n),
+            ordered=_order_statistics(values, weights, (ranks - 0.5) / n),
             lower=lower,
             upper=upper,
             genes=genes,
         )
 
+    @documented(ENTRIES)
     def plot(self, ax: Axes | None = None, *, line_kwargs: dict[str, Any] | None = None) -> Self:
-        """Draw the points and their envelope.
+        """Draw the residuals and the envelope.
 
         Parameters
         ----------
-        ax : matplotlib Axes, default=None
-            Where to draw; None makes a figure.
-        line_kwargs : dict, default=None
-            Keyword arguments of :meth:`matplotlib.axes.Axes.plot` for the residuals.
+        {ax}
+        {line_kwargs_of_residuals}
 
         Returns
         -------
         QuantileQuantileDisplay
-            Itself.
+            The display itself.
         """
         (axes,) = panels(ax, f"{type(self).__name__}.plot")
         self.envelope_ = axes.fill_between(
@@ -268,40 +260,44 @@ class QuantileQuantileDisplay:
             if n_genes == 1:
                 style = point_style(line_kwargs, len(values), color=DATA, markersize=2.5)
             else:
-                color = LEVELS[i] if n_genes <= _NAMED else DATA
+                color = LEVELS[i] if n_genes <= _MAX_GENES_IN_LEGEND else DATA
                 style = line_style(
                     line_kwargs,
                     color=color,
                     linewidth=1.0,
-                    alpha=0.9 if n_genes <= _NAMED else max(0.03, 0.9 / np.sqrt(n_genes)),
-                    rasterized=n_genes > _VECTORS,
+                    alpha=0.9
+                    if n_genes <= _MAX_GENES_IN_LEGEND
+                    else max(0.03, 0.9 / np.sqrt(n_genes)),
+                    rasterized=n_genes > _MAX_VECTOR_CURVES,
                 )
             self.lines_ += axes.plot(self.theoretical, values, label=self.genes[i], **style)
-        for end in (self.lower, self.upper):  # over the curves, which may hide the envelope
-            axes.plot(self.theoretical, end, color=ink(axes), linewidth=0.6, linestyle=":")
+        for end in (self.lower, self.upper):  # above the curves, which may hide the envelope
+            axes.plot(self.theoretical, end, color=text_color(axes), linewidth=0.6, linestyle=":")
         infinite = int((~np.isfinite(self.ordered)).sum())
         title(
             axes,
             self.genes[0] if n_genes == 1 else f"{n_genes} genes",
             f"{infinite} infinite not shown" if infinite else None,
         )
-        if 1 < n_genes <= _NAMED:
+        if 1 < n_genes <= _MAX_GENES_IN_LEGEND:
             legend_of_names(axes, self.lines_, self.genes)
         axes.set(xlabel="normal quantile", ylabel="quantile residual")
         self.ax_, self.figure_ = axes, axes.figure
         return self
 
 
-def _order_statistics(values: FloatArray, counted: FloatArray, shares: FloatArray) -> FloatArray:
-    """Return the values of each column up to which such shares of all are counted."""
-    place = np.argsort(values, axis=0)
-    sums = np.cumsum(counted[place], axis=0)
-    found = [np.searchsorted(own, shares * own[-1]) for own in sums.T]
-    return np.take_along_axis(values, np.take_along_axis(place, np.stack(found, 1), axis=0), axis=0)
+def _order_statistics(
+    values: FloatArray, weights: FloatArray, probabilities: FloatArray
+) -> FloatArray:
+    """Return the weighted quantiles of each column at these probabilities."""
+    order = np.argsort(values, axis=0)
+    cumulative = np.cumsum(weights[order], axis=0)
+    ranks = [np.searchsorted(own, probabilities * own[-1]) for own in cumulative.T]
+    return np.take_along_axis(values, np.take_along_axis(order, np.stack(ranks, 1), axis=0), axis=0)
 
 
 def _ranks(n: int) -> NDArray[np.int64]:
-    """Choose among the ranks 1 to n, at even distances on the normal scale."""
+    """Choose among the ranks 1 to n, at equal distances on the normal scale."""
     if n <= _N_POINTS:
         return np.arange(1, n + 1)
     last = special.ndtri(1 - 0.5 / n)

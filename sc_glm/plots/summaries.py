@@ -1,4 +1,4 @@
-"""Summaries of genes in the counts, and in counts that the model draws."""
+"""Summaries of genes in observed and in simulated counts."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ import numpy as np
 from scipy import sparse
 from sklearn.utils.sparsefuncs import mean_variance_axis
 
+from sc_glm._contract.docstrings import documented
 from sc_glm.distributions.sampling import copies
 from sc_glm.inference.fitted_model import FittedData
 from sc_glm.plots.axes import (
     DATA,
     identity,
     log_log,
-    nothing,
     panels,
     point_style,
     require_matplotlib,
     title,
+    write_nothing_to_show,
 )
+from sc_glm.plots.docstring_entries import ENTRIES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,22 +31,23 @@ if TYPE_CHECKING:
     from sc_glm._design.design import FloatArray
     from sc_glm.plots.axes import Axes
 
-_NAMES = {
+_SUMMARY_NAMES = {
     "mean": "mean count",
     "variance": "variance of counts",
     "zeros": "fraction of zeros",
     "correlation": "correlation of genes",
 }
-_CORRELATED = 100  # genes, of which every pair is a point
+_MAX_CORRELATED_GENES = 100  # every pair of them is a point
 
 
+@documented(ENTRIES)
 class SimulatedSummariesDisplay:
-    """Summaries of genes in counts that the model draws, against those in the observed counts.
+    """Summaries of genes in simulated counts against the same summaries of observed counts.
 
-    The mean, the variance and the zeros of genes, and the correlations of pairs of them. One draw
-    for the same cells stands against the counts, gene by gene and pair by pair. A model
-    of independent genes has those correlations alone that come from the covariates, so that
-    points off the diagonal of the last panel tell of what the formulas leave out.
+    Counts are simulated once, for the same cells. The summaries are mean, variance and fraction of
+    zeros of each gene, and the correlation of each pair of genes. The model's genes are independent
+    given the covariates, so their correlations come only from covariates. Points off the diagonal
+    of the last panel show covariates or dependence that the formulas do not include.
 
     It is recommended to use :meth:`from_estimator`.
 
@@ -52,14 +55,14 @@ class SimulatedSummariesDisplay:
     ----------
     observed, simulated : dict of str to ndarray
         ``mean``, ``variance`` and ``zeros`` (the fraction of counts that are zero), each of shape
-        (n_genes,), and ``correlation`` of shape (n_pairs,): Pearson's, of log(1 + count).
+        (n_genes,), and ``correlation`` of shape (n_pairs,): Pearson correlations of
+        log(1 + count).
 
     Attributes
     ----------
     ax_ : ndarray of matplotlib Axes of shape (4,)
         Axes with means, variances, zeros and correlations.
-    figure_ : matplotlib Figure
-        The figure of the axes.
+    {figure_}
     lines_ : list of matplotlib Line2D
         The points of each panel.
 
@@ -84,6 +87,7 @@ class SimulatedSummariesDisplay:
         self.simulated = simulated
 
     @classmethod
+    @documented(ENTRIES)
     def from_estimator(
         cls,
         model: Any,
@@ -96,81 +100,71 @@ class SimulatedSummariesDisplay:
         ax: Any = None,
         line_kwargs: dict[str, Any] | None = None,
     ) -> Self:
-        """Draw counts from a fitted model, and their summaries against those of the data.
+        """Simulate counts from a fitted model, and draw their summaries against the data.
 
         Parameters
         ----------
-        model : estimator
-            A fitted regressor, a pipeline that ends in one, a search over these, or an
-            :class:`~sc_glm.adata.AnnDataRegressor`.
-        X : array-like, DataFrame or AnnData
-            What the model predicts from.
-        y : array-like, DataFrame or sparse matrix of shape (n_cells, n_genes) or (n_cells,)
-            Counts of all genes of the fit; None where `X` is an AnnData that holds them.
-        genes : str or sequence of str, default=None
-            The genes to show; None is all.
-        sample_weight : array-like of shape (n_cells,), default=None
-            Weights of the cells; an integer weight is as many cells.
+        {model}
+        {X}
+        {y}
+        {genes}
+        {sample_weight}
         random_state : int, RandomState, Generator or None, default=None
-            Seed of the counts that are drawn: those of the model's ``sample_sparse``. A cell of
-            weight three is drawn three times.
-        ax : array-like of four matplotlib Axes, default=None
-            Where to draw; None makes a figure.
-        line_kwargs : dict, default=None
-            Keyword arguments of :meth:`matplotlib.axes.Axes.plot` for the points.
+            Seed of the simulation, which gives the counts of the model's ``sample_sparse``. A cell
+            of weight three is drawn three times.
+        {four_axes}
+        {line_kwargs}
 
         Returns
         -------
         SimulatedSummariesDisplay
+            The display, which is drawn.
 
         Raises
         ------
-        ImportError
-            If matplotlib is not installed.
-        ValueError
-            If `X`, `y` or `genes` are not what they should be.
+        {raises_no_matplotlib}
+        {raises_invalid_data}
 
         Notes
         -----
-        Correlations are those of the 100 genes with the largest means, less those without any
-        variation in one of both.
+        Correlations are computed for the 100 genes with the largest means among genes that vary in
+        both observed and simulated counts.
         """
         require_matplotlib(f"{cls.__name__}.from_estimator")
         fitted, weights = FittedData.of(model, X, y, genes=genes).with_positive_weight(
             sample_weight
         )
-        cells, counted = copies(weights)
-        simulated = fitted.sample_sparse(cells, random_state)
+        cells, weights_of_draws = copies(weights)
+        drawn = fitted.sample_sparse(cells, random_state)
         both = (
             (fitted.counts.by_gene(slice(None)).astype(np.float64), weights),
-            (sparse.csr_array(simulated.T).astype(np.float64), counted),
+            (sparse.csr_array(drawn.T).astype(np.float64), weights_of_draws),
         )
         moments = [mean_variance_axis(counts, axis=1, weights=w) for counts, w in both]
         varying = np.logical_and(*(variance > 0 for _, variance in moments))
-        top = np.argsort(-moments[0][0], kind="stable")
-        top = np.sort(top[varying[top]][:_CORRELATED])
-        observed, drawn = (_summaries(counts, w, top) for counts, w in both)
-        display = cls(observed=observed, simulated=drawn)
+        by_mean = np.argsort(-moments[0][0], kind="stable")
+        correlated = np.sort(by_mean[varying[by_mean]][:_MAX_CORRELATED_GENES])
+        observed, simulated = (_summaries(counts, w, correlated) for counts, w in both)
+        display = cls(observed=observed, simulated=simulated)
         return display.plot(ax, line_kwargs=line_kwargs)
 
+    @documented(ENTRIES)
     def plot(self, ax: Any = None, *, line_kwargs: dict[str, Any] | None = None) -> Self:
-        """Draw the four panels.
+        """Draw a panel for each summary.
 
         Parameters
         ----------
-        ax : array-like of four matplotlib Axes, default=None
-            Where to draw; None makes a figure.
-        line_kwargs : dict, default=None
-            Keyword arguments of :meth:`matplotlib.axes.Axes.plot` for the points.
+        {four_axes}
+        {line_kwargs}
 
         Returns
         -------
         SimulatedSummariesDisplay
-            Itself.
+            The display itself.
         """
         axes = panels(ax, f"{type(self).__name__}.plot", (2, 2), (2.9, 2.9))
         self.lines_ = []
-        for panel, (field, name) in zip(axes, _NAMES.items(), strict=True):
+        for panel, (field, name) in zip(axes, _SUMMARY_NAMES.items(), strict=True):
             x, y = self.observed[field], self.simulated[field]
             logarithmic = field in ("mean", "variance")
             shown = (x > 0) & (y > 0) if logarithmic else np.isfinite(x) & np.isfinite(y)
@@ -179,7 +173,7 @@ class SimulatedSummariesDisplay:
             panel.set(xlabel="observed", ylabel="simulated")
             hidden = int((~shown).sum())
             title(panel, name, f"{hidden} gene(s) at 0" if hidden else None)
-            _square(panel, np.concatenate([x[shown], y[shown]]), logarithmic=logarithmic)
+            _set_equal_axes(panel, np.concatenate([x[shown], y[shown]]), logarithmic=logarithmic)
         self.ax_, self.figure_ = axes, axes[0].figure
         return self
 
@@ -187,25 +181,25 @@ class SimulatedSummariesDisplay:
 def _summaries(
     counts: sparse.csr_array, weights: FloatArray, correlated: NDArray[np.intp]
 ) -> dict[str, FloatArray]:
-    """Summarise counts, genes x cells, and correlate some of the genes."""
+    """Return the summaries of counts, genes x cells, with correlations of some of the genes."""
     mean, variance = mean_variance_axis(counts, axis=1, weights=weights)
     share = weights / weights.sum()
     positive = sparse.csr_array((np.ones(counts.nnz), counts.indices, counts.indptr), counts.shape)
     zeros = 1.0 - positive @ weights / weights.sum()
-    some = counts[correlated].astype(np.float64).log1p()
-    center, spread = mean_variance_axis(some, axis=1, weights=weights)
-    products = (some.multiply(share).tocsr() @ some.T).toarray()
-    covariance = products - np.outer(center, center)
-    scale = np.sqrt(spread)
+    logs = counts[correlated].astype(np.float64).log1p()
+    mean_log, variance_log = mean_variance_axis(logs, axis=1, weights=weights)
+    products = (logs.multiply(share).tocsr() @ logs.T).toarray()
+    covariance = products - np.outer(mean_log, mean_log)
+    deviation = np.sqrt(variance_log)
     pairs = np.triu_indices(len(correlated), 1)
-    correlation = (covariance / np.outer(scale, scale))[pairs]
-    return dict(zip(_NAMES, (mean, variance, zeros, correlation), strict=True))
+    correlation = (covariance / np.outer(deviation, deviation))[pairs]
+    return dict(zip(_SUMMARY_NAMES, (mean, variance, zeros, correlation), strict=True))
 
 
-def _square(panel: Axes, values: FloatArray, *, logarithmic: bool) -> None:
-    """Give both axes one range, and draw where they are equal."""
+def _set_equal_axes(panel: Axes, values: FloatArray, *, logarithmic: bool) -> None:
+    """Set the same limits on both axes, and draw the diagonal."""
     if not len(values):
-        nothing(panel)
+        write_nothing_to_show(panel)
         return
     if logarithmic:
         log_log(panel, values, values)

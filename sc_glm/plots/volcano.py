@@ -1,4 +1,4 @@
-"""Fold changes of genes against the evidence for them."""
+"""Volcano plot: fold changes of genes against their p-values."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import pandas as pd
 
+from sc_glm._contract.docstrings import documented
 from sc_glm._contract.validation import quoted
 from sc_glm.inference.p_values import LEAST_P_VALUE
 from sc_glm.inference.wald import wald_test
@@ -14,13 +15,14 @@ from sc_glm.plots.axes import (
     DATA,
     MODEL,
     MUTED,
-    ink,
-    nothing,
     panels,
     point_style,
     require_matplotlib,
+    text_color,
     title,
+    write_nothing_to_show,
 )
+from sc_glm.plots.docstring_entries import ENTRIES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,9 +32,10 @@ if TYPE_CHECKING:
     from sc_glm._design.design import FloatArray
     from sc_glm.plots.axes import Axes
 
-_COLUMNS = "log2_fold_change", "p_value", "p_adjusted"
-# Where a label may stand beside its point: offset in points of the type, and alignment.
-_PLACES = (
+_REQUIRED_COLUMNS = "log2_fold_change", "p_value", "p_adjusted"
+# Positions of a label next to its point, in order of preference: offset in typographic points, and
+# alignment.
+_LABEL_POSITIONS = (
     ((4, 0), "left", "center"),
     ((-4, 0), "right", "center"),
     ((0, 4), "center", "bottom"),
@@ -44,40 +47,38 @@ _PLACES = (
 )
 
 
+@documented(ENTRIES)
 class VolcanoDisplay:
     """Volcano plot: each gene's log2 fold change against -log10 of its p-value.
 
-    It is recommended to use :meth:`from_estimator`, or :meth:`from_table` if there is a table of
-    tests already.
+    It is recommended to use :meth:`from_estimator`, or :meth:`from_table` if the tests are already
+    computed.
 
     Parameters
     ----------
     log2_fold_change : array-like of shape (n_genes,)
-        Fold changes as logarithms to the base 2.
+        Logarithms of the fold changes to the base 2.
     p_value, p_adjusted : array-like of shape (n_genes,)
-        P-values, along the vertical axis, and those adjusted for their number, which tell the
-        genes in colour; NaN for genes that were not tested.
+        P-values, which are on the vertical axis, and p-values adjusted for the number of genes,
+        which decide about the colours. They are NaN for genes that were not tested.
     genes : sequence of str of length n_genes
-        Names.
-    alpha : float, default=0.05
-        Genes whose adjusted p-value is at most so much are in colour.
+        Names of the genes.
+    {significance_level}
     reason : sequence of str of length n_genes, default=None
         Why genes were not tested.
     log10_p_value : array-like of shape (n_genes,), default=None
-        Logarithms of the p-values to the base 10, which also tell those apart that are too small
-        for a number; None takes them of `p_value`.
+        Logarithms of the p-values to the base 10, which do not underflow; None computes them from
+        `p_value`.
 
     Attributes
     ----------
-    ax_ : matplotlib Axes
-        Axes with the plot.
-    figure_ : matplotlib Figure
-        The figure of the axes.
+    {ax_}
+    {figure_}
     points_ : dict of str to matplotlib Line2D
-        The genes that are ``"other"``, ``"up"`` and ``"down"``, and as ``"clipped"`` those whose
-        p-value is zero in floating point: they stand at the upper end of the axis.
+        The points of genes: ``"up"`` and ``"down"`` in colour, ``"other"``, and ``"clipped"`` for
+        p-values that are zero in floating point, at the upper end of the axis.
     labels_ : list of matplotlib Annotation
-        The names that found a place.
+        The labels that are drawn.
 
     Examples
     --------
@@ -115,6 +116,7 @@ class VolcanoDisplay:
         self.log10_p_value = np.asarray(log10_p_value, dtype=np.float64)
 
     @classmethod
+    @documented(ENTRIES)
     def from_estimator(
         cls,
         model: Any,
@@ -130,50 +132,46 @@ class VolcanoDisplay:
         ax: Axes | None = None,
         line_kwargs: dict[str, Any] | None = None,
     ) -> Self:
-        """Test a constraint on each gene's coefficients, and draw the tests.
+        """Test a linear hypothesis about each gene's coefficients, and draw the tests.
 
         Parameters
         ----------
-        model : estimator
-            A fitted regressor, a pipeline that ends in one, a search over these, or an
-            :class:`~sc_glm.adata.AnnDataRegressor`.
-        X : array-like, DataFrame or AnnData
-            What the model predicts from.
-        y : array-like, DataFrame or sparse matrix of shape (n_cells, n_genes) or (n_cells,)
-            Counts of all genes of the fit; None where `X` is an AnnData that holds them.
+        {model}
+        {X}
+        {y}
         constraint : str
-            What is tested of the mean's coefficients: one equation, as in
-            :func:`~sc_glm.inference.wald_test`.
+            Linear hypothesis about the coefficients of the mean: one equation, such as
+            ``"condition[T.treated] = 0"``.
         kind : {"observed", "robust", "cluster"}, default="observed"
-            Kind of the standard errors.
+            Estimator of the covariance: the inverse of the observed information, the sandwich
+            estimator for independent cells, or the cluster-robust sandwich estimator.
         groups : array-like of shape (n_cells,), default=None
-            Clusters of cells, such as donors.
+            Cluster of each cell, such as its donor, for ``kind="cluster"``.
         sample_weight : array-like of shape (n_cells,), default=None
-            The weights of the fit.
-        alpha : float, default=0.05
-            Genes whose adjusted p-value is at most so much are in colour.
-        n_labels : int, default=10
-            How many of these to name at most, those with the smallest p-values.
-        ax : matplotlib Axes, default=None
-            Where to draw; None makes a figure.
-        line_kwargs : dict, default=None
-            Keyword arguments of :meth:`matplotlib.axes.Axes.plot` for the points.
+            Weights of the fit.
+        {significance_level}
+        {n_labels}
+        {ax}
+        {line_kwargs}
 
         Returns
         -------
         VolcanoDisplay
+            The display, which is drawn.
 
         Raises
         ------
-        ImportError
-            If matplotlib is not installed.
-        TypeError, ValueError
-            As :func:`~sc_glm.inference.wald_test`; if several constraints are tested together,
-            which have no fold change.
+        {raises_no_matplotlib}
+        TypeError
+            If the model does not end in a regressor of this package, or if `constraint` is not a
+            string.
+        ValueError
+            If data, `constraint`, `kind` or `groups` are not valid, or if `constraint` has several
+            equations, which have no fold change.
 
         See Also
         --------
-        sc_glm.inference.wald_test : The tests.
+        sc_glm.inference.wald_test : Computes the tests.
         """
         require_matplotlib(f"{cls.__name__}.from_estimator")
         table = wald_test(
@@ -182,6 +180,7 @@ class VolcanoDisplay:
         return cls.from_table(table, alpha=alpha, n_labels=n_labels, ax=ax, line_kwargs=line_kwargs)
 
     @classmethod
+    @documented(ENTRIES)
     def from_table(
         cls,
         table: pd.DataFrame,
@@ -196,32 +195,28 @@ class VolcanoDisplay:
         Parameters
         ----------
         table : DataFrame of n_genes rows
-            With columns ``log2_fold_change``, ``p_value`` and ``p_adjusted``, as
-            :func:`~sc_glm.inference.wald_test` returns it, or the rows of one coefficient of
-            :func:`~sc_glm.inference.coefficient_table`. The index, or a column ``target``, names
-            the genes. Where there are columns ``log10_p_value`` and ``reason``, these tell p-values
-            apart that are too small for a number, and why some genes have none.
-        alpha : float, default=0.05
-            Genes whose adjusted p-value is at most so much are in colour.
-        n_labels : int, default=10
-            How many of these to name at most, those with the smallest p-values.
-        ax : matplotlib Axes, default=None
-            Where to draw; None makes a figure.
-        line_kwargs : dict, default=None
-            Keyword arguments of :meth:`matplotlib.axes.Axes.plot` for the points.
+            Result of :func:`~sc_glm.inference.wald_test`, or the rows of one coefficient from
+            :func:`~sc_glm.inference.coefficient_table`. Columns ``log2_fold_change``, ``p_value``
+            and ``p_adjusted`` are required. The index, or a column ``target``, names the genes. A
+            column ``log10_p_value`` is used for p-values that underflow, and a column ``reason``
+            for why genes were not tested.
+        {significance_level}
+        {n_labels}
+        {ax}
+        {line_kwargs}
 
         Returns
         -------
         VolcanoDisplay
+            The display, which is drawn.
 
         Raises
         ------
-        ImportError
-            If matplotlib is not installed.
+        {raises_no_matplotlib}
         ValueError
-            If a column is missing, a gene has several rows, or tests have no fold changes.
+            If a column is missing, if a gene has several rows, or if tests have no fold changes.
         """
-        missing = [column for column in _COLUMNS if column not in table.columns]
+        missing = [column for column in _REQUIRED_COLUMNS if column not in table.columns]
         if missing:
             raise ValueError(f"table has no column(s) {missing}.")
         genes = pd.Index(table["target"]) if "target" in table.columns else table.index
@@ -235,7 +230,7 @@ class VolcanoDisplay:
             raise ValueError(
                 "table has tests without fold changes: only one constraint, on the mean, has them."
             )
-        columns = {name: table[name].to_numpy() for name in _COLUMNS}
+        columns = {name: table[name].to_numpy() for name in _REQUIRED_COLUMNS}
         display = cls(
             **columns,
             log10_p_value=table.get("log10_p_value"),
@@ -245,6 +240,7 @@ class VolcanoDisplay:
         )
         return display.plot(ax, n_labels=n_labels, line_kwargs=line_kwargs)
 
+    @documented(ENTRIES)
     def plot(
         self,
         ax: Axes | None = None,
@@ -252,22 +248,18 @@ class VolcanoDisplay:
         n_labels: int = 10,
         line_kwargs: dict[str, Any] | None = None,
     ) -> Self:
-        """Draw the points and the names of some.
+        """Draw the points, and label some of them.
 
         Parameters
         ----------
-        ax : matplotlib Axes, default=None
-            Where to draw; None makes a figure.
-        n_labels : int, default=10
-            How many genes in colour to name at most, those with the smallest p-values. A name that
-            would cover another is left out.
-        line_kwargs : dict, default=None
-            Keyword arguments of :meth:`matplotlib.axes.Axes.plot` for the points.
+        {ax}
+        {n_labels}
+        {line_kwargs}
 
         Returns
         -------
         VolcanoDisplay
-            Itself.
+            The display itself.
         """
         (axes,) = panels(ax, f"{type(self).__name__}.plot")
         x, height = self.log2_fold_change, self._heights()
@@ -278,7 +270,7 @@ class VolcanoDisplay:
             "other": (shown & ~found, MUTED, "o"),
             "down": (found & ~clipped & (x < 0), DATA, "o"),
             "up": (found & ~clipped & (x >= 0), MODEL, "o"),
-            "clipped": (clipped, ink(axes), "^"),
+            "clipped": (clipped, text_color(axes), "^"),
         }
         self.points_ = {}
         for name, (chosen, color, marker) in groups.items():
@@ -289,10 +281,10 @@ class VolcanoDisplay:
         if shown.any():
             axes.axvline(0.0, color=MUTED, linewidth=0.6, zorder=0)
         else:
-            nothing(axes)
+            write_nothing_to_show(axes)
         n_down, n_up = int((found & (x < 0)).sum()), int((found & (x >= 0)).sum())
-        special = [(clipped, "at p = 0"), (~shown, f"untested{self._one_reason(~shown)}")]
-        notes = [f"{int(which.sum())} {words}" for which, words in special if which.any()]
+        special = [(clipped, "at p = 0"), (~shown, f"untested{self._common_reason(~shown)}")]
+        notes = [f"{int(genes.sum())} {note}" for genes, note in special if genes.any()]
         title(axes, f"{n_down} down, {n_up} up, FDR {100 * self.alpha:g} %", ", ".join(notes))
         order = np.lexsort([-np.abs(x), self.log10_p_value])
         top = order[found[order]][:n_labels]
@@ -300,13 +292,13 @@ class VolcanoDisplay:
         self.ax_, self.figure_ = axes, axes.figure
         return self
 
-    def _one_reason(self, genes: NDArray[np.bool_]) -> str:
-        """Return the reason that all these genes share, in brackets."""
+    def _common_reason(self, genes: NDArray[np.bool_]) -> str:
+        """Return in brackets why genes were not tested, if all have the same reason."""
         reasons = {self.reason[i] for i in np.flatnonzero(genes)} if self.reason else set()
         return f" ({reasons.pop()})" if len(reasons) == 1 else ""
 
     def _heights(self) -> FloatArray:
-        """Return -log10 of the p-values; zeros stand a little above the others."""
+        """Return -log10 of the p-values; p-values of zero are a little above the others."""
         heights = -self.log10_p_value
         finite = heights[np.isfinite(heights)]
         top = 1.08 * max(finite.max(), 1.0) if len(finite) else -np.log10(LEAST_P_VALUE)
@@ -316,11 +308,11 @@ class VolcanoDisplay:
 def _labels(
     axes: Axes, points: FloatArray, names: list[str], chosen: NDArray[np.intp]
 ) -> list[Any]:
-    """Name some of the points, where that covers neither another name nor a point."""
-    # So that the axes are where they will be; theirs may be a part of a figure.
+    """Label the chosen points, except where a label would cover another label or a point."""
+    # This computes the final position of the axes, whose figure may be a part of another.
     axes.figure.canvas.figure.draw_without_rendering()
     pixels = axes.transData.transform(points)
-    taken: list[Any] = []
+    boxes: list[Any] = []  # of labels that are drawn
     labels = []
     for gene in chosen:
         label = axes.annotate(
@@ -332,15 +324,15 @@ def _labels(
             zorder=3,
             parse_math=False,
         )
-        for offset, horizontal, vertical in _PLACES:
+        for offset, horizontal, vertical in _LABEL_POSITIONS:
             label.set(position=offset, ha=horizontal, va=vertical)
             box = label.get_window_extent().padded(1)
             corners = [(box.x0, box.y0), (box.x1, box.y1)]
             free = all(axes.bbox.contains(*corner) for corner in corners)
-            free &= not any(box.overlaps(other) for other in taken)
+            free &= not any(box.overlaps(other) for other in boxes)
             free &= not ((pixels > box.min) & (pixels < box.max)).all(axis=1).any()
             if free:
-                taken.append(box)
+                boxes.append(box)
                 labels.append(label)
                 break
         else:

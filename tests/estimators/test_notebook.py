@@ -48,7 +48,7 @@ def shown(model):
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("name", MODELS)
-def test_a_fitted_model_tells_how_its_genes_ended(name):
+def test_a_fitted_model_shows_the_statuses_of_genes(name):
     model, data = MODELS[name]
     before = shown(model)
     assert name in before
@@ -80,7 +80,7 @@ def test_a_pipeline_that_has_no_steps_yet():
     assert len(Pipeline([])._repr_html_()) == len(estimator_html_repr(Pipeline([])))
 
 
-def test_text_in_place_of_diagrams():
+def test_display_text_shows_no_diagram():
     model = NegBinRegressor().fit(X, Y["good"])
     with config_context(display="text"):
         assert not hasattr(model, "_repr_html_")

@@ -1,4 +1,4 @@
-"""The pipeline: scikit-learn's own, and the verbs of a count distribution."""
+"""The pipeline: scikit-learn's own, and the methods of a count distribution."""
 
 import pickle
 
@@ -41,7 +41,7 @@ def model(data):
     )
 
 
-def test_verbs_are_those_of_the_last_step(model, data):
+def test_methods_are_those_of_the_last_step(model, data):
     X = model[:-1].transform(data.obs)
     last = model[-1]
     assert_array_equal(model.sample(data.obs, random_state=0), last.sample(X, random_state=0))
@@ -65,7 +65,7 @@ def test_it_is_a_scikit_learn_pipeline(model, data):
     assert_array_equal(again.predict(data.obs), model.predict(data.obs))
 
 
-def test_a_slice_keeps_the_verbs(model, data):
+def test_a_slice_keeps_the_methods(model, data):
     assert isinstance(model[1:], Pipeline)
     X = model[:-1].transform(data.obs)
     assert_allclose(model[1:].predict(X), model.predict(data.obs))
@@ -84,15 +84,15 @@ def test_one_row_and_permuted_rows(model, data):
     assert_allclose(model.predict(data.obs.iloc[rows]), whole[rows])
 
 
-def test_verbs_that_the_last_step_lacks_are_absent():
+def test_methods_that_the_last_step_lacks_are_absent():
     model = make_pipeline(StandardScaler(), DummyRegressor())
-    verbs = ("sample", "sample_sparse", "predict_params", "predict_dist", "log_prob", "summary")
-    verbs = (*verbs, "params_")
-    for verb in verbs:
-        assert not hasattr(model, verb)
+    methods = ("sample", "sample_sparse", "predict_params", "predict_dist", "log_prob", "summary")
+    methods = (*methods, "params_")
+    for method in methods:
+        assert not hasattr(model, method)
 
 
-def test_an_unfitted_pipeline_says_so(data):
+def test_an_unfitted_pipeline_raises(data):
     model = make_pipeline(FormulaTransformer("~ pseudotime"), NegBinRegressor())
     with pytest.raises(NotFittedError):
         model.sample(data.obs)
@@ -119,7 +119,7 @@ def test_steps_that_make_frames_may_come_before_a_formula(data, step):
     assert_allclose(model.predict(obs), plain.predict(obs), rtol=1e-3)
 
 
-def test_labels_in_another_order_are_refused_though_a_step_loses_them(data):
+def test_labels_in_another_order_raise_even_if_a_step_drops_labels(data):
     obs = data.obs[["pseudotime"]].set_axis(range(10, 10 + len(data.obs)))
     obs = obs.sample(frac=1, random_state=1)
     counts = data.counts.set_axis(sorted(obs.index))
@@ -132,9 +132,9 @@ def test_labels_in_another_order_are_refused_though_a_step_loses_them(data):
     with pytest.raises(ValueError, match=message.format(name)):
         model.fit(obs, counts.loc[obs.index], **{name: weights})
     model.fit(obs, counts.loc[obs.index], **{name: weights.loc[obs.index]})
-    for verb in (model.score, model.log_prob):
+    for method in (model.score, model.log_prob):
         with pytest.raises(ValueError, match=message.format("y")):
-            verb(obs, counts)
+            method(obs, counts)
     with pytest.raises(ValueError, match=message.format("sample_weight")):
         model.score(obs, counts.loc[obs.index], sample_weight=weights)
     assert np.isfinite(model.score(obs, counts.to_numpy()))
@@ -147,7 +147,7 @@ def of_polars(frame):
     return pl.DataFrame({str(name): frame[name].to_list() for name in frame})
 
 
-def test_polars_in_is_pandas_in(data):
+def test_polars_and_pandas_input_give_the_same_fit(data):
     """Also levels, names of genes and everything that is asked of the fit."""
     obs = data.obs.assign(cell_type=data.obs["cell_type"].astype(str)).reset_index(drop=True)
     counts = data.counts.reset_index(drop=True)

@@ -28,13 +28,13 @@ def test_the_number_of_axes_is_that_of_the_panels(pyplot):
     assert pyplot.get_fignums() == [figure.number]
 
 
-def test_short_names_of_properties_stand_for_the_long_ones():
+def test_abbreviated_properties_have_full_names():
     style = line_style({"c": "red", "ls": "--"}, color="blue", linewidth=2.0)
     assert style == {"color": "red", "linestyle": "--", "linewidth": 2.0}
     assert point_style({"ms": 9}, 10)["markersize"] == 9
 
 
-def test_many_points_are_pixels_in_a_vector_graphic():
+def test_many_points_are_rasterised():
     assert not point_style(None, 100)["rasterized"]
     assert point_style(None, 100_000)["rasterized"]
 
@@ -54,7 +54,7 @@ def test_an_axis_of_counts_shows_zero_and_the_largest(largest, pyplot):
 
 
 @pytest.mark.parametrize("values", [[0.3], [2.0, 3.0], [1e-3, 1e5]])
-def test_logarithmic_axes_have_room_and_several_numbers(values, pyplot):
+def test_logarithmic_axes_span_a_decade_and_have_several_ticks(values, pyplot):
     ax = pyplot.subplots()[1]
     log_log(ax, np.array(values), np.array(values))
     ax.figure.draw_without_rendering()
@@ -65,14 +65,14 @@ def test_logarithmic_axes_have_room_and_several_numbers(values, pyplot):
         assert np.sum((ticks >= low) & (ticks <= high)) >= 2
 
 
-def test_colours_of_levels_are_told_apart():
+def test_colours_of_levels_are_distinct():
     rgb = np.array([mpl.colors.to_rgb(color) for color in LEVELS])
     apart = np.abs(rgb[:, None] - rgb).sum(axis=2)[np.triu_indices(len(rgb), 1)]
     assert apart.min() > 0.2
     assert_allclose(rgb.shape, (10, 3))
 
 
-def test_names_are_written_as_they_are(pyplot):
+def test_names_are_written_literally(pyplot):
     """A pair of dollar signs would begin a formula, and an underscore hide a name."""
     names = ["_Rik", "$\\frac{$", "100 %"]
     ax = pyplot.subplots()[1]

@@ -45,7 +45,7 @@ def check_curves(curves, expected):
         assert_allclose(curves[name], values, rtol=1e-9, err_msg=name)
 
 
-def test_curves_are_predictions_with_the_others_held(model, data):
+def test_curves_are_predictions_with_other_covariates_fixed(model, data):
     display = CovariateDisplay.from_estimator(
         model, data.obs, data.counts, gene="gene_1", covariate="pseudotime", grid_resolution=30
     )
@@ -110,7 +110,7 @@ def test_each_level_has_a_curve_where_it_has_cells(model, data):
     assert len({line.get_color() for line in display.lines_}) == 3
 
 
-def test_levels_of_a_covariate_stand_beside_each_other(model, data):
+def test_levels_of_a_covariate_are_dodged(model, data):
     display = CovariateDisplay.from_estimator(
         model, data.obs, data.counts, gene="gene_0", covariate="cell_type", by="batch"
     )
@@ -128,7 +128,7 @@ def test_levels_of_a_covariate_stand_beside_each_other(model, data):
     assert_allclose(centres[1] - centres[0], 0.4)
 
 
-def test_levels_without_cells_have_no_place(model, data):
+def test_levels_without_cells_are_not_drawn(model, data):
     obs = data.obs[data.obs["cell_type"] != "b"]
     counts = data.counts.loc[obs.index]
     options = {"gene": "gene_0", "by": "cell_type"}
@@ -164,7 +164,7 @@ def test_every_form_of_a_model_is_the_same(model, data):
     check_curves(display.curves, predicted(plain, frame, 1))
 
 
-def test_numbers_that_are_levels_are_held_at_one_of_them():
+def test_numbers_that_are_levels_are_fixed_at_one_of_them():
     """Of two batches with as many cells each, the median is neither."""
     rng = np.random.default_rng(0)
     obs = pd.DataFrame({"x": rng.normal(size=60), "batch": np.repeat([1, 2], 30)})
@@ -178,7 +178,7 @@ def test_numbers_that_are_levels_are_held_at_one_of_them():
     assert [text.get_text() for text in display.ax_.get_xticklabels()] == ["False", "True"]
 
 
-def test_what_is_refused(model, data):
+def test_invalid_arguments_raise(model, data):
     def draw(X=data.obs, y=data.counts, *, gene="gene_0", covariate="pseudotime", **options):
         CovariateDisplay.from_estimator(model, X, y, gene=gene, covariate=covariate, **options)
 
@@ -188,7 +188,7 @@ def test_what_is_refused(model, data):
         draw(by="donor")
     with pytest.raises(ValueError, match="X has no column 'donor'"):
         draw(at={"donor": 1})
-    with pytest.raises(ValueError, match="at holds 'batch', which varies"):
+    with pytest.raises(ValueError, match="at has a value for 'batch', which varies"):
         draw(by="batch", at={"batch": "x"})
     with pytest.raises(ValueError, match="same column, 'pseudotime'"):
         draw(by="pseudotime")
@@ -216,7 +216,7 @@ def test_what_is_refused(model, data):
         )
 
 
-def test_names_are_written_as_they_are(data):
+def test_names_are_written_literally(data):
     """A pair of dollar signs would begin a formula, and an underscore hide a level."""
     counts = data.counts.set_axis(["$\\frac{$", "b", "c"], axis=1)
     levels = {"a": "_Rik", "b": "$^$", "c": "c"}
@@ -255,7 +255,7 @@ def coded():
     return obs, rng.poisson(obs["batch"].to_numpy()[:, None], (200, 2))
 
 
-def test_numbers_that_the_model_takes_for_levels_are_levels():
+def test_numbers_that_the_formula_makes_categorical_are_levels():
     obs, y = coded()
     steps = FormulaTransformer("~ C(batch) + C(dose) + x"), NegBinRegressor()
     model = make_pipeline(*steps).fit(obs, y)
@@ -276,7 +276,7 @@ def test_numbers_that_the_model_takes_for_levels_are_levels():
         assert value in obs[name].to_numpy()
 
 
-def test_numbers_that_the_model_takes_for_numbers_are_numbers():
+def test_numeric_covariates_are_numbers():
     obs, y = coded()
     model = make_pipeline(FormulaTransformer("~ I(batch) + x"), NegBinRegressor()).fit(obs, y)
     options = {"model": model, "y": y, "gene": "y0", "covariate": "batch"}

@@ -60,7 +60,7 @@ def test_the_curve_is_of_the_median_gene():
     assert poisson.trend_ is None
 
 
-def test_genes_whose_counts_are_all_the_same_are_counted(data):
+def test_the_number_of_constant_genes_is_in_the_title(data):
     counts = data.counts.assign(gene_0=0, gene_3=2)
     model = make_pipeline(FormulaTransformer("~ 1"), ZINBRegressor())
     with pytest.warns(ConvergenceWarning):

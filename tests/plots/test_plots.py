@@ -94,7 +94,7 @@ def test_the_given_axes_are_drawn_on_and_nothing_else(display, model, data, pypl
 
 
 @every_display
-def test_an_object_draws_what_it_holds_once_more(display, model, data, pyplot):
+def test_a_display_can_be_drawn_again(display, model, data, pyplot):
     first = display.from_estimator(model, data.obs, data.counts, **OPTIONS[display])
     held, axes = arrays(first), first.ax_
     second = first.plot()
@@ -166,7 +166,7 @@ def test_all_genes_without_counts(display, data, model):
 
 
 @every_display
-def test_everything_is_seen_on_black(display, model, data, pyplot):
+def test_text_is_visible_on_a_dark_background(display, model, data, pyplot):
     with pyplot.style.context("dark_background"):
         drawn = display.from_estimator(model, data.obs, data.counts, **OPTIONS[display])
     for ax in np.ravel(drawn.ax_):

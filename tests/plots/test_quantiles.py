@@ -77,7 +77,7 @@ def test_infinite_residuals_are_counted():
     assert QuantileQuantileDisplay.from_residuals(normal(40, 1)).ax_.get_title(loc="right") == ""
 
 
-def test_what_is_refused():
+def test_invalid_arguments_raise():
     with pytest.raises(ValueError, match=r"2 residual\(s\) are NaN"):
         QuantileQuantileDisplay.from_residuals([[0.0, np.nan], [np.nan, 1.0]])
     for confidence in (0.0, 1.0, 95):
@@ -100,7 +100,7 @@ def test_residuals_are_those_of_diagnostics():
     assert display.genes == genes
 
 
-def test_weights_that_are_no_whole_numbers_have_weighted_quantiles():
+def test_fractional_weights_have_weighted_quantiles():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(4000, 1))
     y = rng.negative_binomial(2, 2 / (2 + np.exp(1 + 0.5 * x)))

@@ -47,7 +47,7 @@ def test_frequencies_are_those_of_counts_and_sums_of_probabilities(model, data, 
     assert_allclose([display.observed.sum(), display.expected.sum()], len(y))
 
 
-def test_bins_are_single_counts_where_these_are_few_and_widen_where_they_are_many(model, data):
+def test_bins_are_single_counts_or_widen(model, data):
     few, _, many = (
         RootogramDisplay.from_estimator(model, *data, genes=f"y{gene}") for gene in range(3)
     )

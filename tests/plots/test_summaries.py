@@ -35,7 +35,7 @@ def test_summaries_are_those_of_the_counts_and_of_a_sample(model, data):
     check(display.simulated, model.sample(data.obs, random_state=5), range(6))
 
 
-def test_panels_hold_them_beside_each_other(model, data):
+def test_panels_show_observed_against_simulated_summaries(model, data):
     display = SimulatedSummariesDisplay.from_estimator(model, data.obs, data.counts, random_state=5)
     assert len(display.ax_) == len(display.lines_) == 4
     fields = "mean", "variance", "zeros", "correlation"
@@ -60,7 +60,7 @@ def test_some_genes_in_their_order(model, data):
 
 
 def test_correlations_are_of_the_genes_with_the_largest_means(model, data, monkeypatch):
-    monkeypatch.setattr("sc_glm.plots.summaries._CORRELATED", 3)
+    monkeypatch.setattr("sc_glm.plots.summaries._MAX_CORRELATED_GENES", 3)
     display = SimulatedSummariesDisplay.from_estimator(model, data.obs, data.counts, random_state=5)
     top = np.sort(np.argsort(-data.counts.mean().to_numpy())[:3])
     check(display.observed, data.counts.to_numpy(), top)

@@ -35,7 +35,7 @@ def many(n=800, seed=0):
     )
 
 
-def test_genes_stand_where_the_table_says(table):
+def test_points_are_at_the_values_of_the_table(table):
     points = VolcanoDisplay.from_table(table).points_
     assert_allclose(points["up"].get_xydata(), [[2.0, 20.0]])
     assert_allclose(points["down"].get_xydata(), [[-3.0, 50.0]])
@@ -52,7 +52,7 @@ def test_a_p_value_of_zero_is_at_the_top_and_marked(table):
     assert_allclose(zeros.points_["clipped"].get_ydata(), 307.65, atol=0.01)
 
 
-def test_logarithms_tell_apart_what_is_too_small_for_a_number(table):
+def test_p_values_that_underflow_are_ordered_by_their_logarithms(table):
     logs = np.array([-20.0, -50.0, np.log10(0.4), np.log10(0.04), np.nan, -4000.0])
     table = pd.concat([table, table.loc[["surest"]].set_axis(["second"])])
     table["log10_p_value"] = np.r_[logs, -900.0]
@@ -86,7 +86,7 @@ def test_a_reason_that_all_untested_genes_share_is_named(table):
     assert display.ax_.get_title(loc="right") == "1 at p = 0, 2 untested"
 
 
-def test_the_surest_genes_are_named_where_there_is_room(table):
+def test_genes_of_smallest_p_values_are_labelled(table):
     display = VolcanoDisplay.from_table(table)
     assert [label.get_text() for label in display.labels_] == ["surest", "down", "up"]
     display = VolcanoDisplay.from_table(table, n_labels=1)
@@ -95,7 +95,7 @@ def test_the_surest_genes_are_named_where_there_is_room(table):
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (2, 3)])
-def test_names_cover_neither_each_other_nor_points(shape, pyplot):
+def test_labels_do_not_overlap_labels_or_points(shape, pyplot):
     size = 5 * shape[1], 4 * shape[0]
     figure, axes = pyplot.subplots(*shape, figsize=size, squeeze=False, layout="constrained")
     figure.suptitle("one\nthree\nthat take room\nonly as it is drawn", fontsize=30)
@@ -170,7 +170,7 @@ def test_the_tests_are_those_of_inference():
     assert np.all(weighted.p_value != display.p_value)
 
 
-def test_names_are_no_formulas(table):
+def test_dollar_signs_in_names_are_literal(table):
     display = VolcanoDisplay.from_table(table.rename(index={table.index[0]: "$\\frac{$"}))
     display.figure_.draw_without_rendering()
     assert "$\\frac{$" in [label.get_text() for label in display.labels_]
