@@ -11,6 +11,8 @@ import sys
 TESTS = [
     "_solver",
     "_likelihood/test_arrow_hessian.py",
+    "estimators/test_fit_designs.py",
+    "estimators/test_prediction.py",
     "estimators/test_regressors.py",
     "test_invariances.py",
 ]
