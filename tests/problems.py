@@ -7,7 +7,7 @@ import pandas as pd
 import scipy.sparse as sp
 import torch
 
-from sc_glm._counts.compression import Cells, Tally
+from sc_glm._counts.tally import Cells, Tally
 from sc_glm._design.design import PartDesign
 from sc_glm._likelihood.objective import PartBasis
 from sc_glm._likelihood.tiles import CountBlock

@@ -19,7 +19,7 @@ from pandas.testing import assert_frame_equal
 
 from sc_glm import FormulaTransformer, NegBinRegressor, make_pipeline
 from sc_glm import adata as scg
-from sc_glm._counts.compression import Cells
+from sc_glm._counts.tally import Cells
 from sc_glm._design.design import PartDesign
 from sc_glm._likelihood import family
 from sc_glm._solver.gene_block import Designs

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sc_glm._counts.compression import Cells, Tally
+from sc_glm._counts.tally import Cells, Tally
 from sc_glm._design.design import FloatArray, PartDesign
 from sc_glm._likelihood import rowwise
 from sc_glm._likelihood.arrow_hessian import Indicators, is_arrow

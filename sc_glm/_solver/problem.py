@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sc_glm._counts.compression import Cells, Tally, similar_rows
+from sc_glm._counts.tally import Cells, Tally, similar_rows
 from sc_glm._likelihood import rowwise
 from sc_glm._likelihood.family import Family, NegBinFamily
 from sc_glm._likelihood.grouped import GroupedObjective, Groups

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-    from sc_glm.distributions.count_distributions import CountDistribution
+    from sc_glm.distributions.base import CountDistribution
     from sc_glm.distributions.random_variates import RandomSource
     from sc_glm.inference.fitted_model import Block
 

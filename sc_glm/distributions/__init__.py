@@ -5,6 +5,6 @@ random counts, dense or sparse. A new family's distribution belongs here. Parame
 numbers: designs and coefficients do not enter.
 """
 
-from sc_glm.distributions.count_distributions import NB, ZINB
+from sc_glm.distributions.base import NB, ZINB
 
 __all__ = ["NB", "ZINB"]

@@ -13,7 +13,7 @@ import joblib
 import numpy as np
 import scipy.sparse as sp
 
-from sc_glm.distributions.count_distributions import CountDistribution, check_rng
+from sc_glm.distributions.base import CountDistribution, check_rng
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

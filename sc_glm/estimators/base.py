@@ -37,8 +37,8 @@ from sc_glm._contract.validation import (
     check_same_order,
     shown,
 )
-from sc_glm._counts.compression import Cells, group_but_offset, group_rows, typical_rows
 from sc_glm._counts.count_matrix import CountMatrix, check_genes
+from sc_glm._counts.tally import Cells, group_but_offset, group_rows, typical_rows
 from sc_glm._design import levels
 from sc_glm._design.design import INTERCEPT, FloatArray, Layout, PartDesign
 from sc_glm._likelihood.family import (
@@ -52,7 +52,7 @@ from sc_glm._likelihood.family import (
 from sc_glm._solver.fitting import fit_genes
 from sc_glm._solver.gene_block import Designs, GeneFits, Settings
 from sc_glm._solver.status import tally
-from sc_glm.distributions.count_distributions import NB, ZINB
+from sc_glm.distributions.base import NB, ZINB
 from sc_glm.distributions.sampling import sample_dense, sample_sparse
 from sc_glm.distributions.tail_probabilities import log_mass
 from sc_glm.estimators.notebook import NotebookMixin, status_table

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sc_glm._design.design import FloatArray
     from sc_glm._likelihood.family import Family
     from sc_glm._solver.gene_block import Designs, GeneFits
-    from sc_glm.distributions.count_distributions import NB, ZINB
+    from sc_glm.distributions.base import NB, ZINB
     from sc_glm.distributions.random_variates import RandomSource
 
     Seed: TypeAlias = int | RandomSource | None

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from sc_glm._design.design import FloatArray
-    from sc_glm.distributions.count_distributions import NB, ZINB
+    from sc_glm.distributions.base import NB, ZINB
     from sc_glm.plots.axes import Axes
 
 _N_BINS = 36

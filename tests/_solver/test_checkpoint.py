@@ -9,8 +9,8 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from sc_glm._counts.compression import Cells
 from sc_glm._counts.count_matrix import CountMatrix
+from sc_glm._counts.tally import Cells
 from sc_glm._design.design import PartDesign
 from sc_glm._likelihood.family import NegBinFamily, ZINBFamily
 from sc_glm._solver import checkpoint

@@ -21,8 +21,8 @@ from scipy import stats
 from sklearn.exceptions import ConvergenceWarning
 
 from sc_glm import NegBinRegressor
-from sc_glm._counts.compression import Cells
 from sc_glm._counts.count_matrix import CountMatrix, consecutive_blocks
+from sc_glm._counts.tally import Cells
 from sc_glm._design.design import PartDesign
 from sc_glm._likelihood.family import NegBinFamily, ZINBFamily
 from sc_glm._solver import fitting, gene_block

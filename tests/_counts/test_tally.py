@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.testing import assert_allclose, assert_array_equal
 
-from sc_glm._counts import compression
-from sc_glm._counts.compression import (
+from sc_glm._counts import tally as compression
+from sc_glm._counts.tally import (
     Cells,
     Tally,
     group_but_offset,
