@@ -28,7 +28,7 @@ from sc_glm._contract.user_warnings import warn
 from sc_glm._contract.validation import check_same_order, sound_sparse
 from sc_glm._counts.count_matrix import JUDGED_VALUES, CountMatrix, are_counts
 from sc_glm._counts.on_disk import StoredCounts, StoredMatrix, parse_bytes
-from sc_glm.distributions.base import NB, ZINB
+from sc_glm.distributions.count_distributions import NB, ZINB
 from sc_glm.estimators.base import CountRegressor
 from sc_glm.estimators.notebook import NotebookMixin, notebook_html
 from sc_glm.estimators.pipeline import fit_params, last_step

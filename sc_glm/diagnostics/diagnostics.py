@@ -21,8 +21,8 @@ from sc_glm.distributions.expected_information import (
     expected_information,
     information_in_bases,
 )
-from sc_glm.distributions.sampling import copies, drawn_seed, stream
-from sc_glm.distributions.tail_probabilities import log_mass
+from sc_glm.distributions.log_mass import log_mass
+from sc_glm.distributions.sampling import drawn_seed, replicate_cells, stream
 from sc_glm.inference.fitted_model import FittedData
 from sc_glm.inference.linear_combinations import is_of_fit
 from sc_glm.inference.p_values import adjusted, log_f_tail, log_kolmogorov_tail, p_value_columns
@@ -479,7 +479,7 @@ def goodness_of_fit(
     """
     cells = _WeightedCells.of(FittedData.of(model, X, y), sample_weight)
     total = cells.weights.sum()
-    drawn_for, counted = copies(cells.weights)
+    drawn_for, counted = replicate_cells(cells.weights)
     quantile = _quantile(cells.data, random_state, drawn_for)
     outlying = stats.norm.isf(-np.expm1(np.log1p(-_OUTLIER) / total) / 2)
     tables = []
@@ -548,10 +548,10 @@ def weighted_quantile_residuals(
     -------
     residuals : ndarray of shape (n_draws, n_genes)
     counted : ndarray of shape (n_draws,)
-        See :func:`~sc_glm.distributions.sampling.copies`.
+        See :func:`~sc_glm.distributions.sampling.replicate_cells`.
     """
     data, weights = data.with_weight(sample_weight)
-    cells, counted = copies(weights)
+    cells, counted = replicate_cells(weights)
     of_block = _quantile(data, random_state, cells)
     residuals = np.empty((len(cells), len(data.genes)))
     for block in data.blocks(len(cells)):

@@ -1,10 +1,10 @@
-"""The fitted count distributions, under SciPy's names.
+"""The fitted count distributions, with the method names of SciPy.
 
 Here are :class:`NB` and :class:`ZINB` with their tail probabilities, expected information and exact
 random counts, dense or sparse. A new family's distribution belongs here. Parameters are arrays of
 numbers: designs and coefficients do not enter.
 """
 
-from sc_glm.distributions.base import NB, ZINB
+from sc_glm.distributions.count_distributions import NB, ZINB
 
 __all__ = ["NB", "ZINB"]

@@ -52,9 +52,9 @@ from sc_glm._likelihood.family import (
 from sc_glm._solver.fitting import fit_genes
 from sc_glm._solver.gene_block import Designs, GeneFits, Settings
 from sc_glm._solver.status import tally
-from sc_glm.distributions.base import NB, ZINB
+from sc_glm.distributions.count_distributions import NB, ZINB
+from sc_glm.distributions.log_mass import log_mass
 from sc_glm.distributions.sampling import sample_dense, sample_sparse
-from sc_glm.distributions.tail_probabilities import log_mass
 from sc_glm.estimators.notebook import NotebookMixin, status_table
 
 _SHOWN = 5  # columns in a message

@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sc_glm._contract.state import StateMixin
 from sc_glm._contract.validation import check_same_order
-from sc_glm.distributions.base import NB, ZINB
+from sc_glm.distributions.count_distributions import NB, ZINB
 from sc_glm.estimators.notebook import NotebookMixin, notebook_html
 
 

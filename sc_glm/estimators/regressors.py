@@ -1,7 +1,7 @@
 """The estimators: counts regressed on covariates by maximum likelihood, gene by gene."""
 
 from sc_glm._likelihood.family import NegBinFamily, ZINBFamily
-from sc_glm.distributions.base import NB, ZINB
+from sc_glm.distributions.count_distributions import NB, ZINB
 from sc_glm.estimators.base import CountRegressor
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 from sklearn.utils.validation import check_is_fitted
 
 from sc_glm._contract.validation import alike, check_same_order, shown
-from sc_glm.distributions.tail_probabilities import log_mass
+from sc_glm.distributions.log_mass import log_mass
 from sc_glm.estimators.base import CountRegressor, present, weights_of
 from sc_glm.estimators.pipeline import counts_in, last_step
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sc_glm._design.design import FloatArray
     from sc_glm._likelihood.family import Family
     from sc_glm._solver.gene_block import Designs, GeneFits
-    from sc_glm.distributions.base import NB, ZINB
+    from sc_glm.distributions.count_distributions import NB, ZINB
     from sc_glm.distributions.random_variates import RandomSource
 
     Seed: TypeAlias = int | RandomSource | None

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sc_glm.distributions.base import NB, ZINB
+    from sc_glm.distributions.count_distributions import NB, ZINB
     from sc_glm.plots.axes import Axes
 
 _INSIDE = 4  # levels in a legend that is not beside the axes

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from scipy import stats
 
-from sc_glm.distributions.tail_probabilities import POISSON_SIZE
+from sc_glm.distributions.log_mass import POISSON_SIZE
 from sc_glm.inference.fitted_model import FittedData
 from sc_glm.plots.axes import BAND, DATA, MODEL, ink, legend, panels, require_matplotlib, title
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from sc_glm._design.design import FloatArray
-    from sc_glm.distributions.base import NB, ZINB
+    from sc_glm.distributions.count_distributions import NB, ZINB
     from sc_glm.plots.axes import Axes
 
 _N_BINS = 36

@@ -8,7 +8,7 @@ import numpy as np
 from scipy import sparse
 from sklearn.utils.sparsefuncs import mean_variance_axis
 
-from sc_glm.distributions.sampling import copies
+from sc_glm.distributions.sampling import replicate_cells
 from sc_glm.inference.fitted_model import FittedData
 from sc_glm.plots.axes import (
     DATA,
@@ -137,7 +137,7 @@ class SimulatedSummariesDisplay:
         """
         require_matplotlib(f"{cls.__name__}.from_estimator")
         fitted, weights = FittedData.of(model, X, y, genes=genes).with_weight(sample_weight)
-        cells, counted = copies(weights)
+        cells, counted = replicate_cells(weights)
         simulated = fitted.sample_sparse(cells, random_state)
         both = (
             (fitted.counts.by_gene(slice(None)).astype(np.float64), weights),
