@@ -75,7 +75,7 @@ def _gamma_poisson(rng: RandomSource, mu: FloatArray, r: FloatArray) -> NDArray[
 def _sum_of_clusters(
     rng: RandomSource, arrival: FloatArray, mu: FloatArray, r: FloatArray
 ) -> FloatArray:
-    """Draw the sum of the clusters that arrive in time; `arrival` is that of the first."""
+    """Draw the sum of all clusters that arrive in time, given the arrival of the first one."""
     r = np.clip(r, _SMALLEST_SIZE, POISSON_SIZE)
     log_odds = np.log1p(mu / r)
     end = r * log_odds
