@@ -11,7 +11,7 @@ import scipy.linalg
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from sc_glm._counts.tally import group_rows
+from sc_glm._counts.equal_rows import group_rows
 from sc_glm._design.design import FloatArray, Levels, NullSpace, PartDesign, digest_of, least_norm
 
 LEAST_LEVELS = 32  # from which on indicators pay, whatever there is beside them

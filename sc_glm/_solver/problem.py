@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sc_glm._counts.tally import Cells, Tally, similar_rows
+from sc_glm._counts.similar_rows import similar_rows
+from sc_glm._counts.tally import Grouping, Tally
 from sc_glm._likelihood import rowwise
 from sc_glm._likelihood.family import Family, NegBinFamily
 from sc_glm._likelihood.grouped import GroupedObjective, Groups
@@ -156,7 +157,7 @@ class Problem:
         levels = self.bases[0].indicators
         codes = None if levels is None else levels.codes.cpu().numpy()
         size = max(size, _CELLS_OF_LEVEL * self.bases[0].n_levels)
-        groups = Cells(
+        groups = Grouping(
             similar_rows(everything.cpu().numpy(), size, narrow, codes), self.weights.cpu().numpy()
         )
         tally = (

@@ -38,7 +38,9 @@ from sc_glm._contract.validation import (
     shown,
 )
 from sc_glm._counts.count_matrix import CountMatrix, check_genes
-from sc_glm._counts.tally import Cells, group_but_offset, group_rows, typical_rows
+from sc_glm._counts.equal_rows import group_rows, group_rows_ignoring_offset
+from sc_glm._counts.similar_rows import representative_rows
+from sc_glm._counts.tally import Grouping
 from sc_glm._design import levels
 from sc_glm._design.design import INTERCEPT, FloatArray, Layout, PartDesign
 from sc_glm._likelihood.family import (
@@ -259,7 +261,7 @@ class CountRegressor(
         )
         fits = replace(fits, log_likelihood=unit * fits.log_likelihood)
         self._set_fitted(layout, counts, designs, fits)
-        self._cells_of_fit = typical_rows(
+        self._cells_of_fit = representative_rows(
             covariates, weights, max(_TYPICAL_ROWS, 2 * covariates.shape[1]), _NARROW
         )
         self.n_cells_ = len(counts)
@@ -270,11 +272,11 @@ class CountRegressor(
         offset, cells, groups = layout.offset_of(covariates), None, None
         rows = group_rows(covariates)
         if rows is not None:
-            cells = Cells(rows, weights)
+            cells = Grouping(rows, weights)
             first = cells.first()
             covariates, offset, weights = covariates[first], offset[first], cells.row_weights()
         elif layout.offset is not None:
-            groups = group_but_offset(np.delete(covariates, layout.offset, 1), offset)
+            groups = group_rows_ignoring_offset(np.delete(covariates, layout.offset, 1), offset)
         return Designs(
             {
                 part: _part_design(matrix, weights, layout.columns[part], penalties[part])

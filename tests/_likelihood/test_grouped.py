@@ -252,7 +252,7 @@ def test_fits_end_where_those_of_single_cells_do(monkeypatch, used, regressor, o
     model.fit(X, COUNTS, sample_weight=weights)
     assert used
     used.clear()
-    monkeypatch.setattr(base, "group_but_offset", lambda *_: None)
+    monkeypatch.setattr(base, "group_rows_ignoring_offset", lambda *_: None)
     plain = clone(model).fit(X, COUNTS, sample_weight=weights)
     assert not used
     for fitted in (model, again):

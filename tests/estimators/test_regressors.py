@@ -22,7 +22,7 @@ from sklearn.pipeline import make_pipeline as stock_make_pipeline
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from sc_glm import FormulaTransformer, NegBinRegressor, ZINBRegressor, make_pipeline
-from sc_glm._counts.tally import group_rows
+from sc_glm._counts.equal_rows import group_rows
 from sc_glm._solver import gene_block
 from sc_glm.datasets import make_counts
 from sc_glm.diagnostics import goodness_of_fit, quantile_residuals
