@@ -15,7 +15,7 @@ _MOST_DISTINCT = 0.25
 _SAMPLE_ROWS = 4096
 _MOST_DISTINCT_OF_SAMPLE = 0.99
 
-# Limits for groups of cells whose offsets differ, so that sums over each group are worth a table:
+# Limits within which sums over groups of cells with different offsets are worth a table. They bound
 # the mean number of cells in a group, the number of groups, and the range of the offsets.
 _LEAST_GROUP_CELLS = 20
 _MOST_GROUPS = 512

@@ -338,8 +338,8 @@ def _tabulate_by_cell(
 ) -> _DistinctCounts | None:
     """Find the distinct counts of each gene and row, for counts that are stored by cell.
 
-    One table has an entry for each gene, row and number up to `largest`. Larger counts are tabulated
-    afterwards. None is returned if counts are not whole, or if many are larger.
+    One table has an entry for each gene, row and number up to `largest`. Larger counts have a table
+    of their own. None is returned if counts are not whole, or if many are larger.
 
     Parameters
     ----------

@@ -26,7 +26,7 @@ from sc_glm._contract.callbacks import CallbackSupportMixin, reporting_to_callba
 from sc_glm._contract.state import StateMixin
 from sc_glm._contract.user_warnings import warn
 from sc_glm._contract.validation import check_same_order, sound_sparse
-from sc_glm._counts.count_matrix import JUDGED_VALUES, CountMatrix, are_counts
+from sc_glm._counts.count_matrix import SAMPLED_VALUES, CountMatrix, are_counts
 from sc_glm._counts.on_disk import StoredCounts, StoredMatrix, parse_bytes
 from sc_glm.distributions.count_distributions import NB, ZINB
 from sc_glm.estimators.base import CountRegressor
@@ -493,7 +493,7 @@ def _fit(
         matrix = _read_counts(adata, layer)
         values = _stored(matrix)
     else:
-        values = stored.sample(JUDGED_VALUES)
+        values = stored.sample(SAMPLED_VALUES)
         _check_values(values, adata, layer)
     if not are_counts(values):
         warn(
@@ -667,7 +667,7 @@ def _stored(matrix: Any) -> NDArray[Any]:
 def _looks_like_counts(matrix: Any) -> bool:
     stored = StoredMatrix.of(matrix, "")
     if stored is not None:
-        return are_counts(stored.sample(JUDGED_VALUES))
+        return are_counts(stored.sample(SAMPLED_VALUES))
     if _is_sparse(matrix) or isinstance(matrix, np.ndarray):
         return are_counts(np.asarray(_stored(matrix)))
     return False  # not computed yet

@@ -14,7 +14,7 @@ from sc_glm._counts.equal_rows import group_rows, group_rows_ignoring_offset
 RNG = np.random.default_rng(17)
 
 
-def number_one_by_one(X):
+def enumerate_rows(X):
     """Number the distinct rows one by one."""
     seen = {}
     return [seen.setdefault(tuple(row), len(seen)) for row in X.tolist()]
@@ -43,7 +43,7 @@ def levels(n_cells, *n_levels, seed=0):
 )
 def test_equal_rows_have_one_number_in_the_order_in_which_they_occur(X):
     before = X.copy()
-    assert_array_equal(group_rows(X), number_one_by_one(X))
+    assert_array_equal(group_rows(X), enumerate_rows(X))
     assert_array_equal(X, before)
 
 
@@ -74,7 +74,7 @@ def test_rows_of_equal_hash_are_distinguished(monkeypatch, keys, order):
     monkeypatch.setattr(equal_rows, "_hash_rows", keys)
     monkeypatch.setattr(equal_rows, "_BLOCK_ENTRIES", 30)
     X = levels(100, 3, 5, 1)
-    assert_array_equal(group_rows(np.array(X, order=order)), number_one_by_one(X))
+    assert_array_equal(group_rows(np.array(X, order=order)), enumerate_rows(X))
     quarter = np.arange(100.0)[:, None] % 25
     assert_array_equal(group_rows(quarter), quarter[:, 0])
     assert group_rows(np.arange(100.0)[:, None] % 26) is None
@@ -99,14 +99,14 @@ def test_distinct_rows_of_a_design_have_distinct_hashes(X):
     [
         np.zeros(400),
         np.arange(400.0),
-        number_one_by_one(levels(400, 3, 4)) + np.arange(400) % 2 / 2,
+        enumerate_rows(levels(400, 3, 4)) + np.arange(400) % 2 / 2,
     ],
     ids=["all equal", "all different", "some different by rounding"],
 )
 def test_rows_are_distinguished_whatever_their_sums(monkeypatch, sums):
     X = levels(400, 3, 4)
     expected = group_rows(X)
-    assert_array_equal(expected, number_one_by_one(X))
+    assert_array_equal(expected, enumerate_rows(X))
     monkeypatch.setattr(equal_rows, "_weighted_sums", lambda _: sums)
     assert_array_equal(group_rows(X), expected)
 
@@ -114,7 +114,7 @@ def test_rows_are_distinguished_whatever_their_sums(monkeypatch, sums):
 def test_blocks_of_rows_do_not_change_the_result(monkeypatch):
     X = levels(200, 4, 3, 2)
     monkeypatch.setattr(equal_rows, "_BLOCK_ENTRIES", 1)
-    assert_array_equal(group_rows(X), number_one_by_one(X))
+    assert_array_equal(group_rows(X), enumerate_rows(X))
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
