@@ -62,8 +62,8 @@ def parse_bytes(amount: Any, name: str) -> int:
         raise TypeError(f"{name} must be a number of bytes or a string like '2GB', not {amount!r}.")
     if n_bytes < 1:
         raise ValueError(
-            f"{name}={amount!r} is not an amount of memory. Give bytes, or a number with one of the "
-            "units B, kB, MB, GB, TB, KiB, MiB, GiB, TiB, such as '2GB'."
+            f"{name}={amount!r} is not an amount of memory. Give bytes, or a number with one of "
+            "the units B, kB, MB, GB, TB, KiB, MiB, GiB, TiB, such as '2GB'."
         )
     return n_bytes
 

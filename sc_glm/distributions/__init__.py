@@ -2,7 +2,7 @@
 
 Here are :class:`NB` and :class:`ZINB` with their tail probabilities, expected information and exact
 random counts, dense or sparse. A new family's distribution belongs here. Parameters are arrays of
-numbers: designs and coefficients do not enter.
+numbers; designs and coefficients belong elsewhere.
 """
 
 from sc_glm.distributions.count_distributions import NB, ZINB

@@ -42,7 +42,8 @@ from sc_glm._counts.equal_rows import group_rows, group_rows_ignoring_offset
 from sc_glm._counts.similar_rows import representative_rows
 from sc_glm._counts.tally import Grouping
 from sc_glm._design import levels
-from sc_glm._design.design import INTERCEPT, FloatArray, Layout, PartDesign
+from sc_glm._design.design import FloatArray, PartDesign
+from sc_glm._design.layout import INTERCEPT, Layout
 from sc_glm._likelihood.family import (
     DISPERSION,
     LARGEST_LOG_MEAN,
@@ -341,7 +342,11 @@ class CountRegressor(
         self._one_dimensional = counts.one_dimensional
         self._ceiling = fits.ceiling
         # Most designs leave nothing open, and rows of these need no check.
-        self._open = {part: design.free for part, design in designs.parts.items() if design.free}
+        self._open = {
+            part: design.unidentified
+            for part, design in designs.parts.items()
+            if design.unidentified
+        }
         self.target_names_ = counts.names
         self.params_ = _tables(fits.coef, layout, counts.names)
         self.undetermined_ = _tables(fits.undetermined, layout, counts.names)

@@ -15,7 +15,7 @@ from scipy import stats
 from sklearn.utils import check_scalar
 
 from sc_glm._contract.validation import as_pandas, group_codes
-from sc_glm._design.design import INTERCEPT
+from sc_glm._design.layout import INTERCEPT
 from sc_glm._likelihood.family import MEAN
 from sc_glm._solver.status import Status
 from sc_glm.estimators.base import CountRegressor

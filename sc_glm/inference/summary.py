@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sc_glm._design.design import INTERCEPT
+from sc_glm._design.layout import INTERCEPT
 from sc_glm._likelihood.family import DISPERSION, MEAN, ZERO_INFLATION
 from sc_glm.inference.p_values import LEAST_P_VALUE
 
