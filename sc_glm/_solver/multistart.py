@@ -13,7 +13,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from sc_glm._likelihood.arrow_hessian import exceeds
+from sc_glm._likelihood.arrow_hessian import eigenvalues_exceed
 from sc_glm._likelihood.family import Family, NegBinFamily
 from sc_glm._likelihood.objective import Objective, PartBasis
 from sc_glm._likelihood.tiles import CountBlock
@@ -165,7 +165,7 @@ def _refined_on_sample(problem: Problem, start: Tensor) -> Tensor:
         return start
     sample = problem.sample(n_cells // _SAMPLED)
     ends = maximize(sample.own_objective(), start, max_iter=_TRIAL_ITER, tol=_NEAR)
-    firm = ends.converged & exceeds(-ends.hessian, _FIRM)
+    firm = ends.converged & eigenvalues_exceed(-ends.hessian, _FIRM)
     return torch.where(firm[:, None], ends.theta, start)
 
 

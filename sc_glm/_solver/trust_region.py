@@ -162,9 +162,9 @@ class _ArrowModel(_Model):
         arrow = torch.nan_to_num(-at.hessian, 0.0, 0.0, 0.0)
         elimination = Elimination.of(arrow, floor, noise)
         floor = torch.maximum(floor, torch.finfo(floor.dtype).eps * elimination.scale)
-        curvature, vectors = rowwise.eigh(elimination.rest)
+        curvature, vectors = rowwise.eigh(elimination.schur_complement)
         curvature = torch.where(is_flat(curvature, floor, noise), floor[:, None], curvature)
-        slope = elimination.down(at.gradient)
+        slope = elimination.reduce(at.gradient)
         n_levels = elimination.diagonal.shape[1]
         own = rowwise.apply(vectors.mT, slope[:, n_levels:])
         return cls(
@@ -183,7 +183,7 @@ class _ArrowModel(_Model):
         """Return in the coordinates of the genes what is given in the model's basis."""
         n_levels = self.elimination.diagonal.shape[1]
         others = rowwise.apply(self.vectors, step[:, n_levels:])
-        return self.elimination.back(torch.cat([step[:, :n_levels], others], 1))
+        return self.elimination.back_substitute(torch.cat([step[:, :n_levels], others], 1))
 
     def length(self, step: Tensor, in_basis: Tensor) -> Tensor:  # noqa: ARG002
         """Return what the radius bounds of a step, which is given in both bases."""
@@ -258,7 +258,7 @@ def maximize(
     previous = torch.zeros_like(theta)
     stride = torch.ones_like(radius)
     for iteration in range(max_iter):
-        noise = 10 * eps * at.summed
+        noise = 10 * eps * at.magnitude
         floor = (0.1 * noise).clamp_min(tol)
         kind = _ArrowModel if is_arrow(at.hessian) else _Model
         model = kind.of(at, floor / (1 + theta.square().sum(1)), noise)
@@ -303,7 +303,7 @@ def maximize(
             torch.where(accepted, new.value, at.value),
             torch.where(accepted[:, None], new.gradient, at.gradient),
             torch.where(accepted[:, None, None], new.hessian, at.hessian),
-            torch.where(accepted, new.summed, at.summed),
+            torch.where(accepted, new.magnitude, at.magnitude),
         )
     return solution
 

@@ -72,7 +72,7 @@ class Restricted:
             at.value,
             self.inside(at.gradient),
             self.across.mT @ at.hessian @ self.across,
-            at.summed,
+            at.magnitude,
         )
 
 
