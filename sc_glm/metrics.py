@@ -23,7 +23,8 @@ from sklearn.utils.metadata_routing import MetadataRequest
 from sc_glm._contract.docstrings import documented
 from sc_glm._contract.validation import check_numbers, check_same_order, checked_sparse, quoted
 from sc_glm._counts.count_matrix import check_genes
-from sc_glm.distributions.count_distributions import NB, CountDistribution
+from sc_glm.distributions.base import CountDistribution
+from sc_glm.distributions.count_distributions import NB
 from sc_glm.estimators.pipeline import counts_in, last_step
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import pandas as pd
 import scipy.sparse as sp
 import torch
 
-from sc_glm._counts.compression import Cells, Tally
+from sc_glm._counts.tally import Grouping, Tally
 from sc_glm._design.design import PartDesign
 from sc_glm._likelihood.objective import PartBasis
 from sc_glm._likelihood.tiles import CountBlock
@@ -76,7 +76,7 @@ def problem_of(family, y, *designs, offset=None, weights=None, dtype=torch.float
 def alike(problem, rows):
     """Return the problem with one cell for all that are alike: those of equal numbers ``rows``."""
     _, rows = np.unique(rows, return_inverse=True)
-    cells = Cells(rows, problem.weights.double().numpy())
+    cells = Grouping(rows, problem.weights.double().numpy())
     tally, first = Tally.of(problem.counts, cells), cells.first()
     return replace(
         problem,

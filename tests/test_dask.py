@@ -19,7 +19,7 @@ from pandas.testing import assert_frame_equal
 
 from sc_glm import FormulaTransformer, NegBinRegressor, make_pipeline
 from sc_glm import adata as scg
-from sc_glm._counts.compression import Cells
+from sc_glm._counts.tally import Grouping
 from sc_glm._design.design import PartDesign
 from sc_glm._likelihood import family
 from sc_glm._solver.gene_block import Designs
@@ -126,5 +126,5 @@ def test_designs_are_large_enough_to_be_sent_once():
     design = PartDesign.of(np.ones((1000, 1)))
     designs = Designs({"mean": design}, np.zeros(1000), np.ones(1000))
     assert sizeof(designs) >= 3 * 1000 * 8
-    cells = Cells(np.zeros(50_000, dtype=np.intp), np.ones(50_000))
+    cells = Grouping(np.zeros(50_000, dtype=np.intp), np.ones(50_000))
     assert sizeof(replace(designs, cells=cells)) >= 2 * 50_000 * 8

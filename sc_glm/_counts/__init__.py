@@ -1,6 +1,6 @@
 """Count matrices: in memory or in a file, checked once, and compressed without loss.
 
 Here counts are read by blocks of genes, cells with equal covariates are grouped, and equal counts
-within a group are tallied. New code belongs here if it reads or stores counts; a new file format
-goes into ``on_disk``. Models and coefficients do not enter.
+within a group are tabulated. New code belongs here if it reads or stores counts; a new file format
+goes into ``on_disk``. Models and coefficients belong elsewhere.
 """

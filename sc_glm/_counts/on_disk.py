@@ -1,9 +1,9 @@
 """Counts in a file, read by groups of genes that fit a memory budget.
 
-A matrix by cells, the usual form, has the counts of a gene all over the file: each group of genes
-takes one walk through it. One by genes is read where the group stands. The file is read alone,
-never written, and whoever has a :class:`StoredCounts` can open it anew: another process, or another
-machine that sees the same path.
+A matrix that is stored by cells, the usual form, has the counts of a gene all over the file. Each
+group of genes then takes one pass through the file. In a matrix that is stored by genes, only the
+group is read. Files are opened for reading only. Every process or machine that sees the same path
+can open the file of a :class:`StoredCounts` again.
 """
 
 import os
@@ -29,8 +29,8 @@ from sc_glm._counts.count_matrix import (
     consecutive_blocks,
 )
 
-_READ_ENTRIES = 2_000_000  # of the matrix at a time
-_SAMPLED_PLACES = 10
+_READ_ENTRIES = 2_000_000  # entries of the matrix that are read at a time
+_SAMPLED_PLACES = 10  # places in a file, at equal distances, from which values are sampled
 _UNITS = {unit: 1000**i for i, unit in enumerate(("B", "KB", "MB", "GB", "TB"))} | {
     unit: 1024**i for i, unit in enumerate(("KIB", "MIB", "GIB", "TIB"), start=1)
 }
@@ -44,14 +44,14 @@ def parse_bytes(amount: Any, name: str) -> int:
     amount : int or str
         Bytes, or a number with a unit: ``"500MB"``, ``"1.5 GiB"``.
     name : str
-        What to call it.
+        Name of the amount in messages.
 
     Raises
     ------
     ValueError
-        If it is no such text, or not positive.
+        If a string is not a number with a unit, or if the amount is not positive.
     TypeError
-        If it is of another type.
+        If `amount` is neither a number nor a string.
     """
     if isinstance(amount, str):
         found = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*([KMGT]?I?B)\s*", amount.upper())
@@ -59,11 +59,11 @@ def parse_bytes(amount: Any, name: str) -> int:
     elif isinstance(amount, int | np.integer) and not isinstance(amount, bool):
         n_bytes = int(amount)
     else:
-        raise TypeError(f"{name} must be a number of bytes or a text like '2GB', not {amount!r}.")
+        raise TypeError(f"{name} must be a number of bytes or a string like '2GB', not {amount!r}.")
     if n_bytes < 1:
         raise ValueError(
-            f"{name}={amount!r} is no amount of memory. Give bytes, or a number with one of the "
-            "units B, kB, MB, GB, TB, KiB, MiB, GiB, TiB, such as '2GB'."
+            f"{name}={amount!r} is not an amount of memory. Give bytes, or a number with one of "
+            "the units B, kB, MB, GB, TB, KiB, MiB, GiB, TiB, such as '2GB'."
         )
     return n_bytes
 
@@ -75,15 +75,18 @@ class StoredMatrix:
     Attributes
     ----------
     name : str
-        What messages call it.
+        Name of the matrix in messages.
     path : str or None
-        The HDF5 file; None is a zarr store.
+        Path of the HDF5 file; None for a zarr store.
     stored : str or zarr object
-        Name in the HDF5 file, or the group or array of zarr, which opens itself elsewhere.
+        Name of the matrix in the HDF5 file, or its zarr group or array. A zarr object opens its
+        store again in another process.
     format : {"csr", "csc", "dense"}
+        How the matrix is stored: by cells, by genes, or dense.
     shape : tuple of int
         Numbers of cells and genes.
     dtype : dtype
+        Type of the counts.
     """
 
     name: str
@@ -95,9 +98,9 @@ class StoredMatrix:
 
     @classmethod
     def of(cls, matrix: Any, name: str) -> "StoredMatrix | None":
-        """Return where ``matrix`` is stored: anndata's sparse dataset, or an array of a file.
+        """Return a matrix of a file: a sparse dataset of anndata, or an array of HDF5 or zarr.
 
-        None is one that is not in a file.
+        None is returned for a matrix that is not in a file.
         """
         stored = getattr(matrix, "group", matrix)
         in_hdf5 = isinstance(stored, h5py.Group | h5py.Dataset)
@@ -114,11 +117,11 @@ class StoredMatrix:
 
     @property
     def index_bytes(self) -> int:
-        """Bytes that an entry's row takes in memory; rows are numbered in 32 bits if they can."""
+        """Number of bytes of a row's index: rows are numbered in 32 bits if that is enough."""
         return 4 if self.shape[0] < 2**31 else 8
 
     def n_bytes(self) -> int:
-        """Return what the matrix takes in memory, at most."""
+        """Return the number of bytes that the matrix takes in memory, at most."""
         with self._opened() as stored:
             entries = self.shape[0] * self.shape[1]
             if self.format != "dense":
@@ -126,7 +129,7 @@ class StoredMatrix:
         return entries * (self.dtype.itemsize + self.index_bytes)
 
     def sample(self, size: int) -> NDArray[Any]:
-        """Return about ``size`` of the stored values, from places all over the file."""
+        """Return about `size` of the stored values, from places all over the file."""
         with self._opened() as stored:
             values = stored if self.format == "dense" else stored["data"]
             n_items = int(values.shape[0])
@@ -143,21 +146,21 @@ class StoredMatrix:
         Parameters
         ----------
         genes : slice
-            With its ends.
+            Genes; both ends of the slice are given.
 
         Yields
         ------
         first_cell, first_gene : int
-            Where in the matrix the piece stands.
+            Position of the piece in the matrix.
         piece : csc_array
-            In canonical form, its values not checked.
+            Counts in canonical form. Their values are not checked.
 
         Raises
         ------
         OSError
             If the file cannot be opened.
         ValueError
-            If its indices are damaged.
+            If the indices in the file are damaged.
         """
         with self._opened() as stored:
             if self.format == "dense":
@@ -167,6 +170,7 @@ class StoredMatrix:
 
     @contextmanager
     def _opened(self) -> Iterator[Any]:
+        """Open the file and return the stored group or array."""
         if self.path is None:
             yield self.stored
             return
@@ -174,9 +178,9 @@ class StoredMatrix:
             file = h5py.File(self.path, "r")
         except OSError as error:
             raise OSError(
-                f"{self.name} cannot be read from {self.path!r}: {error}. Whoever fits opens the "
-                "file by this path: it must exist on the machines of all workers, and not be open "
-                "for writing (backed='r')."
+                f"{self.name} cannot be read from {self.path!r}: {error}. Each worker opens the "
+                "file by this path. Make sure that it exists on the machines of all workers, and "
+                "that it is not open for writing (backed='r')."
             ) from error
         with file:
             yield file[self.stored]
@@ -187,11 +191,14 @@ class StoredMatrix:
         n_lines = self.shape[0 if by_cell else 1]
         n_entries = int(stored["data"].shape[0])
         if len(indptr) != n_lines + 1 or (np.diff(indptr) < 0).any() or indptr[-1] != n_entries:
-            raise ValueError(f"{self.name} is a damaged sparse matrix: its index pointers.")
+            raise ValueError(
+                f"{self.name} is a damaged sparse matrix: its index pointers are not ascending, or "
+                "do not match its shape. Write the file again."
+            )
         first, last = (0, n_lines) if by_cell else (genes.start, genes.stop)
         targets = np.arange(indptr[first] + _READ_ENTRIES, indptr[last], _READ_ENTRIES)
-        cuts = np.unique([first, *np.searchsorted(indptr, targets), last]).tolist()
-        for start, stop in pairwise(cuts):
+        bounds = np.unique([first, *np.searchsorted(indptr, targets), last]).tolist()
+        for start, stop in pairwise(bounds):
             entries = slice(int(indptr[start]), int(indptr[stop]))
             piece = checked_sparse(
                 SimpleNamespace(
@@ -212,7 +219,7 @@ class StoredMatrix:
 
     def _dense_pieces(self, stored: Any, genes: slice) -> Iterator[tuple[int, int, sp.csc_array]]:
         step = max(1, _READ_ENTRIES // (genes.stop - genes.start))
-        chunk = stored.chunks[0] if stored.chunks else 1  # each is decompressed once
+        chunk = stored.chunks[0] if stored.chunks else 1  # whole chunks are decompressed once
         step = max(chunk, step // chunk * chunk)
         for start in range(0, self.shape[0], step):
             values = stored[start : start + step, genes]
@@ -221,21 +228,22 @@ class StoredMatrix:
 
 @dataclass(frozen=True)
 class StoredCounts(CountMatrix):
-    """Counts that stay in a file, all checked.
+    """Checked counts that stay in a file.
 
     Attributes
     ----------
     matrix : StoredMatrix
+        Matrix in the file.
     genes : slice
-        Which of the matrix's these are.
+        Genes of the matrix that belong to these counts.
     cells : ndarray of int, or None
-        Which of the matrix's these are; None is all.
+        Cells of the matrix that belong to these counts; None means all.
     n_entries : ndarray of int of shape (n_genes,)
         Each gene's number of positive counts in all cells of the matrix.
     digests : ndarray of uint64
-        Digest of each cell of the matrix; of some genes there are none.
+        Hash of each cell of the matrix; empty if the counts are of some genes only.
     memory_budget : int
-        How many bytes the counts that are read at a time may take.
+        Number of bytes that the counts that are read at a time may take.
     """
 
     genes: slice
@@ -250,30 +258,31 @@ class StoredCounts(CountMatrix):
     def scan(
         cls, matrix: StoredMatrix, names: NDArray[np.object_], memory_budget: int
     ) -> "StoredCounts":
-        """Read a matrix once, to check it and to learn how many counts each gene has.
+        """Read a matrix once, to check it and to count the positive counts of each gene.
 
         Parameters
         ----------
         matrix : StoredMatrix
+            Matrix in a file.
         names : ndarray of str of shape (n_genes,)
-            Genes' names.
+            Names of the genes.
         memory_budget : int
-            In bytes.
+            Memory for the counts that are read at a time, in bytes.
 
         Raises
         ------
         ValueError
-            If the matrix holds what no count can be (the message names the gene, the row and the
-            value), its indices are damaged, or a gene exceeds the budget.
+            If a value cannot be a count, indices are damaged, or a gene exceeds the budget. The
+            message names the gene, and the row and value of a wrong count.
         """
         n_cells, n_genes = matrix.shape
         n_entries = np.zeros(n_genes, dtype=np.int64)
         digests = np.zeros(n_cells, dtype=np.uint64)
         genes = slice(0, n_genes)
         for first_cell, first_gene, piece in matrix.pieces(genes):
-            here = slice(first_gene, first_gene + piece.shape[1])
-            check_values(piece, names[here], name=matrix.name, first_row=first_cell)
-            n_entries[here] += np.diff(piece.indptr)
+            of_piece = slice(first_gene, first_gene + piece.shape[1])
+            check_values(piece, names[of_piece], name=matrix.name, first_row=first_cell)
+            n_entries[of_piece] += np.diff(piece.indptr)
             add_digests(digests, piece, first_gene, first_cell)
         counts = cls(
             matrix,
@@ -290,7 +299,7 @@ class StoredCounts(CountMatrix):
         if needed > memory_budget:
             raise ValueError(
                 f"memory_budget={memory_budget} bytes do not hold the counts of gene "
-                f"{names[largest]!r}, which take {needed}."
+                f"{names[largest]!r}, which take {needed}. Set memory_budget to at least this."
             )
         return counts
 
@@ -304,19 +313,22 @@ class StoredCounts(CountMatrix):
 
     def __getitem__(self, cells: Any) -> "StoredCounts":
         rows = cells[0] if isinstance(cells, tuple) else cells
-        own = np.arange(self.matrix.shape[0]) if self.cells is None else self.cells
-        return replace(self, cells=own[rows])
+        cells_before = np.arange(self.matrix.shape[0]) if self.cells is None else self.cells
+        return replace(self, cells=cells_before[rows])
 
     def n_positive(self) -> NDArray[np.int64]:
-        """Return each gene's number of positive counts, at most."""
+        """Return each gene's number of positive counts in all cells of the matrix.
+
+        Selected cells have at most this number.
+        """
         return self.n_entries
 
     def cell_digests(self) -> NDArray[np.uint64]:
-        """Return a number for each cell that tells its counts from others, whatever their form."""
+        """Return a hash of each cell's counts, which does not depend on the form of the matrix."""
         return self.digests if self.cells is None else self.digests[self.cells]
 
     def groups(self, most_genes: int) -> list[slice]:
-        """Cut the genes into those that are loaded at a time."""
+        """Return groups of genes that are loaded at a time, within the memory budget."""
         return consecutive_blocks(self._gene_bytes(), self.memory_budget, longest=most_genes)
 
     def only(self, genes: slice) -> "StoredCounts":
@@ -331,14 +343,14 @@ class StoredCounts(CountMatrix):
         )
 
     def load(self) -> CountMatrix:
-        """Read the counts.
+        """Read the counts into memory.
 
         Raises
         ------
         OSError
             If the file cannot be opened.
         ValueError
-            If it was changed since it was checked.
+            If the file was changed after it had been checked.
         """
         indptr = np.concatenate([[0], np.cumsum(self.n_entries)]).astype(np.int64)
         index = np.int32 if max(indptr[-1], self.matrix.shape[0]) < 2**31 else np.int64
@@ -347,16 +359,16 @@ class StoredCounts(CountMatrix):
         free = indptr[:-1].copy()
         for first_cell, first_gene, piece in self.matrix.pieces(self.genes):
             first = first_gene - self.genes.start
-            here = slice(first, first + piece.shape[1])
+            of_piece = slice(first, first + piece.shape[1])
             lengths = np.diff(piece.indptr)
-            if (free[here] + lengths > indptr[1:][here]).any():
-                raise self._changed()
-            place = np.repeat(free[here] - piece.indptr[:-1], lengths) + np.arange(piece.nnz)
-            data[place] = piece.data
-            rows[place] = piece.indices + first_cell
-            free[here] += lengths
+            if (free[of_piece] + lengths > indptr[1:][of_piece]).any():
+                raise self._change_error()
+            target = np.repeat(free[of_piece] - piece.indptr[:-1], lengths) + np.arange(piece.nnz)
+            data[target] = piece.data
+            rows[target] = piece.indices + first_cell
+            free[of_piece] += lengths
         if (free != indptr[1:]).any():
-            raise self._changed()
+            raise self._change_error()
         shape = (self.matrix.shape[0], self.n_genes)
         pointers: Any = indptr.astype(index)
         read = sp.csc_array((data, rows, pointers), shape=shape)
@@ -374,15 +386,18 @@ class StoredCounts(CountMatrix):
         return self.only(genes).load().by_gene(slice(None))
 
     def _gene_bytes(self) -> NDArray[np.int64]:
-        """Return what each gene takes while it is read; a choice of cells is a copy."""
+        """Return the bytes that each gene takes while it is read; selecting cells makes a copy."""
         entry = self.matrix.dtype.itemsize + self.matrix.index_bytes
         return self.n_entries * entry * (1 if self.cells is None else 2)
 
-    def _changed(self) -> ValueError:
-        return ValueError(f"{self.matrix.name} was changed in its file while it was fitted.")
+    def _change_error(self) -> ValueError:
+        """Return the error of a file that was changed after it had been checked."""
+        return ValueError(
+            f"{self.matrix.name} was changed in its file while it was fitted. Fit it again."
+        )
 
 
 def _readable(values: Any) -> NDArray[Any]:
-    """Return values in a type that SciPy's sparse matrices have."""
+    """Return values in a type that sparse matrices of SciPy support."""
     values = np.asarray(values)
     return values.astype(np.float64) if values.dtype == np.float16 else values

@@ -1,7 +1,7 @@
 """Designs with a factor of many levels, decomposed without an array of cells x levels.
 
-The indicators of levels are orthogonal to each other, so that each is a basis vector as it is. What
-other columns add to their span, they add within levels.
+The indicators of levels are orthogonal to each other, so that they are basis vectors already. The
+other basis vectors come from the other columns, centred within levels.
 """
 
 from collections.abc import Iterator
@@ -11,21 +11,41 @@ import scipy.linalg
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from sc_glm._counts.compression import group_rows
-from sc_glm._design.design import FloatArray, Levels, NullSpace, PartDesign, digest_of, least_norm
+from sc_glm._counts.equal_rows import group_rows
+from sc_glm._design.design import FloatArray, Levels, PartDesign, digest_of, least_norm
+from sc_glm._design.null_space import NullSpace
 
-LEAST_LEVELS = 32  # from which on indicators pay, whatever there is beside them
-_MOST_OTHERS = 0.5  # columns that are not constant in levels, for each level
-_FEW_OTHERS = 0.125  # up to which no finer levels are looked for
-_MOST_FACTORS = 8  # of which the one with the most levels is taken
-_VALUES = 3  # of a contrast's column, such as those of sums and of Helmert's contrasts
-_SAMPLE = 1000  # cells by which most other columns are known
+# Least number of levels with which a decomposition by levels is faster.
+LEAST_LEVELS = 32
+
+# Number of columns that vary within levels, per level: at most the first ratio, and up to the
+# second one no finer levels are searched for.
+_MOST_VARYING = 0.5
+_FEW_VARYING = 0.125
+
+# Number of sets of disjoint indicators that are built, of which the largest is used.
+_MOST_FACTORS = 8
+
+# Most distinct values in a column of a contrast, such as a sum or a Helmert contrast. Most other
+# columns have more values in a sample of this many cells.
+_MOST_CONTRAST_VALUES = 3
+_SAMPLE_CELLS = 1000
 
 
 def design_of(X: FloatArray, weights: FloatArray | None = None) -> PartDesign:
     """Decompose an unpenalised design, by levels if it has many.
 
-    Parameters and result are those of :meth:`~sc_glm._design.design.PartDesign.of`.
+    Parameters
+    ----------
+    X : ndarray of shape (n_cells, n_columns)
+        Design matrix.
+    weights : ndarray of shape (n_cells,) or None
+        Positive weights; None means equal ones.
+
+    Returns
+    -------
+    PartDesign
+        The decomposition.
     """
     codes = find_levels(X)
     if codes is None:
@@ -35,16 +55,17 @@ def design_of(X: FloatArray, weights: FloatArray | None = None) -> PartDesign:
 
 
 def find_levels(X: FloatArray) -> NDArray[np.intp] | None:
-    """Find levels whose indicators are combinations of the columns of a matrix.
+    """Find levels whose indicators are linear combinations of the columns of a matrix.
 
     Parameters
     ----------
     X : ndarray of shape (n_cells, n_columns)
+        Design matrix.
 
     Returns
     -------
     ndarray of int of shape (n_cells,), or None
-        Number of each cell's level; None if there are few, or many columns beside them.
+        Number of each cell's level. None if there are few levels, or many other columns.
 
     Examples
     --------
@@ -64,113 +85,127 @@ def find_levels(X: FloatArray) -> NDArray[np.intp] | None:
         n_levels = int(codes.max()) + 1
         if n_levels < LEAST_LEVELS:
             continue
-        n_others = int(varies_within(X, codes).sum())
-        if n_others <= _MOST_OTHERS * n_levels and n_others < fewest:
-            best, fewest = codes, n_others
-        if n_others <= _FEW_OTHERS * n_levels:
+        n_varying = int(_varies_within_levels(X, codes).sum())
+        if n_varying <= _MOST_VARYING * n_levels and n_varying < fewest:
+            best, fewest = codes, n_varying
+        if n_varying <= _FEW_VARYING * n_levels:
             break
     return best
 
 
-def varies_within(X: FloatArray, codes: NDArray[np.intp]) -> NDArray[np.bool_]:
-    """Tell which columns are not the same in all cells of a level."""
-    first = first_of(codes)
+def _varies_within_levels(X: FloatArray, codes: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """Return which columns have several values within a level."""
+    first = _first_cells(codes)
     return np.array([bool((column != column[first][codes]).any()) for column in X.T])
 
 
-def first_of(codes: NDArray[np.intp]) -> NDArray[np.intp]:
+def _first_cells(codes: NDArray[np.intp]) -> NDArray[np.intp]:
     """Return the first cell of each level."""
     first = np.empty(int(codes.max()) + 1, dtype=np.intp)
-    first[codes[::-1]] = np.arange(len(codes))[::-1]  # of equal ones the last is kept
+    # If an index occurs several times, NumPy keeps what is assigned last: the first cell.
+    first[codes[::-1]] = np.arange(len(codes))[::-1]
     return first
 
 
 def _candidates(X: FloatArray) -> Iterator[NDArray[np.intp]]:
     """Yield levels whose indicators are in the span of the columns."""
-    one_factor = _disjoint(X)
+    one_factor = _levels_of_disjoint_indicators(X)
     if one_factor is not None:
         yield one_factor
     of_factors = X[:, [_has_few_values(column) for column in X.T]]
     rows = group_rows(of_factors)
     if rows is not None and rows.max() < of_factors.shape[1]:
-        different = of_factors[first_of(rows)]
-        if np.linalg.matrix_rank(different) == len(different):
+        distinct = of_factors[_first_cells(rows)]
+        if np.linalg.matrix_rank(distinct) == len(distinct):
             yield rows
 
 
 def _has_few_values(column: FloatArray) -> bool:
-    """Tell whether a column is like that of a factor's contrast."""
-    return all(len(np.unique(part)) <= _VALUES for part in (column[:_SAMPLE], column))
+    """Return whether a column has as few values as the contrast of a factor."""
+    samples = column[:_SAMPLE_CELLS], column
+    return all(len(np.unique(sample)) <= _MOST_CONTRAST_VALUES for sample in samples)
 
 
-def _disjoint(X: FloatArray) -> NDArray[np.intp] | None:
-    """Return the levels of the largest set of indicators no two of which share a cell.
+def _levels_of_disjoint_indicators(X: FloatArray) -> NDArray[np.intp] | None:
+    """Return the levels of the largest set of indicators that have no cell in common.
 
-    Cells without any of them are a level, too, where a constant makes it one.
+    The cells without any of them are a further level. None is returned if its indicator is not in
+    the span of the columns, or if there are no indicators.
     """
     n_cells = len(X)
     largest, smallest = X.max(axis=0), X.min(axis=0)
     value = np.where(largest > 0, largest, smallest)
     is_indicator = ((value == X) | (X == 0)).all(axis=0) & (value != 0)
     is_constant = is_indicator & (largest == smallest)
-    numbers: list[int] = np.flatnonzero(is_indicator & ~is_constant).tolist()
-    cells_of = {number: np.flatnonzero(X[:, number]) for number in numbers}
-    factors: list[tuple[list[int], NDArray[np.bool_]]] = []
-    for number in numbers:
-        cells = cells_of[number]
-        own = next((one for one in factors if not one[1][cells].any()), None)
-        if own is None:
-            if len(factors) == _MOST_FACTORS:
-                continue
-            own = [], np.zeros(n_cells, dtype=bool)
-            factors.append(own)
-        own[0].append(number)
-        own[1][cells] = True
+    indicators: list[int] = np.flatnonzero(is_indicator & ~is_constant).tolist()
+    cells_of = {column: np.flatnonzero(X[:, column]) for column in indicators}
+    factors = _disjoint_sets(cells_of, n_cells)
     if not factors:
         return None
     spans_ones = is_constant.any() or any(covered.all() for _, covered in factors)
     columns, covered = max(factors, key=lambda factor: len(factor[0]))
-    for number in sorted(set(numbers) - set(columns)):  # that another factor has by chance
-        if not covered[cells_of[number]].any():
-            columns.append(number)
-            covered[cells_of[number]] = True
+    # An earlier set may have indicators that also fit into the largest one.
+    for column in sorted(set(indicators) - set(columns)):
+        if not covered[cells_of[column]].any():
+            columns.append(column)
+            covered[cells_of[column]] = True
     if not (spans_ones or covered.all()):
         return None
     codes = np.full(n_cells, len(columns), dtype=np.intp)
-    for level, number in enumerate(columns):
-        codes[cells_of[number]] = level
+    for level, column in enumerate(columns):
+        codes[cells_of[column]] = level
     return codes
+
+
+def _disjoint_sets(
+    cells_of: dict[int, NDArray[np.intp]], n_cells: int
+) -> list[tuple[list[int], NDArray[np.bool_]]]:
+    """Add each indicator to the first set with which it has no cell in common.
+
+    Returns the columns of each set, and the cells that these cover.
+    """
+    factors: list[tuple[list[int], NDArray[np.bool_]]] = []
+    for column, cells in cells_of.items():
+        factor = next((one for one in factors if not one[1][cells].any()), None)
+        if factor is None:
+            if len(factors) == _MOST_FACTORS:
+                continue
+            factor = [], np.zeros(n_cells, dtype=bool)
+            factors.append(factor)
+        factor[0].append(column)
+        factor[1][cells] = True
+    return factors
 
 
 def _by_levels(X: FloatArray, codes: NDArray[np.intp], weights: FloatArray) -> PartDesign:
     """Decompose a design whose columns have the indicators of levels in their span."""
     n_cells, n_columns = X.shape
-    of_level = np.bincount(codes, weights).astype(np.float64)
-    total, n_levels = of_level.sum(), len(of_level)
-    scale = np.sqrt(total / of_level)
-    shares = weights / of_level[codes]
+    level_weights = np.bincount(codes, weights).astype(np.float64)
+    total, n_levels = level_weights.sum(), len(level_weights)
+    scale = np.sqrt(total / level_weights)
+    shares = weights / level_weights[codes]
     averaging = sp.csr_array((shares, (codes, np.arange(n_cells))), shape=(n_levels, n_cells))
 
-    def within(columns: FloatArray) -> FloatArray:
-        for _ in range(2):  # the second time for what rounding left
+    def centred(columns: FloatArray) -> FloatArray:
+        for _ in range(2):  # the second time removes rounding errors of the first
             columns = columns - np.asarray(averaging @ columns)[codes]
         return columns
 
-    others = np.flatnonzero(varies_within(X, codes))
+    others = np.flatnonzero(_varies_within_levels(X, codes))
     varying = X[:, others]
     length = np.abs(varying).max(axis=0, initial=0.0)
     length *= np.sqrt((weights @ (varying / length) ** 2) / total)
     root = np.sqrt(weights / total)
-    Q, R = scipy.linalg.qr(within(varying / length) * root[:, None], mode="economic")
+    Q, R = scipy.linalg.qr(centred(varying / length) * root[:, None], mode="economic")
     left, singular, _ = scipy.linalg.svd(R)
     rank = int(np.sum(singular > max(n_cells, n_columns) * np.finfo(float).eps))
-    U = within((Q @ left[:, :rank]) / root[:, None])
+    U = centred((Q @ left[:, :rank]) / root[:, None])
 
-    means = X[first_of(codes)]
+    means = X[_first_cells(codes)]
     means[:, others] = np.asarray(averaging @ varying)
     from_coef = np.zeros((n_levels + rank, n_columns))
     from_coef[:n_levels] = means / scale[:, None]
-    from_coef[n_levels:, others] = (weights[:, None] * U).T @ within(varying) / total
+    from_coef[n_levels:, others] = (weights[:, None] * U).T @ centred(varying) / total
     to_coef, null = _inverse(from_coef)
     penalty = np.zeros((rank, rank))
     source = digest_of(X).hexdigest()
@@ -179,7 +214,7 @@ def _by_levels(X: FloatArray, codes: NDArray[np.intp], weights: FloatArray) -> P
 
 
 def _inverse(from_coef: FloatArray) -> tuple[FloatArray, NullSpace]:
-    """Return the coefficients of coordinates, and those that change nothing."""
+    """Return the matrix that transforms coordinates to coefficients, and the null space."""
     rank = len(from_coef)
     length = np.linalg.norm(from_coef, axis=0)
     empty = length == 0

@@ -126,7 +126,7 @@ def unpacked(hessian: Tensor) -> Tensor:
     return torch.cat([upper, torch.cat([border.mT, corner], 2)], 1)
 
 
-def exceeds(information: Tensor, least: float) -> Tensor:
+def eigenvalues_exceed(information: Tensor, least: float) -> Tensor:
     """Tell which matrices, (n_genes, n_params, ...), have all eigenvalues above a number.
 
     Of arrows that is so if their diagonals are, and what is left without the levels (Haynsworth
@@ -139,7 +139,7 @@ def exceeds(information: Tensor, least: float) -> Tensor:
     diagonal -= least
     corner.diagonal(dim1=1, dim2=2).sub_(least)
     nothing = information.new_zeros(len(information))
-    rest = Elimination.of(lowered, nothing, nothing).rest
+    rest = Elimination.of(lowered, nothing, nothing).schur_complement
     return (diagonal > 0).all(1) & (rowwise.eigh(rest)[0] > 0).all(1)
 
 
@@ -165,7 +165,7 @@ class Elimination(NamedTuple):
 
     diagonal: Tensor
     ratio: Tensor
-    rest: Tensor
+    schur_complement: Tensor
     scale: Tensor
 
     @classmethod
@@ -185,12 +185,12 @@ class Elimination(NamedTuple):
         taken = torch.stack([(ratio * column[:, :, None]).sum(1) for column in border.unbind(2)], 2)
         return cls(diagonal, ratio, corner - taken, scale)
 
-    def down(self, gradient: Tensor) -> Tensor:
+    def reduce(self, gradient: Tensor) -> Tensor:
         """Return the slopes of levels, and of the others when levels follow them."""
         of_levels, others = self._split(gradient)
         return torch.cat([of_levels, others - (self.ratio * of_levels[:, :, None]).sum(1)], 1)
 
-    def back(self, step: Tensor) -> Tensor:
+    def back_substitute(self, step: Tensor) -> Tensor:
         """Return the whole step, given that of the others and what levels do beside following."""
         of_levels, others = self._split(step)
         return torch.cat([of_levels - (self.ratio * others[:, None]).sum(2), others], 1)

@@ -120,7 +120,7 @@ class Evaluation(NamedTuple):
     value: Tensor
     gradient: Tensor
     hessian: Tensor
-    summed: Tensor
+    magnitude: Tensor
 
 
 class Objective:

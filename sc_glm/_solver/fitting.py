@@ -18,8 +18,8 @@ import scipy.sparse as sp
 from joblib.parallel import get_active_backend
 from tqdm import tqdm
 
-from sc_glm._counts.compression import Tally
 from sc_glm._counts.count_matrix import CountMatrix, consecutive_blocks
+from sc_glm._counts.tally import Tally
 from sc_glm._design.design import FloatArray
 from sc_glm._likelihood.family import Family
 from sc_glm._likelihood.fused import is_worth_fusing

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sc_glm._counts.compression import Cells, Tally
+from sc_glm._counts.tally import Grouping, Tally
 from sc_glm._design.design import FloatArray, PartDesign
 from sc_glm._likelihood import rowwise
 from sc_glm._likelihood.arrow_hessian import Indicators, is_arrow
@@ -119,7 +119,7 @@ class Designs:
     parts: dict[str, PartDesign]
     offset: FloatArray
     weights: FloatArray
-    cells: Cells | None = None
+    cells: Grouping | None = None
     groups: NDArray[np.intp] | None = None
 
     def coordinates(self, coef: dict[str, FloatArray]) -> FloatArray:
@@ -151,7 +151,7 @@ class Designs:
             rows, cells, weights = index, None, self.weights[index]
         else:
             rows, numbers = np.unique(self.cells.rows[index], return_inverse=True)
-            cells = Cells(numbers, self.cells.weights[index])
+            cells = Grouping(numbers, self.cells.weights[index])
             weights = cells.row_weights()
         parts = {name: part.of_cells(rows) for name, part in self.parts.items()}
         return Designs(parts, self.offset[rows], weights, cells)

@@ -7,7 +7,7 @@ approximation of the problem. The best local maximum of each gene is then polish
 import torch
 from torch import Tensor
 
-from sc_glm._likelihood.arrow_hessian import exceeds
+from sc_glm._likelihood.arrow_hessian import eigenvalues_exceed
 from sc_glm._likelihood.objective import Objective
 from sc_glm._solver import initial_values
 from sc_glm._solver.candidate_starts import (
@@ -111,7 +111,7 @@ def _improve_on_sample(problem: Problem, start: Tensor) -> Tensor:
         return start
     sample = problem.subsample(n_cells // _CELLS_PER_SAMPLED_CELL)
     found = maximize(sample.own_objective(), start, max_iter=_SAMPLE_ITER, tol=_SAMPLE_TOL)
-    is_determined = found.converged & exceeds(-found.hessian, _MIN_SAMPLE_INFORMATION)
+    is_determined = found.converged & eigenvalues_exceed(-found.hessian, _MIN_SAMPLE_INFORMATION)
     return torch.where(is_determined[:, None], found.theta, start)
 
 

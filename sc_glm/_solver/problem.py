@@ -17,7 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sc_glm._counts.compression import Cells, Tally, similar_rows
+from sc_glm._counts.similar_rows import similar_rows
+from sc_glm._counts.tally import Grouping, Tally
 from sc_glm._likelihood import rowwise
 from sc_glm._likelihood.family import Family, NegBinFamily
 from sc_glm._likelihood.grouped import GroupedObjective, Groups
@@ -164,7 +165,7 @@ class Problem:
         levels = self.bases[0].indicators
         codes = None if levels is None else levels.codes.cpu().numpy()
         max_cells = max(max_cells, _COARSE_CELLS_PER_LEVEL * self.bases[0].n_levels)
-        groups = Cells(
+        groups = Grouping(
             similar_rows(everything.cpu().numpy(), max_cells, width, codes),
             self.weights.cpu().numpy(),
         )

@@ -106,9 +106,9 @@ class ArrowModel(QuadraticModel):
         arrow = torch.nan_to_num(-at.hessian, 0.0, 0.0, 0.0)
         elimination = Elimination.of(arrow, floor, noise)
         floor = torch.maximum(floor, torch.finfo(floor.dtype).eps * elimination.scale)
-        curvature, vectors = rowwise.eigh(elimination.rest)
+        curvature, vectors = rowwise.eigh(elimination.schur_complement)
         curvature = torch.where(is_flat(curvature, floor, noise), floor[:, None], curvature)
-        gradient = elimination.down(at.gradient)
+        gradient = elimination.reduce(at.gradient)
         n_levels = elimination.diagonal.shape[1]
         own = rowwise.apply(vectors.mT, gradient[:, n_levels:])
         return cls(
@@ -129,7 +129,7 @@ class ArrowModel(QuadraticModel):
         """Return steps in the coordinates of the genes, given in the basis of the model."""
         n_levels = self.elimination.diagonal.shape[1]
         others = rowwise.apply(self.vectors, step[:, n_levels:])
-        return self.elimination.back(torch.cat([step[:, :n_levels], others], 1))
+        return self.elimination.back_substitute(torch.cat([step[:, :n_levels], others], 1))
 
     def norm(self, step: Tensor, in_basis: Tensor) -> Tensor:  # noqa: ARG002
         """Return the norms of steps that the radius bounds, given in both bases."""

@@ -173,7 +173,7 @@ class _Batch:
 
     def propose(self, tol: float) -> _Proposal:
         """Maximise the quadratic models of all genes within their radii."""
-        noise = 10 * torch.finfo(self.theta.dtype).eps * self.at.summed
+        noise = 10 * torch.finfo(self.theta.dtype).eps * self.at.magnitude
         tolerance = (0.1 * noise).clamp_min(tol)
         kind = ArrowModel if is_arrow(self.at.hessian) else QuadraticModel
         model = kind.of(self.at, tolerance / (1 + self.theta.square().sum(1)), noise)
@@ -206,7 +206,7 @@ class _Batch:
             torch.where(accepted, new.value, self.at.value),
             torch.where(accepted[:, None], new.gradient, self.at.gradient),
             torch.where(accepted[:, None, None], new.hessian, self.at.hessian),
-            torch.where(accepted, new.summed, self.at.summed),
+            torch.where(accepted, new.magnitude, self.at.magnitude),
         )
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from sc_glm._contract.user_warnings import warn
 from sc_glm._contract.validation import checked_sparse
-from sc_glm._counts.count_matrix import JUDGED_VALUES, CountMatrix, are_counts
+from sc_glm._counts.count_matrix import SAMPLED_VALUES, CountMatrix, are_counts
 from sc_glm._counts.on_disk import StoredCounts, StoredMatrix
 
 _MAX_DENSE_ENTRIES = 2_000_000  # read at once of a dense matrix in a file, before it becomes sparse
@@ -48,7 +48,7 @@ def read_counts_of_fit(
     genes = np.asarray(adata.var_names, dtype=object)
     stored = StoredMatrix.of(matrix, _matrix_name(layer))
     if stored is not None and budget is not None and 2 * stored.n_bytes() > budget:
-        values = stored.sample(JUDGED_VALUES)
+        values = stored.sample(SAMPLED_VALUES)
         _check_values(values, adata, layer)
         _warn_if_not_counts(values, adata, layer)
         return StoredCounts.scan(stored, genes, budget)
@@ -171,7 +171,7 @@ def _advice(adata: AnnData, layer: str | None) -> str:
 def _looks_like_counts(matrix: Any) -> bool:
     stored = StoredMatrix.of(matrix, "")
     if stored is not None:
-        return are_counts(stored.sample(JUDGED_VALUES))
+        return are_counts(stored.sample(SAMPLED_VALUES))
     if _is_sparse(matrix) or isinstance(matrix, np.ndarray):
         return are_counts(np.asarray(_stored_values(matrix)))
     return False  # a dask array, which is not computed for a message

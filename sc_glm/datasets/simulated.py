@@ -12,7 +12,8 @@ from scipy.special import expit, logsumexp
 from sklearn.utils import Bunch
 
 from sc_glm.datasets.presets import PRESETS
-from sc_glm.distributions.count_distributions import NB, ZINB, check_rng
+from sc_glm.distributions.count_distributions import NB, ZINB
+from sc_glm.distributions.random_variates import check_rng
 from sc_glm.formula.transformer import FormulaTransformer
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from sc_glm.distributions.expected_information import (
     expected_information,
     information_in_bases,
 )
-from sc_glm.distributions.tail_probabilities import log_mass
+from sc_glm.distributions.log_mass import log_mass
 from sc_glm.inference.log_likelihood import matches_fit
 
 if TYPE_CHECKING:

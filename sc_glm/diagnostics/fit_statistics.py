@@ -13,7 +13,7 @@ from sc_glm.diagnostics.evaluated_cells import EvaluatedCells
 from sc_glm.diagnostics.kolmogorov_smirnov import kolmogorov_smirnov_test
 from sc_glm.diagnostics.residuals import pearson_of_block, quantile_of_block
 from sc_glm.diagnostics.zero_counts import zero_tests_of_block
-from sc_glm.distributions.sampling import copies
+from sc_glm.distributions.sampling import replicate_cells
 from sc_glm.inference.docstring_entries import ENTRIES
 from sc_glm.inference.fitted_model import FittedData
 from sc_glm.inference.p_values import p_value_columns
@@ -110,7 +110,7 @@ def goodness_of_fit(
     """
     cells = EvaluatedCells.of(FittedData.of(model, X, y), sample_weight)
     total = cells.weights.sum()
-    copied_cells, copy_weights = copies(cells.weights)
+    copied_cells, copy_weights = replicate_cells(cells.weights)
     quantile = quantile_of_block(cells.data, random_state, copied_cells)
     threshold = stats.norm.isf(-np.expm1(np.log1p(-_OUTLIER_PROBABILITY) / total) / 2)
     tables = []

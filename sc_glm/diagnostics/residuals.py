@@ -11,7 +11,7 @@ import numpy as np
 from scipy import special
 
 from sc_glm._contract.docstrings import documented
-from sc_glm.distributions.sampling import copies, drawn_seed, stream
+from sc_glm.distributions.sampling import drawn_seed, replicate_cells, stream
 from sc_glm.inference.docstring_entries import ENTRIES
 from sc_glm.inference.fitted_model import FittedData
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-    from sc_glm.distributions.count_distributions import CountDistribution
+    from sc_glm.distributions.base import CountDistribution
     from sc_glm.inference.fitted_model import Block, Seed
 
     FloatArray: TypeAlias = NDArray[np.float64]
@@ -242,10 +242,10 @@ def weighted_quantile_residuals(
     -------
     residuals : ndarray of shape (n_copies, n_genes)
     copy_weights : ndarray of shape (n_copies,)
-        See :func:`~sc_glm.distributions.sampling.copies`.
+        See :func:`~sc_glm.distributions.sampling.replicate_cells`.
     """
     data, weights = data.with_positive_weight(sample_weight)
-    cells, copy_weights = copies(weights)
+    cells, copy_weights = replicate_cells(weights)
     of_block = quantile_of_block(data, random_state, cells)
     residuals = np.empty((len(cells), len(data.genes)))
     for block in data.blocks(len(cells)):

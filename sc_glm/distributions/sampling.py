@@ -1,8 +1,8 @@
-"""Counts of many cells, drawn by blocks of cells that have random numbers of their own.
+"""Random counts of many cells, drawn by blocks of cells.
 
-Where the blocks are cut, and which stream of random numbers each draws from, follows from the
-number of cells and genes and from the seed alone. So the counts are the same in any number of
-jobs, and the same whether they are kept dense or sparse.
+Each block has its own stream of random numbers. The blocks and their streams depend only on the
+numbers of cells and genes and on the seed. Thus the counts are the same in any number of jobs, and
+the same as a dense and as a sparse array.
 """
 
 from __future__ import annotations
@@ -13,27 +13,33 @@ import joblib
 import numpy as np
 import scipy.sparse as sp
 
-from sc_glm.distributions.count_distributions import CountDistribution, check_rng
+from sc_glm._contract.docstrings import documented
+from sc_glm.distributions.docstring_entries import ENTRIES
+from sc_glm.distributions.random_variates import check_rng
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from numpy.typing import NDArray
 
+    from sc_glm.distributions.base import CountDistribution
     from sc_glm.distributions.random_variates import RandomSource
 
     Distributions: TypeAlias = Callable[[slice], CountDistribution]
     Seed: TypeAlias = int | RandomSource | None
 
-# A change of this one changes the counts of every seed. The temporaries of a block stay in the
-# processor's cache.
+# Cells x genes of a block, whose temporaries stay in the processor's cache. Another number would
+# change the counts of every seed.
 _BLOCK_ENTRIES = 2**14
 
-_MOST_COPIES = 10_000_000  # of cells by weight
+# Cells x genes that a worker draws before it returns them.
+_TASK_ENTRIES = 2**20
 
-_TASK_ENTRIES = 2**20  # which a worker draws before it hands them over
+# Number of draws for weighted cells in all, which bounds time and memory.
+_MOST_DRAWS = 10_000_000
 
 
+@documented(ENTRIES)
 def sample_dense(
     dist_of: Distributions,
     shape: tuple[int, int, int],
@@ -41,19 +47,15 @@ def sample_dense(
     random_state: Seed,
     n_jobs: int | None,
 ) -> NDArray[np.int64]:
-    """Draw counts into an array.
+    """Draw counts into a dense array.
 
     Parameters
     ----------
-    dist_of : callable
-        Given a slice of cells, it returns their distributions, of shape (n_cells, n_genes). It is
-        called from several threads.
+    {dist_of}
     shape : tuple of int
         Numbers of draws, cells and genes.
-    random_state : int, RandomState, Generator or None
-        Where the seed comes from: one number is drawn from it.
-    n_jobs : int or None
-        Threads, as joblib counts workers.
+    {seed_source}
+    {n_jobs}
 
     Returns
     -------
@@ -74,6 +76,7 @@ def sample_dense(
     return counts
 
 
+@documented(ENTRIES)
 def sample_sparse(
     dist_of: Distributions,
     shape: tuple[int, int],
@@ -81,20 +84,17 @@ def sample_sparse(
     random_state: Seed,
     n_jobs: int | None,
 ) -> sp.csr_array:
-    """Draw the counts of :func:`sample_dense`, one of each, into a sparse array.
+    """Draw counts into a sparse array: the first draw of :func:`sample_dense`.
 
-    Beside the result there are, at any time, a few blocks of cells.
+    Besides the result, only a few blocks of cells are in memory at a time.
 
     Parameters
     ----------
-    dist_of : callable
-        As in :func:`sample_dense`.
+    {dist_of}
     shape : tuple of int
         Numbers of cells and genes.
-    random_state : int, RandomState, Generator or None
-        As in :func:`sample_dense`.
-    n_jobs : int or None
-        As in :func:`sample_dense`.
+    {seed_source}
+    {n_jobs}
 
     Returns
     -------
@@ -107,69 +107,73 @@ def sample_sparse(
         pieces = []
         for block, cells in blocks.items():
             counts = dist_of(cells).rvs(random_state=stream(seed, 0, block))
-            where = np.flatnonzero(counts)
-            columns = (where % n_genes).astype(np.int32)
-            pieces.append((counts.ravel()[where], columns, np.count_nonzero(counts, axis=1)))
+            positive = np.flatnonzero(counts)
+            columns = (positive % n_genes).astype(np.int32)
+            pieces.append((counts.ravel()[positive], columns, np.count_nonzero(counts, axis=1)))
         return [np.concatenate(arrays) for arrays in zip(*pieces, strict=True)]
 
-    # They grow in place, where joining a list of pieces would need the memory twice.
+    # These grow in place; joining a list of pieces would need the memory twice.
     data, indices = bytearray(), bytearray()
-    stored = [np.zeros(1, dtype=np.int64)]
-    for values, columns, n_stored in _in_threads(n_jobs, draw, _tasks(n_cells, n_genes)):
+    lengths = [np.zeros(1, dtype=np.int64)]
+    for values, columns, n_positive in _in_threads(n_jobs, draw, _tasks(n_cells, n_genes)):
         data += values.tobytes()
         indices += columns.tobytes()
-        stored.append(n_stored)
-    ends = np.concatenate(stored).cumsum()
-    if ends[-1] <= np.iinfo(np.int32).max:  # SciPy makes both kinds of index as wide as the wider
-        ends = ends.astype(np.int32)
+        lengths.append(n_positive)
+    indptr = np.concatenate(lengths).cumsum()
+    # SciPy would convert the column indices to 64 bits if the pointers had 64 bits.
+    if indptr[-1] <= np.iinfo(np.int32).max:
+        indptr = indptr.astype(np.int32)
     return sp.csr_array(
-        (np.frombuffer(data, dtype=np.int64), np.frombuffer(indices, dtype=np.int32), ends),
+        (np.frombuffer(data, dtype=np.int64), np.frombuffer(indices, dtype=np.int32), indptr),
         shape=shape,
     )
 
 
 def drawn_seed(random_state: Seed) -> int:
-    """Return a seed of many streams, one number drawn from a source of random numbers."""
+    """Draw one number from a source of random numbers, as the seed of many streams."""
     return int.from_bytes(check_rng(random_state).bytes(16), "little")
 
 
-def copies(weights: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """Return the cells that draws are for, where each has a weight, and how much a draw counts.
+def replicate_cells(
+    weights: NDArray[np.float64],
+) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """Return the cells to draw counts for, if cells have weights, and the weight of each draw.
 
-    A cell of weight three has three draws of its own, as three cells have. Of a weight that is no
-    whole number, each draw counts for a part; so it does where there would be too many of them.
+    A cell of weight three has three independent draws, as three cells have. The draws of a cell
+    share its weight equally. Thus each weighs less than one if the cell's weight is a fraction, and
+    more than one if there would be too many draws.
 
     Parameters
     ----------
     weights : ndarray of shape (n_cells,)
-        Positive.
+        Positive weights of the cells.
 
     Returns
     -------
     cells : ndarray of int of shape (n_draws,)
-        Ascending.
-    counted : ndarray of shape (n_draws,)
-        They add up to the weights.
+        Cell of each draw, in ascending order.
+    draw_weights : ndarray of shape (n_draws,)
+        Weight of each draw. Those of a cell add up to the cell's weight.
 
     Examples
     --------
     >>> import numpy as np
-    >>> cells, counted = copies(np.array([1.0, 3.0, 1.5]))
-    >>> cells.tolist(), counted.tolist()
+    >>> cells, draw_weights = replicate_cells(np.array([1.0, 3.0, 1.5]))
+    >>> cells.tolist(), draw_weights.tolist()
     ([0, 1, 1, 1, 2, 2], [1.0, 1.0, 1.0, 1.0, 0.75, 0.75])
     """
-    times = np.ceil(weights * min(1.0, _MOST_COPIES / weights.sum())).astype(np.intp)
+    times = np.ceil(weights * min(1.0, _MOST_DRAWS / weights.sum())).astype(np.intp)
     return np.repeat(np.arange(len(weights)), times), np.repeat(weights / times, times)
 
 
 def stream(seed: int, *key: int) -> np.random.Generator:
-    """Return random numbers of one key, such as a draw and a block, and of no other."""
+    """Return an independent stream of random numbers for a key, such as a draw and a block."""
     sequence = np.random.SeedSequence(seed, spawn_key=key)
     return np.random.Generator(np.random.SFC64(sequence))
 
 
 def _tasks(n_cells: int, n_genes: int) -> Iterator[dict[int, slice]]:
-    """Cut the cells into blocks, number these, and give some to each task."""
+    """Yield the blocks of each task: slices of cells, by the number of the block."""
     n_rows = max(1, _BLOCK_ENTRIES // n_genes)
     n_blocks = max(1, _TASK_ENTRIES // (n_rows * n_genes))
     starts = range(0, n_cells, n_rows)
@@ -183,6 +187,6 @@ def _in_threads(
     function: Callable[[dict[int, slice]], Any],
     tasks: Iterable[dict[int, slice]],
 ) -> Iterator[Any]:
-    """Yield the results in order, as they come: NumPy draws beside other Python threads."""
+    """Yield the results of tasks in order. NumPy draws without the lock of Python's threads."""
     parallel: Any = joblib.Parallel(n_jobs=n_jobs, require="sharedmem", return_as="generator")
     return parallel(joblib.delayed(function)(task) for task in tasks)

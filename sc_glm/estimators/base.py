@@ -17,9 +17,10 @@ from sc_glm._contract.callbacks import CallbackSupportMixin, reporting_to_callba
 from sc_glm._contract.docstrings import documented
 from sc_glm._contract.state import StateMixin, restore_on_failure
 from sc_glm._contract.user_warnings import warn
-from sc_glm._counts.compression import typical_rows
 from sc_glm._counts.count_matrix import CountMatrix
-from sc_glm._design.design import INTERCEPT, FloatArray, Layout
+from sc_glm._counts.similar_rows import representative_rows
+from sc_glm._design.design import FloatArray
+from sc_glm._design.layout import INTERCEPT, Layout
 from sc_glm._likelihood.family import MEAN
 from sc_glm._solver.fitting import fit_genes
 from sc_glm._solver.gene_block import Designs, GeneFits
@@ -184,7 +185,9 @@ class CountRegressor(
         fits = replace(fits, log_likelihood=unit * fits.log_likelihood)
         self._set_fitted(layout, counts, designs, fits)
         n_rows = max(_N_REPRESENTATIVE_ROWS, 2 * covariates.shape[1])
-        self._representative_cells = typical_rows(covariates, weights, n_rows, _SPREAD_WITHIN_ROW)
+        self._representative_cells = representative_rows(
+            covariates, weights, n_rows, _SPREAD_WITHIN_ROW
+        )
         self.n_cells_ = len(counts)
 
     def _designs_of_fit(
@@ -224,7 +227,9 @@ class CountRegressor(
         self._largest_mean_predictors = fits.ceiling
         # Parts of full rank are left out: all rows are estimable, and need no check.
         self._null_spaces = {
-            part: design.free for part, design in designs.parts.items() if design.free
+            part: design.unidentified
+            for part, design in designs.parts.items()
+            if design.unidentified
         }
         self.target_names_ = counts.names
         self.params_ = _tables(fits.coef, layout, counts.names)

@@ -4,9 +4,11 @@ from collections import Counter
 
 import numpy as np
 
-from sc_glm._counts.compression import Cells, group_but_offset, group_rows
+from sc_glm._counts.equal_rows import group_rows, group_rows_ignoring_offset
+from sc_glm._counts.tally import Grouping
 from sc_glm._design import levels
-from sc_glm._design.design import INTERCEPT, FloatArray, Layout, PartDesign
+from sc_glm._design.design import FloatArray, PartDesign
+from sc_glm._design.layout import INTERCEPT, Layout
 from sc_glm._solver.gene_block import Designs
 
 
@@ -17,11 +19,11 @@ def designs_of_fit(
     offset, cells, groups = layout.offset_of(covariates), None, None
     rows = group_rows(covariates)
     if rows is not None:
-        cells = Cells(rows, weights)
+        cells = Grouping(rows, weights)
         first = cells.first()
         covariates, offset, weights = covariates[first], offset[first], cells.row_weights()
     elif layout.offset is not None:
-        groups = group_but_offset(np.delete(covariates, layout.offset, 1), offset)
+        groups = group_rows_ignoring_offset(np.delete(covariates, layout.offset, 1), offset)
     parts = {
         part: _part_design(matrix, weights, layout.columns[part], penalties[part])
         for part, matrix in layout.designs(covariates).items()

@@ -15,7 +15,9 @@ from sklearn.utils.validation import check_is_fitted
 from sc_glm._contract.docstrings import documented
 from sc_glm._contract.user_warnings import warn
 from sc_glm._counts.count_matrix import CountMatrix
-from sc_glm._design.design import FloatArray, Layout, NullSpace
+from sc_glm._design.design import FloatArray
+from sc_glm._design.layout import Layout
+from sc_glm._design.null_space import NullSpace
 from sc_glm._likelihood.family import (
     DISPERSION,
     LARGEST_LOG_MEAN,
@@ -25,8 +27,8 @@ from sc_glm._likelihood.family import (
     Family,
 )
 from sc_glm.distributions.count_distributions import NB, ZINB
+from sc_glm.distributions.log_mass import log_mass
 from sc_glm.distributions.sampling import sample_dense, sample_sparse
-from sc_glm.distributions.tail_probabilities import log_mass
 from sc_glm.estimators.docstring_entries import ENTRIES
 from sc_glm.estimators.input_checks import (
     check_counts_of_genes,

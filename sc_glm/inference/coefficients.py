@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sc_glm._contract.docstrings import documented
-from sc_glm._design.design import INTERCEPT
+from sc_glm._design.layout import INTERCEPT
 from sc_glm._likelihood.family import MEAN
 from sc_glm.inference.docstring_entries import ENTRIES
 from sc_glm.inference.estimates import coefficient_rows, estimate_coefficients

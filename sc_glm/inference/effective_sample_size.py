@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-from sc_glm._counts.compression import similar_rows
+from sc_glm._counts.similar_rows import similar_rows
 from sc_glm._likelihood.family import LARGEST_LOG_MEAN, pairs
 from sc_glm.distributions.expected_information import (
     Zeros,

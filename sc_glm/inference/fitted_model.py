@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sc_glm._contract.docstrings import documented
 from sc_glm._contract.validation import check_same_order, quoted, similar_names
-from sc_glm.distributions.tail_probabilities import log_mass
+from sc_glm.distributions.log_mass import log_mass
 from sc_glm.estimators.base import CountRegressor
 from sc_glm.estimators.input_checks import check_sample_weight, drop_cells_of_zero_weight
 from sc_glm.estimators.pipeline import counts_in, last_step

@@ -55,5 +55,5 @@ class RestrictedObjective:
             at.value,
             self.to_nuisance(at.gradient),
             self.nuisance_basis.mT @ at.hessian @ self.nuisance_basis,
-            at.summed,
+            at.magnitude,
         )

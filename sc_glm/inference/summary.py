@@ -11,7 +11,7 @@ import numpy as np
 
 from sc_glm._contract.docstrings import documented
 from sc_glm._contract.validation import group_codes
-from sc_glm._design.design import INTERCEPT
+from sc_glm._design.layout import INTERCEPT
 from sc_glm._likelihood.family import DISPERSION, MEAN, ZERO_INFLATION
 from sc_glm._solver.status import Status
 from sc_glm.inference.coefficients import tests_against_zero

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import stats
 
 from sc_glm._contract.docstrings import documented
-from sc_glm.distributions.tail_probabilities import POISSON_SIZE
+from sc_glm.distributions.log_mass import POISSON_SIZE
 from sc_glm.inference.fitted_model import FittedData
 from sc_glm.plots.axes import (
     BAND,

@@ -9,7 +9,7 @@ from scipy import sparse
 from sklearn.utils.sparsefuncs import mean_variance_axis
 
 from sc_glm._contract.docstrings import documented
-from sc_glm.distributions.sampling import copies
+from sc_glm.distributions.sampling import replicate_cells
 from sc_glm.inference.fitted_model import FittedData
 from sc_glm.plots.axes import (
     DATA,
@@ -134,7 +134,7 @@ class SimulatedSummariesDisplay:
         fitted, weights = FittedData.of(model, X, y, genes=genes).with_positive_weight(
             sample_weight
         )
-        cells, weights_of_draws = copies(weights)
+        cells, weights_of_draws = replicate_cells(weights)
         drawn = fitted.sample_sparse(cells, random_state)
         both = (
             (fitted.counts.by_gene(slice(None)).astype(np.float64), weights),

@@ -85,7 +85,7 @@ def test_amounts_of_memory(amount, n_bytes):
 
 @pytest.mark.parametrize("amount", [0, -1, "", "0GB", "much", "3", "4 PB", "-1GB", "1e9B", "IB"])
 def test_amounts_that_are_none(amount):
-    with pytest.raises(ValueError, match=r"memory_budget=.* is no amount of memory.*'2GB'"):
+    with pytest.raises(ValueError, match=r"memory_budget=.* is not an amount of memory.*'2GB'"):
         parse_bytes(amount, "memory_budget")
 
 

@@ -5,77 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose, assert_array_equal
 
-from sc_glm._design.design import Layout, PartDesign
-
-NB = ("mean", "dispersion")
-ZINB = ("mean", "dispersion", "zero_inflation")
-
-# Layout
-
-
-def test_a_plain_matrix_is_the_means():
-    layout = Layout.of(None, 2, ZINB, intercept=True)
-    assert layout.columns == {
-        "mean": ["Intercept", "x0", "x1"],
-        "dispersion": ["Intercept"],
-        "zero_inflation": ["Intercept"],
-    }
-    X = np.array([[1.5, 2.5], [3.5, 4.5], [5.5, 6.5]])
-    designs = layout.designs(X)
-    assert_array_equal(designs["mean"], [[1, 1.5, 2.5], [1, 3.5, 4.5], [1, 5.5, 6.5]])
-    assert_array_equal(designs["dispersion"], np.ones((3, 1)))
-    assert_array_equal(designs["zero_inflation"], np.ones((3, 1)))
-    assert_array_equal(layout.offset_of(X), np.zeros(3))
-
-
-def test_a_plain_frame_keeps_its_names():
-    layout = Layout.of(["depth", "batch__2"], 2, NB, intercept=False)
-    assert layout.columns == {"mean": ["depth", "batch__2"], "dispersion": ["Intercept"]}
-    assert layout.positions["mean"] == [0, 1]
-
-
-def test_a_design_frame_is_cut_into_parts_in_any_order_of_columns():
-    names = ["dispersion__k", "mean__x", "offset__log(n)", "mean__Intercept", "mean__a__b"]
-    layout = Layout.of(names, 5, ZINB, intercept=True)
-    assert layout.columns == {
-        "mean": ["x", "Intercept", "a__b"],
-        "dispersion": ["k"],
-        "zero_inflation": ["Intercept"],
-    }
-    X = np.arange(10.0).reshape(2, 5)
-    designs = layout.designs(X)
-    assert_array_equal(designs["mean"], [[1, 3, 4], [6, 8, 9]])
-    assert_array_equal(designs["dispersion"], [[0], [5]])
-    assert_array_equal(designs["zero_inflation"], [[1], [1]])
-    assert_array_equal(layout.offset_of(X), [2, 7])
-
-
-def test_a_missing_part_gets_an_intercept_though_a_plain_mean_would_not():
-    layout = Layout.of(["dispersion__x"], 1, NB, intercept=False)
-    assert layout.columns == {"mean": ["Intercept"], "dispersion": ["x"]}
-
-
-def test_the_formula_owns_the_intercept():
-    assert Layout.of(["mean__x"], 1, NB, intercept=True).columns["mean"] == ["x"]
-
-
-@pytest.mark.parametrize(
-    ("names", "parts", "words"),
-    [
-        (["mean__x", "age", "sex"], NB, ["part__column", "'age'", "'sex'"]),
-        (["mean__x", "zero_inflation__z"], NB, ["'zero_inflation'", "'z'", "'dispersion'"]),
-        (["mean__x", "offset__a", "offset__b"], NB, ["2 offset", "'a'", "'b'"]),
-        (["offset__a", "b"], NB, ["part__column", "'b'"]),
-    ],
-)
-def test_what_a_layout_refuses(names, parts, words):
-    with pytest.raises(ValueError) as error:
-        Layout.of(names, len(names), parts, intercept=True)
-    for word in words:
-        assert word in str(error.value)
-
-
-# PartDesign
+from sc_glm._design.design import PartDesign
 
 RNG = np.random.default_rng(11)
 N = 40
@@ -255,7 +185,7 @@ def test_an_intercept_beside_all_levels_costs_nothing():
     assert_allclose(coef, [2.5, 0, 0, 0, 0], atol=1e-12)
 
 
-def test_of_coefficients_that_no_penalty_tells_apart_the_smallest_are_taken():
+def test_of_coefficients_with_equal_penalty_the_smallest_are_taken():
     X = np.c_[np.ones(N), NORMAL[:, 0], NORMAL[:, 0], NORMAL[:, 1]]
     design = PartDesign.of(X, penalised=np.array([False, False, False, True]))
     coef = design.to_coef @ coordinates(design, X @ [1.0, 4.0, 0.0, 2.0])
@@ -291,11 +221,11 @@ def test_any_integer_matrix_with_a_penalty(X, which):
     # And what the penalty does not see either is as small as it can be.
     unseen = null @ np.diag(~penalised) @ null.T
     values, vectors = np.linalg.eigh(unseen)
-    free = vectors[:, values > 1 - 1e-9].T @ null
-    assert_allclose(free @ design.to_coef, 0, atol=1e-9)
+    unidentified = vectors[:, values > 1 - 1e-9].T @ null
+    assert_allclose(unidentified @ design.to_coef, 0, atol=1e-9)
 
 
-# What a fit leaves open
+# The null space
 
 
 @given(
@@ -304,7 +234,7 @@ def test_any_integer_matrix_with_a_penalty(X, which):
     copies=st.integers(0, 2),
     exponents=st.lists(st.integers(-8, 8), max_size=8),
 )
-def test_a_row_is_open_if_no_combination_of_the_rows_makes_it(X, row, copies, exponents):
+def test_a_row_outside_the_row_space_is_not_estimable(X, row, copies, exponents):
     row = row[: X.shape[1]]
     X, row = np.c_[X, X[:, :copies]], np.r_[row, row[:copies]]
     scales = 10.0 ** np.array(exponents + [0] * X.shape[1])[: X.shape[1]]
@@ -318,7 +248,7 @@ def test_a_row_is_open_if_no_combination_of_the_rows_makes_it(X, row, copies, ex
 
 
 @pytest.mark.parametrize("name", MATRICES)
-def test_rows_of_the_fit_are_closed_and_aliased_columns_are_open(name):
+def test_rows_of_the_fit_are_estimable_and_aliased_columns_are_not(name):
     X = MATRICES[name]
     design = PartDesign.of(X)
     assert bool(design.null) == (RANKS[name] < X.shape[1])
@@ -329,7 +259,7 @@ def test_rows_of_the_fit_are_closed_and_aliased_columns_are_open(name):
         assert aliased == (np.linalg.matrix_rank(rest) == whole)
 
 
-def test_the_rounding_of_columns_is_no_combination():
+def test_rounding_of_columns_leaves_rows_estimable():
     """A column rounded beside larger numbers differs from its copy by much, of a small number."""
     x = np.r_[1e-12, 1e-9, np.linspace(0.1, 1, 20)]
     X = np.c_[x, (x + 1) - 1]
@@ -338,7 +268,7 @@ def test_the_rounding_of_columns_is_no_combination():
     assert not null.not_estimable(X, unit=1.0).any()
 
 
-def test_any_number_in_an_empty_column_is_open():
+def test_any_number_in_a_column_of_zeros_is_not_estimable():
     """Its units are unknown: a dose of 1e-9 is as far from none as any."""
     null = PartDesign.of(np.c_[np.ones(5), np.zeros(5)]).null
     assert_array_equal(
@@ -346,7 +276,7 @@ def test_any_number_in_an_empty_column_is_open():
     )
 
 
-def test_a_penalty_leaves_open_what_it_does_not_see():
+def test_a_penalty_identifies_the_penalised_columns():
     X = np.c_[np.ones(N), LEVELS, np.zeros(N)]
     rows = np.array([[1.0, 0, 0, 0, 0, 0], [1.0, 1, 0, 0, 0, 1]])
     for penalised, expected in (
@@ -356,5 +286,5 @@ def test_a_penalty_leaves_open_what_it_does_not_see():
         ([0, 0, 0, 0, 0, 1], [True, False]),
     ):
         design = PartDesign.of(X, penalised=np.array(penalised, dtype=bool))
-        assert_array_equal(design.free.not_estimable(rows, unit=1.0), expected)
+        assert_array_equal(design.unidentified.not_estimable(rows, unit=1.0), expected)
         assert_array_equal(design.null.not_estimable(rows, unit=1.0), [True, True])

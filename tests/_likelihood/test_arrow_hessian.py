@@ -9,7 +9,13 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from sc_glm import NegBinRegressor, ZINBRegressor
 from sc_glm._design import levels
-from sc_glm._likelihood.arrow_hessian import Elimination, Indicators, exceeds, is_arrow, unpacked
+from sc_glm._likelihood.arrow_hessian import (
+    Elimination,
+    Indicators,
+    eigenvalues_exceed,
+    is_arrow,
+    unpacked,
+)
 from sc_glm._likelihood.family import NegBinFamily, ZINBFamily
 from sc_glm._likelihood.grouped import Groups
 from sc_glm._likelihood.objective import PartBasis
@@ -89,9 +95,11 @@ def test_levels_are_eliminated():
     problem = by_levels(NegBinFamily(), simulate(6, RNG), ONE)
     at = evaluated(problem, points(problem, 6))
     elimination = Elimination.of(-at.hessian, *torch.zeros(2, 6, dtype=torch.float64))
-    slope = elimination.down(at.gradient)
-    others = torch.linalg.solve(elimination.rest, slope[:, N_LEVELS:])
-    step = elimination.back(torch.cat([slope[:, :N_LEVELS] / elimination.diagonal, others], 1))
+    slope = elimination.reduce(at.gradient)
+    others = torch.linalg.solve(elimination.schur_complement, slope[:, N_LEVELS:])
+    step = elimination.back_substitute(
+        torch.cat([slope[:, :N_LEVELS] / elimination.diagonal, others], 1)
+    )
     assert_allclose(step, torch.linalg.solve(-unpacked(at.hessian), at.gradient), rtol=1e-8)
 
 
@@ -109,7 +117,7 @@ def test_a_level_beyond_its_turning_point_is_no_flat_one():
     assert (elimination.diagonal < -1e-3).any(1).all()
     # As many eigenvalues are negative as of the matrix (Sylvester's law of inertia).
     negative = (elimination.diagonal < 0).sum(1)
-    negative += (torch.linalg.eigvalsh(elimination.rest) < 0).sum(1)
+    negative += (torch.linalg.eigvalsh(elimination.schur_complement) < 0).sum(1)
     assert torch.equal(negative, (torch.linalg.eigvalsh(-unpacked(at.hessian)) < 0).sum(1))
 
 
@@ -118,10 +126,11 @@ def test_the_least_curvature_is_that_of_the_matrix():
     end = maximize_from_many_starts(problem, problem.own_objective(), max_iter=50, tol=1e-8)
     lowest = torch.linalg.eigvalsh(-unpacked(end.hessian))[:, 0]
     for least in lowest:
-        assert torch.equal(exceeds(-end.hessian, 0.999 * least), lowest > 0.999 * least)
-        assert torch.equal(exceeds(-end.hessian, 1.001 * least), lowest > 1.001 * least)
+        assert torch.equal(eigenvalues_exceed(-end.hessian, 0.999 * least), lowest > 0.999 * least)
+        assert torch.equal(eigenvalues_exceed(-end.hessian, 1.001 * least), lowest > 1.001 * least)
         assert torch.equal(
-            exceeds(-unpacked(end.hessian), 1.001 * least), exceeds(-end.hessian, 1.001 * least)
+            eigenvalues_exceed(-unpacked(end.hessian), 1.001 * least),
+            eigenvalues_exceed(-end.hessian, 1.001 * least),
         )
 
 

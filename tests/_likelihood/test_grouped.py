@@ -130,12 +130,12 @@ def test_it_is_the_plain_objective(offset, level, strength):
         theta = theta_of(other, eta + level, rho)
         expected, actual = plain.evaluate(theta, genes), other.evaluate(theta, genes)
         assert torch.isfinite(expected.hessian).all()
-        rounding = 2e-14 * expected.summed  # that of y rho, of sizes that are hardly finite
+        rounding = 2e-14 * expected.magnitude  # that of y rho, of sizes that are hardly finite
         assert_allclose(actual.value / rounding, expected.value / rounding, rtol=1e-11, atol=1)
-        assert_allclose(actual.summed, expected.summed, rtol=1e-11)
+        assert_allclose(actual.magnitude, expected.magnitude, rtol=1e-11)
         for a, e in zip(actual[1:3], expected[1:3], strict=True):
             # At the smallest sizes, all that the plain objective's derivatives have is rounding
-            scale = torch.maximum(e.abs().flatten(1).amax(1), 1e-4 * expected.summed)
+            scale = torch.maximum(e.abs().flatten(1).amax(1), 1e-4 * expected.magnitude)
             scale = scale.view(-1, *[1] * (e.ndim - 1))
             assert_allclose(a / scale, e / scale, rtol=0, atol=1e-11)
 
@@ -252,7 +252,7 @@ def test_fits_end_where_those_of_single_cells_do(monkeypatch, used, regressor, o
     model.fit(X, COUNTS, sample_weight=weights)
     assert used
     used.clear()
-    monkeypatch.setattr(base, "group_but_offset", lambda *_: None)
+    monkeypatch.setattr(base, "group_rows_ignoring_offset", lambda *_: None)
     plain = clone(model).fit(X, COUNTS, sample_weight=weights)
     assert not used
     for fitted in (model, again):

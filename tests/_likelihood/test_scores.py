@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose
 
 from sc_glm._likelihood.family import NegBinFamily, ZINBFamily
 from sc_glm._likelihood.scores import score_products
-from sc_glm.distributions.tail_probabilities import log_mass
+from sc_glm.distributions.log_mass import log_mass
 from tests.problems import CURVE, GROUP, LINE, N_CELLS, ONE, alike, problem_of, simulate
 
 RNG = np.random.default_rng(5)

@@ -9,8 +9,8 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from sc_glm._counts.compression import Cells
 from sc_glm._counts.count_matrix import CountMatrix
+from sc_glm._counts.tally import Grouping
 from sc_glm._design.design import PartDesign
 from sc_glm._likelihood.family import NegBinFamily, ZINBFamily
 from sc_glm._solver import checkpoint
@@ -169,12 +169,12 @@ def test_warm_starts_are_distinguished(tmp_path):
 def test_deduplications_are_distinguished(tmp_path):
     """Though rows, and what they weigh in all, are the same."""
     rows = np.arange(N_CELLS)
-    cells = Cells(rows, WEIGHTS)
+    cells = Grouping(rows, WEIGHTS)
     Checkpoint.open(tmp_path, **PROBLEM | {"designs": designs(cells=cells)})
     for other in (
         designs(),
-        designs(cells=Cells(np.r_[1, 0, rows[2:]], WEIGHTS)),
-        designs(cells=Cells(rows, changed(WEIGHTS))),
+        designs(cells=Grouping(np.r_[1, 0, rows[2:]], WEIGHTS)),
+        designs(cells=Grouping(rows, changed(WEIGHTS))),
     ):
         with pytest.raises(ValueError, match="differs in: cells that are alike"):
             Checkpoint.open(tmp_path, **PROBLEM | {"designs": other})

@@ -21,8 +21,8 @@ from scipy import stats
 from sklearn.exceptions import ConvergenceWarning
 
 from sc_glm import NegBinRegressor
-from sc_glm._counts.compression import Cells
 from sc_glm._counts.count_matrix import CountMatrix, consecutive_blocks
+from sc_glm._counts.tally import Grouping
 from sc_glm._design.design import PartDesign
 from sc_glm._likelihood.family import NegBinFamily, ZINBFamily
 from sc_glm._solver import fitting, gene_block
@@ -88,7 +88,7 @@ def test_counts_by_cell_are_fitted_without_a_conversion(monkeypatch, n_jobs, dty
     rows = np.arange(N_CELLS) % 3
     groups = PartDesign.of(np.eye(3), np.bincount(rows, WEIGHTS))
     one = PartDesign.of(np.ones((3, 1)), np.bincount(rows, WEIGHTS))
-    cells = Cells(rows, WEIGHTS)
+    cells = Grouping(rows, WEIGHTS)
     parts = {"mean": groups, "dispersion": one}
     few = Designs(parts, np.zeros(3), cells.row_weights(), cells)
     y = Y.astype(dtype)
@@ -164,7 +164,7 @@ def blocks_of_few_rows(monkeypatch, n_genes, n_positive, *, n_columns=3, most=10
         {"mean": PartDesign.of(groups), "dispersion": PartDesign.of(np.ones((12, 1)))},
         np.zeros(12),
         np.full(12, row_cells),
-        Cells(np.repeat(np.arange(12), row_cells), np.ones(12 * row_cells)),
+        Grouping(np.repeat(np.arange(12), row_cells), np.ones(12 * row_cells)),
     )
     monkeypatch.setattr(CountMatrix, "n_positive", lambda _: np.full(n_genes, n_positive))
     counts = CountMatrix.of(np.zeros((1, n_genes)), n_cells=1)

@@ -7,7 +7,7 @@ import scipy.sparse as sp
 from numpy.testing import assert_allclose, assert_array_equal
 
 from sc_glm import NegBinRegressor, ZINBRegressor
-from sc_glm._counts.compression import group_rows
+from sc_glm._counts.equal_rows import group_rows
 from sc_glm._solver import gene_block
 from sc_glm.estimators import fit_designs
 from tests.estimators.simulations import BOTH, TIGHT
