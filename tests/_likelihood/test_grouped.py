@@ -15,7 +15,7 @@ from sc_glm._likelihood.family import NegBinFamily, ZINBFamily
 from sc_glm._likelihood.grouped import GroupedObjective, Groups
 from sc_glm._likelihood.objective import Objective
 from sc_glm._solver import initial_values, problem
-from sc_glm.estimators import base
+from sc_glm.estimators import fit_designs
 from tests.problems import N_CELLS, ONE, problem_of
 
 RNG = np.random.default_rng(17)
@@ -252,7 +252,7 @@ def test_fits_end_where_those_of_single_cells_do(monkeypatch, used, regressor, o
     model.fit(X, COUNTS, sample_weight=weights)
     assert used
     used.clear()
-    monkeypatch.setattr(base, "group_rows_ignoring_offset", lambda *_: None)
+    monkeypatch.setattr(fit_designs, "group_rows_ignoring_offset", lambda *_: None)
     plain = clone(model).fit(X, COUNTS, sample_weight=weights)
     assert not used
     for fitted in (model, again):
