@@ -91,11 +91,12 @@ def test_the_tile_of_a_family_is_compiled_once():
 
 
 def test_large_zero_inflated_fits_are_worth_it():
-    assert is_worth_fusing(ZINBFamily(), fused.LARGE, CPU, torch.float64)
-    assert not is_worth_fusing(ZINBFamily(), fused.LARGE - 1, CPU, torch.float64)
-    assert not is_worth_fusing(NegBinFamily(), fused.LARGE, CPU, torch.float64)
-    assert not is_worth_fusing(ZINBFamily(), fused.LARGE, CPU, torch.float32)
-    assert not is_worth_fusing(ZINBFamily(), fused.LARGE, torch.device("cuda"), torch.float64)
+    n_entries = fused.LEAST_ENTRIES
+    assert is_worth_fusing(ZINBFamily(), n_entries, CPU, torch.float64)
+    assert not is_worth_fusing(ZINBFamily(), n_entries - 1, CPU, torch.float64)
+    assert not is_worth_fusing(NegBinFamily(), n_entries, CPU, torch.float64)
+    assert not is_worth_fusing(ZINBFamily(), n_entries, CPU, torch.float32)
+    assert not is_worth_fusing(ZINBFamily(), n_entries, torch.device("cuda"), torch.float64)
 
 
 def test_a_large_fit_asks_for_it_and_ends_at_the_same_maximum(monkeypatch):
@@ -111,7 +112,7 @@ def test_a_large_fit_asks_for_it_and_ends_at_the_same_maximum(monkeypatch):
     monkeypatch.setattr("sc_glm._solver.gene_block.fused_tile", tile)
     plain = ZINBRegressor().fit(X, y)
     assert not calls
-    monkeypatch.setattr(fused, "LARGE", 60 * 4)
+    monkeypatch.setattr(fused, "LEAST_ENTRIES", 60 * 4)
     assert fitting.is_worth_fusing is fused.is_worth_fusing
     large = ZINBRegressor(batch_size=2).fit(X, y)
     assert len(calls) == 2

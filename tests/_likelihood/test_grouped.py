@@ -157,8 +157,8 @@ def test_any_genes_in_any_order_and_in_pieces(monkeypatch):
     eta, rho = points()
     theta = theta_of(other, eta[0], rho[0])
     whole = other.evaluate(theta, torch.arange(len(theta)))
-    monkeypatch.setattr("sc_glm._likelihood.grouped._ENTRIES", 7)
-    monkeypatch.setattr("sc_glm._likelihood.objective._TILE", 4 * 8)
+    monkeypatch.setattr("sc_glm._likelihood.grouped._BLOCK_COUNTS", 7)
+    monkeypatch.setattr("sc_glm._likelihood.objective._TILE_ENTRIES", 4 * 8)
     for genes in ([3], [7, 1, 0], [2, 2, 4, 5, 6, 0, 1, 3, 7, 2]):
         index = torch.tensor(genes)
         at = other.evaluate(theta[index], index)

@@ -85,7 +85,7 @@ def plain(designs, terms):
 @pytest.mark.parametrize("bounds", [[0, N_CELLS], [0, 16, 32, N_CELLS]])
 @pytest.mark.parametrize("name", DESIGNS)
 def test_sums_are_those_taken_one_by_one(name, bounds, kept, monkeypatch):
-    monkeypatch.setattr(module, "_KEPT_ENTRIES", kept)
+    monkeypatch.setattr(module, "_MOST_KEPT_ENTRIES", kept)
     designs = DESIGNS[name]
     terms = terms_of(len(designs))
     for ours, theirs in zip(contract(designs, terms, bounds), plain(designs, terms), strict=True):

@@ -153,7 +153,7 @@ def test_tiles_do_not_change_the_result(monkeypatch, name, cells, entries):
     theta = points(whole)
     expected = whole.evaluate(theta, all_genes(whole))
     monkeypatch.setattr(module, "_TILE_CELLS", cells)
-    monkeypatch.setattr(module, "_TILE", entries)
+    monkeypatch.setattr(module, "_TILE_ENTRIES", entries)
     tiled = make(family, designs, strength=1.0)
     assert len(tiled.block.bounds) == -(-N_CELLS // cells) + 1
     assert_same(tiled.evaluate(theta, all_genes(tiled)), expected)
@@ -166,7 +166,7 @@ def test_a_tile_has_fewer_cells_where_designs_are_wide():
     sizes = [tile_cells([rank, 1]) for rank in (10, 100, 1000, 100_000)]
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[-1] == 1
-    assert sizes[2] * 1000**2 <= module._TILE_PRODUCTS
+    assert sizes[2] * 1000**2 <= module._TILE_PRODUCT_ENTRIES
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -240,7 +240,7 @@ def several_at_once(family, designs, *, strength=0.0):
 @pytest.mark.parametrize(("cells", "entries"), [(4096, 32_768), (7, 14), (16, 1)])
 def test_a_cell_may_stand_for_several(monkeypatch, name, cells, entries):
     monkeypatch.setattr(module, "_TILE_CELLS", cells)
-    monkeypatch.setattr(module, "_TILE", entries)
+    monkeypatch.setattr(module, "_TILE_ENTRIES", entries)
     each, few = several_at_once(*MODELS[name], strength=1.0)
     theta = points(each)
     theta[1] *= 3  # some means beyond the ceiling
