@@ -85,15 +85,17 @@ class PartBasis(NamedTuple):
 
     def of_cells(self, index: Tensor) -> "PartBasis":
         """Return the basis of some cells."""
-        levels = self.indicators
-        own = levels and levels._replace(codes=levels.codes[index])
-        return self._replace(U=self.U[index], indicators=own)
+        indicators = self.indicators
+        if indicators is not None:
+            indicators = indicators._replace(codes=indicators.codes[index])
+        return self._replace(U=self.U[index], indicators=indicators)
 
     def double(self) -> "PartBasis":
         """Return the basis in double precision."""
-        levels = self.indicators
-        own = levels and levels._replace(scale=levels.scale.double())
-        return PartBasis(self.U.double(), self.penalty.double(), own)
+        indicators = self.indicators
+        if indicators is not None:
+            indicators = indicators._replace(scale=indicators.scale.double())
+        return PartBasis(self.U.double(), self.penalty.double(), indicators)
 
     def unpacked(self) -> "PartBasis":
         """Return the basis with all basis vectors as columns of `U`."""
@@ -182,8 +184,8 @@ class Objective:
         self.n_params = stops[-1]
         # Positions of the parts among the parameters that do not belong to levels
         self.others = [
-            slice(max(0, own.start - self.n_levels), own.stop - self.n_levels)
-            for own in self.slices
+            slice(max(0, params.start - self.n_levels), params.stop - self.n_levels)
+            for params in self.slices
         ]
         self.ceiling = self._ceiling()
         self.penalty = torch.block_diag(  # type: ignore[no-untyped-call]

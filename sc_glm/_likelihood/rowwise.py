@@ -30,8 +30,8 @@ def pad_columns(matrix: Tensor) -> Tensor:
 
 def _aligned(matrix: Tensor) -> Tensor:
     """Return a contiguous matrix with the alignment of a new tensor; a view may have another."""
-    whole = matrix.contiguous()
-    return whole.clone() if whole.data_ptr() % _ALIGNMENT else whole
+    matrix = matrix.contiguous()
+    return matrix.clone() if matrix.data_ptr() % _ALIGNMENT else matrix
 
 
 def _pad_rows(matrix: Tensor) -> Tensor:
@@ -58,11 +58,11 @@ def product(rows: Tensor, columns: Tensor) -> Tensor:
     Tensor of shape (n, m)
         The product.
     """
-    whole, across = _pad_rows(rows), pad_columns(columns)
-    if 1 < across.shape[1] <= FEW:
-        product = torch.cat([whole @ column for column in torch.split(across, 1, dim=1)], 1)
+    left, right = _pad_rows(rows), pad_columns(columns)
+    if 1 < right.shape[1] <= FEW:
+        product = torch.cat([left @ column for column in torch.split(right, 1, dim=1)], 1)
     else:
-        product = whole @ across
+        product = left @ right
     return product[: rows.shape[0], : columns.shape[1]]
 
 

@@ -106,9 +106,9 @@ class CountBlock:
         """Dense arrays of the counts of each tile times their shares; None if most are zero."""
         if len(self.y) < _LEAST_DENSE_SHARE * self.n_genes * self.n_cells:
             return None
-        whole = self.y.new_zeros(self.n_genes, self.n_cells)
-        whole.view(-1).index_add_(0, self.genes * self.n_cells + self.cells, self._shared_y)
-        return [tile.contiguous() for tile in torch.split(whole, self.bounds[1], dim=1)]
+        dense = self.y.new_zeros(self.n_genes, self.n_cells)
+        dense.view(-1).index_add_(0, self.genes * self.n_cells + self.cells, self._shared_y)
+        return [tile.contiguous() for tile in torch.split(dense, self.bounds[1], dim=1)]
 
     def places(self, genes: Tensor, tile: int) -> Tensor:
         """Return the places of genes x cells of a tile: ``gene * n_cells + cell``."""
@@ -177,9 +177,9 @@ class CountBlock:
         shares = self.shares_of(which)
         if shares is not None:
             y *= shares
-        whole = y.new_zeros(len(genes), stop - start)
-        whole.view(-1).index_add_(0, flat, y)
-        return whole
+        dense = y.new_zeros(len(genes), stop - start)
+        dense.view(-1).index_add_(0, flat, y)
+        return dense
 
 
 class Entries(NamedTuple):

@@ -36,7 +36,7 @@ def test_entries_are_the_positive_counts_of_a_tile(tile, genes):
 
 @pytest.mark.parametrize("share", [0.0, 0.9])
 @pytest.mark.parametrize("tile", [37, 16])
-def test_tiles_have_all_counts_whether_they_are_kept_or_not(share, tile, monkeypatch):
+def test_dense_and_sparse_tiles_have_all_counts(share, tile, monkeypatch):
     monkeypatch.setattr("sc_glm._likelihood.tiles._LEAST_DENSE_SHARE", share)
     block, genes = block_of(Y, tile=tile), torch.tensor([4, 0, 3])
     assert (block.dense is None) == (share > 0.5)
