@@ -1,8 +1,8 @@
-r"""Hessians of a mean with many levels: arrows, diagonal but for a border of few columns.
+r"""Arrow Hessians of a mean with many levels: diagonal matrices with a border of few columns.
 
-No cell has two levels, so that the second derivatives in two of them are zero. With the diagonal
-:math:`D` of the levels, the border :math:`B` of their products with the other parameters, and the
-corner :math:`C` of these among themselves, an arrow is
+No cell has two levels, so that the second derivatives in two different levels are zero. An arrow
+consists of the diagonal :math:`D` of the levels, the border :math:`B` of their products with the
+other parameters, and the corner :math:`C` of the other parameters:
 
 .. math::
 
@@ -11,8 +11,10 @@ corner :math:`C` of these among themselves, an arrow is
     \begin{pmatrix} D & 0 \\ 0 & C - B^\top D^{-1} B \end{pmatrix}
     \begin{pmatrix} 1 & D^{-1} B \\ 0 & 1 \end{pmatrix},
 
-so that the levels are eliminated at a cost that is linear in their number. Arrows are kept packed,
-(n_genes, n_params, 1 + n_others): the diagonal, and beside it the border with the corner below.
+The levels are eliminated at a cost that is linear in their number. What remains is the Schur
+complement :math:`C - B^\top D^{-1} B`. Arrows are packed into arrays of shape
+(n_genes, n_params, 1 + n_others): the first column is the diagonal, and the others are the border
+with the corner below.
 """
 
 from collections.abc import Sequence
@@ -27,35 +29,42 @@ from sc_glm._likelihood.hessian_assembly import HessianAssembly
 
 
 class Indicators(NamedTuple):
-    """The first basis vectors of a part, of which each cell meets one.
+    """Basis vectors of a part that are indicators of levels; they are its first ones.
 
-    ``codes`` (n_cells,) are the numbers of the cells' levels, and ``scale`` (n_levels,) is what
-    each indicator is multiplied by.
+    Attributes
+    ----------
+    codes : Tensor of int of shape (n_cells,)
+        Number of each cell's level.
+    scale : Tensor of shape (n_levels,)
+        Factor of each indicator.
     """
 
     codes: Tensor
     scale: Tensor
 
     def predictor(self, theta: Tensor, cells: slice) -> Tensor:
-        """Return what coordinates, (n_genes, n_levels), add to the predictor in some cells."""
+        """Return the predictor of some cells at coordinates of shape (n_genes, n_levels)."""
         return (theta * self.scale).index_select(1, self.codes[cells])
 
     def sums(self, values: Tensor) -> Tensor:
-        """Return the products of all indicators with values of the cells, (n, n_cells)."""
+        """Return the products of all indicators with values of shape (n, n_cells)."""
         sums = values.new_zeros(len(values), len(self.scale))
         return sums.index_add_(1, self.codes, values).mul_(self.scale)
 
 
 class ArrowAssembly(HessianAssembly):
-    """How terms become a value, a gradient and an arrow, where the mean has levels.
+    """Assembly of terms to a value, a gradient and an arrow, for a mean with levels.
 
     Parameters
     ----------
-    designs, weights, bounds
-        As for :class:`~sc_glm._likelihood.hessian_assembly.HessianAssembly`; the first is what the
-        mean has beside its levels.
+    designs : sequence of Tensor of shape (n_cells, rank)
+        Design of each part. The design of the mean has no indicators of levels.
+    weights : Tensor of shape (n_cells,)
+        Weights of the cells.
+    bounds : sequence of int
+        First cell of each tile, and the number of cells.
     indicators : Indicators
-        Of the levels.
+        Indicators of the mean's levels.
     """
 
     def __init__(
@@ -67,11 +76,11 @@ class ArrowAssembly(HessianAssembly):
     ) -> None:
         super().__init__(designs, weights, bounds)
         self._indicators = indicators
-        self._across = [design.mT.contiguous() for design in designs]
-        self._n_others = sum(len(rows) for rows in self._across)
+        self._transposed = [design.mT.contiguous() for design in designs]
+        self._n_others = sum(len(rows) for rows in self._transposed)
 
     def begin(self, n_genes: int) -> list[Tensor]:
-        """Return sums of nothing."""
+        """Return sums of zero."""
         n_levels = len(self._indicators.scale)
         of_levels = self._weights.new_zeros(2 + self._n_others, n_genes, n_levels)
         return [*super().begin(n_genes), of_levels]
@@ -85,14 +94,14 @@ class ArrowAssembly(HessianAssembly):
         totals = iter(of_levels[:, genes])
         for term in (terms.score[0], terms.hessian[0]):
             next(totals).index_add_(1, codes, term * weights)
-        # The mean's second derivatives, with each part, are the first ones.
-        for term, rows in zip(terms.hessian, self._across, strict=False):
+        # The first terms of the Hessian are those of the mean with each part.
+        for term, rows in zip(terms.hessian, self._transposed, strict=False):
             weighted = term * weights if len(rows) else term
             for row in rows:
                 next(totals).index_add_(1, codes, weighted * row[cells])
 
     def end(self, sums: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Return value (genes,), gradient (genes, K) and Hessian, packed."""
+        """Return value (genes,), gradient (genes, K) and packed Hessian (genes, K, 1 + others)."""
         *others, of_levels = sums
         value, gradient, corner = super().end(others)
         slope, diagonal, *border = of_levels * self._indicators.scale
@@ -104,21 +113,28 @@ class ArrowAssembly(HessianAssembly):
 
 
 def is_flat(curvature: Tensor, floor: Tensor, noise: Tensor) -> Tensor:
-    """Tell which curvatures, (n_genes, k), are below a floor and not clearly negative.
+    """Return which curvatures are zero up to rounding errors.
 
-    ``floor`` and ``noise`` are (n_genes,). Rounding may make a curvature of zero negative by as
-    much as the larger of them.
+    Parameters
+    ----------
+    curvature : Tensor of shape (n_genes, k)
+        Curvatures, which are positive at a maximum.
+    floor : Tensor of shape (n_genes,)
+        Curvature below which a function counts as flat.
+    noise : Tensor of shape (n_genes,)
+        Rounding error. A negative curvature counts as flat if it is not larger, in absolute value,
+        than this or `floor`.
     """
     return (curvature < floor[:, None]) & (curvature > -torch.maximum(floor, noise)[:, None])
 
 
 def is_arrow(hessian: Tensor) -> bool:
-    """Tell whether Hessians, (n_genes, n_params, ...), are packed arrows."""
+    """Return whether Hessians of shape (n_genes, n_params, ...) are packed arrows."""
     return hessian.shape[1] != hessian.shape[2]
 
 
 def unpacked(hessian: Tensor) -> Tensor:
-    """Return Hessians as (n_genes, n_params, n_params), whether they are arrows or not."""
+    """Return Hessians, which may be packed arrows, as (n_genes, n_params, n_params)."""
     if not is_arrow(hessian):
         return hessian
     diagonal, border, corner = _parts(hessian)
@@ -127,9 +143,9 @@ def unpacked(hessian: Tensor) -> Tensor:
 
 
 def eigenvalues_exceed(information: Tensor, least: float) -> Tensor:
-    """Tell which matrices, (n_genes, n_params, ...), have all eigenvalues above a number.
+    """Return which matrices, (n_genes, n_params, ...), have all eigenvalues above a number.
 
-    Of arrows that is so if their diagonals are, and what is left without the levels (Haynsworth
+    Eigenvalues of an arrow are positive if its diagonal and its Schur complement are (Haynsworth
     1968, "Determination of the inertia of a partitioned Hermitian matrix").
     """
     if not is_arrow(information):
@@ -138,9 +154,9 @@ def eigenvalues_exceed(information: Tensor, least: float) -> Tensor:
     diagonal, _, corner = _parts(lowered)
     diagonal -= least
     corner.diagonal(dim1=1, dim2=2).sub_(least)
-    nothing = information.new_zeros(len(information))
-    rest = Elimination.of(lowered, nothing, nothing).schur_complement
-    return (diagonal > 0).all(1) & (rowwise.eigh(rest)[0] > 0).all(1)
+    zeros = information.new_zeros(len(information))
+    complement = Elimination.of(lowered, zeros, zeros).schur_complement
+    return (diagonal > 0).all(1) & (rowwise.eigh(complement)[0] > 0).all(1)
 
 
 def _parts(arrow: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -150,17 +166,19 @@ def _parts(arrow: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 class Elimination(NamedTuple):
-    """Arrows without their levels, and the way back.
+    """Block elimination of the levels of arrows.
 
     Attributes
     ----------
     diagonal : Tensor of shape (n_genes, n_levels)
+        Diagonal of the levels.
     ratio : Tensor of shape (n_genes, n_levels, n_others)
-        By how much each level falls when another parameter rises, for it to stay at its maximum.
-    rest : Tensor of shape (n_genes, n_others, n_others)
-        What is left of the corner.
+        Border divided by the diagonal. A level at its maximum decreases by this number per unit of
+        another parameter.
+    schur_complement : Tensor of shape (n_genes, n_others, n_others)
+        Corner after the elimination.
     scale : Tensor of shape (n_genes,)
-        Largest entry of the diagonals, to which rounding is in proportion.
+        Largest entry of the whole diagonal, to which rounding errors are in proportion.
     """
 
     diagonal: Tensor
@@ -170,10 +188,17 @@ class Elimination(NamedTuple):
 
     @classmethod
     def of(cls, arrow: Tensor, floor: Tensor, noise: Tensor) -> "Elimination":
-        """Eliminate the levels; where flat, their diagonal is raised to ``floor``, (n_genes,).
+        """Eliminate the levels of arrows.
 
-        A level that is flat goes by itself: what its border says is rounding, or beyond a ceiling.
-        Negative curvature beyond ``noise``, (n_genes,), stays as it is.
+        Flat levels get a diagonal of `floor` and a border of zeros, as their border consists of
+        rounding errors. Other negative curvatures are kept.
+
+        Parameters
+        ----------
+        arrow : Tensor of shape (n_genes, n_params, 1 + n_others)
+            Packed arrows.
+        floor, noise : Tensor of shape (n_genes,)
+            Limits of flat curvatures, see :func:`is_flat`.
         """
         diagonal, border, corner = _parts(arrow)
         scale = torch.cat([diagonal, corner.diagonal(dim1=1, dim2=2)], 1).abs().amax(1)
@@ -182,16 +207,21 @@ class Elimination(NamedTuple):
         border = torch.where(flat[:, :, None], 0.0, border)
         diagonal = torch.where(flat, least[:, None], diagonal)
         ratio = border / diagonal[:, :, None]
-        taken = torch.stack([(ratio * column[:, :, None]).sum(1) for column in border.unbind(2)], 2)
-        return cls(diagonal, ratio, corner - taken, scale)
+        product = torch.stack(
+            [(ratio * column[:, :, None]).sum(1) for column in border.unbind(2)], 2
+        )
+        return cls(diagonal, ratio, corner - product, scale)
 
     def reduce(self, gradient: Tensor) -> Tensor:
-        """Return the slopes of levels, and of the others when levels follow them."""
+        """Return the gradient of the levels, and the reduced gradient of the other parameters."""
         of_levels, others = self._split(gradient)
         return torch.cat([of_levels, others - (self.ratio * of_levels[:, :, None]).sum(1)], 1)
 
     def back_substitute(self, step: Tensor) -> Tensor:
-        """Return the whole step, given that of the others and what levels do beside following."""
+        """Return the step of all parameters by back substitution.
+
+        Of the levels, `step` has the part that does not depend on the other parameters.
+        """
         of_levels, others = self._split(step)
         return torch.cat([of_levels - (self.ratio * others[:, None]).sum(2), others], 1)
 

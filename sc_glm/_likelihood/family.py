@@ -1,8 +1,8 @@
-r"""The count distributions as functions of their linear predictors, with two derivatives.
+r"""The log-mass of count distributions as a function of linear predictors, with two derivatives.
 
-Every density of the package, its score and its Hessian are written here, once. The predictors are
-``eta = log(mu)``, ``rho = log(r)`` (``r`` the size: variance ``mu + mu**2 / r``) and, with zero
-inflation, ``zeta = logit(pi)``. Zeros and positive counts have methods of their own: most entries
+Every log-mass of the package, its score and its Hessian are written here, once. The predictors are
+``eta = log(mu)``, ``rho = log(r)`` with the size ``r`` of the variance ``mu + mu**2 / r`` and, with
+zero inflation, ``zeta = logit(pi)``. Zeros and positive counts have separate methods: most entries
 of a single-cell matrix are zero, and a zero needs no gamma function.
 
 With ``t = (y - mu) / (r + mu)`` the negative binomial log-mass is
@@ -11,13 +11,13 @@ With ``t = (y - mu) / (r + mu)`` the negative binomial log-mass is
 
     r\,[\log(1+t) - t] + y\,[\log(1+w) - w] + C(y, r), \qquad w = -r t / y,
 
-the saddle-point form of Loader (2000): ``C`` is the log-mass at ``mu = y``, and no term grows
-where the sum does not, so the Poisson limit needs no special case.
+the saddle-point form of Loader (2000). Here ``C`` is the saturated log-mass, at ``mu = y``. No term
+grows where the sum does not, so that the Poisson limit needs no special case.
 
-A sum over cells needs less: what cancels in an entry is lost beside the other entries, too. In
-``tile`` all entries are taken for zeros, and a positive count adds what is left, which is linear in
-it but for a function of count and size alone. With ``m = mu / (r + mu)`` and
-``L = log(1 + mu / r)`` the log-mass and its derivatives are
+Sums over cells allow a simpler form, as digits that cancel in an entry are smaller than rounding
+errors of the sum. The method ``tile`` computes the terms of a zero for all entries. A positive
+count adds terms that are linear in the count, and the log gamma ratio ``A`` of count and size. With
+``m = mu / (r + mu)`` and ``L = log(1 + mu / r)`` the log-mass and its derivatives are
 
 .. math::
 
@@ -42,22 +42,29 @@ from sc_glm._likelihood.special import log1p_and_rest, stirling_error
 
 MEAN, DISPERSION, ZERO_INFLATION = "mean", "dispersion", "zero_inflation"
 
-# Predictors beyond these mean the same: a mean is at most the largest count that a double tells
-# from the next, and the size at most what can be squared.
+# Largest predictor of a mean. A double represents all whole numbers up to this mean.
 LARGEST_LOG_MEAN = 53 * math.log(2)
+
+# Largest absolute value of a log size. The square of the size neither overflows nor underflows.
 LARGEST_LOG_SIZE = 300.0
 
-
-# From here on another form replaces one whose terms cancel; up to here, that loses two digits.
-_FAR = 100.0  # (y - mu) / (r + mu)
-_NEARLY_ONE = 0.99  # probability of a positive count
+# Limits from which on another formula is used, as terms of the first one cancel. Below them, it
+# loses two digits: (y - mu) / (r + mu), and the probability of a positive count.
+_LARGE_DEVIATION = 100.0
+_PROBABLY_POSITIVE = 0.99
 
 
 class Terms(NamedTuple):
-    """Log-mass per entry with its derivatives in the linear predictors.
+    """Log-mass of entries with its derivatives in the linear predictors.
 
-    ``score`` has one tensor per part; ``hessian`` one per pair of parts, in the order of
-    :func:`pairs`.
+    Attributes
+    ----------
+    value : Tensor
+        Log-mass of each entry.
+    score : tuple of Tensor
+        First derivative in the predictor of each part.
+    hessian : tuple of Tensor
+        Second derivative in each pair of predictors, in the order of :func:`pairs`.
     """
 
     value: Tensor
@@ -66,7 +73,7 @@ class Terms(NamedTuple):
 
 
 def pairs(n_parts: int) -> list[tuple[int, int]]:
-    """Return the upper triangle of part pairs, row by row.
+    """Return all pairs of parts: the upper triangle of their Hessian, row by row.
 
     Examples
     --------
@@ -77,7 +84,7 @@ def pairs(n_parts: int) -> list[tuple[int, int]]:
 
 
 class Counts(NamedTuple):
-    """Positive counts and what depends on them alone."""
+    """Positive counts, with functions of them that do not depend on parameters."""
 
     y: Tensor
     log_y: Tensor
@@ -107,7 +114,7 @@ class SaturatedLogMass(NamedTuple):
 
 
 class GammaRatio(NamedTuple):
-    """``A(y, r) - y rho``, and the first and second derivative of ``A`` in ``rho``."""
+    """Log gamma ratio of counts: ``A(y, r) - y rho``, and two derivatives of ``A`` in ``rho``."""
 
     value: Tensor
     first: Tensor
@@ -118,7 +125,7 @@ class Family(Protocol):
     """A distribution of counts in terms of linear predictors."""
 
     def __hash__(self) -> int:
-        """Families are values."""
+        """Return the same hash for equal families."""
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -128,26 +135,27 @@ class Family(Protocol):
         """Return the terms of entries with a count of zero."""
 
     def saturated(self, counts: Counts, rho: Tensor) -> SaturatedLogMass:
-        """Return what positive counts add to the log-mass through the size alone."""
+        """Return the saturated log-mass of positive counts, a function of count and size."""
 
     def positives(
         self, counts: Counts, predictors: Sequence[Tensor], saturated: SaturatedLogMass
     ) -> Terms:
-        """Return the terms of entries with a positive count, given their :meth:`saturated`."""
+        """Return the terms of entries with a positive count, given the saturated log-mass."""
 
     def tile(self, predictors: Sequence[Tensor], y: Tensor, zeros: Tensor | None = None) -> Terms:
         """Return the terms of a tile of genes x cells, accurate as part of a sum over cells.
 
-        What counts add through the size alone, their :func:`gamma_ratio`, is left out.
+        The :func:`gamma_ratio` of the counts is not included.
 
         Parameters
         ----------
         predictors : sequence of Tensor of shape (n_genes, n_cells)
-            That of the mean is overwritten. Others may have one column for all cells.
+            Linear predictors. The predictor of the mean is overwritten. Other predictors may have
+            one column for all cells.
         y : Tensor of shape (n_genes, n_cells)
-            Counts. An entry may stand for several cells; then it is their mean.
+            Counts. An entry may stand for several cells; then it is their mean count.
         zeros : Tensor of shape (n_genes, n_cells), optional
-            Share of these cells that have a count of zero. By default, an entry is one cell.
+            Share of zeros among the cells of an entry. By default, an entry is one cell.
         """
 
 
@@ -171,7 +179,7 @@ class NegBinFamily:
         return Terms(log.mul_(r), (s_eta, s_rho), (s_eta * q, h_er, s_rho - h_er))
 
     def saturated(self, counts: Counts, rho: Tensor) -> SaturatedLogMass:
-        """Return what positive counts add to the log-mass through the size alone."""
+        """Return the saturated log-mass of positive counts, a function of count and size."""
         y = counts.y
         r = size_of(rho)
         total = r + y
@@ -203,11 +211,11 @@ class NegBinFamily:
         deviance_r = rest.mul_(r)
         s_rho = deviance_r + saturated.first
         h_rr = (s_eta * s_eta).div_(total).add_(s_rho)
-        if _reaches(t, _FAR):  # s_eta**2 / total and the -s_eta in deviance_r cancel
+        if _reaches(t, _LARGE_DEVIATION):  # s_eta**2 / total and the -s_eta in deviance_r cancel
             rest = (r / total).add_(m).mul_(-s_eta).add_(r * log)
-            h_rr = torch.where(t >= _FAR, rest.add_(saturated.first), h_rr)
+            h_rr = torch.where(t >= _LARGE_DEVIATION, rest.add_(saturated.first), h_rr)
         return Terms(
-            # Not above its maximum, which is at mu = y, by rounding
+            # Rounding must not lift the value above its maximum at mu = y.
             deviance_y.add_(deviance_r).clamp_max_(0).add_(saturated.value),
             (s_eta, s_rho),
             (-(r * m).mul_(ratio), s_eta * m, h_rr.add_(saturated.second)),
@@ -217,12 +225,12 @@ class NegBinFamily:
         self,
         predictors: Sequence[Tensor],
         y: Tensor,
-        zeros: Tensor | None = None,  # noqa: ARG002 - they have the terms of any count
+        zeros: Tensor | None = None,  # noqa: ARG002 - the terms are linear in the count
     ) -> Terms:
         """Return the terms of a tile of genes x cells, accurate as part of a sum over cells."""
         eta, rho = predictors
-        raw = _Raw.of(eta, rho, y)
-        return Terms(raw.of_counts.add_(raw.log_zero), *_derivatives(raw, y))
+        parts = _TileParts.of(eta, rho, y)
+        return Terms(parts.of_counts.add_(parts.log_zero), *_derivatives(parts, y))
 
 
 @dataclass(frozen=True)
@@ -236,14 +244,14 @@ class ZINBFamily:
         *count_predictors, zeta = predictors
         nb, (a, b), (h_ee, h_er, h_rr) = NegBinFamily().zeros(count_predictors)
         pi, not_pi = _logistic(zeta)
-        structural, s = _logistic(zeta - nb)  # s: that the zero is a sampled one
-        more = nb.expm1().neg_().mul_(not_pi)  # probability of more than zero
-        value = (-more).log1p_()
-        if _reaches(more, _NEARLY_ONE):  # 1 - more cancels, and the sum of two masses does not
+        structural, s = _logistic(zeta - nb)  # posterior probabilities; s: of a sampled zero
+        positive = nb.expm1().neg_().mul_(not_pi)  # probability of a positive count
+        value = (-positive).log1p_()
+        if _reaches(positive, _PROBABLY_POSITIVE):  # 1 - positive cancels, the sum of masses not
             log_sum = (not_pi / torch.maximum(s, structural)).log_().add_(torch.maximum(nb, zeta))
-            value = torch.where(more >= _NEARLY_ONE, log_sum, value)
+            value = torch.where(positive >= _PROBABLY_POSITIVE, log_sum, value)
         s_eta, s_rho = s * a, s * b
-        s_zeta = structural * more  # structural - pi
+        s_zeta = structural * positive  # equals structural - pi
         va, vb = s_eta * structural, s_rho * structural
         return Terms(
             value,
@@ -259,7 +267,7 @@ class ZINBFamily:
         )
 
     def saturated(self, counts: Counts, rho: Tensor) -> SaturatedLogMass:
-        """Return what positive counts add to the log-mass through the size alone."""
+        """Return the saturated log-mass of positive counts, a function of count and size."""
         return NegBinFamily().saturated(counts, rho)
 
     def positives(
@@ -281,24 +289,25 @@ class ZINBFamily:
     def tile(self, predictors: Sequence[Tensor], y: Tensor, zeros: Tensor | None = None) -> Terms:
         """Return the terms of a tile of genes x cells, accurate as part of a sum over cells.
 
-        An entry is the negative binomial one with a change that zeros alone have, but for the
-        probability ``1 - pi`` of no structural zero.
+        All entries have the probability ``1 - pi`` of no structural zero as a factor. Otherwise
+        only zeros differ from the negative binomial.
         """
         eta, rho, zeta = predictors
-        raw = _Raw.of(eta, rho, y)
-        # A positive count is no structural zero, not even to the last digit.
-        of_zeros = torch.where(y > 0, -torch.inf, zeta) if zeros is None else zeta
-        not_c, c = _logistic(raw.log_zero - of_zeros)  # c: that a zero is a structural one
-        # Of the two reasons for a zero the likelier one: what is not taken cannot cancel
-        value = torch.maximum(of_zeros, raw.log_zero).sub_(torch.maximum(c, not_c).log_())
+        parts = _TileParts.of(eta, rho, y)
+        # The probability of a structural zero is exactly zero for a positive count.
+        zeta_of_zeros = torch.where(y > 0, -torch.inf, zeta) if zeros is None else zeta
+        # c: posterior probability that a zero is a structural one
+        not_c, c = _logistic(parts.log_zero - zeta_of_zeros)
+        # The larger of the two log-masses of a zero, so that nothing cancels
+        value = torch.maximum(zeta_of_zeros, parts.log_zero).sub_(torch.maximum(c, not_c).log_())
         minus_v = (c * not_c).neg_()
         if zeros is not None:
-            value = torch.lerp(raw.log_zero, value, zeros)
+            value = torch.lerp(parts.log_zero, value, zeros)
             not_c = torch.lerp(torch.ones_like(c), not_c, zeros)
             c, minus_v = c.mul_(zeros), minus_v.mul_(zeros)
-        value = value.add_(raw.of_counts)
-        a, b = raw.slope, raw.log_zero - raw.slope  # a zero's scores
-        sampled = raw._replace(log_zero=raw.log_zero.mul_(not_c), slope=not_c.mul_(a))
+        value = value.add_(parts.of_counts)
+        a, b = parts.slope, parts.log_zero - parts.slope  # scores of a sampled zero
+        sampled = parts._replace(log_zero=parts.log_zero.mul_(not_c), slope=not_c.mul_(a))
         (s_eta, s_rho), (h_ee, h_er, h_rr) = _derivatives(sampled, y)
         h_ez, h_rz = minus_v * a, minus_v * b
         pi, not_pi = _logistic(zeta)
@@ -318,7 +327,7 @@ class ZINBFamily:
 
 
 def gamma_ratio(counts: Counts, rho: Tensor) -> GammaRatio:
-    """Return ``A`` from the log-mass at ``mu = y``, which does not cancel for large sizes."""
+    """Return the log gamma ratio from the saturated log-mass, which keeps digits of large sizes."""
     y, r = counts.y, size_of(rho)
     saturated = NegBinFamily().saturated(counts, rho)
     log = (y / r).log1p_()
@@ -330,17 +339,17 @@ def gamma_ratio(counts: Counts, rho: Tensor) -> GammaRatio:
     )
 
 
-class _Raw(NamedTuple):
-    """What the terms of a tile are made of."""
+class _TileParts(NamedTuple):
+    """Functions of the predictors of which the terms of a tile consist."""
 
     log_zero: Tensor  # log-mass of a zero, -r L
-    slope: Tensor  # its derivative in the mean's predictor, -r m
+    slope: Tensor  # derivative of log_zero in the mean's predictor, -r m
     m: Tensor
     of_counts: Tensor  # y (eta - rho - L)
 
     @classmethod
-    def of(cls, eta: Tensor, rho: Tensor, y: Tensor) -> "_Raw":
-        """Prepare a tile; ``eta`` is overwritten."""
+    def of(cls, eta: Tensor, rho: Tensor, y: Tensor) -> "_TileParts":
+        """Compute them for a tile; `eta` is overwritten."""
         r = size_of(rho)
         mu = eta.exp()
         log = (mu * r.reciprocal()).log1p_()
@@ -351,10 +360,10 @@ class _Raw(NamedTuple):
 
 
 def _derivatives(
-    raw: _Raw, y: Tensor
+    parts: _TileParts, y: Tensor
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]:
     """Return the negative binomial score and Hessian of a tile; the slope is overwritten."""
-    log_zero, slope, m, _ = raw
+    log_zero, slope, m, _ = parts
     s_eta = (slope + y).addcmul_(y, m, value=-1)
     h_er = s_eta * m
     s_rho = log_zero - s_eta
@@ -363,14 +372,14 @@ def _derivatives(
 
 
 def _bounded(eta: Tensor) -> Tensor:
-    """Return a copy of ``eta`` that is no larger than the logarithm of any count."""
+    """Return a copy of `eta`, bounded by the largest log mean."""
     return eta.clamp_max(LARGEST_LOG_MEAN)
 
 
 def size_of(rho: Tensor) -> Tensor:
     """Return ``exp(rho)`` within bounds whose squares neither overflow nor underflow.
 
-    Beyond them the likelihood is that of its limit, Poisson or a point mass at zero.
+    At these bounds, the likelihood has reached its limits: Poisson, or a point mass at zero.
     """
     bound = min(LARGEST_LOG_SIZE, 0.45 * math.log(torch.finfo(rho.dtype).max))
     return rho.clamp(-bound, bound).exp_()
@@ -379,14 +388,14 @@ def size_of(rho: Tensor) -> Tensor:
 def _logistic(x: Tensor) -> tuple[Tensor, Tensor]:
     """Return the logistic function at ``x`` and ``-x``, both to full accuracy.
 
-    Unlike torch's own, it rounds an element alike wherever that stands in a tensor.
+    Unlike in ``torch.sigmoid``, rounding does not depend on an element's position in the tensor.
     """
-    # Not infinite, which has no product with a reciprocal of zero
+    # Finite, as the product of infinity and a reciprocal of zero is not a number
     odds = x.neg().exp_().clamp_max_(1 / torch.finfo(x.dtype).tiny)
     value = (odds + 1).reciprocal_()
     return value, odds.mul_(value)
 
 
 def _reaches(x: Tensor, bound: float) -> bool:
-    """Return whether an element, or a NaN, reaches a bound; much faster than `any` of a mask."""
+    """Return whether an element reaches a bound or is NaN; much faster than `any` of a mask."""
     return x.numel() > 0 and not bool(x.amax() < bound)

@@ -1,8 +1,8 @@
-"""The terms of a tile from one compiled loop, for fits that are worth a compiler's time.
+"""The terms of a tile from one compiled loop, for fits that are large enough to gain from it.
 
-Without it, each operation on a tile is a loop of its own. That costs much only where there are many
-of them, as in a zero-inflated model. The compiler rounds the last elements of a loop in another way
-than the rest: here, and nowhere else, a gene's digits depend on the genes beside it.
+Without compilation, each operation on a tile is a loop of its own. Zero-inflated models have many
+operations and gain much. Compiled loops round their last elements differently. Here, and nowhere
+else, the last digits of a gene therefore depend on the other genes of its block.
 """
 
 import warnings
@@ -15,24 +15,25 @@ from torch import Tensor
 from sc_glm._likelihood.family import ZERO_INFLATION, Family, Terms
 from sc_glm._likelihood.gamma_ratio_table import SmallCounts, tile_of
 
-# Cells x genes of a fit from which on it gains more than a compiler takes (10 to 20 seconds, once
-# for each process that fits).
-LARGE = 500_000_000
+# Least number of cells x genes of a fit that is compiled. A smaller one gains less than the
+# compilation takes: 10 to 20 seconds in each process that fits.
+LEAST_ENTRIES = 500_000_000
 
 
 class FusedTile:
-    """A family's ``tile_of`` of ``gamma_ratio_table``, compiled when it is first needed.
+    """The function ``tile_of`` of a family, compiled at its first call.
 
-    Where there is no compiler, or it fails, this is the same without.
+    The function runs without compilation if there is no compiler, or if compilation fails.
 
     Parameters
     ----------
     family : Family
+        Distribution of the counts.
 
     Attributes
     ----------
     works : bool
-        Whether no compilation has failed so far.
+        Whether no compilation has failed yet.
     """
 
     def __init__(self, family: Family) -> None:
@@ -54,27 +55,40 @@ class FusedTile:
         zeros: Tensor | None = None,
         small: SmallCounts | None = None,
     ) -> Terms:
-        """Return the terms of a tile."""
-        # A compiler would take a single row, column or count, or none, for another case.
+        """Return the terms of a tile, see :func:`~sc_glm._likelihood.gamma_ratio_table.tile_of`."""
+        # torch would compile again for a dimension of length one or zero.
         if self.works and min(*y.shape, 2 if small is None else len(small.y)) > 1:
             try:
                 with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")  # what the compiler has to say of itself
+                    warnings.simplefilter("ignore")  # warnings of the compiler about itself
                     return self._compiled(predictors, y, zeros, small)
-            except Exception:  # noqa: BLE001 - whatever it is, there is another way
+            except Exception:  # noqa: BLE001 - any error leads to the plain function
                 self.works = False
         return self._plain(predictors, y, zeros, small)
 
 
 @cache
 def fused_tile(family: Family) -> FusedTile:
-    """Return a family's compiled tile, the same in all of a process."""
+    """Return the compiled function of a family, which is shared by all fits of a process."""
     return FusedTile(family)
 
 
 def is_worth_fusing(
     family: Family, n_entries: int, device: torch.device, dtype: torch.dtype
 ) -> bool:
-    """Tell whether a fit of so many cells x genes is shorter with a compiled tile."""
+    """Return whether a fit gains more from compilation than that takes.
+
+    Parameters
+    ----------
+    family : Family
+        Distribution of the counts.
+    n_entries : int
+        Number of cells x genes of the fit.
+    device : torch.device
+        Device of the fit.
+    dtype : torch.dtype
+        Precision of the fit.
+    """
     zero_inflated = ZERO_INFLATION in family.parts
-    return zero_inflated and n_entries >= LARGE and device.type == "cpu" and dtype == torch.float64
+    on_cpu_in_double = device.type == "cpu" and dtype == torch.float64
+    return zero_inflated and n_entries >= LEAST_ENTRIES and on_cpu_in_double

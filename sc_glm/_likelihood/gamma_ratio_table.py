@@ -1,9 +1,9 @@
-"""What small counts add to the log-mass through the size, from a table.
+"""A table of the gamma ratios of small counts, for sizes that differ between cells.
 
-Where the size differs by cell, each positive count takes two sets of gamma functions. But for the
-counts 1, 2, ... these are smooth functions of the size, the same for all genes: polynomials on
-short intervals of its logarithm give them at a fifth of the cost. For large sizes they are
-polynomials in the inverse of the size, as the derivatives vanish with that.
+Each positive count needs two sets of gamma functions if the size differs between cells. For the
+counts 1, 2, ... they are smooth functions of the size, the same for all genes. Polynomials on short
+intervals of the log size compute them at a fifth of the cost. For large sizes, the polynomials are
+in the inverse of the size, with which the derivatives vanish.
 """
 
 from collections.abc import Sequence
@@ -22,32 +22,45 @@ from sc_glm._likelihood.family import (
     positive_counts,
 )
 
-LARGEST_COUNT = 64
-_LOWEST = -24.0  # of the log size, below which the function is linear
-_HIGHEST = 5.5  # from where on it is a function of the inverse size
+LARGEST_COUNT = 64  # largest count in the table
+
+# Log sizes of the table. Below the lower limit, the function is linear. Above the upper limit, the
+# polynomials are in the inverse of the size.
+_LOWEST = -24.0
+_INVERSE_FROM = 5.5
+
+# Width of an interval in the log size, and degree of its polynomial. Singularities are pi away from
+# the real line, which is 25 half-widths of an interval.
 _WIDTH = 0.25
-_DEGREE = 7  # singularities are pi away from the real line, 25 half-widths of an interval
-# The inverse size, one where it begins, goes on at the same slope: down to zero in 1 / _WIDTH more.
-_FIRST_OF_INVERSE = round((_HIGHEST - _LOWEST) / _WIDTH)
+_DEGREE = 7
+
+# The inverse size, relative to its value at the upper limit, decreases from one to zero. Its
+# intervals have the same width.
+_FIRST_OF_INVERSE = round((_INVERSE_FROM - _LOWEST) / _WIDTH)
 _INTERVALS = _FIRST_OF_INVERSE + round(1 / _WIDTH)
 
 
 class GammaRatioTable:
-    """Polynomials for the counts from 1 to ``LARGEST_COUNT``.
+    """Piecewise polynomials for the gamma ratios of counts from 1 to ``LARGEST_COUNT``.
+
+    Parameters
+    ----------
+    device : torch.device
+        Device of the table.
 
     Attributes
     ----------
     coefficients : Tensor of shape (degree + 1, (n_counts + 1) * n_intervals)
-        Of the powers, in ascending order, of the place in an interval from -1/2 to 1/2. Those of
-        a count of zero are zero.
+        Coefficients of ascending powers of the position in an interval, from -1/2 to 1/2. The
+        coefficients of a count of zero are zero.
     """
 
     def __init__(self, device: torch.device) -> None:
         powers = torch.arange(_DEGREE + 1).double()
         nodes = 0.5 * torch.cos(torch.pi * (powers + 0.5) / (_DEGREE + 1))
         centres = _WIDTH * (torch.arange(_INTERVALS).double() + 0.5) + _LOWEST
-        at = centres[:, None] + _WIDTH * nodes
-        rho = at.clamp_max(_HIGHEST) - (1 - (at - _HIGHEST).clamp_min(0)).log()
+        x = centres[:, None] + _WIDTH * nodes
+        rho = x.clamp_max(_INVERSE_FROM) - (1 - (x - _INVERSE_FROM).clamp_min(0)).log()
         y = torch.arange(1, LARGEST_COUNT + 1).double()
         counts = positive_counts(y.repeat_interleave(rho.numel()))
         value = gamma_ratio(counts, rho.flatten().repeat(LARGEST_COUNT)).value
@@ -61,29 +74,33 @@ class GammaRatioTable:
         return cls(device)
 
     def gamma_ratio(self, y: Tensor, rho: Tensor) -> GammaRatio:
-        """Return what counts of at most ``LARGEST_COUNT`` add, less what is linear in log size.
+        """Return the gamma ratios of counts of at most ``LARGEST_COUNT``.
 
         Parameters
         ----------
         y : Tensor of shape (n_counts,)
-            Whole numbers.
+            Whole numbers from 1 to ``LARGEST_COUNT``.
         rho : Tensor of shape (n_counts,)
-            Log size.
+            Log sizes.
 
         Returns
         -------
         GammaRatio
-            As :func:`~sc_glm._likelihood.family.gamma_ratio`, but that the counts are missing in
-            ``first``.
+            Gamma ratios, of shape (n_counts,). The first derivative lacks a summand: the count.
         """
-        inside = rho.clamp_min(_LOWEST)
-        inverse = (_HIGHEST - inside).clamp_max_(0.0).exp_()  # one where it is not yet in use
-        place = (
-            inside.clamp_max(_HIGHEST).sub_(inverse).sub_(_LOWEST - 1).mul_(1 / _WIDTH).sub_(0.5)
+        bounded = rho.clamp_min(_LOWEST)
+        # The inverse size relative to that at _INVERSE_FROM, and one below
+        inverse = (_INVERSE_FROM - bounded).clamp_max_(0.0).exp_()
+        position = (
+            bounded.clamp_max(_INVERSE_FROM)
+            .sub_(inverse)
+            .sub_(_LOWEST - 1)
+            .mul_(1 / _WIDTH)
+            .sub_(0.5)
         )
-        interval = place.round().clamp_max_(_INTERVALS - 1)
-        t = place.sub_(interval)
-        of_inverse = interval >= _FIRST_OF_INVERSE
+        interval = position.round().clamp_max_(_INTERVALS - 1)
+        t = position.sub_(interval)
+        uses_inverse = interval >= _FIRST_OF_INVERSE
         index = interval.add_(y, alpha=_INTERVALS).long()
         *others, last_but_one, last = (
             row.index_select(0, index) for row in self.coefficients.unbind()
@@ -93,19 +110,27 @@ class GammaRatioTable:
             half_second = torch.addcmul(first, half_second, t)
             first = first.mul_(t).add_(value)
             value = value.mul_(t).add_(coefficient)
-        slope = inverse.mul_(1 / _WIDTH)  # of t in rho, whose own slope is minus this or zero
+        slope = inverse.mul_(1 / _WIDTH)  # dt/drho; its derivative is minus itself, or zero
         first *= slope
-        bend = torch.where(of_inverse, first, 0.0)
-        second = half_second.mul_(2).mul_(slope).mul_(slope).sub_(bend)
-        value.addcmul_(1 - y, rho.clamp_min(-LARGEST_LOG_SIZE) - inside)
+        change_of_slope = torch.where(uses_inverse, first, 0.0)
+        second = half_second.mul_(2).mul_(slope).mul_(slope).sub_(change_of_slope)
+        value.addcmul_(1 - y, rho.clamp_min(-LARGEST_LOG_SIZE) - bounded)
         return GammaRatio(value, first, second)
 
 
 class SmallCounts(NamedTuple):
-    """Counts in a tile that the table knows.
+    """Counts of a tile whose gamma ratios are in the table.
 
-    ``flat`` is where in the flat tile of genes x cells they are, and ``shares`` what they are
-    multiplied by, if it is not one.
+    Attributes
+    ----------
+    table : GammaRatioTable
+        The table.
+    flat : Tensor of int of shape (n_counts,)
+        Positions of the counts in the flat tile of genes x cells.
+    y : Tensor of shape (n_counts,)
+        The counts.
+    shares : Tensor of shape (n_counts,) or None
+        Share of each count in its cell's weight; None means one.
     """
 
     table: GammaRatioTable
@@ -121,22 +146,28 @@ def tile_of(
     zeros: Tensor | None = None,
     small: SmallCounts | None = None,
 ) -> Terms:
-    """Return the terms of a tile, with what small counts add through a size that differs by cell.
+    """Return the terms of a tile, with the gamma ratios of small counts.
 
     Parameters
     ----------
     family : Family
-    predictors, y, zeros
-        As for its :meth:`~sc_glm._likelihood.family.Family.tile`.
+        Distribution of the counts.
+    predictors : sequence of Tensor of shape (n_genes, n_cells)
+        Linear predictors. The predictor of the mean is overwritten. Other predictors may have one
+        column for all cells.
+    y : Tensor of shape (n_genes, n_cells)
+        Counts, or the mean count of the cells of an entry.
+    zeros : Tensor of shape (n_genes, n_cells), optional
+        Share of zeros among the cells of an entry. By default, an entry is one cell.
     small : SmallCounts, optional
-        Counts of the tile, other than zeros and ones, where the size differs between its cells.
-        Then what is linear in the log size is added for all counts, and for these the rest.
+        Small counts of the tile except zeros and ones, if the size differs between cells. Then the
+        linear part of the gamma ratio is added for all counts, and the rest for these.
     """
     terms = family.tile(predictors, y, zeros)
     if small is None:
         return terms
     terms.score[1].add_(y)
-    if len(small.y):  # in single precision the table knows none
+    if len(small.y):
         rho = predictors[1].view(-1).index_select(0, small.flat)
         add_gamma_ratios(terms, small.flat, small.table.gamma_ratio(small.y, rho), small.shares)
     return terms
@@ -145,7 +176,7 @@ def tile_of(
 def add_gamma_ratios(
     terms: Terms, flat: Tensor, gamma_ratios: GammaRatio, shares: Tensor | None
 ) -> None:
-    """Add to the terms of a tile what some counts add, in ``flat`` places, times their shares."""
-    through_size = terms.value, terms.score[1], terms.hessian[len(terms.score)]
-    for sums, own in zip(through_size, gamma_ratios, strict=True):
-        sums.view(-1).scatter_add_(0, flat, own if shares is None else own.mul_(shares))
+    """Add gamma ratios of counts, times their shares, at positions of the flat tile."""
+    targets = terms.value, terms.score[1], terms.hessian[len(terms.score)]
+    for target, values in zip(targets, gamma_ratios, strict=True):
+        target.view(-1).scatter_add_(0, flat, values if shares is None else values.mul_(shares))

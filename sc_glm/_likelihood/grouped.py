@@ -1,14 +1,16 @@
-r"""The objective where designs are categorical and the offset is not, such as a log depth.
+r"""The objective for categorical designs with an offset that differs between cells.
 
-With one size per gene, all that the cells of a group of equal designs contribute, whatever their
-counts, is a function of one number, ``x = eta - rho`` without the offset. With
-``m_i = 1 / (1 + exp(-x - offset_i))`` and ``L_i = -log(1 - m_i)`` that is
+Such an offset is the logarithm of a cell's total count. Cells with equal designs are a group. With
+one size per gene, the part of the objective that does not depend on a group's counts is a function
+of one number: ``x = eta - rho`` without the offset. With ``m_i = 1 / (1 + exp(-x - offset_i))`` and
+``L_i = -log(1 - m_i)`` it consists of the sums
 
 .. math::
 
     \sum_i w_i L_i, \qquad \sum_i w_i m_i, \qquad \sum_i w_i m_i (1 - m_i),
 
-the same for all genes. It is tabulated once, so that a pass costs the positive counts alone.
+which are the same for all genes. They are tabulated once. A pass then takes time only for positive
+counts.
 """
 
 import math
@@ -20,22 +22,25 @@ import torch
 from torch import Tensor
 
 from sc_glm._likelihood.family import LARGEST_LOG_SIZE, Family, Terms
-from sc_glm._likelihood.objective import Objective, PartBasis, on_tangent
+from sc_glm._likelihood.objective import Objective, PartBasis, continue_along_tangent
 from sc_glm._likelihood.special import log1p_and_rest
 from sc_glm._likelihood.tiles import CountBlock, entries_of
 
-# Polynomials on intervals of length one. The functions are analytic up to pi from the real axis,
-# and an error falls by a factor of 12.6 with each degree.
+# Number of coefficients of a polynomial on an interval of length one. The functions are analytic up
+# to a distance of pi from the real axis, so that each degree divides the error by 12.6.
 _NODES = 14
-_FAR = 37  # where exp(-x) is lost beside one
-_ENTRIES = 16_384  # of counts at a time, few enough for temporaries to stay in cache
+
+# Distance of x from the offsets at which exp(-x) is smaller than the rounding error of one.
+_NEGLIGIBLE = 37
+
+# Number of counts that are summed at a time. Their temporaries stay in the processor's cache.
+_BLOCK_COUNTS = 16_384
 
 
 class Sums(NamedTuple):
-    """Weighted sums over the cells of a group, none of which cancels.
+    """Weighted sums over the cells of a group, chosen so that no digits cancel.
 
-    The sum of ``m`` is that of ``square`` and ``variance``, and the sum of ``L`` has ``rest`` on
-    top.
+    The sum of ``m`` is ``square + variance``, and the sum of ``L`` is ``rest + square + variance``.
     """
 
     rest: Tensor  # L - m
@@ -44,13 +49,14 @@ class Sums(NamedTuple):
 
 
 class Groups:
-    """Cells of equal designs.
+    """Groups of cells with equal designs.
 
     Parameters
     ----------
     numbers : Tensor of int of shape (n_cells,)
-        Number of each cell's group, from zero on, in the order in which they first occur.
+        Number of each cell's group, from zero, in the order in which the groups first occur.
     offset, weights : Tensor of shape (n_cells,)
+        Offset and weight of each cell.
 
     Attributes
     ----------
@@ -75,23 +81,24 @@ class Groups:
         return len(self.first)
 
     def sums(self, x: Tensor) -> Sums:
-        """Return the sums at ``x``, genes x groups: ``eta - rho`` of the lowest offset."""
-        place = x + (self._n_intervals - _FAR)
-        inside = place.clamp(0, self._n_intervals)
-        interval = inside.floor().nan_to_num_().clamp_max_(self._n_intervals - 1)
-        t = (inside - interval - 0.5).mul_(2)
+        """Return the sums at ``x``, genes x groups: ``eta - rho`` at the lowest offset."""
+        position = x + (self._n_intervals - _NEGLIGIBLE)
+        bounded = position.clamp(0, self._n_intervals)
+        interval = bounded.floor().nan_to_num_().clamp_max_(self._n_intervals - 1)
+        t = (bounded - interval - 0.5).mul_(2)
         powers = torch.ones(*x.shape, _NODES, dtype=x.dtype, device=x.device)
         torch.cumprod(t[..., None].expand(*x.shape, _NODES - 1), -1, out=powers[..., 1:])
         rows = interval.long().add_(self._begin).view(-1)
         terms = self._table.index_select(0, rows).view(*x.shape, 3, _NODES)
         rest, square, variance = terms.mul_(powers[..., None, :]).sum(-1).unbind(-1)
-        beyond = place - inside
-        far = beyond.abs().neg_().exp_()
-        below = far.where(beyond < 0, 1.0).square_()
+        # Beyond the table, the functions have reached their asymptotes.
+        excess = position - bounded
+        decay = excess.abs().neg_().exp_()
+        decay_below = decay.where(excess < 0, 1.0).square_()
         return Sums(
-            (rest * below).addcmul_(self.total, beyond.clamp_min_(0.0)),
-            square * below,
-            variance * far,
+            (rest * decay_below).addcmul_(self.total, excess.clamp_min_(0.0)),
+            square * decay_below,
+            variance * decay,
         )
 
     @cached_property
@@ -101,20 +108,21 @@ class Groups:
 
     @cached_property
     def _n_intervals(self) -> int:
-        """Number of intervals of ``x``, from where all cells are near zero to where none is."""
-        return 2 * _FAR + self._n_bins
+        """Number of intervals of ``x``, from ``m`` near zero in all cells to near one in all."""
+        return 2 * _NEGLIGIBLE + self._n_bins
 
     @cached_property
     def _begin(self) -> Tensor:
-        """Where in the table each group's rows begin."""
+        """First row of each group in the table."""
         return torch.arange(len(self), device=self.first.device) * self._n_intervals
 
     @cached_property
     def _table(self) -> Tensor:
-        """Coefficients of the polynomials: (groups x intervals) x 3 sums x degree.
+        """Coefficients of the polynomials, of shape (groups x intervals, 3 sums, coefficients).
 
-        A sum over cells is one over few nodes: Chebyshev's, in intervals of the offset. As these
-        are as long as the intervals of ``x``, sums of one of both fall on few numbers.
+        A sum over cells is replaced by a weighted sum over Chebyshev nodes in intervals of the
+        offset. These intervals have the same length as those of ``x``. Thus the sums of a node of
+        ``x`` and a node of the offset have few distinct values.
         """
         n_bins, n_intervals = self._n_bins, self._n_intervals
         nodes, chebyshev, powers = _polynomials(self._weights)
@@ -122,36 +130,45 @@ class Groups:
         cells = self.numbers * n_bins + bins.long()
         moments = self._weights.new_zeros(len(self) * n_bins, _NODES)
         t = (self._above - bins - 0.5).mul_(2)
-        before, own = t, torch.ones_like(t)  # Chebyshev's polynomials, from one to the next
+        # Recurrence of the Chebyshev polynomials
+        previous, current = t, torch.ones_like(t)
         for degree in range(_NODES):
-            moments[:, degree].index_add_(0, cells, own * self._weights)
-            before, own = own, 2 * t * own - before
+            moments[:, degree].index_add_(0, cells, current * self._weights)
+            previous, current = current, 2 * t * current - previous
         at_nodes = (moments @ chebyshev).view(len(self), -1)  # groups x (bins x nodes)
 
-        centre = torch.arange(1 - _FAR - n_bins, _FAR + n_bins, device=t.device)
-        x = centre[:, None, None] + 0.5 * (nodes[:, None] + nodes)  # sum x node of x x of offset
+        centre = torch.arange(1 - _NEGLIGIBLE - n_bins, _NEGLIGIBLE + n_bins, device=t.device)
+        # Axes: sum of the intervals' numbers, node of x, node of the offset
+        x = centre[:, None, None] + 0.5 * (nodes[:, None] + nodes)
         u = x.exp()
         q = (u + 1).reciprocal()
         m = u * q
         of_cell = Sums(-log1p_and_rest(-m, q)[1], m.square(), m * q)
         table = self._weights.new_empty(len(self), n_intervals, 3, _NODES)
-        for one, values in enumerate(of_cell):
+        for number, values in enumerate(of_cell):
             by_bin = values.unfold(0, n_bins, 1).transpose(2, 3).reshape(-1, at_nodes.shape[1])
-            summed = (by_bin @ at_nodes.mT).view(n_intervals, _NODES, len(self))
-            table[:, :, one] = summed.permute(2, 0, 1) @ chebyshev.mT @ powers
+            sums = (by_bin @ at_nodes.mT).view(n_intervals, _NODES, len(self))
+            table[:, :, number] = sums.permute(2, 0, 1) @ chebyshev.mT @ powers
         return table.view(-1, 3, _NODES)
 
 
 class GroupedObjective(Objective):
-    """The same objective of a negative binomial with one size per gene, by groups of cells.
+    """Objective of a negative binomial with one size per gene, summed by groups of cells.
 
     Parameters
     ----------
-    family, block, bases, offset, weights
-        As for :class:`~sc_glm._likelihood.objective.Objective`, with a basis of constants for the
-        size.
+    family : Family
+        Negative binomial.
+    block : CountBlock
+        Counts of the genes.
+    bases : sequence of PartBasis
+        Bases of mean and size, equal in the cells of a group. The size's basis is constant.
+    offset : Tensor of shape (n_cells,)
+        Offset of the mean's predictor.
+    weights : Tensor of shape (n_cells,)
+        Weight of each cell.
     groups : Groups
-        Of the same cells. The bases are equal in the cells of a group.
+        Groups of the cells.
     """
 
     def __init__(
@@ -172,15 +189,16 @@ class GroupedObjective(Objective):
             offset,
             torch.ones_like(groups.total),
         )
-        # Of each positive count, and summed by gene and group: what is the same in every pass
+        # Numbers that do not change between passes: of each positive count, and their sums by gene
+        # and group.
         above = (offset - groups.lowest).index_select(0, block.cells)
         self._numbers = groups.numbers.index_select(0, block.cells)
         self._odds = above.exp()
         self._y = self._weights_of_counts() * block.y
-        place = self._numbers + block.genes * len(groups)
+        target = self._numbers + block.genes * len(groups)
         sums = weights.new_zeros(2, block.n_genes * len(groups))
-        sums[0].scatter_add_(0, place, self._y)
-        sums[1].scatter_add_(0, place, above.add_(groups.lowest).mul_(self._y))
+        sums[0].scatter_add_(0, target, self._y)
+        sums[1].scatter_add_(0, target, above.add_(groups.lowest).mul_(self._y))
         self._sum_of_y, self._sum_of_offsets = sums.view(2, block.n_genes, -1)
 
     def _row_bounds(self) -> Sequence[int]:
@@ -190,12 +208,11 @@ class GroupedObjective(Objective):
         return self._weights_of_cells.index_select(0, self.block.cells)
 
     def terms(self, theta: Tensor, genes: Tensor, tile: int) -> Terms:
-        """Return the terms of genes x groups, each summed over the cells of the group.
+        """Return the terms of genes x groups, which are sums over the cells of a group.
 
-        They are those of :mod:`sc_glm._likelihood.family`, with what a positive count adds to its
-        group.
+        The formulas are those of a tile in :mod:`sc_glm._likelihood.family`.
         """
-        (eta, rho), beyond = self.predictors(theta, genes, tile)
+        (eta, rho), excess = self.predictors(theta, genes, tile)
         rho = rho.clamp(-LARGEST_LOG_SIZE, LARGEST_LOG_SIZE)
         x, r = (eta - rho).add_(self._groups.lowest), rho.exp()
         y_log, y_rest, y_variance = self._at_counts(x.exp(), genes)
@@ -210,34 +227,34 @@ class GroupedObjective(Objective):
             (y_rest.sub(r * sum_of_m), (r_rest + y_rest).neg_()),
             ((variance * r).add_(y_variance).neg_(), h_er, (r_rest + h_er).neg_()),
         )
-        return terms if beyond is None else on_tangent(terms, beyond)
+        return terms if excess is None else continue_along_tangent(terms, excess)
 
     def _at_counts(self, odds: Tensor, genes: Tensor) -> Tensor:
         """Sum ``y L``, ``y (1 - m)`` and ``y m (1 - m)`` over each group's positive counts.
 
-        ``odds`` are those at the lowest offset: ``exp`` of what the table is looked up at.
+        `odds` are ``exp(eta - rho)`` at the lowest offset, genes x groups.
         """
         entries, rows = entries_of(self.block.indptr, genes)
-        place = rows.mul_(len(self._groups)).add_(self._numbers.index_select(0, entries))
+        targets = rows.mul_(len(self._groups)).add_(self._numbers.index_select(0, entries))
         sums = odds.new_zeros(3, odds.numel())
         odds = odds.view(-1)
-        pieces = (torch.split(x, _ENTRIES) for x in (place, entries))
-        for at, own in zip(*pieces, strict=True):
-            u = odds.index_select(0, at).mul_(self._odds.index_select(0, own))
-            y = self._y.index_select(0, own)
+        blocks = (torch.split(x, _BLOCK_COUNTS) for x in (targets, entries))
+        for target, counts in zip(*blocks, strict=True):
+            u = odds.index_select(0, target).mul_(self._odds.index_select(0, counts))
+            y = self._y.index_select(0, counts)
             q = (u + 1).reciprocal_()
             y_rest = q * y
-            sums[1].scatter_add_(0, at, y_rest)
-            sums[2].scatter_add_(0, at, y_rest.mul_(q).mul_(u))
-            sums[0].scatter_add_(0, at, u.log1p_().mul_(y))
+            sums[1].scatter_add_(0, target, y_rest)
+            sums[2].scatter_add_(0, target, y_rest.mul_(q).mul_(u))
+            sums[0].scatter_add_(0, target, u.log1p_().mul_(y))
         return sums.view(3, genes.numel(), -1)
 
 
 def _polynomials(like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return Chebyshev's nodes in (-1, 1), and two matrices.
+    """Return the Chebyshev nodes in (-1, 1), and two matrices of the type of a tensor.
 
-    The first, degrees x nodes, takes values at the nodes to coefficients of Chebyshev's
-    polynomials; the second has the coefficients of these, one row each, for powers.
+    The first matrix, degrees x nodes, transforms values at the nodes to coefficients of the
+    Chebyshev polynomials. The rows of the second are these polynomials' coefficients of powers.
     """
     degrees = torch.arange(_NODES).to(like)
     angles = (degrees + 0.5) * (math.pi / _NODES)

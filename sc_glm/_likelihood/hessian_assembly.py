@@ -1,8 +1,8 @@
-"""Sums over cells of the terms of a likelihood, times the designs of the parts they belong to.
+"""Assembly of value, gradient and Hessian: sums over cells of terms times columns of designs.
 
-Terms that meet the same columns are stacked, so that one matrix product serves all: the scores of
-parts with one design, and their Hessians, for which the products of columns are symmetric. A part
-whose predictor is the same in all cells meets no columns at all.
+Terms that are multiplied by the same columns are stacked, so that one matrix product serves all.
+Such terms are the scores of parts with equal designs, and their second derivatives, whose products
+of columns are symmetric. The terms of a part whose predictor is constant need no columns.
 """
 
 import math
@@ -15,31 +15,34 @@ from torch import Tensor
 from sc_glm._likelihood import rowwise
 from sc_glm._likelihood.family import Terms, pairs
 
-# Entries of a tile below which terms that meet few columns are copied for one product: above, that
-# costs more than it saves.
-_FEW_ENTRIES = 16_384
-_KEPT_ENTRIES = 16_000_000  # of products of designs, up to which they are formed only once
+# Terms with few columns are copied for one matrix product if a tile has fewer entries than this. In
+# larger tiles the copy costs more time than it saves.
+_MOST_COPIED_ENTRIES = 16_384
 
-_Met = tuple[int, ...]  # the designs that a term meets: none, one, or two
+# Products of columns are kept in memory if they have at most this number of entries.
+_MOST_KEPT_ENTRIES = 16_000_000
+
+_Factors = tuple[int, ...]  # numbers of the designs that multiply a term: none, one or two
 
 
 class HessianAssembly:
-    """How the terms of tiles become a value, a gradient and a Hessian.
+    """Assembly of the terms of tiles to a value, a gradient and a Hessian.
 
     Parameters
     ----------
     designs : sequence of Tensor of shape (n_cells, rank)
-        One per part.
+        Design of each part.
     weights : Tensor of shape (n_cells,)
+        Weights of the cells.
     bounds : sequence of int
-        Where the tiles begin, and where the last ends.
+        First cell of each tile, and the number of cells.
 
     Attributes
     ----------
     distinct : list of Tensor of shape (n_cells, rank)
-        Designs that differ from each other, and between cells.
+        Distinct designs that are not constant.
     number : list of int or None
-        Which of these each part has; None where it is the same in all cells.
+        Number of each part's design in `distinct`; None if its predictor is constant.
     """
 
     def __init__(self, designs: Sequence[Tensor], weights: Tensor, bounds: Sequence[int]) -> None:
@@ -47,19 +50,21 @@ class HessianAssembly:
         self.number = [self._number_of(design) for design in designs]
         self._weights = weights[:, None]
         self._tiles = [slice(*ends) for ends in pairwise(bounds)]
-        of_parts: list[_Met] = [() if number is None else (number,) for number in self.number]
+        of_parts: list[_Factors] = [() if number is None else (number,) for number in self.number]
         of_pairs = [tuple(sorted(of_parts[a] + of_parts[b])) for a, b in pairs(len(designs))]
-        of_terms: list[_Met] = [(), *of_parts, *of_pairs]
-        # Terms, by number, in the order of value, scores and Hessian.
+        of_terms: list[_Factors] = [(), *of_parts, *of_pairs]
+        # Terms are numbered in the order of value, scores and Hessian.
         self._stacks = {
-            met: [term for term, own in enumerate(of_terms) if own == met] for met in of_terms
+            factors: [term for term, of_term in enumerate(of_terms) if of_term == factors]
+            for factors in of_terms
         }
-        self._widths = [rowwise.padded(self._n_columns(met)) for met in self._stacks]
-        self._are_kept = len(weights) * sum(self._widths) <= _KEPT_ENTRIES
+        self._widths = [rowwise.padded(self._n_columns(factors)) for factors in self._stacks]
+        self._are_kept = len(weights) * sum(self._widths) <= _MOST_KEPT_ENTRIES
         self._kept: dict[int, list[Tensor]] = {}
-        self._find_places(designs)
+        self._find_positions(designs)
 
     def _number_of(self, design: Tensor) -> int | None:
+        """Return the number of a design among the distinct ones; None if it is constant."""
         if is_constant(design):
             return None
         for number, other in enumerate(self.distinct):
@@ -68,16 +73,17 @@ class HessianAssembly:
         self.distinct.append(design)
         return len(self.distinct) - 1
 
-    def _n_columns(self, met: _Met) -> int:
-        ranks = [self.distinct[number].shape[1] for number in met]
-        if _is_symmetric(met):
+    def _n_columns(self, factors: _Factors) -> int:
+        """Return the number of distinct products of columns."""
+        ranks = [self.distinct[number].shape[1] for number in factors]
+        if _is_symmetric(factors):
             return ranks[0] * (ranks[0] + 1) // 2
         return math.prod(ranks)
 
-    def _find_places(self, designs: Sequence[Tensor]) -> None:
-        """Find where among all sums the gradient and the Hessian have their entries.
+    def _find_positions(self, designs: Sequence[Tensor]) -> None:
+        """Find the positions of the entries of gradient and Hessian among all sums.
 
-        What is the same in all cells is a factor of a sum.
+        Columns of a constant design multiply a sum afterwards.
         """
         start, position = {}, 0
         for terms, width in zip(self._stacks.values(), self._widths, strict=True):
@@ -85,33 +91,33 @@ class HessianAssembly:
                 start[term] = position
                 position += width
         numbers = self.number
-        places, factors = [], []
+        columns, constants = [], []
         for design, number in zip(designs, numbers, strict=True):
             own = torch.arange(design.shape[1], device=design.device)
-            places.append(torch.zeros_like(own) if number is None else own)
-            factors.append(design[0] if number is None else torch.ones_like(design[0]))
-        self._in_gradient = torch.cat([start[1 + part] + own for part, own in enumerate(places)])
-        self._factors = torch.cat(factors)
-        stops = [0, *accumulate(len(own) for own in places)]
+            columns.append(torch.zeros_like(own) if number is None else own)
+            constants.append(design[0] if number is None else torch.ones_like(design[0]))
+        self._in_gradient = torch.cat([start[1 + part] + own for part, own in enumerate(columns)])
+        self._constants = torch.cat(constants)
+        stops = [0, *accumulate(len(own) for own in columns)]
         n_params = stops[-1]
         hessian = self._in_gradient.new_empty(n_params, n_params)
         for term, (a, b) in enumerate(pairs(len(designs)), 1 + len(designs)):
-            row, column = places[a][:, None], places[b]
+            row, column = columns[a][:, None], columns[b]
             first, second = numbers[a], numbers[b]
             if first is None or second is None:
                 block = row + column
             elif first == second:
-                block = _place_in_triangle(row, column, len(row))
+                block = _position_in_triangle(row, column, len(row))
             else:
                 block = row * len(column) + column if first < second else column * len(row) + row
-            rows, columns = slice(*stops[a : a + 2]), slice(*stops[b : b + 2])
-            hessian[rows, columns] = start[term] + block
-            hessian[columns, rows] = (start[term] + block).mT
+            params_a, params_b = slice(*stops[a : a + 2]), slice(*stops[b : b + 2])
+            hessian[params_a, params_b] = start[term] + block
+            hessian[params_b, params_a] = (start[term] + block).mT
         self._in_hessian = hessian.flatten()
-        self._products_of_factors = (self._factors[:, None] * self._factors).flatten()
+        self._products_of_constants = (self._constants[:, None] * self._constants).flatten()
 
     def begin(self, n_genes: int) -> list[Tensor]:
-        """Return sums of nothing."""
+        """Return sums of zero."""
         return [
             self._weights.new_zeros(len(terms), n_genes, width)
             for terms, width in zip(self._stacks.values(), self._widths, strict=True)
@@ -124,51 +130,53 @@ class HessianAssembly:
             sums, self._stacks.values(), self._columns(tile), strict=True
         ):
             rows = [by_number[term] for term in stack]
-            if columns.shape[1] > rowwise.FEW or terms.value.numel() < _FEW_ENTRIES:
+            if columns.shape[1] > rowwise.FEW or terms.value.numel() < _MOST_COPIED_ENTRIES:
                 rows = [torch.cat(rows)]
             products = torch.stack([rowwise.product(x, columns) for x in rows])
             total[:, genes] += products.view(len(stack), -1, total.shape[2])
 
     def end(self, sums: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Return value (genes,), gradient (genes, K) and Hessian (genes, K, K)."""
-        whole = torch.cat([total.transpose(0, 1).flatten(1) for total in sums], 1)
-        gradient = whole.index_select(1, self._in_gradient).mul_(self._factors)
-        hessian = whole.index_select(1, self._in_hessian).mul_(self._products_of_factors)
-        return whole[:, 0].clone(), gradient, hessian.view(*gradient.shape, -1)
+        all_sums = torch.cat([total.transpose(0, 1).flatten(1) for total in sums], 1)
+        gradient = all_sums.index_select(1, self._in_gradient).mul_(self._constants)
+        hessian = all_sums.index_select(1, self._in_hessian).mul_(self._products_of_constants)
+        return all_sums[:, 0].clone(), gradient, hessian.view(*gradient.shape, -1)
 
     def _columns(self, tile: int) -> list[Tensor]:
-        """Weighted columns that the terms of a tile meet, one matrix for each stack."""
+        """Return the weighted columns for the terms of a tile, one matrix for each stack."""
         if tile in self._kept:
             return self._kept[tile]
         cells = self._tiles[tile]
-        columns = [rowwise.pad_columns(self._product(met, cells)) for met in self._stacks]
-        if not self._are_kept:  # but for the other genes of this tile
+        columns = [rowwise.pad_columns(self._product(factors, cells)) for factors in self._stacks]
+        if not self._are_kept:  # only the current tile's, which all genes use
             self._kept.clear()
         self._kept[tile] = columns
         return columns
 
-    def _product(self, met: _Met, cells: slice) -> Tensor:
+    def _product(self, factors: _Factors, cells: slice) -> Tensor:
+        """Return the weighted products of the columns of some designs."""
         product = self._weights[cells]
-        if _is_symmetric(met):
-            columns = self.distinct[met[0]][cells].mT.contiguous()
+        if _is_symmetric(factors):
+            columns = self.distinct[factors[0]][cells].mT.contiguous()
             row, column = torch.triu_indices(*2 * [len(columns)], device=columns.device)
             both = columns.index_select(0, row).mul_(columns.index_select(0, column))
             return both.mul_(product.mT).mT
-        for design in (self.distinct[number][cells] for number in met):
+        for design in (self.distinct[number][cells] for number in factors):
             product = (product[:, :, None] * design[:, None, :]).flatten(1)
         return product
 
 
 def is_constant(design: Tensor) -> bool:
-    """Tell whether a design is the same in all cells, as it is without columns."""
+    """Return whether all rows of a design are equal; they are if it has no columns."""
     return bool((design[:1] == design).all())
 
 
-def _is_symmetric(met: _Met) -> bool:
-    return len(set(met)) < len(met)
+def _is_symmetric(factors: _Factors) -> bool:
+    """Return whether a design is multiplied by itself."""
+    return len(set(factors)) < len(factors)
 
 
-def _place_in_triangle(row: Tensor, column: Tensor, size: int) -> Tensor:
-    """Return where in the upper triangle, row by row, an entry of a symmetric matrix stands."""
+def _position_in_triangle(row: Tensor, column: Tensor, size: int) -> Tensor:
+    """Return the position of an entry of a symmetric matrix in its upper triangle, row by row."""
     low, high = torch.minimum(row, column), torch.maximum(row, column)
     return low * size - low * (low + 1) // 2 + high

@@ -1,7 +1,7 @@
-"""The log-likelihood of a block of genes, its gradient and Hessian in one pass over the counts.
+"""The log-likelihood of a block of genes, with gradient and Hessian in one pass over the counts.
 
-Genes share their designs, so a pass computes elementwise terms for a tile of genes x cells and
-contracts them with the designs by matrix products that serve all genes of the tile.
+All genes have the same designs. A pass computes the terms of a tile of genes x cells elementwise,
+and then sums their products with the designs by matrix products for all genes of the tile.
 """
 
 import math
@@ -21,28 +21,31 @@ from sc_glm._likelihood.gamma_ratio_table import SmallCounts, add_gamma_ratios, 
 from sc_glm._likelihood.hessian_assembly import HessianAssembly
 from sc_glm._likelihood.tiles import CountBlock, Entries
 
-# Entries of a tile: enough to outweigh the cost of calling an operation, few enough for its
-# temporaries to stay in cache.
-_TILE = 65_536
-_TILE_CELLS = 4_096
-_TILE_DESIGNS = 32_768  # entries of a tile's designs: with many columns, genes should share them
-_TILE_PRODUCTS = 4_000_000  # and of their products
+# Genes x cells of a tile. They outweigh the cost of calling an operation, and the temporaries stay
+# in the processor's cache.
+_TILE_ENTRIES = 65_536
+_TILE_CELLS = 4_096  # largest number of cells of a tile
 
-# A mean beyond so many times a gene's largest count, at equal exposure, is taken for that. Few
-# counts may have their supremum where the mean is infinite in cells whose zeros another part
-# explains: the likelihood hardly tells, but no prediction should be infinite.
-_LARGEST_MULTIPLE = 100.0
+# Largest numbers of entries of a tile's designs and of their products. With many columns, a tile
+# has fewer cells and more genes, which all use the same designs.
+_TILE_DESIGN_ENTRIES = 32_768
+_TILE_PRODUCT_ENTRIES = 4_000_000
+
+# Ceiling of a mean, as a multiple of the gene's largest count at equal exposure. The supremum of
+# the likelihood may be at an infinite mean, in cells whose zeros another part explains. Predictions
+# must be finite, and near the supremum the likelihood hardly depends on the mean.
+_CEILING_MULTIPLE = 100.0
 
 
 def tile_cells(ranks: Sequence[int]) -> int:
-    """Return the number of cells of a tile, fewer where designs have many columns."""
+    """Return the number of cells of a tile, given the number of columns of each design."""
     rank = max(1, sum(ranks))
-    most = min(_TILE_DESIGNS // rank, _TILE_PRODUCTS // rank**2)
+    most = min(_TILE_DESIGN_ENTRIES // rank, _TILE_PRODUCT_ENTRIES // rank**2)
     return max(1, min(_TILE_CELLS, most - most % rowwise.WIDTH))
 
 
 class _Tile(Protocol):
-    """What :func:`~sc_glm._likelihood.gamma_ratio_table.tile_of` returns for a family."""
+    """Signature of :func:`~sc_glm._likelihood.gamma_ratio_table.tile_of` without the family."""
 
     def __call__(
         self,
@@ -54,9 +57,16 @@ class _Tile(Protocol):
 
 
 class PartBasis(NamedTuple):
-    """One part's basis ``U`` (cells x rank) and its curvature penalty (rank x rank).
+    """Basis of a part's design, with its penalty.
 
-    A mean of many levels has their ``indicators`` before what is in ``U``, and no penalty on them.
+    Attributes
+    ----------
+    U : Tensor of shape (n_cells, rank)
+        Basis vectors, except indicators.
+    penalty : Tensor of shape (rank, rank)
+        Penalty as a quadratic form in the coordinates of `U`.
+    indicators : Indicators, optional
+        Indicators of many levels. They are basis vectors before those in `U`, and have no penalty.
     """
 
     U: Tensor
@@ -74,19 +84,21 @@ class PartBasis(NamedTuple):
         return self.n_levels + self.U.shape[1]
 
     def of_cells(self, index: Tensor) -> "PartBasis":
-        """Return that of some cells."""
-        levels = self.indicators
-        own = levels and levels._replace(codes=levels.codes[index])
-        return self._replace(U=self.U[index], indicators=own)
+        """Return the basis of some cells."""
+        indicators = self.indicators
+        if indicators is not None:
+            indicators = indicators._replace(codes=indicators.codes[index])
+        return self._replace(U=self.U[index], indicators=indicators)
 
     def double(self) -> "PartBasis":
-        """Return the same in double precision."""
-        levels = self.indicators
-        own = levels and levels._replace(scale=levels.scale.double())
-        return PartBasis(self.U.double(), self.penalty.double(), own)
+        """Return the basis in double precision."""
+        indicators = self.indicators
+        if indicators is not None:
+            indicators = indicators._replace(scale=indicators.scale.double())
+        return PartBasis(self.U.double(), self.penalty.double(), indicators)
 
     def unpacked(self) -> "PartBasis":
-        """Return the same with all basis vectors as columns of ``U``."""
+        """Return the basis with all basis vectors as columns of `U`."""
         if self.indicators is None:
             return self
         codes, scale = self.indicators
@@ -95,14 +107,14 @@ class PartBasis(NamedTuple):
         return PartBasis(U, self.U.new_zeros(self.rank, self.rank))
 
     def sum(self, values: Tensor) -> Tensor:
-        """Return the products of all basis vectors with values of the cells, (n_cells,)."""
+        """Return the products of all basis vectors with values of shape (n_cells,)."""
         others = rowwise.product(values[None], self.U)[0]
         if self.indicators is None:
             return others
         return torch.cat([self.indicators.sums(values[None])[0], others])
 
     def predictor(self, theta: Tensor, cells: slice) -> Tensor:
-        """Return the predictor of some cells, genes x cells."""
+        """Return the predictors of some cells, (n_genes, n_cells)."""
         product = rowwise.product(theta[:, self.n_levels :], self.U[cells].mT)
         if self.indicators is None:
             return product
@@ -110,11 +122,19 @@ class PartBasis(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """Value (genes,), gradient (genes, K) and Hessian (genes, K, K) at a point.
+    """Value of an objective at a point, with its derivatives.
 
-    The Hessian of a mean with many levels is packed, see :mod:`~sc_glm._likelihood.arrow_hessian`.
-    ``summed`` (genes,) is about how large the terms are of which the value is the sum, and to which
-    its rounding is in proportion.
+    Attributes
+    ----------
+    value : Tensor of shape (n_genes,)
+        Penalised log-likelihood.
+    gradient : Tensor of shape (n_genes, n_params)
+        First derivatives.
+    hessian : Tensor of shape (n_genes, n_params, n_params)
+        Second derivatives. They are packed if the mean has many levels, see
+        :mod:`~sc_glm._likelihood.arrow_hessian`.
+    magnitude : Tensor of shape (n_genes,)
+        Approximate size of the sums in `value`, to which rounding errors are in proportion.
     """
 
     value: Tensor
@@ -124,10 +144,10 @@ class Evaluation(NamedTuple):
 
 
 class Objective:
-    """Penalised log-likelihood of a block of genes as a function of all parts' coefficients.
+    """Penalised log-likelihood of a block of genes as a function of the coordinates of all parts.
 
-    Its ``tile`` is that of :func:`~sc_glm._likelihood.gamma_ratio_table.tile_of`, in whose place
-    another of the same terms may be put; its ``contraction`` sums such terms over the cells.
+    The attribute ``tile`` is the function that computes the terms of a tile. A compiled function of
+    the same terms may replace it. The attribute ``assembly`` sums terms over the cells.
 
     Parameters
     ----------
@@ -136,9 +156,9 @@ class Objective:
     block : CountBlock
         Counts of the genes.
     bases : sequence of PartBasis
-        One per part of the family, with as many rows as there are cells.
+        Basis of each part of the family, with a row for each cell.
     offset : Tensor of shape (n_cells,)
-        Added to the mean's predictor.
+        Offset of the mean's predictor.
     weights : Tensor of shape (n_cells,)
         Weight of each cell.
     """
@@ -162,10 +182,10 @@ class Objective:
         stops = [sum(self.ranks[: i + 1]) for i in range(len(self.ranks))]
         self.slices = [slice(stop - k, stop) for stop, k in zip(stops, self.ranks, strict=True)]
         self.n_params = stops[-1]
-        # Where parts stand among the parameters that are no level's
+        # Positions of the parts among the parameters that do not belong to levels
         self.others = [
-            slice(max(0, own.start - self.n_levels), own.stop - self.n_levels)
-            for own in self.slices
+            slice(max(0, params.start - self.n_levels), params.stop - self.n_levels)
+            for params in self.slices
         ]
         self.ceiling = self._ceiling()
         self.penalty = torch.block_diag(  # type: ignore[no-untyped-call]
@@ -178,14 +198,13 @@ class Objective:
             if indicators is None
             else ArrowAssembly(designs, weights, self._bounds, indicators)
         )
-        # Transposed designs of each tile
-        self._across = [
+        self._transposed_designs = [  # of each tile
             [rowwise.pad_columns(design[slice(*ends)].mT) for design in self.assembly.distinct]
             for ends in pairwise(self._bounds)
         ]
 
     def _row_bounds(self) -> Sequence[int]:
-        """Return where the bases' rows of each tile begin."""
+        """Return the first row of the bases of each tile, and the number of rows."""
         return self.block.bounds
 
     @property
@@ -196,21 +215,29 @@ class Objective:
     def _ceiling(self) -> Tensor:
         """Return the largest predictor of each gene's mean, without the offset."""
         block, lowest = self.block, self.offset.min()
-        exposures = (lowest - self.offset).double().exp_()  # single precision may have none
+        exposures = (lowest - self.offset).double().exp_()  # may underflow in single precision
         largest = block.largest.double()
         if exposures.min() < 1:
             exposed = block.y * exposures.index_select(0, block.cells)
             largest = torch.zeros_like(largest).scatter_reduce_(0, block.genes, exposed, "amax")
-        largest = torch.where(largest > 0, largest, 1.0)  # where there is no count
-        return largest.log_().to(lowest) - lowest + math.log(_LARGEST_MULTIPLE)
+        largest = torch.where(largest > 0, largest, 1.0)  # genes without counts
+        return largest.log_().to(lowest) - lowest + math.log(_CEILING_MULTIPLE)
 
     def penalty_of(self, theta: Tensor) -> Tensor:
-        """Return what the penalty takes off the log-likelihood."""
+        """Return the penalty of each gene, which is subtracted from the log-likelihood."""
         others = theta[:, self.n_levels :]
         return 0.5 * (rowwise.product(others, self.penalty) * others).sum(1)
 
     def evaluate(self, theta: Tensor, genes: Tensor) -> Evaluation:
-        """Evaluate ``genes`` (indices into the block) at ``theta`` (one row per gene)."""
+        """Return value and derivatives of some genes of the block.
+
+        Parameters
+        ----------
+        theta : Tensor of shape (n, n_params)
+            Coordinates of each gene.
+        genes : Tensor of int of shape (n,)
+            Numbers of the genes in the block.
+        """
         sums = self.assembly.begin(genes.numel())
         for tile, rows in self.pieces(genes.numel()):
             terms = self.terms(theta[rows], genes[rows], tile)
@@ -220,26 +247,27 @@ class Objective:
         slope = gradient[:, self.n_levels :]
         corner = hessian[:, self.n_levels :, hessian.shape[2] - others.shape[1] :]
         if self._has_one_size:
-            own, unit = self.others[1], self.bases[1].U[0]
-            gamma_ratios = self._distinct_counts.gamma_ratio((others[:, own] * unit).sum(1), genes)
+            size, row = self.others[1], self.bases[1].U[0]
+            gamma_ratios = self._distinct_counts.gamma_ratio((others[:, size] * row).sum(1), genes)
             value += gamma_ratios.value
-            slope[:, own].add_(gamma_ratios.first[:, None] * unit)
-            corner[:, own, own].add_(gamma_ratios.second[:, None, None] * (unit[:, None] * unit))
+            slope[:, size].add_(gamma_ratios.first[:, None] * row)
+            corner[:, size, size].add_(gamma_ratios.second[:, None, None] * (row[:, None] * row))
         value -= self.penalty_of(theta)
         slope -= rowwise.product(others, self.penalty)
         corner -= self.penalty
-        return Evaluation(value, gradient, hessian, value.abs() + self._size_of_counts[genes])
+        magnitude = value.abs() + self._magnitude_of_counts[genes]
+        return Evaluation(value, gradient, hessian, magnitude)
 
     def pieces(self, n_genes: int) -> Iterator[tuple[int, slice]]:
-        """Cut a pass over so many genes into tiles of cells, and genes at a time."""
+        """Yield the pieces of a pass over some genes: numbers of tiles, and slices of genes."""
         for tile, (start, stop) in enumerate(pairwise(self._bounds)):
-            step = rowwise.WIDTH * max(1, round(_TILE / (stop - start) / rowwise.WIDTH))
+            step = rowwise.WIDTH * max(1, round(_TILE_ENTRIES / (stop - start) / rowwise.WIDTH))
             for first in range(0, n_genes, step):
                 yield tile, slice(first, min(first + step, n_genes))
 
     def terms(self, theta: Tensor, genes: Tensor, tile: int) -> Terms:
-        """Return the terms of some genes, with a row of ``theta`` each, in a tile of cells."""
-        predictors, beyond = self.predictors(theta, genes, tile)
+        """Return the terms of some genes, at coordinates `theta`, in a tile of cells."""
+        predictors, excess = self.predictors(theta, genes, tile)
         cells = slice(*self._bounds[tile : tile + 2])
         predictors[0] += self.offset[cells]
         block = self.block
@@ -251,23 +279,24 @@ class Objective:
             terms = self.tile(predictors, y, zeros)
             gamma_ratios = block.curves.gamma_ratio(block.places(genes, tile), rho.view(-1))
             gamma_ratios.first.add_(y.view(-1))
-            for sums, own in zip(
+            for target, values in zip(
                 (terms.value, terms.score[1], terms.hessian[len(predictors)]),
                 gamma_ratios,
                 strict=True,
             ):
-                sums.view(-1).add_(own)
+                target.view(-1).add_(values)
         else:
-            # With zeros at hand, ones need not be listed: they add what is linear in the log size.
+            # The gamma ratio of a one is linear in the log size. If the tile is dense, this is
+            # added for all counts, and ones need not be listed.
             entries = block.entries(genes, tile, ones=block.dense is None)
             y = block.tile(genes, tile, entries)
             terms = self.tile(predictors, y, zeros, block.small(entries))
             self._add_others(terms, entries, predictors[1])
-        return terms if beyond is None else on_tangent(terms, beyond)
+        return terms if excess is None else continue_along_tangent(terms, excess)
 
     def _add_others(self, terms: Terms, entries: Entries, rho: Tensor) -> None:
-        """Add what counts beyond the table add through a size, less what is linear in its log."""
-        others = slice(entries.n_ones + entries.n_known, None)
+        """Add the gamma ratios of counts that are not in the table, without their linear part."""
+        others = slice(entries.n_ones + entries.n_in_table, None)
         which, flat = entries.which[others], entries.flat[others]
         if len(which):
             counts = self.block.counts_of(which)
@@ -281,14 +310,18 @@ class Objective:
         return DistinctCounts(block.genes, block.y, self._weights_of_counts(), block.n_genes)
 
     @cached_property
-    def _size_of_counts(self) -> Tensor:
-        """About how large each gene's terms are for its counts, whose roundings add in squares."""
+    def _magnitude_of_counts(self) -> Tensor:
+        """Approximate size of each gene's sums over counts, to which rounding is in proportion.
+
+        Rounding errors of different counts are independent, so that their squares add up.
+        """
         block = self.block
         of_counts = block.y.square().mul_(self._weights_of_counts())
         squares = self.weights.new_zeros(block.n_genes).index_add_(0, block.genes, of_counts)
         return squares.sqrt_() * (1 + block.largest.clamp_min(1.0).log())
 
     def _weights_of_counts(self) -> Tensor:
+        """Return the weight of each positive count."""
         weights = self.weights.index_select(0, self.block.cells)
         shares = self.block.shares
         return weights if shares is None else weights.mul_(shares.positives)
@@ -296,22 +329,36 @@ class Objective:
     def predictors(
         self, theta: Tensor, genes: Tensor, tile: int
     ) -> tuple[list[Tensor], Tensor | None]:
-        """Return each part's predictor without the offset; one column where it is constant.
+        """Return the linear predictors of some genes in a tile, without the offset.
 
-        The mean's is cut at its ceiling. Also returned is how far it was beyond, or None if it
-        nowhere was.
+        Parameters
+        ----------
+        theta : Tensor of shape (n, n_params)
+            Coordinates of each gene.
+        genes : Tensor of int of shape (n,)
+            Numbers of the genes in the block.
+        tile : int
+            Number of the tile.
+
+        Returns
+        -------
+        predictors : list of Tensor of shape (n, n_cells) or (n, 1)
+            Predictor of each part; one column if it is constant. The predictor of the mean is
+            bounded by its ceiling.
+        excess : Tensor of shape (n, n_cells) or None
+            Excess of the mean's predictor over the ceiling; None if it is zero everywhere.
         """
         numbers = self.assembly.number
         n_cells = self._bounds[tile + 1] - self._bounds[tile]
         of_levels, theta = theta[:, : self.n_levels], theta[:, self.n_levels :]
         predictors: list[Tensor] = [theta] * len(numbers)
         for part in (part for part, number in enumerate(numbers) if number is None):
-            once = (theta[:, self.others[part]] * self.bases[part].U[0]).sum(1, keepdim=True)
-            predictors[part] = once if part else once.repeat(1, n_cells)
-        for number, across in enumerate(self._across[tile]):
+            constant = (theta[:, self.others[part]] * self.bases[part].U[0]).sum(1, keepdim=True)
+            predictors[part] = constant if part else constant.repeat(1, n_cells)
+        for number, transposed in enumerate(self._transposed_designs[tile]):
             parts = [part for part, own in enumerate(numbers) if own == number]
             rows = torch.cat([theta[:, self.others[part]] for part in parts])
-            product = rowwise.product(rows, across)[:, :n_cells]
+            product = rowwise.product(rows, transposed)[:, :n_cells]
             for part, predictor in zip(parts, torch.split(product, len(theta)), strict=True):
                 predictors[part] = predictor.contiguous()
         indicators = self.bases[0].indicators
@@ -321,20 +368,27 @@ class Objective:
         ceiling = self.ceiling[genes]
         if not (predictors[0].amax(1) > ceiling).any():
             return predictors, None
-        beyond = (predictors[0] - ceiling[:, None]).clamp_min_(0.0)
-        predictors[0] -= beyond
-        return predictors, beyond
+        excess = (predictors[0] - ceiling[:, None]).clamp_min_(0.0)
+        predictors[0] -= excess
+        return predictors, excess
 
 
-def on_tangent(terms: Terms, beyond: Tensor) -> Terms:
-    """Let the value go on along its tangent where the mean is beyond its ceiling.
+def continue_along_tangent(terms: Terms, excess: Tensor) -> Terms:
+    """Continue terms along their tangent where the mean's predictor exceeds its ceiling.
 
-    A plateau would have no way back. Where the likelihood hardly tells, neither does the tangent.
+    On a constant continuation, the gradient would vanish and a maximisation would not return.
+
+    Parameters
+    ----------
+    terms : Terms
+        Terms at the ceiling.
+    excess : Tensor of shape (n_genes, n_cells)
+        Excess of the predictor over the ceiling, or zero.
     """
     slope, *others = terms.score
     curvature, *mixed = terms.hessian
     return Terms(
-        terms.value + slope * beyond,
-        (slope, *(score + by * beyond for score, by in zip(others, mixed, strict=False))),
-        (torch.where(beyond > 0, 0.0, curvature), *mixed),
+        terms.value + slope * excess,
+        (slope, *(score + by * excess for score, by in zip(others, mixed, strict=False))),
+        (torch.where(excess > 0, 0.0, curvature), *mixed),
     )

@@ -1,26 +1,27 @@
-"""Matrix products whose rows, one per gene, do not depend on how many rows there are.
+"""Matrix products whose rows, one per gene, do not depend on the number of rows.
 
-A matrix product sums in another order at its edges than inside, so that a gene's last digits would
-depend on the genes fitted beside it. Here no row is ever at an edge, and every matrix begins alike
-in memory. BLAS promises nothing for equal rows: tests show on each processor that this is enough.
+A matrix product sums in a different order at its edges, so that a gene's last digits would depend
+on the genes in its block. Here rows are padded so that no gene is at an edge, and all matrices have
+the same alignment in memory. BLAS does not guarantee equal results for equal rows. Tests show on
+each processor that padding and alignment are enough.
 """
 
 import torch
 from torch import Tensor
 
-_ALIGNMENT = 64  # bytes at which torch begins a tensor, and from which kernels count
-WIDTH = 8  # rows that BLAS kernels take at a time, or a multiple of them
-_COLUMNS = 24  # likewise; the widest kernels take as long for fewer
-FEW = 8  # columns up to which products with one at a time are shorter
+_ALIGNMENT = 64  # bytes; the memory of a new tensor of torch begins at a multiple of this
+WIDTH = 8  # rows that BLAS kernels compute at a time, or a multiple of them
+_COLUMNS = 24  # columns that BLAS kernels compute at a time; the widest take as long for fewer
+FEW = 8  # largest number of columns for which products with one column at a time are faster
 
 
 def padded(columns: int) -> int:
-    """Return a number of columns filled up to whole groups; few are left alone."""
+    """Return the number of columns after padding to whole kernels; few columns are not padded."""
     return columns + (-columns % _COLUMNS if columns > FEW else 0)
 
 
 def pad_columns(matrix: Tensor) -> Tensor:
-    """Fill up the columns with zeros to whole groups; few are left alone, one after the other."""
+    """Pad the columns with zeros to whole kernels; few columns are made contiguous instead."""
     if matrix.shape[1] <= FEW:
         return _aligned(matrix.mT).mT
     missing = padded(matrix.shape[1]) - matrix.shape[1]
@@ -28,12 +29,13 @@ def pad_columns(matrix: Tensor) -> Tensor:
 
 
 def _aligned(matrix: Tensor) -> Tensor:
-    """Return a contiguous matrix that begins where torch's own do; views and NumPy's may not."""
-    whole = matrix.contiguous()
-    return whole.clone() if whole.data_ptr() % _ALIGNMENT else whole
+    """Return a contiguous matrix with the alignment of a new tensor; a view may have another."""
+    matrix = matrix.contiguous()
+    return matrix.clone() if matrix.data_ptr() % _ALIGNMENT else matrix
 
 
 def _pad_rows(matrix: Tensor) -> Tensor:
+    """Pad the rows with zeros to whole kernels."""
     missing = -matrix.shape[0] % WIDTH
     if missing:
         # PyTorch 2.6 and older do not pad() a matrix without columns.
@@ -47,31 +49,33 @@ def product(rows: Tensor, columns: Tensor) -> Tensor:
     Parameters
     ----------
     rows : Tensor of shape (n, k)
+        First matrix, with a row for each gene.
     columns : Tensor of shape (k, m)
-        Best padded already, by :func:`pad_columns`, when used more than once.
+        Second matrix. Pad it with :func:`pad_columns` if it is used more than once.
 
     Returns
     -------
     Tensor of shape (n, m)
+        The product.
     """
-    whole, across = _pad_rows(rows), pad_columns(columns)
-    if 1 < across.shape[1] <= FEW:
-        product = torch.cat([whole @ column for column in torch.split(across, 1, dim=1)], 1)
+    left, right = _pad_rows(rows), pad_columns(columns)
+    if 1 < right.shape[1] <= FEW:
+        product = torch.cat([left @ column for column in torch.split(right, 1, dim=1)], 1)
     else:
-        product = whole @ across
+        product = left @ right
     return product[: rows.shape[0], : columns.shape[1]]
 
 
 def apply(matrices: Tensor, vectors: Tensor) -> Tensor:
-    """Multiply each of several matrices, (n, k, m), with a vector of its own, (n, m)."""
+    """Return the products of matrices, (n, k, m), with one vector each, (n, m)."""
     return (matrices * vectors[:, None, :]).sum(2)
 
 
 def eigh(matrices: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues, ascending, and eigenvectors of symmetric matrices, (n, k, k).
+    """Return eigenvalues, ascending, and eigenvectors of symmetric matrices, (n, k, k).
 
-    LAPACK rounds by where in memory a matrix begins unless its order is even: an odd one gets a
-    row and a column of its own eigenvalue, larger than all others.
+    For matrices of odd order, rounding in LAPACK depends on their alignment in memory. They get a
+    further row and column with an eigenvalue that is larger than all others.
     """
     k = matrices.shape[1]
     if k % 2:

@@ -1,7 +1,7 @@
-"""Products of the scores of single cells, summed over cells.
+"""Outer products of the scores of single cells, summed over cells.
 
-The rest of a fit needs sums of scores and of second derivatives alone. Here each entry's score
-counts by itself, also where a row of the designs stands for many cells of several counts.
+They are the middle part of sandwich covariances. Each cell's score is needed here, also if one row
+of the designs stands for many cells with different counts.
 """
 
 from collections.abc import Sequence
@@ -19,52 +19,54 @@ def score_products(objective: Objective, theta: Tensor) -> Tensor:
     Parameters
     ----------
     objective : Objective
-        Its weights are those of the products: squares of the cells' weights, where these multiply
-        the scores.
+        Objective whose weights multiply the products. If weights multiply the scores, these are
+        their squares.
     theta : Tensor of shape (n_genes, n_params)
-        One row for each gene.
+        Coordinates of each gene.
 
     Returns
     -------
     Tensor of shape (n_genes, n_params, n_params)
+        Sum for each gene; a packed arrow if the mean has many levels.
     """
     n_genes = objective.block.n_genes
-    everything = torch.arange(n_genes, device=theta.device)
+    genes = torch.arange(n_genes, device=theta.device)
     sums = objective.assembly.begin(n_genes)
     for tile, rows in objective.pieces(n_genes):
-        terms = _products(objective, theta[rows], everything[rows], tile)
+        terms = _products(objective, theta[rows], genes[rows], tile)
         objective.assembly.add(sums, rows, tile, terms)
     return objective.assembly.end(sums)[2]
 
 
 def _products(objective: Objective, theta: Tensor, genes: Tensor, tile: int) -> Terms:
-    """Return products of scores in place of a tile's second derivatives, and nothing else.
+    """Return terms of a tile whose second derivatives are products of scores, and the rest zero.
 
-    Where an entry stands for several cells, it has their mean.
+    An entry that stands for several cells has their mean product.
     """
     family, block = objective.family, objective.block
     cells = slice(*block.bounds[tile : tile + 2])
     predictors, _ = objective.predictors(theta, genes, tile)
     predictors[0] += objective.offset[cells]
     shape = len(genes), cells.stop - cells.start
-    whole = [predictor.expand(shape).reshape(-1) for predictor in predictors]
+    of_tile = [predictor.expand(shape).reshape(-1) for predictor in predictors]
     entries = block.entries(genes, tile)
     counts = positive_counts(block.y.index_select(0, entries.which))
-    at_counts = [predictor.index_select(0, entries.flat) for predictor in whole]
+    at_counts = [predictor.index_select(0, entries.flat) for predictor in of_tile]
     saturated = family.saturated(counts, at_counts[1])
-    of_counts = _outer(family.positives(counts, at_counts, saturated).score)
-    of_zeros = _outer(family.zeros(whole).score)
+    of_positive = _outer(family.positives(counts, at_counts, saturated).score)
+    of_zeros = _outer(family.zeros(of_tile).score)
     if block.shares is None:
-        for zero, positive in zip(of_zeros, of_counts, strict=True):
+        for zero, positive in zip(of_zeros, of_positive, strict=True):
             zero.index_copy_(0, entries.flat, positive)
     else:
         zeros = block.shares.zeros[genes, cells].reshape(-1)
         shares = block.shares.positives.index_select(0, entries.which)
-        for zero, positive in zip(of_zeros, of_counts, strict=True):
+        for zero, positive in zip(of_zeros, of_positive, strict=True):
             zero.mul_(zeros).index_add_(0, entries.flat, positive.mul_(shares))
     none = torch.zeros(shape, dtype=theta.dtype, device=theta.device)
     return Terms(none, (none,) * len(predictors), tuple(x.view(shape) for x in of_zeros))
 
 
 def _outer(scores: Sequence[Tensor]) -> list[Tensor]:
+    """Return the products of all pairs of scores."""
     return [scores[a] * scores[b] for a, b in pairs(len(scores))]

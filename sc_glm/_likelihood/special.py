@@ -1,9 +1,9 @@
-"""Elementary functions that stay accurate where the textbook forms cancel.
+"""Special functions that stay accurate where terms of the textbook formulas cancel.
 
-Both functions serve the negative binomial near its Poisson limit, where the size is huge and
-differences of ``lgamma`` or ``digamma`` lose every digit. They follow the saddle-point form of
-Loader (2000), "Fast and accurate computation of binomial probabilities", and work elementwise on
-tensors of any shape, device and floating type.
+Near the Poisson limit of the negative binomial, the size is huge and differences of ``lgamma`` or
+``digamma`` lose all digits. These functions follow the saddle-point form of Loader (2000), "Fast
+and accurate computation of binomial probabilities". They work elementwise on tensors of any shape,
+device and floating type.
 """
 
 from collections.abc import Sequence
@@ -12,12 +12,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# 2 s^3 (1/3 + s^2/5 + ...) is what log1p(t) - t leaves after its leading term; |s| < 0.053 below.
+# Series of log1p(t) - t = -t s + 2 s^3 (1/3 + s^2/5 + ...) in s = t / (2 + t), for |t| below this
+# limit, which means |s| < 0.053.
 _ATANH_SERIES = tuple(2.0 / (2 * k + 3) for k in range(6))
 _SERIES_LIMIT = 0.1
 
-# Coefficients B_{2k} / (2k (2k - 1)) of Stirling's series in odd powers of 1/z, and those of its
-# first two derivatives (NIST DLMF 5.11.1, 5.11.2).
+# Coefficients B_{2k} / (2k (2k - 1)) of Stirling's series in odd powers of 1/z, and of its first
+# two derivatives (NIST DLMF 5.11.1, 5.11.2).
 _STIRLING = (
     1 / 12,
     -1 / 360,
@@ -32,12 +33,13 @@ _STIRLING_1 = tuple(-(2 * k + 1) * c for k, c in enumerate(_STIRLING))
 _STIRLING_2 = tuple((2 * k + 1) * (2 * k + 2) * c for k, c in enumerate(_STIRLING))
 _STIRLING_COLUMNS = torch.tensor([_STIRLING, _STIRLING_1, _STIRLING_2], dtype=torch.float64).mT
 
-# Eight steps up from any x > 0 bring the series to working precision; from 10 on it needs none.
+# At x + 8 the series has working precision for any x > 0. From x = 10 on it needs no shift.
 _SHIFT = 8
 _NO_SHIFT_FROM = 10.0
 
 
 def _horner(coefficients: Sequence[float] | Sequence[Tensor], x: Tensor) -> Tensor:
+    """Evaluate a polynomial by Horner's method."""
     result = x * coefficients[-1]
     for c in coefficients[-2:0:-1]:
         result.add_(c).mul_(x)
@@ -66,16 +68,16 @@ def log1p_and_rest(t: Tensor, one_plus_t: Tensor) -> tuple[Tensor, Tensor]:
     >>> log1p_and_rest(t, 1 + t)[1]
     tensor([-5.0000e-19, -3.0685e-01], dtype=torch.float64)
     """
-    near = t.abs() < _SERIES_LIMIT
+    is_small = t.abs() < _SERIES_LIMIT
     s = t / (one_plus_t + 1)
     s2 = s * s
     series = _horner(_ATANH_SERIES, s2).mul_(s2).sub_(t).mul_(s)
-    log = torch.where(near, series + t, one_plus_t.log())
-    return log, torch.where(near, series, log - t)
+    log = torch.where(is_small, series + t, one_plus_t.log())
+    return log, torch.where(is_small, series, log - t)
 
 
 class StirlingError(NamedTuple):
-    """Stirling's error and its first two derivatives."""
+    """Error of Stirling's formula and its first two derivatives."""
 
     value: Tensor
     first: Tensor
@@ -83,7 +85,7 @@ class StirlingError(NamedTuple):
 
 
 def stirling_error(x: Tensor) -> StirlingError:
-    r"""Return what Stirling's formula leaves of ``lgamma``, with two derivatives.
+    r"""Return the error of Stirling's formula for ``lgamma``, with two derivatives.
 
     .. math:: \delta(x) = \log\Gamma(x) - (x - \tfrac12) \log x + x - \tfrac12 \log 2\pi
 
@@ -95,7 +97,7 @@ def stirling_error(x: Tensor) -> StirlingError:
     Returns
     -------
     StirlingError
-        :math:`\delta, \delta', \delta''`, from one shared logarithm and set of reciprocals.
+        :math:`\delta, \delta', \delta''`, of the shape of `x`.
 
     Examples
     --------
@@ -107,7 +109,7 @@ def stirling_error(x: Tensor) -> StirlingError:
     z = torch.where(small, x + _SHIFT, x)
     w = z.reciprocal()
     w2 = w * w
-    # All three at once, as many calls on few numbers cost more than the numbers.
+    # All three at once, as calls on few numbers cost more than the arithmetic.
     columns = _STIRLING_COLUMNS.to(x).view(-1, 3, *[1] * x.ndim)
     series = _horner(columns.unbind(0), w2)
     value, first, second = series[0] * w, series[1] * w2, series[2] * (w2 * w)
@@ -137,7 +139,7 @@ def _shift_down(x: Tensor) -> StirlingError:
     log_ratio = ratio.log()
     z2 = z * z
     z4 = z2 * z2
-    # z^8 / product, kept near one so that its logarithm loses nothing
+    # z^8 / product, near one, so that its logarithm keeps all digits
     quotient = (z2 * inverses[0]) * (z2 * inverses[1]) * (z4 * inverses[2] * inverses[3])
     wx, wz = x.reciprocal(), z.reciprocal()
     value = (x - 0.5) * log_ratio + quotient.log() - _SHIFT

@@ -1,4 +1,4 @@
-"""The positive counts of a block of genes, as passes over tiles of cells want them."""
+"""The positive counts of a block of genes, prepared for passes over tiles of cells."""
 
 from functools import cached_property
 from typing import NamedTuple, Protocol
@@ -9,15 +9,20 @@ from torch import Tensor
 from sc_glm._likelihood.family import Counts, GammaRatio, positive_counts
 from sc_glm._likelihood.gamma_ratio_table import LARGEST_COUNT, GammaRatioTable, SmallCounts
 
-# Share of positive counts from which on tiles are kept with their zeros, which takes no more memory
-# than the counts themselves with all that is prepared for each.
-_DENSE = 0.15
+# Least share of positive counts with which tiles are kept as dense arrays. These then take no more
+# memory than the sparse counts with all that is prepared for each.
+_LEAST_DENSE_SHARE = 0.15
 
 
 class Shares(NamedTuple):
-    """What part of a cell's weight each count has, where a cell stands for several.
+    """Shares of the counts in the weight of a cell that stands for several cells.
 
-    ``zeros`` is genes x cells; ``positives`` has one entry for each positive count.
+    Attributes
+    ----------
+    zeros : Tensor of shape (n_genes, n_cells)
+        Share of zeros.
+    positives : Tensor of shape (n_counts,)
+        Share of each positive count.
     """
 
     zeros: Tensor
@@ -25,27 +30,34 @@ class Shares(NamedTuple):
 
 
 class Curves(Protocol):
-    """What the counts of many places add to the log-mass through the size."""
+    """Sums of the gamma ratios of the counts of a gene and cell, as functions of the log size."""
 
     def gamma_ratio(self, places: Tensor, rho: Tensor) -> GammaRatio:
-        """Return it for some places, at a log size each, less the sum of the counts."""
+        """Return the sums at some places, which are ``gene * n_cells + cell``.
+
+        The first derivative lacks a summand: the sum of the counts.
+        """
 
 
 class CountBlock:
-    """The positive counts of a block of genes, prepared once for all objectives on them.
+    """Positive counts of a block of genes, prepared once for all objectives that use them.
 
     Parameters
     ----------
-    indptr, cells, y : Tensor
-        Compressed rows, one per gene: pointers, sorted cell indices, positive counts.
+    indptr : Tensor of int of shape (n_genes + 1,)
+        Row pointers of the counts in compressed rows, one row per gene.
+    cells : Tensor of int of shape (n_counts,)
+        Cell of each count, sorted within a gene.
+    y : Tensor of shape (n_counts,)
+        Positive counts. All other counts are zero.
     n_cells : int
-        Number of cells, of which those not listed have a count of zero.
+        Number of cells.
     tile : int
-        Number of cells that a pass takes at a time.
+        Number of cells in a tile.
     shares : Shares, optional
-        Given where a gene may have several counts in a cell.
+        Shares of the counts, if a gene may have several counts in a cell.
     curves : Curves, optional
-        Of genes x cells, if what counts add through the size may be approximated.
+        Approximate sums of gamma ratios, if an approximation is enough.
     """
 
     def __init__(
@@ -69,36 +81,37 @@ class CountBlock:
 
     @cached_property
     def _others(self) -> tuple[Counts, Tensor]:
-        """Counts that the table does not know, and the place of each among them."""
-        others = ~self._known
+        """Counts that are not in the table of gamma ratios, and the number of each among them."""
+        others = ~self._in_table
         return positive_counts(self.y[others]), others.cumsum(0).sub_(1)
 
     def counts_of(self, which: Tensor) -> Counts:
-        """Return some of the counts, none of which the table knows, with what they need."""
-        others, place = self._others
-        return others.at(place.index_select(0, which))
+        """Return some counts that are not in the table of gamma ratios."""
+        others, number = self._others
+        return others.at(number.index_select(0, which))
 
     @cached_property
-    def _known(self) -> Tensor:
-        known = (self.y <= LARGEST_COUNT) & (self.y == self.y.floor())
-        return known & (self.y.dtype == torch.float64)
+    def _in_table(self) -> Tensor:
+        """Whether each count is in the table of gamma ratios, which is in double precision."""
+        is_small = (self.y <= LARGEST_COUNT) & (self.y == self.y.floor())
+        return is_small & (self.y.dtype == torch.float64)
 
     @cached_property
     def largest(self) -> Tensor:
-        """Largest count of each gene, zero where there is none."""
+        """Largest count of each gene, or zero."""
         return self.y.new_zeros(self.n_genes).scatter_reduce_(0, self.genes, self.y, "amax")
 
     @cached_property
     def dense(self) -> list[Tensor] | None:
-        """Counts by tile, zeros and all, multiplied by their shares; None if they are few."""
-        if len(self.y) < _DENSE * self.n_genes * self.n_cells:
+        """Dense arrays of the counts of each tile times their shares; None if most are zero."""
+        if len(self.y) < _LEAST_DENSE_SHARE * self.n_genes * self.n_cells:
             return None
-        whole = self.y.new_zeros(self.n_genes, self.n_cells)
-        whole.view(-1).index_add_(0, self.genes * self.n_cells + self.cells, self._shared_y)
-        return [tile.contiguous() for tile in torch.split(whole, self.bounds[1], dim=1)]
+        dense = self.y.new_zeros(self.n_genes, self.n_cells)
+        dense.view(-1).index_add_(0, self.genes * self.n_cells + self.cells, self._shared_y)
+        return [tile.contiguous() for tile in torch.split(dense, self.bounds[1], dim=1)]
 
     def places(self, genes: Tensor, tile: int) -> Tensor:
-        """Return where genes x cells of a tile stand among those of the block."""
+        """Return the places of genes x cells of a tile: ``gene * n_cells + cell``."""
         cells = torch.arange(*self.bounds[tile : tile + 2], device=genes.device)
         return (genes[:, None] * self.n_cells + cells).view(-1)
 
@@ -108,53 +121,53 @@ class CountBlock:
 
     @cached_property
     def _runs(self) -> tuple[Tensor, Tensor]:
-        """Counts in an order in which each tile has first the ones, then those that are known.
+        """Order of the counts in which ones come first in a tile, then others in the table.
 
-        Also where each gene's begin in each tile, those of the three kinds, and where they end:
-        4 x genes x tiles.
+        Also returned are the bounds of the three kinds of counts, by gene and tile: an array of
+        shape (4, n_genes, n_tiles).
         """
         edges = torch.tensor(self.bounds, device=self.y.device)
         first = torch.arange(self.n_genes, device=self.y.device) * self.n_cells
         pointers = torch.searchsorted(
             self.genes * self.n_cells + self.cells, first[:, None] + edges[None, :]
         )
-        order, ends_of_known = _first_in_runs(pointers, self._known)
-        halves = torch.stack([pointers[:, :-1], ends_of_known], 2).flatten(1)
+        order, ends_of_table = _partition_runs(pointers, self._in_table)
+        halves = torch.stack([pointers[:, :-1], ends_of_table], 2).flatten(1)
         halves = torch.cat([halves, pointers[:, -1:]], 1)
-        again, ends_of_ones = _first_in_runs(halves, (self.y == 1)[order])
-        cuts = [pointers[:, :-1], ends_of_ones[:, ::2], ends_of_known, pointers[:, 1:]]
-        return order[again], torch.stack(cuts)
+        order_in_halves, ends_of_ones = _partition_runs(halves, (self.y == 1)[order])
+        bounds = [pointers[:, :-1], ends_of_ones[:, ::2], ends_of_table, pointers[:, 1:]]
+        return order[order_in_halves], torch.stack(bounds)
 
     def entries(self, genes: Tensor, tile: int, *, ones: bool = True) -> "Entries":
         """Return the positive counts of some genes in a tile, with or without ones."""
         start, stop = self.bounds[tile : tile + 2]
-        order, cuts = self._runs
-        cuts = cuts[0 if ones else 1 :, genes, tile]
-        lengths = cuts.diff(dim=0)
-        places, runs = ranges(cuts[:-1].flatten(), lengths.flatten())
-        which = order.index_select(0, places)
+        order, bounds = self._runs
+        bounds = bounds[0 if ones else 1 :, genes, tile]
+        lengths = bounds.diff(dim=0)
+        positions, runs = ranges(bounds[:-1].flatten(), lengths.flatten())
+        which = order.index_select(0, positions)
         width = stop - start
-        shifts = torch.arange(-start, len(genes) * width - start, width, device=cuts.device)
+        shifts = torch.arange(-start, len(genes) * width - start, width, device=bounds.device)
         flat = self.cells.index_select(0, which)
         flat += shifts.repeat(len(lengths)).index_select(0, runs)
-        *n_ones, n_known, _ = lengths.sum(1).tolist()
-        return Entries(which, flat, sum(n_ones), n_known)
+        *n_ones, n_in_table, _ = lengths.sum(1).tolist()
+        return Entries(which, flat, sum(n_ones), n_in_table)
 
     def small(self, entries: "Entries") -> SmallCounts:
-        """Return those of the entries that the table knows, ones aside."""
-        known = slice(entries.n_ones, entries.n_ones + entries.n_known)
-        which = entries.which[known]
+        """Return the entries that are in the table of gamma ratios, except ones."""
+        in_table = slice(entries.n_ones, entries.n_ones + entries.n_in_table)
+        which = entries.which[in_table]
         table, y = GammaRatioTable.on(self.y.device), self.y.index_select(0, which)
-        return SmallCounts(table, entries.flat[known], y, self.shares_of(which))
+        return SmallCounts(table, entries.flat[in_table], y, self.shares_of(which))
 
     def shares_of(self, which: Tensor) -> Tensor | None:
         """Return the shares of some of the counts; None if an entry is one cell."""
         return None if self.shares is None else self.shares.positives.index_select(0, which)
 
     def tile(self, genes: Tensor, tile: int, entries: "Entries | None" = None) -> Tensor:
-        """Return the counts of some genes in a tile, zeros and all, multiplied by their shares.
+        """Return a dense array of the counts of some genes in a tile times their shares.
 
-        ``entries`` are those positive ones, if known already.
+        `entries` are the positive ones of these counts, if they were computed before.
         """
         if self.dense is not None:
             return self.dense[tile].index_select(0, genes)
@@ -164,40 +177,48 @@ class CountBlock:
         shares = self.shares_of(which)
         if shares is not None:
             y *= shares
-        whole = y.new_zeros(len(genes), stop - start)
-        whole.view(-1).index_add_(0, flat, y)
-        return whole
+        dense = y.new_zeros(len(genes), stop - start)
+        dense.view(-1).index_add_(0, flat, y)
+        return dense
 
 
 class Entries(NamedTuple):
-    """Positive counts of some genes in a tile.
+    """Positive counts of some genes in a tile: first ones, then others in the table, then the rest.
 
-    ``which`` of a block's they are, and where in the ``flat`` tile of genes x cells.
-    The first ``n_ones`` are ones, and the next ``n_known`` others that the table knows.
+    Attributes
+    ----------
+    which : Tensor of int of shape (n_entries,)
+        Numbers of the counts in the block.
+    flat : Tensor of int of shape (n_entries,)
+        Positions of the counts in the flat tile of genes x cells.
+    n_ones : int
+        Number of ones, or zero if they were left out.
+    n_in_table : int
+        Number of other counts that are in the table of gamma ratios.
     """
 
     which: Tensor
     flat: Tensor
     n_ones: int
-    n_known: int
+    n_in_table: int
 
 
-def _first_in_runs(pointers: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
-    """Bring the chosen of each run's entries to its front; also return where the others begin."""
-    before = torch.nn.functional.pad(chosen.cumsum(0), (1, 0))  # chosen ones, from the beginning
+def _partition_runs(pointers: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+    """Return an order in which chosen entries come first in each run, and where others begin."""
+    before = torch.nn.functional.pad(chosen.cumsum(0), (1, 0))  # number of chosen entries before
     starts, stops = pointers[:, :-1], pointers[:, 1:]
     middles = starts + before[stops] - before[starts]
     lengths = (stops - starts).flatten()
     run = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
     start, middle = starts.flatten()[run], middles.flatten()[run]
-    place = torch.arange(len(chosen), device=lengths.device)
-    ahead = before[:-1] - before[start]
-    target = torch.where(chosen, start + ahead, middle + (place - start) - ahead)
-    return torch.empty_like(target).scatter_(0, target, place), middles
+    position = torch.arange(len(chosen), device=lengths.device)
+    n_chosen = before[:-1] - before[start]  # in the run, before the entry
+    target = torch.where(chosen, start + n_chosen, middle + (position - start) - n_chosen)
+    return torch.empty_like(target).scatter_(0, target, position), middles
 
 
 def ranges(starts: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-    """Concatenate ``range(start, start + length)``; also return each entry's range number."""
+    """Return the concatenated ranges ``start, ..., start + length - 1``, and their numbers."""
     rows = torch.repeat_interleave(lengths)
     shift = starts - (lengths.cumsum(0) - lengths)
     entries = torch.arange(rows.numel(), device=rows.device).add_(shift.index_select(0, rows))
@@ -205,6 +226,14 @@ def ranges(starts: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def entries_of(indptr: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Entries of some of the rows that pointers tell apart, and each entry's place among these."""
+    """Return the entries of some rows of a compressed matrix, and the position of each in `rows`.
+
+    Parameters
+    ----------
+    indptr : Tensor of int of shape (n_rows + 1,)
+        Row pointers.
+    rows : Tensor of int of shape (n,)
+        Numbers of rows.
+    """
     starts = indptr[rows]
     return ranges(starts, indptr[rows + 1] - starts)

@@ -133,13 +133,13 @@ def information_in_bases(
     stops = np.cumsum([0, *(basis.shape[1] for basis in bases)])
     params = [slice(*ends) for ends in pairwise(stops)]
     n_genes = information[0, 0].shape[1]
-    whole = np.empty((n_genes, stops[-1], stops[-1]))
+    matrices = np.empty((n_genes, stops[-1], stops[-1]))
     for (a, b), entries in information.items():
         # One column at a time: the products of all pairs of columns need more memory than designs.
         for i, column in enumerate(bases[a].T, stops[a]):
-            whole[:, i, params[b]] = entries.T @ (column[:, None] * bases[b])
-        whole[:, params[b], params[a]] = whole[:, params[a], params[b]].transpose(0, 2, 1)
-    return whole
+            matrices[:, i, params[b]] = entries.T @ (column[:, None] * bases[b])
+        matrices[:, params[b], params[a]] = matrices[:, params[a], params[b]].transpose(0, 2, 1)
+    return matrices
 
 
 def _information_on_log_size(eta: FloatArray, rho: FloatArray) -> FloatArray:

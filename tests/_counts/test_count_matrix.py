@@ -150,7 +150,7 @@ def test_some_cells(form):
         assert list(some.names) == list(counts.names)
 
 
-def test_checked_counts_pass_but_for_their_number_of_rows():
+def test_checked_counts_are_checked_for_their_number_of_rows_only():
     counts = CountMatrix.of(Y, n_cells=4)
     assert CountMatrix.of(counts, n_cells=4) is counts
     with pytest.raises(ValueError, match="X has 5 rows, y has 4"):
@@ -224,7 +224,7 @@ def test_a_bad_value_is_named_with_its_gene_and_row(form, value, what, word):
 
 @pytest.mark.parametrize("row", range(3))
 @pytest.mark.parametrize("gene", range(5))
-def test_a_bad_value_is_found_wherever_it_stands(gene, row):
+def test_a_bad_value_is_found_at_any_position(gene, row):
     """In a sparse matrix some of whose genes have no counts."""
     y = np.array([[0, 1, 0, 2, 0], [0, 1, 0, 0, 0], [0, 1, 0, 2, 0]], dtype=float)
     y[row, gene] = -8
@@ -268,13 +268,13 @@ def test_a_negative_value_in_integers():
         ),
     ],
 )
-def test_what_is_not_a_count_matrix(y, words):
+def test_errors_of_other_objects(y, words):
     with pytest.raises(ValueError) as error:
         CountMatrix.of(y, n_cells=4)
     assert words in str(error.value)
 
 
-def test_cells_and_genes_the_other_way_round():
+def test_a_transposed_matrix_is_an_error_with_a_hint():
     with pytest.raises(ValueError, match=r"X has 4 rows, y has 3\. It has 4 columns.*y\.T"):
         CountMatrix.of(np.ones((3, 4)), n_cells=4)
     with pytest.raises(ValueError, match=r"X has 4 rows, y has 3\.$"):
@@ -295,7 +295,7 @@ def test_cells_and_genes_the_other_way_round():
         ([], True),
     ],
 )
-def test_what_looks_like_counts(values, expected):
+def test_values_that_look_like_counts(values, expected):
     assert are_counts(np.array(values)) is expected
     large = np.tile(np.array(values), 300_000)
     assert are_counts(large) is expected

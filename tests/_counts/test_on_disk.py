@@ -84,24 +84,24 @@ def test_amounts_of_memory(amount, n_bytes):
 
 
 @pytest.mark.parametrize("amount", [0, -1, "", "0GB", "much", "3", "4 PB", "-1GB", "1e9B", "IB"])
-def test_amounts_that_are_none(amount):
+def test_amounts_of_no_memory_are_errors(amount):
     with pytest.raises(ValueError, match=r"memory_budget=.* is not an amount of memory.*'2GB'"):
         parse_bytes(amount, "memory_budget")
 
 
 @pytest.mark.parametrize("amount", [None, 1.5, True, [1]])
-def test_what_is_no_amount(amount):
+def test_other_types_are_no_amounts(amount):
     with pytest.raises(TypeError, match=r"memory_budget must be .*'2GB'"):
         parse_bytes(amount, "memory_budget")
 
 
-def test_what_is_in_memory_is_not_stored():
+def test_matrices_in_memory_are_not_stored():
     assert StoredMatrix.of(Y, "y") is None
     assert StoredMatrix.of(sp.csr_matrix(Y), "y") is None
 
 
 @pytest.mark.parametrize("suffix", FILES)
-def test_groups_of_genes_are_what_they_are_in_memory(store, storage, suffix):
+def test_groups_of_genes_have_the_counts_of_memory(store, storage, suffix):
     counts = StoredCounts.scan(store(Y, storage, suffix), NAMES, 2 * LARGEST)
     assert counts.shape == MEMORY.shape
     assert_array_equal(counts.n_positive(), MEMORY.n_positive())
@@ -120,7 +120,7 @@ def test_groups_of_genes_are_what_they_are_in_memory(store, storage, suffix):
     assert_array_equal(counts.only(genes).by_gene(slice(1, 3)).toarray(), Y.T[3:5])
 
 
-def test_groups_have_at_most_so_many_genes(store):
+def test_groups_have_a_largest_number_of_genes(store):
     counts = StoredCounts.scan(store(Y), NAMES, 10**9)
     assert counts.groups(N_GENES) == [slice(0, N_GENES)]
     assert [group.stop - group.start for group in counts.groups(4)] == [4, 4, 1]
@@ -176,7 +176,7 @@ def test_a_bad_value_is_named_with_its_gene_and_row(store, storage, value):
         StoredCounts.scan(store(y, storage), NAMES, 10**9)
 
 
-def test_a_gene_beyond_the_budget_is_named(store):
+def test_a_gene_that_exceeds_the_budget_is_named(store):
     StoredCounts.scan(store(Y), NAMES, LARGEST)
     gene = NAMES[np.argmax(MEMORY.n_positive())]
     with pytest.raises(ValueError, match=rf"memory_budget=.* gene '{gene}', which take {LARGEST}"):
@@ -205,7 +205,7 @@ def test_damaged_indices_are_refused(tmp_path, name, damage):
 
 
 @pytest.mark.parametrize("suffix", FILES)
-def test_a_handle_is_small_and_opens_itself_anew(store, suffix):
+def test_a_pickled_handle_is_small_and_opens_the_file_again(store, suffix):
     counts = StoredCounts.scan(store(Y, "csr", suffix), NAMES, 10**9)
     whole = pickle.loads(pickle.dumps(counts))  # noqa: S301
     assert_array_equal(whole.load().matrix.toarray(), Y)
@@ -217,7 +217,7 @@ def test_a_handle_is_small_and_opens_itself_anew(store, suffix):
 
 
 @pytest.mark.parametrize("change", [lambda y: y + 1, lambda y: np.roll(y, 1, 1), lambda y: 0 * y])
-def test_a_file_that_changes_is_told(store, tmp_path, change):
+def test_a_file_that_was_changed_is_an_error(store, tmp_path, change):
     stored = store(Y, "dense")
     counts = StoredCounts.scan(stored, NAMES, 10**9)
     other = tmp_path / "other.h5ad"

@@ -17,7 +17,7 @@ CLOUD = RNG.normal(size=(2000, 3))
 
 
 @pytest.mark.parametrize("most", [1, 2, 7, 100, 1024])
-def test_every_cell_has_one_of_at_most_so_many_groups(most):
+def test_every_cell_has_a_group_and_groups_are_bounded(most):
     before = CLOUD.copy()
     groups = similar_rows(CLOUD, most, 0.005)
     assert groups.shape == (len(CLOUD),)
@@ -36,7 +36,7 @@ def test_groups_are_much_narrower_than_all_cells():
         assert within.std() < 0.15 * x.std()
 
 
-def test_a_column_is_cut_as_often_as_it_is_wide():
+def test_wide_columns_are_divided_most_often():
     wide, narrow = RNG.uniform(0, 8, 500), RNG.uniform(0, 1, 500)
     groups = similar_rows(np.c_[narrow, wide], 8, 0.005)
     ranges = [(np.ptp(wide[groups == g]), np.ptp(narrow[groups == g])) for g in range(8)]
@@ -52,7 +52,7 @@ def test_equal_rows_are_in_one_group():
     assert_array_equal(pairs[:, 0], np.arange(distinct.max() + 1))
 
 
-def test_few_distinct_rows_are_their_own_groups_however_many_there_may_be():
+def test_few_distinct_rows_are_groups_for_any_bound():
     X = np.c_[np.eye(3)[RNG.integers(0, 3, 200)], RNG.integers(0, 4, 200)]
     assert_array_equal(similar_rows(X, 10**9, 0.005), group_rows(X))
 
@@ -77,7 +77,7 @@ def test_a_row_far_from_all_others_is_alone():
     assert_array_equal(np.flatnonzero(groups == groups[17]), [17])
 
 
-def test_groups_to_begin_with_are_divided_but_never_merged():
+def test_initial_groups_are_divided_but_never_merged():
     begin = np.arange(len(CLOUD)) % 3
     groups = similar_rows(CLOUD, 64, 0.005, begin)
     assert 3 < groups.max() < 64

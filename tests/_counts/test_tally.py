@@ -45,7 +45,7 @@ def assert_identical(a, b):
 
 @pytest.mark.parametrize("y", [Y, FRACTIONS, 1e15 * Y, 0 * Y], ids=["small", "half", "huge", "no"])
 @pytest.mark.parametrize("weights", [np.ones(N_CELLS), np.full(N_CELLS, 0.3), WEIGHTS])
-def test_a_tally_is_what_counting_one_by_one_gives(y, weights):
+def test_a_tally_equals_counting_one_by_one(y, weights):
     tally = tally_of(y, weights)
     assert tally.counts.shape == (y.shape[1], N_ROWS)
     n_entries = 0
@@ -69,7 +69,7 @@ def test_a_tally_is_what_counting_one_by_one_gives(y, weights):
     assert tally.counts.nnz == n_entries == len(tally.shares)
 
 
-def test_where_there_is_no_zero_it_has_no_share():
+def test_the_share_of_zeros_is_exactly_zero_without_zeros():
     """Not even one of rounding, either way: a zero may be next to impossible there."""
     for seed in range(20):
         weights = np.random.default_rng(seed).uniform(0.1, 3, N_CELLS)
@@ -83,14 +83,14 @@ def test_where_there_is_no_zero_it_has_no_share():
 @pytest.mark.parametrize(
     ("name", "value"), [("_MOST_ENTRIES_PER_COUNT", 0), ("_BLOCK_COUNTS", 1), ("_BLOCK_COUNTS", 70)]
 )
-def test_how_it_is_counted_does_not_change_a_digit(monkeypatch, y, name, value):
+def test_the_method_of_counting_does_not_change_a_digit(monkeypatch, y, name, value):
     expected = tally_of(y)
     monkeypatch.setattr(tally_module, name, value)
     assert_identical(tally_of(y), expected)
 
 
 @pytest.mark.parametrize("others", [0, 1])
-def test_a_gene_is_counted_alone_as_among_others(others):
+def test_a_tally_does_not_depend_on_other_genes(others):
     """With neighbours of whole counts, and of others, which are counted in another way."""
     y = np.c_[Y, [Y, FRACTIONS][others]]
     whole = tally_of(y)
@@ -114,14 +114,14 @@ def test_counts_of_any_type(dtype):
 
 
 @pytest.mark.parametrize("n_rows", [255, 256, 300, 70_000])
-def test_many_rows_are_counted_each_for_itself(n_rows):
+def test_many_rows_are_counted_separately(n_rows):
     y = 1.0 + np.arange(n_rows) % 3
     counts = tally_of(y[:, None], np.ones(n_rows), np.arange(n_rows)).counts
     assert_array_equal(counts.indices, np.arange(n_rows))
     assert_array_equal(counts.data, y)
 
 
-def test_the_counts_are_left_as_they_are():
+def test_counts_and_cells_are_not_changed():
     counts, cells = rows_of(Y), Grouping(ROWS.copy(), WEIGHTS.copy())
     before = [x.copy() for x in (counts.data, counts.indices, counts.indptr)]
     tally = Tally.of(counts, cells)
@@ -149,12 +149,12 @@ def test_counts_read_by_cell_have_the_same_tally(monkeypatch, weights, chunk, dt
 
 
 @pytest.mark.parametrize("y", [FRACTIONS, 1e15 * Y, np.ones((N_CELLS, 10_000))])
-def test_counts_read_by_cell_are_left_to_others_where_that_is_faster(y):
+def test_counts_by_cell_have_no_tally_if_that_by_gene_is_faster(y):
     """Fractions, counts of which many are high, and too many genes for the table."""
     assert Tally.of_cells(sp.csr_array(y), Grouping(ROWS, WEIGHTS)) is None
 
 
-def test_no_counts_read_by_cell():
+def test_an_empty_matrix_by_cell():
     assert_identical(Tally.of_cells(sp.csr_array(0 * Y), Grouping(ROWS, WEIGHTS)), tally_of(0 * Y))
 
 
@@ -168,7 +168,7 @@ def test_the_tally_of_some_genes(genes):
 
 
 @pytest.mark.parametrize("y", [Y, FRACTIONS, 1e15 * Y, 0 * Y], ids=["small", "half", "huge", "no"])
-def test_the_tally_of_groups_of_rows_is_that_of_their_cells(y):
+def test_the_tally_of_groups_equals_that_of_their_cells(y):
     groups = np.array([1, 0, 1, 2])
     rows = tally_of(y)
     found = rows.of_groups(Grouping(groups, Grouping(ROWS, WEIGHTS).row_weights()))

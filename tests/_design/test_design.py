@@ -79,7 +79,7 @@ def test_smallest_norm_on_wild_scales(scale):
     check(X, design)
 
 
-def test_an_empty_column_gets_no_coefficient_and_twins_get_equal_ones():
+def test_columns_of_zeros_have_zero_coefficients_and_equal_columns_equal_ones():
     X = np.c_[NORMAL[:, 0], np.zeros(N), NORMAL[:, 1], NORMAL[:, 0]]
     coef = PartDesign.of(X).to_coef
     assert coef.shape == (4, 2)
@@ -127,7 +127,7 @@ def test_coordinates_are_orthonormal_under_the_weights(name):
 
 @pytest.mark.parametrize("name", ["full rank", "an unused level", "doubled", "constant"])
 def test_integer_weights_are_repeated_rows(name):
-    """But for the directions of the axes, which either leaves open."""
+    """Up to the directions of the axes, which are not unique."""
     X = MATRICES[name]
     times = np.random.default_rng(2).integers(1, 4, size=len(X))
     penalised = np.arange(X.shape[1]) > 0
@@ -177,7 +177,7 @@ def test_aliased_coefficients_are_the_least_penalised_ones(name):
     assert penalty <= np.sum(plain[which] ** 2) + 1e-12
 
 
-def test_an_intercept_beside_all_levels_costs_nothing():
+def test_an_intercept_with_all_levels_has_no_penalty():
     """Levels that share one value put all of it in the intercept, which is not penalised."""
     X = np.c_[np.ones(N), LEVELS]
     design = PartDesign.of(X, penalised=np.array([False, True, True, True, True]))

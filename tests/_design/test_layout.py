@@ -10,7 +10,7 @@ ZINB = ("mean", "dispersion", "zero_inflation")
 # Layout
 
 
-def test_a_plain_matrix_is_the_means():
+def test_a_plain_matrix_belongs_to_the_mean():
     layout = Layout.of(None, 2, ZINB, intercept=True)
     assert layout.columns == {
         "mean": ["Intercept", "x0", "x1"],
@@ -47,7 +47,7 @@ def test_a_design_frame_is_cut_into_parts_in_any_order_of_columns():
     assert_array_equal(layout.offset_of(X), [2, 7])
 
 
-def test_a_missing_part_gets_an_intercept_though_a_plain_mean_would_not():
+def test_a_missing_part_has_an_intercept_also_without_intercept():
     layout = Layout.of(["dispersion__x"], 1, NB, intercept=False)
     assert layout.columns == {"mean": ["Intercept"], "dispersion": ["x"]}
 
@@ -65,7 +65,7 @@ def test_the_formula_owns_the_intercept():
         (["offset__a", "b"], NB, ["part__column", "'b'"]),
     ],
 )
-def test_what_a_layout_refuses(names, parts, words):
+def test_errors_of_a_layout(names, parts, words):
     with pytest.raises(ValueError) as error:
         Layout.of(names, len(names), parts, intercept=True)
     for word in words:

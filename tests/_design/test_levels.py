@@ -43,7 +43,7 @@ def test_donors_are_found_in_any_coding(name):
     assert_array_equal(numbers(find_levels(BY_DONOR[name])), numbers(DONOR))
 
 
-def test_crossed_factors_have_their_combinations_for_levels():
+def test_combinations_of_crossed_factors_are_levels():
     both = np.einsum("ij,ik->ijk", DUMMIES, TYPE).reshape(N, -1)
     seen = both[:, both.any(axis=0)]
     crossed = np.c_[ONE, DUMMIES[:, 1:], TYPE[:, 1:], seen]
@@ -61,14 +61,14 @@ def test_crossed_factors_have_their_combinations_for_levels():
     ],
     ids=["few levels", "no ones", "slopes", "no levels", "many others"],
 )
-def test_no_levels_where_they_are_not_in_the_span_or_do_not_pay(design):
+def test_no_levels_if_few_or_not_in_the_span(design):
     assert find_levels(design) is None
     assert_array_equal(design_of(design, WEIGHTS).U, PartDesign.of(design, WEIGHTS).U)
 
 
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["equal", "weighted"])
 @pytest.mark.parametrize("name", BY_DONOR)
-def test_a_decomposition_by_levels_is_that_of_the_columns(name, weights):
+def test_a_decomposition_by_levels_equals_that_of_the_columns(name, weights):
     matrix = BY_DONOR[name]
     ours, plain = design_of(matrix, weights), PartDesign.of(matrix, weights)
     assert ours.levels is not None

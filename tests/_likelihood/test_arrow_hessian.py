@@ -64,7 +64,7 @@ MODELS = {
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_an_arrow_is_the_hessian(name):
+def test_an_unpacked_arrow_is_the_dense_hessian(name):
     family, others = MODELS[name]
     problem = by_levels(family, simulate(5, RNG), *others)
     theta = points(problem, 5)
@@ -103,7 +103,7 @@ def test_levels_are_eliminated():
     assert_allclose(step, torch.linalg.solve(-unpacked(at.hessian), at.gradient), rtol=1e-8)
 
 
-def test_a_level_beyond_its_turning_point_is_no_flat_one():
+def test_a_level_of_negative_curvature_is_not_flat():
     """Under zero inflation, the mean of a level's zeros may be where its curvature is negative."""
     y = simulate(3, RNG, lowest=0.0)
     y[CODES < 5] = 0
@@ -121,7 +121,7 @@ def test_a_level_beyond_its_turning_point_is_no_flat_one():
     assert torch.equal(negative, (torch.linalg.eigvalsh(-unpacked(at.hessian)) < 0).sum(1))
 
 
-def test_the_least_curvature_is_that_of_the_matrix():
+def test_eigenvalues_of_arrows_exceed_what_those_of_the_dense_matrix_exceed():
     problem = by_levels(NegBinFamily(), simulate(5, RNG), LINE)
     end = maximize_from_many_starts(problem, problem.own_objective(), max_iter=50, tol=1e-8)
     lowest = torch.linalg.eigvalsh(-unpacked(end.hessian))[:, 0]
@@ -134,7 +134,7 @@ def test_the_least_curvature_is_that_of_the_matrix():
         )
 
 
-def test_similar_cells_of_different_levels_are_never_one():
+def test_similar_cells_of_different_levels_are_never_merged():
     y = simulate(4, RNG)
     problem = by_levels(ZINBFamily(), y, ONE, LINE)
     few = problem.coarsened(max_cells=8, width=0.5)
@@ -148,7 +148,7 @@ def test_similar_cells_of_different_levels_are_never_one():
     assert_allclose(few.intercept(few.bases[0]), problem.intercept(problem.bases[0]), atol=1e-9)
 
 
-def test_flat_directions_of_arrows_are_those_of_the_matrix():
+def test_flat_directions_of_arrows_and_dense_matrices_are_equal():
     y = simulate(6, RNG, lowest=0.0)
     y[:, :3] = RNG.binomial(4, 0.5, (N_CELLS, 3))  # less than Poisson
     y[CODES < 2] = 0
@@ -167,7 +167,7 @@ def test_flat_directions_of_arrows_are_those_of_the_matrix():
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_no_genes_digits_depend_on_the_genes_beside_it(name):
+def test_digits_of_a_gene_do_not_depend_on_other_genes(name):
     family, others = MODELS[name]
     problem = by_levels(family, simulate(11, RNG), *others)
     start = initial_values.moments(problem)
@@ -180,7 +180,7 @@ def test_no_genes_digits_depend_on_the_genes_beside_it(name):
         assert torch.equal(found.hessian, everything.hessian[some])
 
 
-def test_silent_levels_begin_far_down():
+def test_levels_without_counts_have_low_initial_values():
     y = simulate(4, RNG, lowest=1.0)
     y[CODES == 3, 1] = 0
     problem = by_levels(NegBinFamily(), y, ONE)
@@ -235,7 +235,7 @@ def fit(monkeypatch, regressor, X, *, least, **data):
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("name", DESIGNS)
-def test_fits_are_those_of_dense_designs(monkeypatch, name, weighted):
+def test_fits_equal_those_of_dense_designs(monkeypatch, name, weighted):
     weights = np.random.default_rng(0).integers(0, 4, N) if weighted else None
     ours, plain = (
         fit(monkeypatch, NegBinRegressor, DESIGNS[name], least=least, sample_weight=weights)
@@ -254,7 +254,7 @@ def test_fits_are_those_of_dense_designs(monkeypatch, name, weighted):
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-def test_standard_errors_are_those_of_dense_designs(monkeypatch):
+def test_standard_errors_equal_those_of_dense_designs(monkeypatch):
     tables = []
     for least in (8, 10_000):
         model = fit(monkeypatch, NegBinRegressor, DESIGNS["a covariate"], least=least)
@@ -288,7 +288,7 @@ OTHERS = {
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("many_cells", [False, True])
 @pytest.mark.parametrize("name", OTHERS)
-def test_models_of_several_maxima_find_those_of_dense_designs(monkeypatch, name, many_cells):
+def test_models_of_several_maxima_find_the_maxima_of_dense_designs(monkeypatch, name, many_cells):
     """Which of several maxima a climb comes to may differ; none is to be lower on the whole."""
     if many_cells:  # and starts told apart on groups
         monkeypatch.setattr("sc_glm._solver.multistart._MIN_CELLS_TO_COARSEN", 100)
@@ -326,7 +326,7 @@ def test_five_hundred_donors_and_a_covariate():
     assert (model.n_iter_ < 20).all()
 
 
-def test_blocks_are_cut_by_what_an_arrow_takes():
+def test_block_sizes_follow_the_memory_of_an_arrow():
     mean, size = levels.design_of(MEAN, WEIGHTS), levels.design_of(ONE, WEIGHTS)
     n_params = N_LEVELS + 3
     designs = Designs({"mean": mean, "dispersion": size}, OFFSET, WEIGHTS)

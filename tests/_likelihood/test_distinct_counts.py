@@ -40,7 +40,7 @@ def one_by_one(rho):
 
 
 @pytest.mark.parametrize("rho", [-300.0, -20.0, -3.0, 0.0, 1.5, 9.0, 30.0, 300.0])
-def test_sums_are_those_over_all_counts(rho):
+def test_sums_equal_those_over_all_counts(rho):
     at = torch.full((len(COUNTS),), rho, dtype=torch.float64)
     *expected, scale = one_by_one(at)
     for ours, theirs in zip(steps().gamma_ratio(at, ALL), expected, strict=True):

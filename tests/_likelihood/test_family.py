@@ -157,7 +157,7 @@ def test_negative_binomial_is_exact_to_rounding(y):
 
 @pytest.mark.parametrize("y", COUNTS)
 def test_negative_binomial_keeps_nine_digits(y):
-    """Relative error 1e-9 or absolute 1e-12, but for the score where it vanishes."""
+    """Relative error 1e-9 or absolute 1e-12, except for the score where it vanishes."""
     reference = np.stack([exact_negative_binomial(y, point)[0] for point in POINTS], axis=-1)
     ours = evaluate(NegBinFamily(), y, tensors(POINTS)).numpy()
     absolute = np.full(ours.shape, 1e-12)
@@ -373,7 +373,7 @@ def tile_points(family, dtype):
 @pytest.mark.parametrize("family", [NegBinFamily(), ZINBFamily()])
 @pytest.mark.parametrize("share", [None, 0.25])
 def test_a_tile_has_the_terms_of_its_entries(family, share, dtype):
-    """But for rounding in proportion to what is lost beside other entries of a sum."""
+    """Up to rounding errors that are small in a sum over all entries."""
     predictors = tile_points(family, dtype)
     eta, rho = predictors[:2]
     of_zeros = evaluate(family, 0, predictors)
@@ -412,7 +412,7 @@ def test_parts_and_pairs():
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("family", [NegBinFamily(), ZINBFamily()])
-def test_an_entry_does_not_depend_on_its_place(family, dtype):
+def test_an_entry_does_not_depend_on_its_position(family, dtype):
     """To the last bit, or the fit of a gene would depend on its neighbours."""
     n, n_slices = 1003, 300
     generator = torch.Generator().manual_seed(3)
@@ -442,7 +442,7 @@ def test_an_entry_does_not_depend_on_its_place(family, dtype):
 
 @pytest.mark.parametrize("family", [NegBinFamily(), ZINBFamily()])
 @pytest.mark.parametrize("y", [0, 4])
-def test_predictors_are_left_as_they_are_and_may_broadcast(family, y):
+def test_predictors_are_not_changed_and_may_broadcast(family, y):
     """A part that is the same in all cells comes as one column."""
     generator = torch.Generator().manual_seed(0)
     full = [torch.randn(3, 5, generator=generator).double() for _ in family.parts]

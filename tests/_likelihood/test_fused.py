@@ -67,7 +67,7 @@ def test_one_compilation_gives_the_terms_of_all_tiles(monkeypatch, tmp_path):
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= allowed
 
 
-def test_without_a_compiler_it_is_the_familys_own(monkeypatch, capfd):
+def test_without_a_compiler_terms_equal_the_familys(monkeypatch, capfd):
     def missing(*_, **__):
         raise exc.InvalidCxxCompiler
 
@@ -90,15 +90,16 @@ def test_the_tile_of_a_family_is_compiled_once():
     assert fused_tile(ZINBFamily()) is not fused_tile(NegBinFamily())
 
 
-def test_large_zero_inflated_fits_are_worth_it():
-    assert is_worth_fusing(ZINBFamily(), fused.LARGE, CPU, torch.float64)
-    assert not is_worth_fusing(ZINBFamily(), fused.LARGE - 1, CPU, torch.float64)
-    assert not is_worth_fusing(NegBinFamily(), fused.LARGE, CPU, torch.float64)
-    assert not is_worth_fusing(ZINBFamily(), fused.LARGE, CPU, torch.float32)
-    assert not is_worth_fusing(ZINBFamily(), fused.LARGE, torch.device("cuda"), torch.float64)
+def test_only_large_zero_inflated_fits_on_a_cpu_are_compiled():
+    n_entries = fused.LEAST_ENTRIES
+    assert is_worth_fusing(ZINBFamily(), n_entries, CPU, torch.float64)
+    assert not is_worth_fusing(ZINBFamily(), n_entries - 1, CPU, torch.float64)
+    assert not is_worth_fusing(NegBinFamily(), n_entries, CPU, torch.float64)
+    assert not is_worth_fusing(ZINBFamily(), n_entries, CPU, torch.float32)
+    assert not is_worth_fusing(ZINBFamily(), n_entries, torch.device("cuda"), torch.float64)
 
 
-def test_a_large_fit_asks_for_it_and_ends_at_the_same_maximum(monkeypatch):
+def test_a_large_fit_is_compiled_and_has_the_same_maximum(monkeypatch):
     calls = []
 
     def tile(family):
@@ -111,7 +112,7 @@ def test_a_large_fit_asks_for_it_and_ends_at_the_same_maximum(monkeypatch):
     monkeypatch.setattr("sc_glm._solver.gene_block.fused_tile", tile)
     plain = ZINBRegressor().fit(X, y)
     assert not calls
-    monkeypatch.setattr(fused, "LARGE", 60 * 4)
+    monkeypatch.setattr(fused, "LEAST_ENTRIES", 60 * 4)
     assert fitting.is_worth_fusing is fused.is_worth_fusing
     large = ZINBRegressor(batch_size=2).fit(X, y)
     assert len(calls) == 2

@@ -14,7 +14,7 @@ RHO = np.concatenate(
 
 @pytest.fixture(scope="module")
 def both():
-    """Exact rises, less what is linear, and those of the table, of all counts at all sizes."""
+    """Exact gamma ratios and those of the table, of all counts at all sizes."""
     y = torch.arange(1.0, LARGEST_COUNT + 1).double().repeat_interleave(len(RHO))
     rho = torch.from_numpy(np.tile(RHO, LARGEST_COUNT))
     counts = positive_counts(y)
@@ -27,7 +27,7 @@ def both():
     ("name", "relative", "absolute"),
     [("value", 1e-12, 5e-11), ("first", 1e-9, 1e-9), ("second", 1e-8, 2e-7)],
 )
-def test_table_is_near_the_exact_rises(both, name, relative, absolute):
+def test_the_table_agrees_with_exact_gamma_ratios(both, name, relative, absolute):
     """Also at the ends of intervals and far beyond the table."""
     exact, table = (getattr(x, name) for x in both)
     assert_allclose(table, exact, rtol=relative, atol=absolute)
@@ -43,7 +43,7 @@ def test_derivatives_vanish_with_the_inverse_of_the_size(both):
     assert_allclose(table.second[large], exact.second[large], rtol=1e-9, atol=1e-13)
 
 
-def test_a_count_adds_alike_wherever_it_stands():
+def test_digits_do_not_depend_on_the_position_of_a_count():
     y = torch.from_numpy(np.random.default_rng(0).integers(1, LARGEST_COUNT + 1, 1000) * 1.0)
     rho = torch.linspace(-30, 50, 1000, dtype=torch.float64)
     table = GammaRatioTable.on(CPU)
@@ -54,5 +54,5 @@ def test_a_count_adds_alike_wherever_it_stands():
             assert torch.equal(a, b[start:stop])
 
 
-def test_the_table_is_made_once():
+def test_the_table_is_computed_once():
     assert GammaRatioTable.on(CPU) is GammaRatioTable.on(torch.device("cpu"))

@@ -58,7 +58,7 @@ def theta_of(objective, eta, rho):
 
 
 @pytest.mark.parametrize("x", [-300.0, -60.0, -37.5, -21.3, -4.0, -0.01, 0.5, 3.0, 36.0, 55.0, 300])
-def test_sums_keep_their_digits_wherever_they_are(x):
+def test_sums_keep_their_digits_in_the_table_and_beyond(x):
     """They are multiplied by a size that may be as large as they are small."""
     groups = groups_of()
     sums = groups.sums(torch.full((1, 4), x, dtype=torch.float64) + groups.lowest)
@@ -74,7 +74,7 @@ def test_sums_keep_their_digits_wherever_they_are(x):
             assert_allclose(actual, [float(e) for e in expected], rtol=2e-13)
 
 
-def test_sums_do_not_jump_where_intervals_meet():
+def test_sums_are_continuous_between_intervals():
     groups = groups_of()
     at = groups.lowest + torch.arange(-50.0, 50, dtype=torch.float64)[:, None].expand(-1, 4)
     before, after = groups.sums(at - 1e-12), groups.sums(at + 1e-12)
@@ -82,7 +82,7 @@ def test_sums_do_not_jump_where_intervals_meet():
         assert_allclose(a, b, rtol=1e-11)
 
 
-def test_a_predictor_that_is_no_number_gives_none():
+def test_a_predictor_of_nan_gives_nan():
     groups = groups_of()
     x = torch.zeros(3, 4, dtype=torch.float64)
     x[1] = torch.nan
@@ -121,7 +121,7 @@ def points():
     ("offset", "level", "strength"),
     [(OFFSET, 0.0, 0.0), (OFFSET, 0.0, 2.0), (4.5 * OFFSET - 200, 200.0, 0.0)],
 )
-def test_it_is_the_plain_objective(offset, level, strength):
+def test_values_and_derivatives_equal_the_general_objective(offset, level, strength):
     plain, other = objectives(offset=offset, strength=strength)
     assert type(plain) is Objective
     assert type(other) is GroupedObjective
@@ -140,7 +140,7 @@ def test_it_is_the_plain_objective(offset, level, strength):
             assert_allclose(a / scale, e / scale, rtol=0, atol=1e-11)
 
 
-def test_beyond_the_ceiling_it_goes_on_along_the_tangent():
+def test_above_the_ceiling_terms_continue_along_the_tangent():
     plain, other = objectives()
     genes = torch.arange(Y.shape[1])
     assert_array_equal(plain.ceiling, other.ceiling)
@@ -157,8 +157,8 @@ def test_any_genes_in_any_order_and_in_pieces(monkeypatch):
     eta, rho = points()
     theta = theta_of(other, eta[0], rho[0])
     whole = other.evaluate(theta, torch.arange(len(theta)))
-    monkeypatch.setattr("sc_glm._likelihood.grouped._ENTRIES", 7)
-    monkeypatch.setattr("sc_glm._likelihood.objective._TILE", 4 * 8)
+    monkeypatch.setattr("sc_glm._likelihood.grouped._BLOCK_COUNTS", 7)
+    monkeypatch.setattr("sc_glm._likelihood.objective._TILE_ENTRIES", 4 * 8)
     for genes in ([3], [7, 1, 0], [2, 2, 4, 5, 6, 0, 1, 3, 7, 2]):
         index = torch.tensor(genes)
         at = other.evaluate(theta[index], index)
@@ -190,7 +190,7 @@ def test_which_objective_a_problem_has(family, size, dtype, expected):
 
 
 @pytest.mark.parametrize("weights", [None, WEIGHTS])
-def test_starts_are_those_of_single_cells(weights):
+def test_initial_values_equal_those_of_single_cells(weights):
     given = problem_of(NegBinFamily(), Y, DESIGN, ONE, offset=OFFSET, weights=weights)
     other, basis = grouped(given), given.bases[0]
     rows, total = other.distinct_rows(basis)
@@ -245,7 +245,7 @@ def used(monkeypatch):
         (ZINBRegressor, {}),
     ],
 )
-def test_fits_end_where_those_of_single_cells_do(monkeypatch, used, regressor, options):
+def test_fits_equal_those_of_single_cells(monkeypatch, used, regressor, options):
     weights = np.random.default_rng(2).integers(0, 3, len(X))
     model = regressor(tol=1e-8, warm_start=True, **options)
     again = clone(model).fit(X, COUNTS, sample_weight=weights).fit(X, COUNTS, sample_weight=weights)
@@ -261,7 +261,7 @@ def test_fits_end_where_those_of_single_cells_do(monkeypatch, used, regressor, o
     assert_allclose(model.n_iter_, plain.n_iter_, rtol=0, atol=2)  # rounding ends a climb
 
 
-def test_a_gene_is_fitted_alike_beside_any_other(used):
+def test_a_fit_does_not_depend_on_the_other_genes(used):
     together = NegBinRegressor().fit(X, COUNTS)
     for genes in ([3], [8, 0, 7], [0, 0, 9, 5, 6]):
         few = NegBinRegressor(batch_size=2).fit(X, COUNTS[:, genes])
@@ -271,7 +271,7 @@ def test_a_gene_is_fitted_alike_beside_any_other(used):
     assert len(used) > 4
 
 
-def test_workers_and_checkpoints_change_nothing(tmp_path):
+def test_workers_and_checkpoints_do_not_change_fits(tmp_path):
     alone = NegBinRegressor().fit(X, COUNTS)
     shared = NegBinRegressor(n_jobs=2, batch_size=4, checkpoint_dir=tmp_path).fit(X, COUNTS)
     again = NegBinRegressor(checkpoint_dir=tmp_path).fit(X, COUNTS)
@@ -280,7 +280,7 @@ def test_workers_and_checkpoints_change_nothing(tmp_path):
         assert_array_equal(fitted.params_["mean"], alone.params_["mean"])
 
 
-def test_cells_are_not_grouped_where_each_has_a_design_of_its_own(used):
+def test_cells_with_distinct_designs_are_not_grouped(used):
     columns = X.assign(mean__x=np.linspace(-1, 1, len(X)))
     NegBinRegressor().fit(columns, COUNTS[:, :2])
     assert not used

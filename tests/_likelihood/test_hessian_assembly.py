@@ -84,8 +84,8 @@ def plain(designs, terms):
 @pytest.mark.parametrize("kept", [0, 10**6])
 @pytest.mark.parametrize("bounds", [[0, N_CELLS], [0, 16, 32, N_CELLS]])
 @pytest.mark.parametrize("name", DESIGNS)
-def test_sums_are_those_taken_one_by_one(name, bounds, kept, monkeypatch):
-    monkeypatch.setattr(module, "_KEPT_ENTRIES", kept)
+def test_sums_equal_those_of_single_terms(name, bounds, kept, monkeypatch):
+    monkeypatch.setattr(module, "_MOST_KEPT_ENTRIES", kept)
     designs = DESIGNS[name]
     terms = terms_of(len(designs))
     for ours, theirs in zip(contract(designs, terms, bounds), plain(designs, terms), strict=True):
@@ -93,14 +93,14 @@ def test_sums_are_those_taken_one_by_one(name, bounds, kept, monkeypatch):
         assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)
 
 
-def test_designs_are_told_apart():
+def test_equal_and_constant_designs_are_recognised():
     tensors = [torch.from_numpy(x) for x in (LINE, OTHER, LINE.copy(), ONES, NOTHING)]
     given = HessianAssembly(tensors, torch.from_numpy(WEIGHTS), [0, N_CELLS])
     assert given.number == [0, 1, 0, None, None]
     assert [x.shape[1] for x in given.distinct] == [2, 3]
 
 
-def test_nothing_is_written_to_the_terms():
+def test_terms_are_not_changed():
     designs = DESIGNS["in another order"]
     terms = terms_of(3)
     before = [x.clone() for x in (terms.value, *terms.score, *terms.hessian)]

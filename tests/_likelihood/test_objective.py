@@ -82,7 +82,7 @@ def assert_same(a, b, rtol=1e-12, atol=1e-11):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_value_is_scipys(name):
+def test_the_value_equals_that_of_scipy(name):
     family, designs = MODELS[name]
     objective = make(family, designs)
     theta = points(objective)
@@ -105,7 +105,7 @@ def test_value_is_scipys(name):
 
 @pytest.mark.parametrize("strength", [0.0, 2.0])
 @pytest.mark.parametrize("name", MODELS)
-def test_derivatives_are_those_of_the_dense_likelihood(name, strength):
+def test_derivatives_equal_automatic_ones(name, strength):
     family, designs = MODELS[name]
     objective = make(family, designs, strength=strength)
     theta = points(objective)
@@ -153,7 +153,7 @@ def test_tiles_do_not_change_the_result(monkeypatch, name, cells, entries):
     theta = points(whole)
     expected = whole.evaluate(theta, all_genes(whole))
     monkeypatch.setattr(module, "_TILE_CELLS", cells)
-    monkeypatch.setattr(module, "_TILE", entries)
+    monkeypatch.setattr(module, "_TILE_ENTRIES", entries)
     tiled = make(family, designs, strength=1.0)
     assert len(tiled.block.bounds) == -(-N_CELLS // cells) + 1
     assert_same(tiled.evaluate(theta, all_genes(tiled)), expected)
@@ -161,12 +161,12 @@ def test_tiles_do_not_change_the_result(monkeypatch, name, cells, entries):
     assert_same(tiled.evaluate(theta[subset], subset), [x[subset] for x in expected])
 
 
-def test_a_tile_has_fewer_cells_where_designs_are_wide():
+def test_a_tile_has_fewer_cells_if_designs_have_many_columns():
     assert tile_cells([2, 1, 1]) == module._TILE_CELLS
     sizes = [tile_cells([rank, 1]) for rank in (10, 100, 1000, 100_000)]
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[-1] == 1
-    assert sizes[2] * 1000**2 <= module._TILE_PRODUCTS
+    assert sizes[2] * 1000**2 <= module._TILE_PRODUCT_ENTRIES
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -240,7 +240,7 @@ def several_at_once(family, designs, *, strength=0.0):
 @pytest.mark.parametrize(("cells", "entries"), [(4096, 32_768), (7, 14), (16, 1)])
 def test_a_cell_may_stand_for_several(monkeypatch, name, cells, entries):
     monkeypatch.setattr(module, "_TILE_CELLS", cells)
-    monkeypatch.setattr(module, "_TILE", entries)
+    monkeypatch.setattr(module, "_TILE_ENTRIES", entries)
     each, few = several_at_once(*MODELS[name], strength=1.0)
     theta = points(each)
     theta[1] *= 3  # some means beyond the ceiling
@@ -250,7 +250,7 @@ def test_a_cell_may_stand_for_several(monkeypatch, name, cells, entries):
     assert_same(few.evaluate(theta[genes], genes), each.evaluate(theta[genes], genes))
 
 
-def test_the_point_is_left_as_it_is():
+def test_coordinates_are_not_changed():
     objective = make(*MODELS["all regressed"])
     theta = points(objective)
     before = theta.clone()
@@ -269,7 +269,7 @@ def test_a_block_without_counts(name):
     assert_same([x[0] for x in at], [x[2] for x in full])
 
 
-def test_no_mean_is_beyond_its_ceiling():
+def test_no_mean_exceeds_its_ceiling():
     """A hundred times a gene's largest count at equal exposure, or one count where it has none."""
     objective = make(NegBinFamily(), [CONSTANT, CONSTANT])
     largest = np.array([(y * np.exp(-OFFSET)).max() for y in Y])
@@ -287,7 +287,7 @@ def test_no_mean_is_beyond_its_ceiling():
 
 
 @pytest.mark.parametrize("name", ["size regressed", "all regressed"])
-def test_gradients_beyond_the_ceiling_are_those_of_the_value(name):
+def test_gradients_above_the_ceiling_are_derivatives_of_the_value(name):
     family, designs = MODELS[name]
     objective = make(family, designs)
     theta = points(objective)

@@ -71,7 +71,7 @@ def test_product_of_cells_and_designs(rank, dtype):
 
 @each_dtype
 @pytest.mark.parametrize("rank", [1, 2, 5, 24, 48])
-def test_where_in_memory_a_matrix_begins(rank, dtype):
+def test_products_do_not_depend_on_alignment_in_memory(rank, dtype):
     """NumPy's arrays begin anywhere, and in workers elsewhere."""
     values, U = random(11, 257, dtype=dtype), random(257, rank, dtype=dtype)
     expected = rowwise.product(values, U)
@@ -87,7 +87,7 @@ def test_where_in_memory_a_matrix_begins(rank, dtype):
 
 
 @each_dtype
-def test_a_row_with_rows_that_are_not_finite(dtype):
+def test_a_row_does_not_depend_on_rows_that_are_not_finite(dtype):
     rows, columns = random(11, 5, dtype=dtype), random(5, 13, dtype=dtype)
     expected = rowwise.product(rows, columns)
     spoilt = rows.clone()
@@ -111,7 +111,7 @@ def test_padded_columns_are_zeros(rank):
 
 
 @pytest.mark.parametrize(("n", "k", "m"), [(0, 3, 4), (4, 0, 3), (3, 2, 0)])
-def test_products_of_nothing(n, k, m):
+def test_products_of_empty_matrices(n, k, m):
     found = rowwise.product(torch.ones(n, k), torch.ones(k, m))
     assert_array_equal(found, np.ones((n, k)) @ np.ones((k, m)))
 
@@ -155,7 +155,7 @@ def test_eigh_of_all_magnitudes_and_signs(order, scale):
     assert_allclose(vectors.norm(dim=1), np.ones((7, order)), rtol=1e-12)
 
 
-def test_eigh_leaves_its_argument_alone():
+def test_eigh_does_not_change_its_argument():
     for order in (3, 4):
         matrices = positive_definite(2, order, torch.float64)
         before = matrices.clone()

@@ -55,7 +55,7 @@ def scores_of_cells(problem, theta):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_products_are_those_of_each_cells_score(name):
+def test_products_equal_those_of_single_cells(name):
     problem, theta = setting(name)
     scores = scores_of_cells(problem, theta)
     expected = np.einsum("gik,gil,i->gkl", scores, scores, WEIGHTS)
@@ -64,7 +64,7 @@ def test_products_are_those_of_each_cells_score(name):
 
 
 @pytest.mark.parametrize("name", ["one size", "all regressed"])
-def test_cells_that_are_alike_count_each_by_itself(name):
+def test_equal_cells_are_counted_separately(name):
     """A row of several counts has the mean of their products, not the product of their means."""
     family, designs = MODELS[name]
     rows = np.arange(N_CELLS) % 3

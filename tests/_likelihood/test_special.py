@@ -55,7 +55,7 @@ def test_stirling_error_in_single_precision():
         assert_allclose(ours, exact, rtol=1e-5, atol=4e-6, err_msg=name)
 
 
-def test_stirling_error_does_not_depend_on_the_neighbours():
+def test_stirling_error_does_not_depend_on_other_elements():
     x = torch.tensor([[0.3, 12.0], [9.999, 1e9]], dtype=torch.float64)
     together = stirling_error(x)
     for i in range(2):
@@ -89,7 +89,7 @@ def test_log1p_and_rest_are_exact_to_rounding():
     assert_allclose(rest, exact_rest, rtol=3e-14, atol=0)
 
 
-def test_log1p_and_rest_use_the_sum_as_the_caller_has_it():
+def test_log1p_and_rest_use_the_sum_that_the_caller_gives():
     """Near -1, ``1 + t`` from a quotient holds digits that the rounded ``t`` has lost."""
     q = torch.tensor([1e-20, 1e-200], dtype=torch.float64)
     log, rest = log1p_and_rest(q - 1, q)

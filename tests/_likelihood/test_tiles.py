@@ -26,7 +26,7 @@ def test_entries_are_the_positive_counts_of_a_tile(tile, genes):
         assert_array_equal(found.reshape(expected.shape), expected)
         assert len(entries.flat) == np.count_nonzero(expected)
         y = block.y[entries.which]
-        ones, known, others = y.tensor_split([entries.n_ones, entries.n_ones + entries.n_known])
+        ones, known, others = y.tensor_split([entries.n_ones, entries.n_ones + entries.n_in_table])
         assert (ones == 1).all()
         assert ((known > 1) & (known <= LARGEST_COUNT) & (known == known.floor())).all()
         assert ((others > LARGEST_COUNT) | (others != others.floor())).all()
@@ -36,8 +36,8 @@ def test_entries_are_the_positive_counts_of_a_tile(tile, genes):
 
 @pytest.mark.parametrize("share", [0.0, 0.9])
 @pytest.mark.parametrize("tile", [37, 16])
-def test_tiles_have_all_counts_whether_they_are_kept_or_not(share, tile, monkeypatch):
-    monkeypatch.setattr("sc_glm._likelihood.tiles._DENSE", share)
+def test_dense_and_sparse_tiles_have_all_counts(share, tile, monkeypatch):
+    monkeypatch.setattr("sc_glm._likelihood.tiles._LEAST_DENSE_SHARE", share)
     block, genes = block_of(Y, tile=tile), torch.tensor([4, 0, 3])
     assert (block.dense is None) == (share > 0.5)
     tiles = [block.tile(genes, number) for number in range(len(block.bounds) - 1)]
@@ -46,7 +46,7 @@ def test_tiles_have_all_counts_whether_they_are_kept_or_not(share, tile, monkeyp
 
 @pytest.mark.parametrize("share", [0.0, 0.9])
 def test_counts_of_one_cell_are_summed_by_their_shares(share, monkeypatch):
-    monkeypatch.setattr("sc_glm._likelihood.tiles._DENSE", share)
+    monkeypatch.setattr("sc_glm._likelihood.tiles._LEAST_DENSE_SHARE", share)
     block = CountBlock(
         torch.tensor([0, 3, 4]),
         torch.tensor([1, 1, 2, 0]),

@@ -22,7 +22,7 @@ def test_indexing_selects_distributions():
         len(dist[1, 2])
 
 
-def test_large_arrays_are_worked_on_in_blocks():
+def test_blocks_of_large_arrays_do_not_change_results():
     mu = np.random.default_rng(0).gamma(1.0, 5.0, size=(300, 40))
     dist = NB(mu, np.linspace(0.1, 5, 40))
     y = dist.rvs(random_state=0)

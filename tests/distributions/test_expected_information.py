@@ -42,7 +42,7 @@ def test_expected_information_is_the_sum_over_all_counts(family):
             assert abs(error) < 2e-3, (at, i, j)
 
 
-def test_beyond_the_table_information_follows_its_limits():
+def test_information_beyond_the_table_follows_its_limits():
     """A Poisson count tells ``mu**2 / 2 r**2``, many counts ``r**2 trigamma(r) - r``."""
     predictors = [np.array([-30.0, 2.0, 40.0]), np.array([1.0, 30.0, 0.0])]
     information = expected_information(Zeros.of(NegBinFamily(), predictors), predictors)[1, 1]

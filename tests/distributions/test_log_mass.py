@@ -32,7 +32,7 @@ def test_non_integers_extend_the_mass():
     assert_allclose(NB(3.0, 2.0).logpmf(2.5), expected, rtol=1e-12)
 
 
-def test_unit_deviance_is_from_the_largest_mass_of_any_mean():
+def test_unit_deviance_refers_to_the_largest_mass_of_any_mean():
     y = np.array([0.0, 1, 5, 200, 2.5])
     for r in (0.1, 3.0, 1e10, np.inf):
         means = np.maximum(y, 1e-300) * np.geomspace(0.5, 2, 101)[:, None]

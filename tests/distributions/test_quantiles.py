@@ -44,7 +44,7 @@ def test_extreme_quantiles_as_in_scipy(q):
 
 @settings(max_examples=200, deadline=None)
 @given(EXTREMES, st.sampled_from([0.0, 0.3, 0.999]), st.floats(1e-12, 1, exclude_max=True))
-def test_quantiles_are_where_the_distribution_function_gets_there(params, pi, q):
+def test_quantiles_are_the_smallest_counts_that_reach_a_probability(params, pi, q):
     dist = ZINB(*params, pi) if pi else NB(*params)
     k = dist.ppf(q)
     assert dist.cdf(k) >= q

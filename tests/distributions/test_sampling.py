@@ -34,14 +34,14 @@ def sparse(dist, seed=0, n_jobs=None):
 
 @pytest.mark.parametrize("n_jobs", [1, 2, 5])
 @pytest.mark.parametrize("entries", [1, 40_000, 10**9])
-def test_counts_do_not_depend_on_jobs_or_on_what_a_job_gets(dist, monkeypatch, n_jobs, entries):
+def test_counts_do_not_depend_on_jobs_or_tasks(dist, monkeypatch, n_jobs, entries):
     expected = dense(dist, n_draws=2)
     monkeypatch.setattr(sampling, "_TASK_ENTRIES", entries)
     assert_array_equal(dense(dist, n_draws=2, n_jobs=n_jobs), expected)
     assert_array_equal(sparse(dist, n_jobs=n_jobs).toarray(), expected[0])
 
 
-def test_more_cells_or_more_draws_leave_whole_blocks_as_they_were(dist):
+def test_more_cells_or_draws_do_not_change_earlier_blocks(dist):
     expected = dense(dist, n_draws=3)
     assert_array_equal(dense(dist), expected[:1])
     some = slice(0, 3 * IN_A_BLOCK)
@@ -104,7 +104,7 @@ def test_seeds_of_every_kind(dist, draw):
 @pytest.mark.parametrize(
     ("seed", "error"), [("a", ValueError), (-1, ValueError), (2**40, ValueError), (0.5, ValueError)]
 )
-def test_what_is_no_seed_is_refused_before_any_work(dist, seed, error):
+def test_an_invalid_seed_is_an_error_before_any_work(dist, seed, error):
     for sample, shape in ((sample_dense, (1, *dist.shape)), (sample_sparse, dist.shape)):
         with pytest.raises(error, match=r"seed|Seed"):
             sample(None, shape, random_state=seed, n_jobs=None)
@@ -149,7 +149,7 @@ def test_a_sparse_sample_needs_little_more_memory_than_its_result(n_jobs):
     assert size < peak < 1.25 * size + 5e6 * (n_jobs or 1)
 
 
-def test_jobs_draw_side_by_side(dist, monkeypatch):
+def test_jobs_draw_at_the_same_time(dist, monkeypatch):
     """Neither of two threads goes on before the other has begun."""
     monkeypatch.setattr(sampling, "_TASK_ENTRIES", 1)
     both, begun = threading.Barrier(2), set()

@@ -62,7 +62,7 @@ def test_log_tails_beyond_underflow(k, mu, r):
 
 
 @pytest.mark.parametrize("k", [0, 1, 5, 300])
-def test_log_tails_join_where_they_underflow(k):
+def test_log_tails_are_continuous_where_tails_underflow(k):
     # Along the mean, the tail passes from one method to the other.
     mu = np.geomspace(400.0, 2500.0, 400) + k
     for dist in (NB(mu, np.inf), NB(mu, 1e12), NB(mu, 1e4)):
