@@ -25,9 +25,10 @@ test: $(VENV)/installed-test  ## run the tests, two at a time
 processors: $(VENV)/installed-test  ## run the tests of fits in the rounding of other processors
 	OMP_NUM_THREADS=1 $(RUN) .ci/processors.py
 
-lint: $(VENV)/installed-dev  ## check style and formatting
+lint: $(VENV)/installed-dev  ## check style, formatting and plain sentences
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(RUN) .ci/prose.py
 
 types: $(VENV)/installed-dev  ## check the type annotations
 	$(RUN) -m mypy

@@ -109,7 +109,7 @@ class Designs:
     ----------
     parts : dict of str to PartDesign
     offset, weights : ndarray of shape (n_rows,)
-    cells : Cells or None
+    cells : Grouping or None
         The cells of each row, if rows were deduplicated. Weights of rows are then sums over cells.
     groups : ndarray of int of shape (n_rows,) or None
         The number of each row's group. Rows of a group have equal designs, and differ in the offset

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from sc_glm._contract.docstrings import documented
 from sc_glm._likelihood.family import DISPERSION, MEAN
 from sc_glm._solver.status import Status
+from sc_glm.inference.docstring_entries import ENTRIES
 from sc_glm.inference.fitted_model import FittedData
 from sc_glm.inference.log_likelihood import log_likelihoods
 from sc_glm.moderation.dispersion_trend import DispersionTrend, fit_trend, posterior
@@ -60,6 +62,7 @@ class ModeratedDispersion:
     trend: DispersionTrend
 
 
+@documented(ENTRIES)
 def moderate_dispersion(
     model: Any, X: Any, y: Any = None, *, sample_weight: ArrayLike | None = None
 ) -> ModeratedDispersion:
@@ -77,12 +80,9 @@ def moderate_dispersion(
         A fitted regressor, a pipeline that ends in one, a search over these, or an
         :class:`~sc_glm.adata.AnnDataRegressor`. It has one size for each gene
         (``dispersion="~ 1"``).
-    X : array-like, DataFrame or AnnData
-        The cells of the fit, in the form that `model` takes.
-    y : array-like, DataFrame or sparse matrix of shape (n_cells, n_genes), default=None
-        The counts of the fit; None if `X` is an AnnData that holds them.
-    sample_weight : array-like of shape (n_cells,), default=None
-        The weights of the fit.
+    {X_of_fit}
+    {y_of_fit}
+    {sample_weight_of_fit}
 
     Returns
     -------
@@ -106,7 +106,7 @@ def moderate_dispersion(
     of freedom around a natural spline in the logarithm of its mean count. Spline and spread
     maximise the marginal likelihood of all genes, with a small penalty that keeps the spread of few
     genes above zero. The estimate is the posterior mean of :math:`\rho`, by numerical integration.
-    No estimate of a single gene is used, such that genes at the Poisson boundary have the weight
+    No estimate of a single gene is used. Genes at the Poisson boundary therefore have the weight
     that their likelihood gives them. The t distribution shrinks genes that are far from the trend
     only a little. DESeq2 excludes such genes from shrinkage.
 

@@ -1,21 +1,10 @@
 """Docstring entries that the displays share."""
 
+from sc_glm.inference.docstring_entries import ENTRIES as FITTED_MODEL_ENTRIES
+
 __all__ = ["ENTRIES"]
 
-ENTRIES = {
-    "model": """
-        model : estimator
-            A fitted regressor, a pipeline that ends in one, a search over these, or an
-            :class:`~sc_glm.adata.AnnDataRegressor`.
-    """,
-    "X": """
-        X : array-like, DataFrame or AnnData
-            Covariates of the cells, as the model takes them to predict.
-    """,
-    "y": """
-        y : array-like, DataFrame or sparse matrix of shape (n_cells, n_genes) or (n_cells,)
-            Counts of all genes of the fit; None if `X` is an AnnData that holds the counts.
-    """,
+ENTRIES = FITTED_MODEL_ENTRIES | {
     "genes": """
         genes : str or sequence of str, default=None
             Names of the genes to show; None shows all genes of the fit.
