@@ -243,8 +243,8 @@ class ZINBFamily:
         """Return the terms of entries with a count of zero."""
         *count_predictors, zeta = predictors
         nb, (a, b), (h_ee, h_er, h_rr) = NegBinFamily().zeros(count_predictors)
-        pi, not_pi = _logistic(zeta)
-        structural, s = _logistic(zeta - nb)  # posterior probabilities; s: of a sampled zero
+        pi, not_pi = logistic(zeta)
+        structural, s = logistic(zeta - nb)  # posterior probabilities; s: of a sampled zero
         positive = nb.expm1().neg_().mul_(not_pi)  # probability of a positive count
         value = (-positive).log1p_()
         if _reaches(positive, _PROBABLY_POSITIVE):  # 1 - positive cancels, the sum of masses not
@@ -278,7 +278,7 @@ class ZINBFamily:
         value, (a, b), (h_ee, h_er, h_rr) = NegBinFamily().positives(
             counts, count_predictors, saturated
         )
-        pi, not_pi = _logistic(zeta)
+        pi, not_pi = logistic(zeta)
         none = torch.zeros_like(value)
         return Terms(
             value.add_(torch.maximum(pi, not_pi).log_()).sub_(zeta.clamp_min(0)),
@@ -297,7 +297,7 @@ class ZINBFamily:
         # The probability of a structural zero is exactly zero for a positive count.
         zeta_of_zeros = torch.where(y > 0, -torch.inf, zeta) if zeros is None else zeta
         # c: posterior probability that a zero is a structural one
-        not_c, c = _logistic(parts.log_zero - zeta_of_zeros)
+        not_c, c = logistic(parts.log_zero - zeta_of_zeros)
         # The larger of the two log-masses of a zero, so that nothing cancels
         value = torch.maximum(zeta_of_zeros, parts.log_zero).sub_(torch.maximum(c, not_c).log_())
         minus_v = (c * not_c).neg_()
@@ -310,7 +310,7 @@ class ZINBFamily:
         sampled = parts._replace(log_zero=parts.log_zero.mul_(not_c), slope=not_c.mul_(a))
         (s_eta, s_rho), (h_ee, h_er, h_rr) = _derivatives(sampled, y)
         h_ez, h_rz = minus_v * a, minus_v * b
-        pi, not_pi = _logistic(zeta)
+        pi, not_pi = logistic(zeta)
         log_not_pi = torch.maximum(pi, not_pi).log_().sub_(zeta.clamp_min(0))
         return Terms(
             value.add_(log_not_pi),
@@ -385,7 +385,7 @@ def size_of(rho: Tensor) -> Tensor:
     return rho.clamp(-bound, bound).exp_()
 
 
-def _logistic(x: Tensor) -> tuple[Tensor, Tensor]:
+def logistic(x: Tensor) -> tuple[Tensor, Tensor]:
     """Return the logistic function at ``x`` and ``-x``, both to full accuracy.
 
     Unlike in ``torch.sigmoid``, rounding does not depend on an element's position in the tensor.

@@ -21,7 +21,13 @@ import torch
 from scipy.interpolate import RectBivariateSpline
 from scipy.special import expit
 
-from sc_glm._likelihood.family import Family, NegBinFamily, pairs, positive_counts
+from sc_glm._likelihood.family import (
+    Family,
+    NegBinFamily,
+    ZINBFamily,
+    pairs,
+    positive_counts,
+)
 from sc_glm.distributions.log_mass import BLOCK
 
 if TYPE_CHECKING:
@@ -51,10 +57,12 @@ class Zeros(NamedTuple):
         Log-probability of a zero.
     score : list of ndarray
         Derivative of the log-probability in each predictor.
+    family : Family
     """
 
     log_mass: FloatArray
     score: list[FloatArray]
+    family: Family
 
     @classmethod
     def of(cls, family: Family, predictors: Sequence[FloatArray]) -> Zeros:
@@ -66,7 +74,7 @@ class Zeros(NamedTuple):
             terms = family.zeros([torch.from_numpy(p.reshape(-1)[block]) for p in predictors])
             for array, values in zip(flat, (terms.value, *terms.score), strict=True):
                 array[block] = values.numpy()
-        return cls(log_mass, score)
+        return cls(log_mass, score, family)
 
 
 def expected_information(
@@ -85,7 +93,17 @@ def expected_information(
     -------
     dict of pair of int to ndarray
         Expected information by pair of predictors, see :func:`~sc_glm._likelihood.family.pairs`.
+
+    Raises
+    ------
+    ValueError
+        If the family is neither a negative binomial nor its zero-inflated form.
     """
+    if not isinstance(zeros.family, NegBinFamily | ZINBFamily):
+        raise ValueError(  # noqa: TRY004 - a limit of what is known
+            f"The expected information of {type(zeros.family).__name__} is not known. "
+            "kind='robust' and tests of zeros need it."
+        )
     eta, rho, *inflation = predictors
     component = {
         (0, 0): np.exp(eta - np.logaddexp(0.0, eta - rho)),
@@ -95,7 +113,7 @@ def expected_information(
     if not inflation:
         return component
     # A count is zero, or it is a positive count of the negative binomial component.
-    log_mass, (a, b) = Zeros.of(NegBinFamily(), predictors[:2])
+    log_mass, (a, b), _ = Zeros.of(NegBinFamily(), predictors[:2])
     mass, pi, not_pi = np.exp(log_mass), expit(inflation[0]), expit(-inflation[0])
     positive = {
         (0, 0): component[0, 0] - mass * a * a,

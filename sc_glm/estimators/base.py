@@ -190,6 +190,12 @@ class CountRegressor(
         )
         self.n_cells_ = len(counts)
 
+    @property
+    def _is_penalised(self) -> bool:
+        """Whether any coefficient has a penalty. Tests that need a maximum depend on it."""
+        alpha = self.alpha
+        return bool(np.any([*alpha.values()] if isinstance(alpha, dict) else alpha))
+
     def _designs_of_fit(
         self, layout: Layout, covariates: FloatArray, weights: FloatArray
     ) -> Designs:

@@ -210,8 +210,7 @@ class FittedData:
     @property
     def is_penalised(self) -> bool:
         """Whether the coefficients of any part were penalised."""
-        alpha = self.regressor.alpha
-        return bool(np.any([*alpha.values()] if isinstance(alpha, dict) else alpha))
+        return self.regressor._is_penalised
 
     def in_shape_of_counts(self, values: FloatArray) -> FloatArray:
         """Return cells x genes, or a vector if the counts of the fit were a vector."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from sc_glm._design.design import PartDesign
-from sc_glm._likelihood.family import ZERO_INFLATION
+from sc_glm._likelihood.family import ZERO_INFLATION, ZINBFamily
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -43,8 +43,9 @@ def nesting_of(
     Raises
     ------
     ValueError
-        If the genes or offsets differ, if a part of the reduced model is not a special case of the
-        same part of the full model, or if the models are equal. Also if only the full model has a
+        If the genes or offsets differ, or the models are equal. If the reduced family is not known
+        to be a special case of the full one. If a part of the reduced model is not a special case
+        of the same part of the full model. Also if only the full model has a
         zero inflation, and that has covariates.
     """
     if list(reduced.names) != list(full.names):
@@ -56,6 +57,12 @@ def nesting_of(
         raise ValueError(
             f"The reduced model has a part {missing[0]!r} that the full model does not have: did "
             "you exchange the two models?"
+        )
+    families = type(reduced.family), type(full.family)
+    if families[0] is not families[1] and not issubclass(families[1], ZINBFamily):
+        raise ValueError(
+            f"The models are not nested: {families[0].__name__} is not known to be a special case "
+            f"of {families[1].__name__}."
         )
     weights = full.weights(sample_weight)
     cells, weights = weights > 0, weights[weights > 0]

@@ -69,3 +69,13 @@ def test_zeros_have_the_mass_of_the_distribution_and_its_derivatives(family, mon
         )
         slope = (log_mass(*above) - log_mass(*below)) / 2e-5
         assert_allclose(score, slope, rtol=1e-5, atol=1e-9)
+
+
+def test_other_families_are_refused():
+    class OtherFamily:
+        parts = ZINBFamily.parts
+        zeros = ZINBFamily().zeros
+
+    predictors = draws(3)
+    with pytest.raises(ValueError, match="information of OtherFamily is not known"):
+        expected_information(Zeros.of(OtherFamily(), predictors), predictors)

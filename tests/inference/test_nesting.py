@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from sc_glm import FormulaTransformer, NegBinRegressor, ZINBRegressor, make_pipeline
+from sc_glm._likelihood.family import ZINBFamily
 from sc_glm.datasets import make_counts
 from sc_glm.inference.fitted_model import FittedData
 from sc_glm.inference.nesting import nesting_of
@@ -112,3 +113,18 @@ def test_only_cells_with_a_weight_count():
     assert nesting_of(reduced, full, weights).df == 1
     assert nesting_of(reduced, full, pd.Series(weights, index=DATA.obs.index)).df == 1
     assert np.count_nonzero(weights) > 100
+
+
+class OtherFamily:
+    """A family of three parts whose zeros have another meaning."""
+
+    parts = ZINBFamily.parts
+
+
+def test_a_negative_binomial_is_no_special_case_of_any_family_with_three_parts():
+    reduced = fitted("~ 1")
+    full = fitted("~ 1", zero_inflation="~ 1")
+    full.regressor._family = OtherFamily()
+    message = "not nested: NegBinFamily is not known to be a special case of OtherFamily"
+    with pytest.raises(ValueError, match=message):
+        nesting_of(reduced, full)
