@@ -62,7 +62,7 @@ TERM_FUNCTIONS: Mapping[str, Signature] = {
     "poly": Signature(constants=("degree", "raw"), limits=_SPLINE_LIMITS),
 }
 
-TRANSFORMS: Mapping[str, Signature] = {
+UNQUALIFIED_FUNCTIONS: Mapping[str, Signature] = {
     **TERM_FUNCTIONS,
     **dict.fromkeys(("center", "exp", "exp10", "exp2", "log", "log10", "log2"), Signature()),
     "I": Signature(allows_text=True),
@@ -219,7 +219,7 @@ def replacement_hint(name: str) -> str:
         return REPLACEMENTS[name]
     known = {
         **{other: f"np.{other}" for other in NUMPY_FUNCTIONS},
-        **{other: other for other in TRANSFORMS},
+        **{other: other for other in UNQUALIFIED_FUNCTIONS},
     }
     similar = difflib.get_close_matches(name, known, n=1, cutoff=_MIN_SIMILARITY)
     hint = f"; {known[similar[0]]} may be meant" if similar else ""

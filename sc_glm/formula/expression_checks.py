@@ -19,7 +19,7 @@ from sc_glm.formula.allowed_names import (
     REPLACEMENTS,
     STATEFUL,
     TERM_FUNCTIONS,
-    TRANSFORMS,
+    UNQUALIFIED_FUNCTIONS,
     Signature,
     replacement_hint,
 )
@@ -271,8 +271,8 @@ class _Checker:
 
     def function(self, node: ast.Call) -> tuple[str, Signature]:
         match node.func:
-            case ast.Name(id=name) if name in TRANSFORMS:
-                return name, TRANSFORMS[name]
+            case ast.Name(id=name) if name in UNQUALIFIED_FUNCTIONS:
+                return name, UNQUALIFIED_FUNCTIONS[name]
             case ast.Attribute(value=ast.Name(id="np"), attr=name) if name in NUMPY_FUNCTIONS:
                 return name, NUMPY_FUNCTIONS[name]
             case ast.Attribute(attr=name) | ast.Name(id=name):

@@ -13,7 +13,7 @@ from sc_glm.formula.allowed_names import (
     CONTRAST_CLASSES,
     NOT_MADE_NUMBERS,
     NUMPY_FUNCTIONS,
-    TRANSFORMS,
+    UNQUALIFIED_FUNCTIONS,
 )
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ AS_NUMBER = "_number"
 ALIAS_PREFIX = "_column_"
 
 _ARITHMETIC = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.Pow)
-_FUNCTION_NAMES = {*TRANSFORMS, *CONTRAST_CLASSES, "Treatment", "contr", "lag", "np"}
+_FUNCTION_NAMES = {*UNQUALIFIED_FUNCTIONS, *CONTRAST_CLASSES, "Treatment", "contr", "lag", "np"}
 
 
 class Expression(NamedTuple):
@@ -203,7 +203,7 @@ class _Rewriter(ast.NodeTransformer):
             case ast.Name(id="Q"):
                 return self.column(_quoted_column(node))
             case ast.Name(id=name):
-                signature = TRANSFORMS[name]
+                signature = UNQUALIFIED_FUNCTIONS[name]
             case ast.Attribute(attr=name):
                 signature = NUMPY_FUNCTIONS[name]
         values = [self.visit(argument) for argument in node.args[: signature.n_expressions]]

@@ -12,6 +12,7 @@ from numpy.testing import assert_allclose
 
 from sc_glm._likelihood.family import NegBinFamily, ZINBFamily, gamma_ratio, pairs, positive_counts
 
+FAMILIES = [NegBinFamily(), ZINBFamily()]
 SIZES = [10.0**k for k in range(-8, 13, 2)]
 MEANS = [10.0**k for k in (-12, -9, -6, -4, -2, 0, 1, 2, 4, 6, 9)]
 COUNTS = [0, 1, 2, 7, 50, 1000, 10**6]
@@ -199,20 +200,20 @@ def far_points(family):
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize("family", [NegBinFamily(), ZINBFamily()])
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("y", [1, 10**6])
 def test_any_predictors_give_finite_terms(family, y, dtype):
     assert evaluate(family, y, tensors(far_points(family), dtype)).isfinite().all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize("family", [NegBinFamily(), ZINBFamily()])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_any_predictors_give_finite_terms_of_zeros(family, dtype):
     assert evaluate(family, 0, tensors(far_points(family), dtype)).isfinite().all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize("family", [NegBinFamily(), ZINBFamily()])
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("y", [0, 1, 10**6])
 def test_no_predictors_give_a_probability_above_one(family, y, dtype):
     """Else a step too far would look like a gain."""
@@ -232,7 +233,7 @@ def test_no_mean_is_better_than_the_count_itself(dtype):
     assert (saturated.value < 0).all()
 
 
-@pytest.mark.parametrize("family", [NegBinFamily(), ZINBFamily()])
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("y", COUNTS)
 def test_single_precision_gives_finite_terms_over_the_grid(family, y):
     inflation = [float(mp.log(mp.mpf(p) / (1 - mp.mpf(p)))) for p in INFLATIONS]
@@ -313,7 +314,7 @@ def textbook(y, eta, rho, zeta=None):
 
 
 @pytest.mark.parametrize("y", [0.0, 0.25, 1.0, 2.7, 13.0, 400.0])
-@pytest.mark.parametrize("family", [NegBinFamily(), ZINBFamily()])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_terms_are_the_derivatives_of_the_log_mass(family, y):
     axes = [torch.linspace(-4, 5, 7), torch.linspace(-3, 4, 8), torch.linspace(-5, 4, 6)]
     grid = torch.meshgrid(*axes[: len(family.parts)], indexing="ij")
@@ -370,7 +371,7 @@ def tile_points(family, dtype):
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize("family", [NegBinFamily(), ZINBFamily()])
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("share", [None, 0.25])
 def test_a_tile_has_the_terms_of_its_entries(family, share, dtype):
     """Up to rounding errors that are small in a sum over all entries."""
@@ -411,7 +412,7 @@ def test_parts_and_pairs():
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize("family", [NegBinFamily(), ZINBFamily()])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_an_entry_does_not_depend_on_its_position(family, dtype):
     """To the last bit, or the fit of a gene would depend on its neighbours."""
     n, n_slices = 1003, 300
@@ -440,7 +441,7 @@ def test_an_entry_does_not_depend_on_its_position(family, dtype):
         assert torch.equal(everything(start, stop), whole[:, start:stop]), (start, stop)
 
 
-@pytest.mark.parametrize("family", [NegBinFamily(), ZINBFamily()])
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("y", [0, 4])
 def test_predictors_are_not_changed_and_may_broadcast(family, y):
     """A part that is the same in all cells comes as one column."""

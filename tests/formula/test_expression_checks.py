@@ -556,7 +556,7 @@ def test_exp10_is_a_power_of_ten(cells):
 
 
 def test_transforms_are_formulaics():
-    listed = set(allowed_names.TRANSFORMS) | allowed_names.CONTRAST_CLASSES
+    listed = set(allowed_names.UNQUALIFIED_FUNCTIONS) | allowed_names.CONTRAST_CLASSES
     assert listed | {"np", "contr", "lag", "Treatment"} == set(TRANSFORMS)
     assert {
         name for name in listed if getattr(TRANSFORMS[name], "__is_stateful_transform__", False)
