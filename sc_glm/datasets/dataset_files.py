@@ -62,7 +62,7 @@ class Fingerprint:
             "counts in X": (counts_hash(adata.X), self.counts),
         }
         wrong = [what for what, (own, expected) in found.items() if own != expected]
-        return f"other {' and '.join(wrong)}" if wrong else None
+        return f"{' and '.join(wrong)} differ" if wrong else None
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,8 @@ class Dataset:
     ----------
     file : str
         Name of the file.
-    contents : _Contents
+    fingerprint : Fingerprint
+        Contents of the file.
     url : str
         Address of the published file.
     sha256 : str or None
@@ -114,7 +115,7 @@ def fetch(dataset: Dataset, path: PathLike | None) -> AnnData:
     Parameters
     ----------
     dataset : Dataset
-        Its file, contents and source.
+        The data set, with its file, fingerprint and source.
     path : str, path-like or None
         The file or its folder. None leaves the choice to the environment.
 
