@@ -327,11 +327,11 @@ class StoredCounts(CountMatrix):
         """Return a hash of each cell's counts, which does not depend on the form of the matrix."""
         return self.digests if self.cells is None else self.digests[self.cells]
 
-    def groups(self, most_genes: int) -> list[slice]:
+    def gene_groups(self, max_genes: int) -> list[slice]:
         """Return groups of genes that are loaded at a time, within the memory budget."""
-        return consecutive_blocks(self._gene_bytes(), self.memory_budget, longest=most_genes)
+        return consecutive_blocks(self._gene_bytes(), self.memory_budget, longest=max_genes)
 
-    def only(self, genes: slice) -> "StoredCounts":
+    def select_genes(self, genes: slice) -> "StoredCounts":
         """Return the counts of some genes, still in the file."""
         start, stop, _ = genes.indices(self.n_genes)
         return replace(
@@ -379,11 +379,11 @@ class StoredCounts(CountMatrix):
 
     def dense(self, genes: slice) -> NDArray[Any]:
         """Read the counts of some genes as a dense array."""
-        return self.only(genes).load().dense(slice(None))
+        return self.select_genes(genes).load().dense(slice(None))
 
     def by_gene(self, genes: slice) -> sp.csr_array:
         """Read the positive counts of some genes in compressed rows, one per gene."""
-        return self.only(genes).load().by_gene(slice(None))
+        return self.select_genes(genes).load().by_gene(slice(None))
 
     def _gene_bytes(self) -> NDArray[np.int64]:
         """Return the bytes that each gene takes while it is read; selecting cells makes a copy."""

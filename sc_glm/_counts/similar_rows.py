@@ -5,7 +5,7 @@ import pandas as pd
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from sc_glm._counts.equal_rows import number_distinct
+from sc_glm._counts.equal_rows import number_equal_rows
 
 
 def similar_rows(
@@ -109,7 +109,7 @@ def _rare_levels(
     indicators = np.flatnonzero(((X.min(axis=0) == X) | (X.max(axis=0) == X)).all(axis=0))
     kept = indicators[np.argsort(std[indicators], kind="stable")]
     n_left_out = 0
-    while (groups := number_distinct(X[:, kept], max_groups)) is None:
+    while (groups := number_equal_rows(X[:, kept], max_groups)) is None:
         n_left_out = max(1, 2 * n_left_out)
         kept = kept[: max(0, len(indicators) - n_left_out)]
     return groups, kept

@@ -16,23 +16,23 @@ from sc_glm._design.design import FloatArray, Levels, PartDesign, digest_of, lea
 from sc_glm._design.null_space import NullSpace
 
 # Least number of levels with which a decomposition by levels is faster.
-LEAST_LEVELS = 32
+MIN_LEVELS = 32
 
 # Number of columns that vary within levels, per level: at most the first ratio, and up to the
 # second one no finer levels are searched for.
-_MOST_VARYING = 0.5
-_FEW_VARYING = 0.125
+_MAX_VARYING_RATIO = 0.5
+_SUFFICIENT_VARYING_RATIO = 0.125
 
 # Number of sets of disjoint indicators that are built, of which the largest is used.
-_MOST_FACTORS = 8
+_MAX_FACTORS = 8
 
 # Most distinct values in a column of a contrast, such as a sum or a Helmert contrast. Most other
 # columns have more values in a sample of this many cells.
-_MOST_CONTRAST_VALUES = 3
+_MAX_CONTRAST_VALUES = 3
 _SAMPLE_CELLS = 1000
 
 
-def design_of(X: FloatArray, weights: FloatArray | None = None) -> PartDesign:
+def decompose(X: FloatArray, weights: FloatArray | None = None) -> PartDesign:
     """Decompose an unpenalised design, by levels if it has many.
 
     Parameters
@@ -51,7 +51,7 @@ def design_of(X: FloatArray, weights: FloatArray | None = None) -> PartDesign:
     if codes is None:
         return PartDesign.of(X, weights)
     weights = np.ones(len(X)) if weights is None else weights
-    return _by_levels(X, codes, weights)
+    return _decompose_by_levels(X, codes, weights)
 
 
 def find_levels(X: FloatArray) -> NDArray[np.intp] | None:
@@ -78,17 +78,17 @@ def find_levels(X: FloatArray) -> NDArray[np.intp] | None:
     >>> find_levels(X[:, -20:]) is None
     True
     """
-    if X.shape[1] < LEAST_LEVELS:
+    if X.shape[1] < MIN_LEVELS:
         return None
     best, fewest = None, np.inf
     for codes in _candidates(X):
         n_levels = int(codes.max()) + 1
-        if n_levels < LEAST_LEVELS:
+        if n_levels < MIN_LEVELS:
             continue
         n_varying = int(_varies_within_levels(X, codes).sum())
-        if n_varying <= _MOST_VARYING * n_levels and n_varying < fewest:
+        if n_varying <= _MAX_VARYING_RATIO * n_levels and n_varying < fewest:
             best, fewest = codes, n_varying
-        if n_varying <= _FEW_VARYING * n_levels:
+        if n_varying <= _SUFFICIENT_VARYING_RATIO * n_levels:
             break
     return best
 
@@ -123,7 +123,7 @@ def _candidates(X: FloatArray) -> Iterator[NDArray[np.intp]]:
 def _has_few_values(column: FloatArray) -> bool:
     """Return whether a column has as few values as the contrast of a factor."""
     samples = column[:_SAMPLE_CELLS], column
-    return all(len(np.unique(sample)) <= _MOST_CONTRAST_VALUES for sample in samples)
+    return all(len(np.unique(sample)) <= _MAX_CONTRAST_VALUES for sample in samples)
 
 
 def _levels_of_disjoint_indicators(X: FloatArray) -> NDArray[np.intp] | None:
@@ -168,7 +168,7 @@ def _disjoint_sets(
     for column, cells in cells_of.items():
         factor = next((one for one in factors if not one[1][cells].any()), None)
         if factor is None:
-            if len(factors) == _MOST_FACTORS:
+            if len(factors) == _MAX_FACTORS:
                 continue
             factor = [], np.zeros(n_cells, dtype=bool)
             factors.append(factor)
@@ -177,7 +177,7 @@ def _disjoint_sets(
     return factors
 
 
-def _by_levels(X: FloatArray, codes: NDArray[np.intp], weights: FloatArray) -> PartDesign:
+def _decompose_by_levels(X: FloatArray, codes: NDArray[np.intp], weights: FloatArray) -> PartDesign:
     """Decompose a design whose columns have the indicators of levels in their span."""
     n_cells, n_columns = X.shape
     level_weights = np.bincount(codes, weights).astype(np.float64)

@@ -32,10 +32,10 @@ class DistinctCounts:
     def __init__(self, genes: Tensor, y: Tensor, weights: Tensor, n_genes: int) -> None:
         y, weights = y.double(), weights.double()  # for sums of many and large terms
         is_small = (y <= _LARGEST_COUNT) & (y == y.floor())
-        self._others: tuple[Tensor, Counts, Tensor] | None = None
-        others = torch.nonzero(~is_small)[:, 0]
-        if len(others):
-            self._others = _distinct(genes[others], y[others], weights[others], n_genes)
+        self._not_small: tuple[Tensor, Counts, Tensor] | None = None
+        not_small = torch.nonzero(~is_small)[:, 0]
+        if len(not_small):
+            self._not_small = _distinct(genes[not_small], y[not_small], weights[not_small], n_genes)
             genes, y, weights = genes[is_small], y[is_small], weights[is_small]
         n_values = 1 + (int(y.amax()) if len(y) else 0)
         table = weights.new_zeros(n_genes * n_values)
@@ -81,8 +81,8 @@ class DistinctCounts:
         weights = self._weights.index_select(0, entries)
         for sums, summand in zip(total, terms, strict=True):
             sums.index_add_(0, rows, summand.mul_(weights))
-        if self._others is not None:
-            indptr, counts, weights = self._others
+        if self._not_small is not None:
+            indptr, counts, weights = self._not_small
             entries, rows = entries_of(indptr, genes)
             if len(entries):
                 gamma_ratios = gamma_ratio(counts.at(entries), rho.index_select(0, rows))

@@ -349,7 +349,7 @@ class _TileParts(NamedTuple):
 
     @classmethod
     def of(cls, eta: Tensor, rho: Tensor, y: Tensor) -> "_TileParts":
-        """Compute them for a tile; `eta` is overwritten."""
+        """Compute the functions for a tile; `eta` is overwritten."""
         r = size_of(rho)
         mu = eta.exp()
         log = (mu * r.reciprocal()).log1p_()

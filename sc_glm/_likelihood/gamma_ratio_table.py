@@ -89,7 +89,7 @@ class GammaRatioTable:
             Gamma ratios, of shape (n_counts,). The first derivative lacks a summand: the count.
         """
         bounded = rho.clamp_min(_LOWEST)
-        # The inverse size relative to that at _INVERSE_FROM, and one below
+        # The inverse size relative to its value at _INVERSE_FROM; one for smaller sizes
         inverse = (_INVERSE_FROM - bounded).clamp_max_(0.0).exp_()
         position = (
             bounded.clamp_max(_INVERSE_FROM)
@@ -139,7 +139,7 @@ class SmallCounts(NamedTuple):
     shares: Tensor | None
 
 
-def tile_of(
+def tile_terms(
     family: Family,
     predictors: Sequence[Tensor],
     y: Tensor,
@@ -173,10 +173,14 @@ def tile_of(
     return terms
 
 
+def size_terms(terms: Terms) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the value, and its first and second derivative in the log size."""
+    return terms.value, terms.score[1], terms.hessian[len(terms.score)]
+
+
 def add_gamma_ratios(
     terms: Terms, flat: Tensor, gamma_ratios: GammaRatio, shares: Tensor | None
 ) -> None:
     """Add gamma ratios of counts, times their shares, at positions of the flat tile."""
-    targets = terms.value, terms.score[1], terms.hessian[len(terms.score)]
-    for target, values in zip(targets, gamma_ratios, strict=True):
+    for target, values in zip(size_terms(terms), gamma_ratios, strict=True):
         target.view(-1).scatter_add_(0, flat, values if shares is None else values.mul_(shares))

@@ -17,10 +17,10 @@ from sc_glm._likelihood.family import Terms, pairs
 
 # Terms with few columns are copied for one matrix product if a tile has fewer entries than this. In
 # larger tiles the copy costs more time than it saves.
-_MOST_COPIED_ENTRIES = 16_384
+_MAX_COPIED_ENTRIES = 16_384
 
 # Products of columns are kept in memory if they have at most this number of entries.
-_MOST_KEPT_ENTRIES = 16_000_000
+_MAX_CACHED_ENTRIES = 16_000_000
 
 _Factors = tuple[int, ...]  # numbers of the designs that multiply a term: none, one or two
 
@@ -50,17 +50,19 @@ class HessianAssembly:
         self.number = [self._number_of(design) for design in designs]
         self._weights = weights[:, None]
         self._tiles = [slice(*ends) for ends in pairwise(bounds)]
-        of_parts: list[_Factors] = [() if number is None else (number,) for number in self.number]
-        of_pairs = [tuple(sorted(of_parts[a] + of_parts[b])) for a, b in pairs(len(designs))]
-        of_terms: list[_Factors] = [(), *of_parts, *of_pairs]
+        score_factors: list[_Factors] = [() if i is None else (i,) for i in self.number]
+        hessian_factors = [
+            tuple(sorted(score_factors[a] + score_factors[b])) for a, b in pairs(len(designs))
+        ]
+        factors_of_terms: list[_Factors] = [(), *score_factors, *hessian_factors]
         # Terms are numbered in the order of value, scores and Hessian.
         self._stacks = {
-            factors: [term for term, of_term in enumerate(of_terms) if of_term == factors]
-            for factors in of_terms
+            factors: [term for term, other in enumerate(factors_of_terms) if other == factors]
+            for factors in factors_of_terms
         }
-        self._widths = [rowwise.padded(self._n_columns(factors)) for factors in self._stacks]
-        self._are_kept = len(weights) * sum(self._widths) <= _MOST_KEPT_ENTRIES
-        self._kept: dict[int, list[Tensor]] = {}
+        self._widths = [rowwise.padded_width(self._n_columns(factors)) for factors in self._stacks]
+        self._are_cached = len(weights) * sum(self._widths) <= _MAX_CACHED_ENTRIES
+        self._cached_columns: dict[int, list[Tensor]] = {}
         self._find_positions(designs)
 
     def _number_of(self, design: Tensor) -> int | None:
@@ -117,7 +119,7 @@ class HessianAssembly:
         self._products_of_constants = (self._constants[:, None] * self._constants).flatten()
 
     def begin(self, n_genes: int) -> list[Tensor]:
-        """Return sums of zero."""
+        """Return the sums before any tile is added: zeros."""
         return [
             self._weights.new_zeros(len(terms), n_genes, width)
             for terms, width in zip(self._stacks.values(), self._widths, strict=True)
@@ -130,7 +132,10 @@ class HessianAssembly:
             sums, self._stacks.values(), self._columns(tile), strict=True
         ):
             rows = [by_number[term] for term in stack]
-            if columns.shape[1] > rowwise.FEW or terms.value.numel() < _MOST_COPIED_ENTRIES:
+            if (
+                columns.shape[1] > rowwise.MAX_UNPADDED_COLUMNS
+                or terms.value.numel() < _MAX_COPIED_ENTRIES
+            ):
                 rows = [torch.cat(rows)]
             products = torch.stack([rowwise.product(x, columns) for x in rows])
             total[:, genes] += products.view(len(stack), -1, total.shape[2])
@@ -144,13 +149,13 @@ class HessianAssembly:
 
     def _columns(self, tile: int) -> list[Tensor]:
         """Return the weighted columns for the terms of a tile, one matrix for each stack."""
-        if tile in self._kept:
-            return self._kept[tile]
+        if tile in self._cached_columns:
+            return self._cached_columns[tile]
         cells = self._tiles[tile]
         columns = [rowwise.pad_columns(self._product(factors, cells)) for factors in self._stacks]
-        if not self._are_kept:  # only the current tile's, which all genes use
-            self._kept.clear()
-        self._kept[tile] = columns
+        if not self._are_cached:  # keep only those of the current tile, which all genes use
+            self._cached_columns.clear()
+        self._cached_columns[tile] = columns
         return columns
 
     def _product(self, factors: _Factors, cells: slice) -> Tensor:

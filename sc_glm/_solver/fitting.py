@@ -128,7 +128,7 @@ def _tasks(
     shares_memory = workers == 1 or getattr(get_active_backend()[0], "supports_sharedmem", False)
     loads_in_worker = not (counts.in_memory or shares_memory)
     max_loaded = min(_MAX_LOADED_GENES, share) if loads_in_worker else counts.n_genes
-    groups = counts.groups(max_loaded)
+    groups = counts.gene_groups(max_loaded)
     tally = _tally_of(counts, designs)
     blocks = gene_blocks(counts if tally is None else tally, designs, batch_size, share)
     remaining = _remaining_blocks(fits, counts.n_genes, [*blocks, *groups])
@@ -191,7 +191,7 @@ def map_blocks(
     of_genes: Sequence[FloatArray],
     *arguments: Any,
     n_jobs: int | None,
-    most_genes: float = math.inf,
+    max_genes: float = math.inf,
 ) -> list[_Result]:
     """Apply a function to all genes, block by block.
 
@@ -207,7 +207,7 @@ def map_blocks(
         Further arguments, equal for all blocks.
     n_jobs : int or None
         Number of workers, as in joblib.
-    most_genes : float, default=inf
+    max_genes : float, default=inf
         Largest number of genes in a block.
 
     Returns
@@ -217,7 +217,7 @@ def map_blocks(
     """
     _, share = _workers(n_jobs, counts.n_genes)
     by_hessians = max(1, _MAX_BLOCK_HESSIANS // max(1, designs.n_params) ** 2)
-    blocks = gene_blocks(counts, designs, "auto", int(min(share, most_genes, by_hessians)))
+    blocks = gene_blocks(counts, designs, "auto", int(min(share, max_genes, by_hessians)))
     results: list[_Result] = joblib.Parallel(n_jobs=n_jobs)(
         joblib.delayed(function)(
             counts.by_gene(block), *(values[block] for values in of_genes), *arguments
@@ -256,7 +256,7 @@ def _tasks_with_counts(
     """Yield a task for each block, with its counts; one group of genes is in memory at a time."""
     for group in groups:
         own = _blocks_in_group(group, blocks)
-        loaded = counts.only(group).load() if own else counts
+        loaded = counts.select_genes(group).load() if own else counts
         for block in own:
             first = group.start + block.start
             own_start = _start_of_genes(start, slice(first, group.start + block.stop))
@@ -275,7 +275,7 @@ def _tasks_that_load(
     for group in groups:
         own = _blocks_in_group(group, blocks)
         if own:
-            task = group.start, counts.only(group), _start_of_genes(start, group), own
+            task = group.start, counts.select_genes(group), _start_of_genes(start, group), own
             yield joblib.delayed(_fit_group)(*task, *model)
 
 
@@ -360,21 +360,21 @@ def _remaining_blocks(
 
 
 def gene_blocks(
-    counts: CountMatrix | Tally, designs: Designs, batch_size: int | str, most_genes: int
+    counts: CountMatrix | Tally, designs: Designs, batch_size: int | str, max_genes: int
 ) -> list[slice]:
-    """Cut the genes into blocks; ``most_genes`` bounds automatic blocks."""
+    """Cut the genes into blocks; ``max_genes`` bounds automatic blocks."""
     if not isinstance(batch_size, str):
         return consecutive_blocks(counts.n_positive(), math.inf, longest=int(batch_size))
     by_hessians = _MAX_BLOCK_HESSIANS // max(1, designs.hessian_entries)
-    most_counts, longest = _MAX_BLOCK_COUNTS, _MAX_BLOCK_GENES
+    max_counts, longest = _MAX_BLOCK_COUNTS, _MAX_BLOCK_GENES
     if designs.groups is not None:
         longest = max(_MAX_BLOCK_GENES, min(_MAX_BLOCK_GENES_GROUPED, by_hessians))
     if designs.cells is not None:
         n_rows = len(designs.weights)
         by_rows = _MAX_BLOCK_ROWS // n_rows
         by_cells = _MAX_BLOCK_COUNTS * len(designs.cells.rows) // n_rows
-        most_counts = min(_MAX_BLOCK_COUNTS_DEDUPLICATED, by_cells)
+        max_counts = min(_MAX_BLOCK_COUNTS_DEDUPLICATED, by_cells)
         longest = max(1, min(_MAX_BLOCK_GENES_DEDUPLICATED, by_rows, by_hessians))
-    longest = min(longest, most_genes)
+    longest = min(longest, max_genes)
     shortest = min(_MIN_BLOCK_GENES, longest)
-    return consecutive_blocks(counts.n_positive(), most_counts, longest=longest, shortest=shortest)
+    return consecutive_blocks(counts.n_positive(), max_counts, longest=longest, shortest=shortest)

@@ -211,10 +211,10 @@ def fit_block(
         Coefficients to start from; by default, several candidate starts are tried.
     """
     with one_thread(), torch.inference_mode():
-        problem = problem_of(family, counts, designs, settings)
-        objective = problem.own_objective()
+        problem = build_problem(family, counts, designs, settings)
+        objective = problem.model_objective()
         if settings.fused:
-            objective.tile = fused_tile(family)
+            objective.tile_terms = fused_tile(family)
         if start is None:
             solution = maximize_from_many_starts(
                 problem, objective, max_iter=settings.max_iter, tol=settings.tol
@@ -322,7 +322,7 @@ def _inflation_gain(
     return gain
 
 
-def problem_of(
+def build_problem(
     family: Family, counts: sp.csr_array | Tally, designs: Designs, settings: Settings
 ) -> Problem:
     """Return the problem of a block of genes, one per row of ``counts``, on the device."""

@@ -24,7 +24,7 @@ _MIN_PROBABILITY = 0.01  # of a zero and of a positive count, before log odds ar
 _MAX_SLOPE = 0.75  # log units per standard deviation, of the mean of moment estimates
 _NULL_SPACE_TOL = 1e-9  # of the largest eigenvalue, and of a cell's squared projection
 _EQUAL_CHANGE_TOL = 1e-6  # within which the predictors of separated cells change by the same
-_SEPARATION_DEPTH = 18.0  # log units by which the mean of separated cells is lowered
+_SEPARATION_DECREASE = 18.0  # log units by which the mean of separated cells is lowered
 _SEPARATION_ENTRIES = 4_000_000  # cells x rank x genes in memory at a time
 _MAX_PRODUCTS = 64  # products of two columns in memory at a time
 _MAX_PRINCIPAL_DIRECTIONS = 4
@@ -162,10 +162,10 @@ def separation_step(problem: Problem) -> Tensor:
         projection = (U @ null_space).square().sum(2)  # genes x rows
         target = -(projection > _NULL_SPACE_TOL).to(U.dtype)
         inner_product = rowwise.product(target, weighted) / problem.weights.sum()
-        direction = rowwise.apply(null_space, rowwise.apply(null_space.mT, inner_product))
+        direction = rowwise.matvec(null_space, rowwise.matvec(null_space.mT, inner_product))
         change = rowwise.product(direction, U.mT)
         is_recession = ((change - target).abs() < _EQUAL_CHANGE_TOL).all(1)
-        depth = _SEPARATION_DEPTH + total[some].log().clamp_min(0.0)
+        depth = _SEPARATION_DECREASE + total[some].log().clamp_min(0.0)
         step[some] = torch.where(is_recession, depth, 0.0)[:, None] * direction
     return step
 
@@ -173,7 +173,7 @@ def separation_step(problem: Problem) -> Tensor:
 def _step_of_levels(problem: Problem, basis: PartBasis, indicators: Indicators) -> Tensor:
     """Return the step that lowers the levels of the mean in which a gene has no count."""
     no_counts = problem.weighted_sum_in(problem.ones_at_counts, basis)[:, : basis.n_levels] == 0
-    depth = _SEPARATION_DEPTH + _sum_of_counts(problem).log().clamp_min(0.0)
+    depth = _SEPARATION_DECREASE + _sum_of_counts(problem).log().clamp_min(0.0)
     step = torch.where(no_counts, -depth[:, None] / indicators.scale, 0.0)
     return torch.nn.functional.pad(step, (0, basis.U.shape[1]))
 

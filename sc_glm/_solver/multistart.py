@@ -110,7 +110,7 @@ def _improve_on_sample(problem: Problem, start: Tensor) -> Tensor:
     ):
         return start
     sample = problem.subsample(n_cells // _CELLS_PER_SAMPLED_CELL)
-    found = maximize(sample.own_objective(), start, max_iter=_SAMPLE_ITER, tol=_SAMPLE_TOL)
+    found = maximize(sample.model_objective(), start, max_iter=_SAMPLE_ITER, tol=_SAMPLE_TOL)
     is_determined = found.converged & eigenvalues_exceed(-found.hessian, _MIN_SAMPLE_INFORMATION)
     return torch.where(is_determined[:, None], found.theta, start)
 

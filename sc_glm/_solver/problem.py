@@ -23,7 +23,7 @@ from sc_glm._likelihood import rowwise
 from sc_glm._likelihood.family import Family, NegBinFamily
 from sc_glm._likelihood.grouped import GroupedObjective, Groups
 from sc_glm._likelihood.hessian_assembly import is_constant
-from sc_glm._likelihood.objective import Objective, PartBasis, tile_cells
+from sc_glm._likelihood.objective import Objective, PartBasis, cells_per_tile
 from sc_glm._likelihood.tiles import CountBlock, Shares
 from sc_glm._solver.gamma_ratio_curves import GammaRatioCurves
 
@@ -70,7 +70,7 @@ class Problem:
             return Objective(*model)
         return GroupedObjective(*model, groups=self.groups)
 
-    def own_objective(self) -> Objective:
+    def model_objective(self) -> Objective:
         """Return the objective of the problem's own model for all its genes."""
         return self.objective(self.block(), self.family, self.bases)
 
@@ -102,7 +102,7 @@ class Problem:
             self.cells,
             torch.as_tensor(np.require(self.counts.data, requirements="W")).to(device, dtype),
             self.counts.shape[1],
-            tile=tile_cells([basis.U.shape[1] for basis in self.bases]),
+            cells_per_tile=cells_per_tile([basis.U.shape[1] for basis in self.bases]),
             shares=shares,
             curves=self._curves(),
         )

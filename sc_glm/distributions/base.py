@@ -16,7 +16,7 @@ from scipy import special
 from sc_glm._contract.docstrings import documented
 from sc_glm._contract.validation import check_numbers
 from sc_glm.distributions.docstring_entries import ENTRIES
-from sc_glm.distributions.log_mass import BLOCK, log_mass, log_mass_ratio
+from sc_glm.distributions.log_mass import BLOCK_ENTRIES, log_mass, log_mass_ratio
 from sc_glm.distributions.quantiles import smallest_integer
 from sc_glm.distributions.random_variates import LARGEST_RATE, check_rng
 
@@ -172,7 +172,7 @@ class CountDistribution(ABC):
             flags=["external_loop", "buffered", "zerosize_ok"],
             op_flags=access,
             order="C",
-            buffersize=BLOCK,
+            buffersize=BLOCK_ENTRIES,
         )
         with iterator, np.errstate(all="ignore"):
             for block in iterator:

@@ -24,7 +24,7 @@ POISSON_SIZE = 1e40
 # Number of entries in a block. The temporaries of a block stay in the processor's cache, and torch
 # does not split a logarithm of so few numbers over threads. On a busy machine, splitting took ten
 # times longer.
-BLOCK = 2**11
+BLOCK_ENTRIES = 2**11
 
 
 def count_predictors(mu: FloatArray, r: FloatArray) -> list[FloatArray]:
@@ -83,8 +83,8 @@ def _in_blocks(
     """
     value = _outside_support(np.ravel(y))
     flat = [value, np.ravel(y), *(np.ravel(p) for p in predictors)]
-    for start in range(0, y.size, BLOCK):
-        out, counts, *of_block = (x[start : start + BLOCK] for x in flat)
+    for start in range(0, y.size, BLOCK_ENTRIES):
+        out, counts, *of_block = (x[start : start + BLOCK_ENTRIES] for x in flat)
         zero, positive = counts == 0, (counts > 0) & (counts < np.inf)
         if zero.any():
             out[zero] = family.zeros([torch.from_numpy(p[zero]) for p in of_block]).value.numpy()

@@ -60,7 +60,7 @@ def effective_sample_size(
     step = max(1, _MAX_ENTRIES // len(cells.offset))
     return np.concatenate(
         [
-            _of_genes(family, cells, theta[first : first + step], tests)
+            _effective_sizes_of_genes(family, cells, theta[first : first + step], tests)
             for first in range(0, len(theta), step)
         ]
     )
@@ -105,7 +105,7 @@ class _RepresentativeCells(NamedTuple):
         )
 
 
-def _of_genes(
+def _effective_sizes_of_genes(
     family: Family, cells: _RepresentativeCells, theta: FloatArray, tests: FloatArray
 ) -> FloatArray:
     bases = cells.bases

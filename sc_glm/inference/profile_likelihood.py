@@ -15,7 +15,7 @@ from scipy import stats
 
 from sc_glm._likelihood import rowwise
 from sc_glm._solver.fitting import map_blocks
-from sc_glm._solver.gene_block import one_thread, problem_of
+from sc_glm._solver.gene_block import build_problem, one_thread
 from sc_glm._solver.status import FLAT_INFORMATION
 from sc_glm._solver.trust_region import maximize
 from sc_glm.inference.observed_information import SETTINGS
@@ -97,8 +97,8 @@ def _limits_of_block(
 ) -> Limits:
     (family, designs), (tests, threshold) = model, interval
     with one_thread(), torch.inference_mode():
-        problem = problem_of(family, counts, designs, SETTINGS).unpacked()
-        objective = problem.own_objective()
+        problem = build_problem(family, counts, designs, SETTINGS).unpacked()
+        objective = problem.model_objective()
         point = torch.from_numpy(theta)
         ends = [
             _limits_of_test(
@@ -137,8 +137,8 @@ def _least_favourable_direction(hessian: Tensor, test: Tensor) -> Tensor:
     """
     # A gene without finite numbers must not stop the decomposition of the others.
     values, vectors = rowwise.eigh(torch.nan_to_num(-hessian, 0.0, 0.0, 0.0))
-    along = rowwise.apply(vectors.mT, test[None])
-    direction = rowwise.apply(vectors, along / values.clamp_min(FLAT_INFORMATION))
+    along = rowwise.matvec(vectors.mT, test[None])
+    direction = rowwise.matvec(vectors, along / values.clamp_min(FLAT_INFORMATION))
     return direction / (direction * test).sum(1, keepdim=True)
 
 

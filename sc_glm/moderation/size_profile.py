@@ -26,7 +26,7 @@ import torch
 from sc_glm._likelihood import rowwise
 from sc_glm._likelihood.family import DISPERSION
 from sc_glm._solver.fitting import map_blocks
-from sc_glm._solver.gene_block import GeneFits, fits_at, one_thread, problem_of
+from sc_glm._solver.gene_block import GeneFits, build_problem, fits_at, one_thread
 from sc_glm._solver.trust_region import Solution, maximize
 from sc_glm.inference.observed_information import SETTINGS
 from sc_glm.inference.restricted_objective import RestrictedObjective
@@ -122,8 +122,8 @@ def _likelihood_of_block(
     counts: Any, theta: FloatArray, family: Family, designs: Designs
 ) -> SizeLikelihood:
     with one_thread(), torch.inference_mode():
-        problem = problem_of(family, counts, designs, SETTINGS).unpacked()
-        profile = _SizeProfile(problem.own_objective())
+        problem = build_problem(family, counts, designs, SETTINGS).unpacked()
+        profile = _SizeProfile(problem.model_objective())
         total = problem.weights.sum()
         mean = problem.weighted_sum(problem.counts.data, torch.ones_like(problem.weights)) / total
         # The standard error of the variance exceeds the excess variance of larger sizes.
@@ -147,8 +147,8 @@ def _bound_inflation(problem: Problem, objective: Objective, theta: Tensor) -> N
 
 def _fit_block(counts: Any, theta: FloatArray, family: Family, designs: Designs) -> GeneFits:
     with one_thread(), torch.inference_mode():
-        problem = problem_of(family, counts, designs, SETTINGS).unpacked()
-        objective = problem.own_objective()
+        problem = build_problem(family, counts, designs, SETTINGS).unpacked()
+        objective = problem.model_objective()
         solution = _SizeProfile(objective).maximize_others(torch.from_numpy(theta))
         return fits_at(problem, objective, designs, solution)
 
@@ -309,7 +309,7 @@ class _SizeProfile:
         inverse = torch.where(is_curved, 1 / torch.where(is_curved, values, 1.0), 0.0)
 
         def solve(right: Tensor) -> Tensor:
-            return rowwise.apply(vectors, inverse * rowwise.apply(vectors.mT, right))
+            return rowwise.matvec(vectors, inverse * rowwise.matvec(vectors.mT, right))
 
         gradient = restricted.to_nuisance(at.gradient)
         mixed = restricted.to_nuisance(at.hessian[:, self.size])

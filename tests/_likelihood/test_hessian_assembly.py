@@ -85,7 +85,7 @@ def plain(designs, terms):
 @pytest.mark.parametrize("bounds", [[0, N_CELLS], [0, 16, 32, N_CELLS]])
 @pytest.mark.parametrize("name", DESIGNS)
 def test_sums_equal_those_of_single_terms(name, bounds, kept, monkeypatch):
-    monkeypatch.setattr(module, "_MOST_KEPT_ENTRIES", kept)
+    monkeypatch.setattr(module, "_MAX_CACHED_ENTRIES", kept)
     designs = DESIGNS[name]
     terms = terms_of(len(designs))
     for ours, theirs in zip(contract(designs, terms, bounds), plain(designs, terms), strict=True):
