@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 # Largest share of distinct rows among all rows. With a larger share, grouping gains little.
 _MAX_DISTINCT_SHARE = 0.25
 
-# Of a matrix with many rows, this many are looked at first. If a larger share of the sample than
-# this is distinct, so are most rows of the matrix.
+# Number of rows of a sample by which a matrix with many rows is tested first. If a larger share of
+# the sample is distinct, so are most rows of the matrix.
 _SAMPLE_ROWS = 4096
 _MAX_DISTINCT_SHARE_OF_SAMPLE = 0.99
 
@@ -89,6 +89,14 @@ def group_rows_ignoring_offset(
     if rows is None or np.ptp(offset) > _MAX_OFFSET_RANGE:
         return None
     return rows if rows.max() < min(_MAX_GROUPS, len(X) // _MIN_CELLS_PER_GROUP) else None
+
+
+def first_rows(numbers: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Return the position at which each number from zero to the largest first occurs."""
+    first = np.empty(int(numbers.max()) + 1, dtype=np.intp)
+    # If an index occurs several times, NumPy keeps what is assigned last: the first position.
+    first[numbers[::-1]] = np.arange(len(numbers))[::-1]
+    return first
 
 
 def number_equal_rows(X: NDArray[np.float64], max_groups: int) -> NDArray[np.intp] | None:

@@ -14,6 +14,8 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from sc_glm._counts.equal_rows import first_rows
+
 # Number of counts that are tabulated at a time and stay in the processor's cache.
 _BLOCK_COUNTS = 2**17
 
@@ -51,10 +53,7 @@ class Grouping:
 
     def first(self) -> NDArray[np.intp]:
         """Return the first cell of each row."""
-        first = np.empty(self.n_rows, dtype=np.intp)
-        # If an index occurs several times, NumPy keeps what is assigned last: the first cell.
-        first[self.rows[::-1]] = np.arange(len(self.rows))[::-1]
-        return first
+        return first_rows(self.rows)
 
     def row_weights(self) -> NDArray[np.float64]:
         """Return the sum of the weights of each row's cells."""

@@ -11,23 +11,23 @@ import scipy.linalg
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from sc_glm._counts.equal_rows import group_rows
+from sc_glm._counts.equal_rows import first_rows, group_rows
 from sc_glm._design.design import FloatArray, Levels, PartDesign, digest_of, least_norm
 from sc_glm._design.null_space import NullSpace
 
-# Least number of levels with which a decomposition by levels is faster.
+# Number of levels from which on a decomposition by levels is faster.
 MIN_LEVELS = 32
 
-# Number of columns that vary within levels, per level: at most the first ratio, and up to the
-# second one no finer levels are searched for.
+# Number of columns that vary within levels, per level. Levels with a larger ratio than the first
+# are not used. With a ratio up to the second, no other levels are searched for.
 _MAX_VARYING_RATIO = 0.5
 _SUFFICIENT_VARYING_RATIO = 0.125
 
 # Number of sets of disjoint indicators that are built, of which the largest is used.
 _MAX_FACTORS = 8
 
-# Most distinct values in a column of a contrast, such as a sum or a Helmert contrast. Most other
-# columns have more values in a sample of this many cells.
+# Largest number of distinct values in a column of a contrast, such as a sum or a Helmert contrast.
+# Most other columns have more values in a sample of this number of cells.
 _MAX_CONTRAST_VALUES = 3
 _SAMPLE_CELLS = 1000
 
@@ -95,16 +95,8 @@ def find_levels(X: FloatArray) -> NDArray[np.intp] | None:
 
 def _varies_within_levels(X: FloatArray, codes: NDArray[np.intp]) -> NDArray[np.bool_]:
     """Return which columns have several values within a level."""
-    first = _first_cells(codes)
+    first = first_rows(codes)
     return np.array([bool((column != column[first][codes]).any()) for column in X.T])
-
-
-def _first_cells(codes: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Return the first cell of each level."""
-    first = np.empty(int(codes.max()) + 1, dtype=np.intp)
-    # If an index occurs several times, NumPy keeps what is assigned last: the first cell.
-    first[codes[::-1]] = np.arange(len(codes))[::-1]
-    return first
 
 
 def _candidates(X: FloatArray) -> Iterator[NDArray[np.intp]]:
@@ -115,7 +107,7 @@ def _candidates(X: FloatArray) -> Iterator[NDArray[np.intp]]:
     of_factors = X[:, [_has_few_values(column) for column in X.T]]
     rows = group_rows(of_factors)
     if rows is not None and rows.max() < of_factors.shape[1]:
-        distinct = of_factors[_first_cells(rows)]
+        distinct = of_factors[first_rows(rows)]
         if np.linalg.matrix_rank(distinct) == len(distinct):
             yield rows
 
@@ -166,7 +158,7 @@ def _disjoint_sets(
     """
     factors: list[tuple[list[int], NDArray[np.bool_]]] = []
     for column, cells in cells_of.items():
-        factor = next((one for one in factors if not one[1][cells].any()), None)
+        factor = next((other for other in factors if not other[1][cells].any()), None)
         if factor is None:
             if len(factors) == _MAX_FACTORS:
                 continue
@@ -201,7 +193,7 @@ def _decompose_by_levels(X: FloatArray, codes: NDArray[np.intp], weights: FloatA
     rank = int(np.sum(singular > max(n_cells, n_columns) * np.finfo(float).eps))
     U = centred((Q @ left[:, :rank]) / root[:, None])
 
-    means = X[_first_cells(codes)]
+    means = X[first_rows(codes)]
     means[:, others] = np.asarray(averaging @ varying)
     from_coef = np.zeros((n_levels + rank, n_columns))
     from_coef[:n_levels] = means / scale[:, None]
