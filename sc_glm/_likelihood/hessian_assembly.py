@@ -95,12 +95,14 @@ class HessianAssembly:
         numbers = self.number
         columns, constants = [], []
         for design, number in zip(designs, numbers, strict=True):
-            own = torch.arange(design.shape[1], device=design.device)
-            columns.append(torch.zeros_like(own) if number is None else own)
+            indices = torch.arange(design.shape[1], device=design.device)
+            columns.append(torch.zeros_like(indices) if number is None else indices)
             constants.append(design[0] if number is None else torch.ones_like(design[0]))
-        self._in_gradient = torch.cat([start[1 + part] + own for part, own in enumerate(columns)])
+        self._in_gradient = torch.cat(
+            [start[1 + part] + indices for part, indices in enumerate(columns)]
+        )
         self._constants = torch.cat(constants)
-        stops = [0, *accumulate(len(own) for own in columns)]
+        stops = [0, *accumulate(len(indices) for indices in columns)]
         n_params = stops[-1]
         hessian = self._in_gradient.new_empty(n_params, n_params)
         for term, (a, b) in enumerate(pairs(len(designs)), 1 + len(designs)):

@@ -319,8 +319,8 @@ class Objective:
         Rounding errors of different counts are independent, so that their squares add up.
         """
         block = self.block
-        of_counts = block.y.square().mul_(self._weights_of_counts())
-        squares = self.weights.new_zeros(block.n_genes).index_add_(0, block.genes, of_counts)
+        weighted_squares = block.y.square().mul_(self._weights_of_counts())
+        squares = self.weights.new_zeros(block.n_genes).index_add_(0, block.genes, weighted_squares)
         return squares.sqrt_() * (1 + block.largest.clamp_min(1.0).log())
 
     def _weights_of_counts(self) -> Tensor:
@@ -353,13 +353,13 @@ class Objective:
         """
         numbers = self.assembly.number
         n_cells = self._bounds[tile + 1] - self._bounds[tile]
-        of_levels, theta = theta[:, : self.n_levels], theta[:, self.n_levels :]
+        levels, theta = theta[:, : self.n_levels], theta[:, self.n_levels :]
         predictors: list[Tensor] = [theta] * len(numbers)
         for part in (part for part, number in enumerate(numbers) if number is None):
             constant = (theta[:, self.others[part]] * self.bases[part].U[0]).sum(1, keepdim=True)
             predictors[part] = constant if part else constant.repeat(1, n_cells)
         for number, transposed in enumerate(self._transposed_designs[tile]):
-            parts = [part for part, own in enumerate(numbers) if own == number]
+            parts = [part for part, other in enumerate(numbers) if other == number]
             rows = torch.cat([theta[:, self.others[part]] for part in parts])
             product = rowwise.product(rows, transposed)[:, :n_cells]
             for part, predictor in zip(parts, torch.split(product, len(theta)), strict=True):
@@ -367,7 +367,7 @@ class Objective:
         indicators = self.bases[0].indicators
         if indicators is not None:
             cells = slice(*self._bounds[tile : tile + 2])
-            predictors[0] += indicators.predictor(of_levels, cells)
+            predictors[0] += indicators.predictor(levels, cells)
         ceiling = self.ceiling[genes]
         if not (predictors[0].amax(1) > ceiling).any():
             return predictors, None

@@ -50,11 +50,11 @@ class GammaRatioCurves:
         self._coefficients = torch.from_numpy(curves).to(device).view(-1, _COEFFICIENTS)
 
     def gamma_ratio(self, positions: Tensor, rho: Tensor) -> GammaRatio:
-        """Evaluate some of the curves, without the term that is linear in the log size.
+        """Evaluate curves at log sizes, without the term that is linear in the log size.
 
         Parameters
         ----------
-        places : Tensor of int of shape (n,)
+        positions : Tensor of int of shape (n,)
             The numbers of the curves.
         rho : Tensor of shape (n,)
             A log size for each of them.

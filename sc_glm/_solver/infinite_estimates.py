@@ -89,8 +89,10 @@ class _Recession:
         """Maximise in logarithms of the present directions; return None if there are none."""
         rotations, is_log = [], []
         hessian = unpacked(start.hessian)
-        for own in self.objective.slices:
-            rotation, diverges = _rotation_to_recession(start.theta[0, own], hessian[:, own, own])
+        for params in self.objective.slices:
+            rotation, diverges = _rotation_to_recession(
+                start.theta[0, params], hessian[:, params, params]
+            )
             rotations.append(rotation)
             is_log += [diverges, *[False] * (len(rotation) - 1)]
         if not any(is_log):

@@ -110,11 +110,11 @@ class ArrowModel(QuadraticModel):
         curvature = torch.where(is_flat(curvature, floor, noise), floor[:, None], curvature)
         gradient = elimination.reduce(at.gradient)
         n_levels = elimination.diagonal.shape[1]
-        own = rowwise.matvec(vectors.mT, gradient[:, n_levels:])
+        gradient_of_others = rowwise.matvec(vectors.mT, gradient[:, n_levels:])
         return cls(
             torch.cat([elimination.diagonal, curvature], 1),
             vectors,
-            torch.cat([gradient[:, :n_levels], own], 1),
+            torch.cat([gradient[:, :n_levels], gradient_of_others], 1),
             elimination,
         )
 

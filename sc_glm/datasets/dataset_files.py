@@ -61,8 +61,8 @@ class Fingerprint:
             "genes' names": (names_hash(adata.var_names), self.genes),
             "counts in X": (counts_hash(adata.X), self.counts),
         }
-        wrong = [what for what, (own, expected) in found.items() if own != expected]
-        return f"{' and '.join(wrong)} differ" if wrong else None
+        differing = [name for name, (actual, expected) in found.items() if actual != expected]
+        return f"{' and '.join(differing)} differ" if differing else None
 
 
 @dataclass(frozen=True)

@@ -84,14 +84,20 @@ def _in_blocks(
     value = _outside_support(np.ravel(y))
     flat = [value, np.ravel(y), *(np.ravel(p) for p in predictors)]
     for start in range(0, y.size, BLOCK_ENTRIES):
-        out, counts, *of_block = (x[start : start + BLOCK_ENTRIES] for x in flat)
+        out, counts, *predictors_of_block = (x[start : start + BLOCK_ENTRIES] for x in flat)
         zero, positive = counts == 0, (counts > 0) & (counts < np.inf)
         if zero.any():
-            out[zero] = family.zeros([torch.from_numpy(p[zero]) for p in of_block]).value.numpy()
+            out[zero] = family.zeros(
+                [torch.from_numpy(p[zero]) for p in predictors_of_block]
+            ).value.numpy()
         if positive.any():
-            of_positive = [torch.from_numpy(p[positive]) for p in of_block]
-            prepared, log_mass = saturated(torch.from_numpy(counts[positive]), of_positive[1])
-            out[positive] = family.positives(prepared, of_positive, log_mass).value.numpy()
+            predictors_of_positive = [torch.from_numpy(p[positive]) for p in predictors_of_block]
+            prepared, log_mass = saturated(
+                torch.from_numpy(counts[positive]), predictors_of_positive[1]
+            )
+            out[positive] = family.positives(
+                prepared, predictors_of_positive, log_mass
+            ).value.numpy()
     return value.reshape(y.shape)
 
 

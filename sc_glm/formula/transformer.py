@@ -372,13 +372,13 @@ class FormulaTransformer(
         all rows.
         """
         for row in sorted({0, len(frame) // 2, len(frame) - 1}):
-            alone = self._matrices(frame.iloc[[row]])
-            for (part, spec), matrix, one in zip(
-                self.model_specs_.items(), matrices, alone, strict=True
+            matrices_of_row = self._matrices(frame.iloc[[row]])
+            for (part, spec), matrix, matrix_of_row in zip(
+                self.model_specs_.items(), matrices, matrices_of_row, strict=True
             ):
                 tolerance = _COLUMN_TOLERANCE * np.abs(matrix).max(axis=0)
                 tolerance += _VALUE_TOLERANCE * np.abs(matrix[row])
-                differs = np.abs(matrix[row] - one[0]) > tolerance
+                differs = np.abs(matrix[row] - matrix_of_row[0]) > tolerance
                 if differs.any():
                     column = spec.column_names[differs.argmax()]
                     raise ValueError(

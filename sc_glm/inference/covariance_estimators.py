@@ -221,8 +221,8 @@ def _estimate_block(
         full_leverage = ~(df >= _MIN_EFFECTIVE_CELLS)
     if estimator.clusters is not None:
         by_cluster = score_and_information_by_cluster(family, counts, estimator.clusters, theta)
-        own = [cluster.with_fixed(estimator.fixed) for cluster in by_cluster]
-        clusters = AdjustedClusters.of(own, root)
+        adjustable = [cluster.with_fixed(estimator.fixed) for cluster in by_cluster]
+        clusters = AdjustedClusters.of(adjustable, root)
         covariance = clusters.covariance(root)
         for number, test in enumerate(tests):
             df[:, number], full_leverage[:, number] = clusters.degrees_of_freedom(test @ root)

@@ -106,11 +106,11 @@ def likelihood_ratio_test(
         check_maximum(fitted, f"The likelihood ratio of the {name} model")
     smaller, larger = fits
     nesting = nesting_of(smaller, larger, sample_weight)
-    of_smaller, of_larger = (
+    smaller_log_likelihood, larger_log_likelihood = (
         log_likelihoods(fitted, *fitted.counts_and_designs(fitted.weights(sample_weight)))
         for fitted in fits
     )
-    statistic = 2 * (of_larger - of_smaller)
+    statistic = 2 * (larger_log_likelihood - smaller_log_likelihood)
     reason = np.full(len(statistic), "", dtype=object)
     reason[statistic < -2 * _LOG_LIKELIHOOD_TOLERANCE] = "a higher maximum was missed"
     for fitted in fits:

@@ -140,9 +140,9 @@ def _bound_inflation(problem: Problem, objective: Objective, theta: Tensor) -> N
 
     Fits may end anywhere on the way to minus infinity, also where rounding exceeds the curvature.
     """
-    for basis, own in zip(problem.bases[2:], objective.slices[2:], strict=True):
-        _, highest = problem.predictor_range(basis, theta[:, own])
-        theta[:, own] *= (_ABSENT_LOG_ODDS / highest.clamp_max(_ABSENT_LOG_ODDS))[:, None]
+    for basis, params in zip(problem.bases[2:], objective.slices[2:], strict=True):
+        _, highest = problem.predictor_range(basis, theta[:, params])
+        theta[:, params] *= (_ABSENT_LOG_ODDS / highest.clamp_max(_ABSENT_LOG_ODDS))[:, None]
 
 
 def _fit_block(counts: Any, theta: FloatArray, family: Family, designs: Designs) -> GeneFits:
@@ -200,8 +200,8 @@ class _Point(NamedTuple):
 
     def put(self, index: Tensor, other: _Point) -> None:
         """Replace the points of some genes."""
-        for mine, new in zip(self, other, strict=True):
-            mine[index] = new
+        for values, new_values in zip(self, other, strict=True):
+            values[index] = new_values
 
 
 class _SizeProfile:
@@ -237,8 +237,8 @@ class _SizeProfile:
         restricted, genes = self.restricted, torch.arange(len(theta))
         start = restricted.to_nuisance(self._maximum(theta, genes).theta)
         found = maximize(restricted, start, max_iter=_MAX_ITER, tol=_TOL)
-        across = restricted.nuisance_basis
-        hessian = across @ found.hessian @ across.mT
+        basis = restricted.nuisance_basis
+        hessian = basis @ found.hessian @ basis.mT
         hessian[:, self.size, self.size] = -1.0
         return replace(found, theta=restricted.to_theta(found.theta, genes), hessian=hessian)
 
@@ -255,9 +255,9 @@ class _SizeProfile:
         is_constant = torch.zeros_like(end, dtype=torch.bool)
         active = torch.arange(len(end))
         while len(active):
-            own = last.rows(active)
-            step = sign * _step_length(own)
-            trial = own.theta + step[:, None] * own.tangent
+            current = last.rows(active)
+            step = sign * _step_length(current)
+            trial = current.theta + step[:, None] * current.tangent
             new = self._maximum(trial, active)
             log_size = new.theta[:, self.size]
             maximum[active] = maximum[active].maximum(new.value)
@@ -285,13 +285,13 @@ class _SizeProfile:
         self.restricted.values[genes] = theta[:, self.size]
         point, converged = self._newton_step(theta, genes)
         if not converged.all():
-            rest = torch.nonzero(~converged)[:, 0]
-            start = self.restricted.to_nuisance(theta[rest])
+            unconverged = torch.nonzero(~converged)[:, 0]
+            start = self.restricted.to_nuisance(theta[unconverged])
             solution = maximize(
-                self.restricted, start, max_iter=_MAX_ITER, tol=_TOL, genes=genes[rest]
+                self.restricted, start, max_iter=_MAX_ITER, tol=_TOL, genes=genes[unconverged]
             )
-            maximum = self.restricted.to_theta(solution.theta, genes[rest])
-            point.put(rest, self._newton_step(maximum, genes[rest])[0])
+            maximum = self.restricted.to_theta(solution.theta, genes[unconverged])
+            point.put(unconverged, self._newton_step(maximum, genes[unconverged])[0])
         return point
 
     def _newton_step(self, theta: Tensor, genes: Tensor) -> tuple[_Point, Tensor]:
@@ -303,8 +303,8 @@ class _SizeProfile:
         """
         restricted = self.restricted
         at = self.objective.evaluate(theta, genes)
-        across = restricted.nuisance_basis
-        values, vectors = rowwise.eigh(-(across.mT @ at.hessian @ across))
+        basis = restricted.nuisance_basis
+        values, vectors = rowwise.eigh(-(basis.mT @ at.hessian @ basis))
         is_curved = values > _MIN_CURVATURE
         inverse = torch.where(is_curved, 1 / torch.where(is_curved, values, 1.0), 0.0)
 
@@ -316,10 +316,10 @@ class _SizeProfile:
         step, derivative = solve(gradient), solve(mixed)
         gain = 0.5 * (gradient * step).sum(1)
         bounded = derivative.clamp(-_MAX_DERIVATIVE, _MAX_DERIVATIVE)
-        tangent = rowwise.product(bounded, across.mT)
+        tangent = rowwise.product(bounded, basis.mT)
         tangent[:, self.size] = 1.0
         point = _Point(
-            theta + rowwise.product(step, across.mT),
+            theta + rowwise.product(step, basis.mT),
             at.value + gain,
             at.gradient[:, self.size] + (mixed * step).sum(1),
             at.hessian[:, self.size, self.size] + (mixed * derivative).sum(1),

@@ -114,7 +114,7 @@ def line_style(user_style: dict[str, Any] | None, **defaults: Any) -> dict[str, 
 
     Parameters
     ----------
-    own : dict or None
+    user_style : dict or None
         The user's keyword arguments of :meth:`matplotlib.axes.Axes.plot`; their names may be
         abbreviated, such as ``lw``.
     **defaults : object
@@ -138,7 +138,7 @@ def point_style(
 
     Parameters
     ----------
-    own : dict or None
+    user_style : dict or None
         The user's keyword arguments of :meth:`matplotlib.axes.Axes.plot`.
     n_points : int
         Number of points.

@@ -292,7 +292,10 @@ def _order_statistics(
     """Return the weighted quantiles of each column at these probabilities."""
     order = np.argsort(values, axis=0)
     cumulative = np.cumsum(weights[order], axis=0)
-    ranks = [np.searchsorted(own, probabilities * own[-1]) for own in cumulative.T]
+    ranks = [
+        np.searchsorted(cumulative_weights, probabilities * cumulative_weights[-1])
+        for cumulative_weights in cumulative.T
+    ]
     return np.take_along_axis(values, np.take_along_axis(order, np.stack(ranks, 1), axis=0), axis=0)
 
 
