@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from sc_glm._counts.equal_rows import first_rows, group_rows
-from sc_glm._design.design import FloatArray, Levels, PartDesign, digest_of, least_norm
+from sc_glm._design.design import FloatArray, Levels, PartDesign, design_hash, least_norm
 from sc_glm._design.null_space import NullSpace
 
 # Number of levels from which on a decomposition by levels is faster.
@@ -200,7 +200,7 @@ def _decompose_by_levels(X: FloatArray, codes: NDArray[np.intp], weights: FloatA
     from_coef[n_levels:, others] = (weights[:, None] * U).T @ centred(varying) / total
     to_coef, null = _inverse(from_coef)
     penalty = np.zeros((rank, rank))
-    source = digest_of(X).hexdigest()
+    source = design_hash(X).hexdigest()
     levels = Levels(codes, scale)
     return PartDesign(U, to_coef, from_coef, penalty, null, null, source, levels)
 

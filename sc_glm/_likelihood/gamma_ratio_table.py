@@ -22,7 +22,7 @@ from sc_glm._likelihood.family import (
     positive_counts,
 )
 
-LARGEST_COUNT = 64  # largest count in the table
+MAX_TABULATED_COUNT = 64  # largest count in the table
 
 # Log sizes of the table. Below the lower limit, the function is linear. Above the upper limit, the
 # polynomials are in the inverse of the size.
@@ -41,7 +41,7 @@ _INTERVALS = _FIRST_OF_INVERSE + round(1 / _WIDTH)
 
 
 class GammaRatioTable:
-    """Piecewise polynomials for the gamma ratios of counts from 1 to ``LARGEST_COUNT``.
+    """Piecewise polynomials for the gamma ratios of counts from 1 to ``MAX_TABULATED_COUNT``.
 
     Parameters
     ----------
@@ -61,9 +61,9 @@ class GammaRatioTable:
         centres = _WIDTH * (torch.arange(_INTERVALS).double() + 0.5) + _LOWEST
         x = centres[:, None] + _WIDTH * nodes
         rho = x.clamp_max(_INVERSE_FROM) - (1 - (x - _INVERSE_FROM).clamp_min(0)).log()
-        y = torch.arange(1, LARGEST_COUNT + 1).double()
+        y = torch.arange(1, MAX_TABULATED_COUNT + 1).double()
         counts = positive_counts(y.repeat_interleave(rho.numel()))
-        value = gamma_ratio(counts, rho.flatten().repeat(LARGEST_COUNT)).value
+        value = gamma_ratio(counts, rho.flatten().repeat(MAX_TABULATED_COUNT)).value
         solved = torch.linalg.solve(nodes[:, None] ** powers, value.view(-1, _DEGREE + 1).mT)
         self.coefficients = torch.nn.functional.pad(solved, (_INTERVALS, 0)).to(device)
 
@@ -74,12 +74,12 @@ class GammaRatioTable:
         return cls(device)
 
     def gamma_ratio(self, y: Tensor, rho: Tensor) -> GammaRatio:
-        """Return the gamma ratios of counts of at most ``LARGEST_COUNT``.
+        """Return the gamma ratios of counts of at most ``MAX_TABULATED_COUNT``.
 
         Parameters
         ----------
         y : Tensor of shape (n_counts,)
-            Whole numbers from 1 to ``LARGEST_COUNT``.
+            Whole numbers from 1 to ``MAX_TABULATED_COUNT``.
         rho : Tensor of shape (n_counts,)
             Log sizes.
 

@@ -39,18 +39,18 @@ class HessianAssembly:
 
     Attributes
     ----------
-    distinct : list of Tensor of shape (n_cells, rank)
+    distinct_designs : list of Tensor of shape (n_cells, rank)
         Distinct designs that are not constant.
-    number : list of int or None
-        Number of each part's design in `distinct`; None if its predictor is constant.
+    design_numbers : list of int or None
+        Number of each part's design in `distinct_designs`; None if its predictor is constant.
     """
 
     def __init__(self, designs: Sequence[Tensor], weights: Tensor, bounds: Sequence[int]) -> None:
-        self.distinct: list[Tensor] = []
-        self.number = [self._number_of(design) for design in designs]
+        self.distinct_designs: list[Tensor] = []
+        self.design_numbers = [self._number_of(design) for design in designs]
         self._weights = weights[:, None]
         self._tiles = [slice(*ends) for ends in pairwise(bounds)]
-        score_factors: list[_Factors] = [() if i is None else (i,) for i in self.number]
+        score_factors: list[_Factors] = [() if i is None else (i,) for i in self.design_numbers]
         hessian_factors = [
             tuple(sorted(score_factors[a] + score_factors[b])) for a, b in pairs(len(designs))
         ]
@@ -69,15 +69,15 @@ class HessianAssembly:
         """Return the number of a design among the distinct ones; None if it is constant."""
         if is_constant(design):
             return None
-        for number, other in enumerate(self.distinct):
+        for number, other in enumerate(self.distinct_designs):
             if torch.equal(design, other):
                 return number
-        self.distinct.append(design)
-        return len(self.distinct) - 1
+        self.distinct_designs.append(design)
+        return len(self.distinct_designs) - 1
 
     def _n_columns(self, factors: _Factors) -> int:
         """Return the number of distinct products of columns."""
-        ranks = [self.distinct[number].shape[1] for number in factors]
+        ranks = [self.distinct_designs[number].shape[1] for number in factors]
         if _is_symmetric(factors):
             return ranks[0] * (ranks[0] + 1) // 2
         return math.prod(ranks)
@@ -92,7 +92,7 @@ class HessianAssembly:
             for term in terms:
                 start[term] = position
                 position += width
-        numbers = self.number
+        numbers = self.design_numbers
         columns, constants = [], []
         for design, number in zip(designs, numbers, strict=True):
             indices = torch.arange(design.shape[1], device=design.device)
@@ -164,11 +164,11 @@ class HessianAssembly:
         """Return the weighted products of the columns of some designs."""
         product = self._weights[cells]
         if _is_symmetric(factors):
-            columns = self.distinct[factors[0]][cells].mT.contiguous()
+            columns = self.distinct_designs[factors[0]][cells].mT.contiguous()
             row, column = torch.triu_indices(*2 * [len(columns)], device=columns.device)
             both = columns.index_select(0, row).mul_(columns.index_select(0, column))
             return both.mul_(product.mT).mT
-        for design in (self.distinct[number][cells] for number in factors):
+        for design in (self.distinct_designs[number][cells] for number in factors):
             product = (product[:, :, None] * design[:, None, :]).flatten(1)
         return product
 

@@ -188,7 +188,7 @@ class Objective:
         self.slices = [slice(stop - k, stop) for stop, k in zip(stops, self.ranks, strict=True)]
         self.n_params = stops[-1]
         # Positions of the parts among the parameters that do not belong to levels
-        self.others = [
+        self.slices_without_levels = [
             slice(max(0, params.start - self.n_levels), params.stop - self.n_levels)
             for params in self.slices
         ]
@@ -204,7 +204,10 @@ class Objective:
             else ArrowAssembly(designs, weights, self._bounds, indicators)
         )
         self._transposed_designs = [  # of each tile
-            [rowwise.pad_columns(design[slice(*ends)].mT) for design in self.assembly.distinct]
+            [
+                rowwise.pad_columns(design[slice(*ends)].mT)
+                for design in self.assembly.distinct_designs
+            ]
             for ends in pairwise(self._bounds)
         ]
 
@@ -215,7 +218,7 @@ class Objective:
     @property
     def _has_one_size(self) -> bool:
         """Whether the size of a gene is the same in all cells."""
-        return self.assembly.number[1] is None
+        return self.assembly.design_numbers[1] is None
 
     def _ceiling(self) -> Tensor:
         """Return the largest predictor of each gene's mean, without the offset."""
@@ -252,7 +255,7 @@ class Objective:
         slope = gradient[:, self.n_levels :]
         corner = hessian[:, self.n_levels :, hessian.shape[2] - others.shape[1] :]
         if self._has_one_size:
-            size, row = self.others[1], self.bases[1].U[0]
+            size, row = self.slices_without_levels[1], self.bases[1].U[0]
             gamma_ratios = self._distinct_counts.gamma_ratio((others[:, size] * row).sum(1), genes)
             value += gamma_ratios.value
             slope[:, size].add_(gamma_ratios.first[:, None] * row)
@@ -351,16 +354,18 @@ class Objective:
         excess : Tensor of shape (n, n_cells) or None
             Excess of the mean's predictor over the ceiling; None if it is zero everywhere.
         """
-        numbers = self.assembly.number
+        numbers = self.assembly.design_numbers
         n_cells = self._bounds[tile + 1] - self._bounds[tile]
         levels, theta = theta[:, : self.n_levels], theta[:, self.n_levels :]
         predictors: list[Tensor] = [theta] * len(numbers)
         for part in (part for part, number in enumerate(numbers) if number is None):
-            constant = (theta[:, self.others[part]] * self.bases[part].U[0]).sum(1, keepdim=True)
+            constant = (theta[:, self.slices_without_levels[part]] * self.bases[part].U[0]).sum(
+                1, keepdim=True
+            )
             predictors[part] = constant if part else constant.repeat(1, n_cells)
         for number, transposed in enumerate(self._transposed_designs[tile]):
             parts = [part for part, other in enumerate(numbers) if other == number]
-            rows = torch.cat([theta[:, self.others[part]] for part in parts])
+            rows = torch.cat([theta[:, self.slices_without_levels[part]] for part in parts])
             product = rowwise.product(rows, transposed)[:, :n_cells]
             for part, predictor in zip(parts, torch.split(product, len(theta)), strict=True):
                 predictors[part] = predictor.contiguous()

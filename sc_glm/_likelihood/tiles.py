@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sc_glm._likelihood.family import Counts, GammaRatio, positive_counts
-from sc_glm._likelihood.gamma_ratio_table import LARGEST_COUNT, GammaRatioTable, SmallCounts
+from sc_glm._likelihood.gamma_ratio_table import MAX_TABULATED_COUNT, GammaRatioTable, SmallCounts
 
 # Share of positive counts from which on tiles are kept as dense arrays. These then take no more
 # memory than the sparse counts and the indices that are prepared for each count.
@@ -93,7 +93,7 @@ class CountBlock:
     @cached_property
     def _in_table(self) -> Tensor:
         """Whether each count is in the table of gamma ratios, which is in double precision."""
-        is_small = (self.y <= LARGEST_COUNT) & (self.y == self.y.floor())
+        is_small = (self.y <= MAX_TABULATED_COUNT) & (self.y == self.y.floor())
         return is_small & (self.y.dtype == torch.float64)
 
     @cached_property
@@ -144,7 +144,7 @@ class CountBlock:
         order, bounds = self._runs
         bounds = bounds[0 if ones else 1 :, genes, tile]
         lengths = bounds.diff(dim=0)
-        positions, runs = ranges(bounds[:-1].flatten(), lengths.flatten())
+        positions, runs = concatenated_ranges(bounds[:-1].flatten(), lengths.flatten())
         which = order.index_select(0, positions)
         width = stop - start
         shifts = torch.arange(-start, len(genes) * width - start, width, device=bounds.device)
@@ -217,7 +217,7 @@ def _partition_runs(pointers: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
     return torch.empty_like(target).scatter_(0, target, position), middles
 
 
-def ranges(starts: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+def concatenated_ranges(starts: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
     """Return the concatenated ranges ``start, ..., start + length - 1``, and their numbers."""
     rows = torch.repeat_interleave(lengths)
     shift = starts - (lengths.cumsum(0) - lengths)
@@ -225,7 +225,7 @@ def ranges(starts: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
     return entries, rows
 
 
-def entries_of(indptr: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+def entries_of_rows(indptr: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
     """Return the entries of some rows of a compressed matrix, and the position of each in `rows`.
 
     Parameters
@@ -236,4 +236,4 @@ def entries_of(indptr: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         Numbers of rows.
     """
     starts = indptr[rows]
-    return ranges(starts, indptr[rows + 1] - starts)
+    return concatenated_ranges(starts, indptr[rows + 1] - starts)

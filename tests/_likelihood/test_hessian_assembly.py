@@ -96,8 +96,8 @@ def test_sums_equal_those_of_single_terms(name, bounds, kept, monkeypatch):
 def test_equal_and_constant_designs_are_recognised():
     tensors = [torch.from_numpy(x) for x in (LINE, OTHER, LINE.copy(), ONES, NOTHING)]
     given = HessianAssembly(tensors, torch.from_numpy(WEIGHTS), [0, N_CELLS])
-    assert given.number == [0, 1, 0, None, None]
-    assert [x.shape[1] for x in given.distinct] == [2, 3]
+    assert given.design_numbers == [0, 1, 0, None, None]
+    assert [x.shape[1] for x in given.distinct_designs] == [2, 3]
 
 
 def test_terms_are_not_changed():

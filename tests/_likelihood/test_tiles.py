@@ -3,8 +3,8 @@ import pytest
 import torch
 from numpy.testing import assert_array_equal
 
-from sc_glm._likelihood.gamma_ratio_table import LARGEST_COUNT
-from sc_glm._likelihood.tiles import CountBlock, Shares, ranges
+from sc_glm._likelihood.gamma_ratio_table import MAX_TABULATED_COUNT
+from sc_glm._likelihood.tiles import CountBlock, Shares, concatenated_ranges
 from tests.problems import block_of
 
 RNG = np.random.default_rng(4)
@@ -27,10 +27,10 @@ def test_entries_are_the_positive_counts_of_a_tile(tile, genes):
         y = block.y[entries.which]
         ones, known, others = y.tensor_split([entries.n_ones, entries.n_ones + entries.n_in_table])
         assert (ones == 1).all()
-        assert ((known > 1) & (known <= LARGEST_COUNT) & (known == known.floor())).all()
-        assert ((others > LARGEST_COUNT) | (others != others.floor())).all()
+        assert ((known > 1) & (known <= MAX_TABULATED_COUNT) & (known == known.floor())).all()
+        assert ((others > MAX_TABULATED_COUNT) | (others != others.floor())).all()
     assert (Y == 1).any()
-    assert (Y > LARGEST_COUNT).any()
+    assert (Y > MAX_TABULATED_COUNT).any()
 
 
 @pytest.mark.parametrize("share", [0.0, 0.9])
@@ -60,6 +60,6 @@ def test_counts_of_one_cell_are_summed_by_their_shares(share, monkeypatch):
 
 
 def test_ranges():
-    entries, rows = ranges(torch.tensor([5, 2, 9]), torch.tensor([2, 0, 3]))
+    entries, rows = concatenated_ranges(torch.tensor([5, 2, 9]), torch.tensor([2, 0, 3]))
     assert_array_equal(entries, [5, 6, 9, 10, 11])
     assert_array_equal(rows, [0, 0, 2, 2, 2])
