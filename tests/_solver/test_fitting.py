@@ -230,7 +230,7 @@ class Elsewhere(CountMatrix):
     in_memory = False
     loaded: ClassVar = []
 
-    def groups(self, max_genes):
+    def gene_groups(self, max_genes):
         return consecutive_blocks(np.ones(self.n_genes), 2, longest=max_genes)
 
     def load(self):
