@@ -47,7 +47,7 @@ def similar_rows(
     groups = np.zeros(len(X), dtype=np.intp) if groups is None else pd.factorize(groups)[0]
     n_groups = int(groups.max()) + 1
     while 2 * n_groups <= max_groups:
-        groups, uniques = pd.factorize(2 * groups + _in_upper_half(X, groups, min_std))
+        groups, uniques = pd.factorize(2 * groups + _is_above_group_mean(X, groups, min_std))
         if len(uniques) == n_groups:
             break
         n_groups = len(uniques)
@@ -115,7 +115,7 @@ def _rare_levels(
     return groups, kept
 
 
-def _in_upper_half(
+def _is_above_group_mean(
     X: NDArray[np.float64], groups: NDArray[np.intp], min_std: float
 ) -> NDArray[np.bool_]:
     """Return which rows are above their group's mean, in its column of largest variance.

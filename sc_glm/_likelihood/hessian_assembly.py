@@ -47,7 +47,7 @@ class HessianAssembly:
 
     def __init__(self, designs: Sequence[Tensor], weights: Tensor, bounds: Sequence[int]) -> None:
         self.distinct_designs: list[Tensor] = []
-        self.design_numbers = [self._number_of(design) for design in designs]
+        self.design_numbers = [self._design_number(design) for design in designs]
         self._weights = weights[:, None]
         self._tiles = [slice(*ends) for ends in pairwise(bounds)]
         score_factors: list[_Factors] = [() if i is None else (i,) for i in self.design_numbers]
@@ -65,7 +65,7 @@ class HessianAssembly:
         self._cached_columns: dict[int, list[Tensor]] = {}
         self._find_positions(designs)
 
-    def _number_of(self, design: Tensor) -> int | None:
+    def _design_number(self, design: Tensor) -> int | None:
         """Return the number of a design among the distinct ones; None if it is constant."""
         if is_constant(design):
             return None

@@ -89,7 +89,7 @@ class _CandidateStarts:
             return replace(self._regress_size(nb), of_submodels={_NB: nb})
         zinb = self._add_inflation(nb)
         if size.U.shape[1] <= 1:
-            return zinb.in_bases_of(self.problem, [*one_size, *inflation])
+            return zinb.change_bases(self.problem, [*one_size, *inflation])
         nb_regressed = self._regress_size(nb)
         maxima, zinb_regressed = self._regress_size_under_inflation(zinb, nb_regressed)
         of_submodels = {

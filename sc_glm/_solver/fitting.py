@@ -129,7 +129,7 @@ def _tasks(
     loads_in_worker = not (counts.in_memory or shares_memory)
     max_loaded_genes = min(_MAX_LOADED_GENES, max_task_genes) if loads_in_worker else counts.n_genes
     groups = counts.gene_groups(max_loaded_genes)
-    tally = _tally_of(counts, designs)
+    tally = _tabulate_counts(counts, designs)
     blocks = gene_blocks(counts if tally is None else tally, designs, batch_size, max_task_genes)
     remaining = _remaining_blocks(fits, counts.n_genes, [*blocks, *groups])
     if tally is not None:
@@ -160,7 +160,7 @@ def _run(
             smoothing=0,  # blocks end at irregular times: the mean speed predicts the end best
             disable=not (progress and _is_interactive()),
         ) as bar,
-        _in_parallel(n_jobs, tasks) as finished,
+        _running_in_parallel(n_jobs, tasks) as finished,
     ):
         try:
             for first, fit in itertools.chain.from_iterable(finished):
@@ -229,7 +229,7 @@ def map_blocks(
     return results
 
 
-def _tally_of(counts: CountMatrix, designs: Designs) -> Tally | None:
+def _tabulate_counts(counts: CountMatrix, designs: Designs) -> Tally | None:
     """Tabulate the counts of deduplicated cells, if the counts are stored by cell."""
     if designs.cells is None or not isinstance(counts.matrix, sp.csr_array):
         return None
@@ -338,7 +338,7 @@ def _blocks_in_group(group: slice, blocks: Iterable[slice]) -> list[slice]:
 
 
 @contextlib.contextmanager
-def _in_parallel(n_jobs: int | None, tasks: Iterable[Any]) -> Iterator[Iterator[Any]]:
+def _running_in_parallel(n_jobs: int | None, tasks: Iterable[Any]) -> Iterator[Iterator[Any]]:
     """Run tasks and yield their results as they come; leaving the context stops the workers.
 
     Otherwise, workers would run until the traceback of an error is garbage collected.

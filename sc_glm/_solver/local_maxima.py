@@ -89,7 +89,7 @@ class LocalMaxima:
         unfinished = self.unfinished.to(like.device)
         return LocalMaxima(theta, value, second_theta, second_value, unfinished, of_submodels)
 
-    def in_bases_of(self, problem: Problem, bases: Sequence[PartBasis]) -> "LocalMaxima":
+    def change_bases(self, problem: Problem, bases: Sequence[PartBasis]) -> "LocalMaxima":
         """Return the local maxima in the bases of a problem, given their present bases."""
         theta, second_theta = (
             problem.change_bases(x, bases, problem.bases) for x in (self.theta, self.second_theta)

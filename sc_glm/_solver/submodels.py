@@ -134,7 +134,7 @@ def restart_from_submodels(
     max_iter: int,
     tol: float,
 ) -> None:
-    """Maximise again where the likelihood of a submodel is higher than the one that was found.
+    """Maximise again where the likelihood of a submodel is higher than the solution.
 
     Parameters
     ----------

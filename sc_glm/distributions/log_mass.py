@@ -54,7 +54,7 @@ def log_mass(family: Family, y: FloatArray, predictors: Sequence[FloatArray]) ->
         counts = positive_counts(y)
         return counts, family.saturated(counts, rho)
 
-    return _in_blocks(family, y, predictors, saturated)
+    return _log_mass_in_blocks(family, y, predictors, saturated)
 
 
 def log_mass_ratio(family: Family, y: FloatArray, predictors: Sequence[FloatArray]) -> FloatArray:
@@ -68,10 +68,10 @@ def log_mass_ratio(family: Family, y: FloatArray, predictors: Sequence[FloatArra
         zeros = torch.zeros_like(y)
         return Counts(y, y.log(), zeros), SaturatedLogMass(zeros, zeros, zeros)
 
-    return _in_blocks(family, y, predictors, saturated)
+    return _log_mass_in_blocks(family, y, predictors, saturated)
 
 
-def _in_blocks(
+def _log_mass_in_blocks(
     family: Family,
     y: FloatArray,
     predictors: Sequence[FloatArray],

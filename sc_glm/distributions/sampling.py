@@ -71,7 +71,7 @@ def sample_dense(
             for i in range(n_draws):
                 counts[i, cells] = dist.rvs(random_state=random_stream(seed, i, block))
 
-    for _ in _in_threads(n_jobs, draw, _tasks(n_cells, n_genes)):
+    for _ in _run_in_threads(n_jobs, draw, _tasks(n_cells, n_genes)):
         pass
     return counts
 
@@ -115,7 +115,7 @@ def sample_sparse(
     # These grow in place; joining a list of pieces would need the memory twice.
     data, indices = bytearray(), bytearray()
     lengths = [np.zeros(1, dtype=np.int64)]
-    for values, columns, n_positive in _in_threads(n_jobs, draw, _tasks(n_cells, n_genes)):
+    for values, columns, n_positive in _run_in_threads(n_jobs, draw, _tasks(n_cells, n_genes)):
         data += values.tobytes()
         indices += columns.tobytes()
         lengths.append(n_positive)
@@ -182,7 +182,7 @@ def _tasks(n_cells: int, n_genes: int) -> Iterator[dict[int, slice]]:
         yield {i: slice(starts[i], min(starts[i] + n_rows, n_cells)) for i in numbers}
 
 
-def _in_threads(
+def _run_in_threads(
     n_jobs: int | None,
     function: Callable[[dict[int, slice]], Any],
     tasks: Iterable[dict[int, slice]],

@@ -105,9 +105,9 @@ class FormulaTransformer(
     Notes
     -----
     A formula cannot hold arbitrary Python code. Besides formulaic's operators and column names
-    (in backquotes if they hold other signs than letters, digits and underscores), its expressions
-    are made of arithmetic (``+ - * / // % **``), comparisons, conditions joined by ``& | ~``,
-    numbers, strings, and calls of
+    (in backquotes if they are not names in Python), its expressions are made of arithmetic
+    (``+ - * / // % **``), comparisons, conditions joined by ``& | ~``, numbers, strings, and calls
+    of
 
     - ``bs``, ``cc``, ``cr``, ``cs``, ``poly``, ``center``, ``scale``, ``standardize``, ``C`` with
       its contrasts, ``hashed``, ``I``, ``Q``, ``log``, ``log2``, ``log10``, ``exp``, ``exp2``,

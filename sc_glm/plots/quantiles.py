@@ -156,7 +156,7 @@ class QuantileQuantileDisplay:
         require_matplotlib(f"{cls.__name__}.from_estimator")
         data = FittedData.of(model, X, y, genes=genes)
         residuals, weights = weighted_quantile_residuals(data, sample_weight, random_state)
-        display = cls._of_weighted_residuals(residuals, weights, data.names, confidence)
+        display = cls._from_weighted_residuals(residuals, weights, data.names, confidence)
         return display.plot(ax, line_kwargs=line_kwargs)
 
     @classmethod
@@ -210,11 +210,11 @@ class QuantileQuantileDisplay:
             raise ValueError(f"{int(np.isnan(values).sum())} residual(s) are NaN.")
         if genes is None:
             genes = [str(name) for name in getattr(residuals, "columns", range(values.shape[1]))]
-        display = cls._of_weighted_residuals(values, np.ones(len(values)), genes, confidence)
+        display = cls._from_weighted_residuals(values, np.ones(len(values)), genes, confidence)
         return display.plot(ax, line_kwargs=line_kwargs)
 
     @classmethod
-    def _of_weighted_residuals(
+    def _from_weighted_residuals(
         cls, values: FloatArray, weights: FloatArray, genes: Iterable[str], confidence: float
     ) -> Self:
         """Compute the order statistics of weighted residuals, and their envelope."""

@@ -80,10 +80,10 @@ def score_fold(
             scored[name] = FittedData.of(fitted, X_test, y_test)
             _check_comparable(scored[name], *next(iter(scored.items())))
     names = next(iter(scored.values())).names
-    return names, _sums_of(scored, None if groups is None else groups[test], weight, fold)
+    return names, _sum_over_groups(scored, None if groups is None else groups[test], weight, fold)
 
 
-def _sums_of(
+def _sum_over_groups(
     scored: dict[str, FittedData], groups: NDArray[np.intp] | None, weight: FloatArray, fold: str
 ) -> HeldOutSums:
     """Return the sums over the held-out cells of a fold, computed by blocks of genes."""
