@@ -51,11 +51,11 @@ def block_of(y, *, tile=None):
         torch.from_numpy(rows.indices.astype(np.int64)),
         torch.from_numpy(rows.data),
         y.shape[1],
-        tile=tile or y.shape[1],
+        cells_per_tile=tile or y.shape[1],
     )
 
 
-def problem_of(family, y, *designs, offset=None, weights=None, dtype=torch.float64):
+def build_problem(family, y, *designs, offset=None, weights=None, dtype=torch.float64):
     """Counts of shape (n_cells, n_genes), and one design matrix for each part."""
     n = len(y)
     weights = np.ones(n) if weights is None else np.asarray(weights, float)

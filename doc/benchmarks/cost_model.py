@@ -132,10 +132,10 @@ def page(table):
         in_block = density * cells * genes
         beside = float((memory_terms(cells, columns, in_block) @ by_memory)[0]) / 1000
         counts = 8e-9 * density * cells * genes  # a single-precision value and its row
-        size_of = (f"{cells:,}", f"{genes:,}", f"{columns}")
+        bounded_size = (f"{cells:,}", f"{genes:,}", f"{columns}")
         rows.append(
             (
-                *size_of,
+                *bounded_size,
                 spelled(time_of),
                 f"{counts:,.2g} GB" if counts < 10 else f"{counts:,.0f} GB",
                 f"{beside:,.2g} GB",

@@ -18,7 +18,7 @@ from sc_glm import FormulaTransformer, NegBinRegressor, ZINBRegressor
 from sc_glm._counts.count_matrix import CountMatrix
 from sc_glm._design.design import PartDesign
 from sc_glm._likelihood.family import NegBinFamily, ZINBFamily
-from sc_glm._solver.gene_block import Designs, Settings, problem_of
+from sc_glm._solver.gene_block import Designs, Settings, build_problem
 from sc_glm._solver.initial_values import moments
 from sc_glm._solver.trust_region import maximize
 
@@ -39,8 +39,8 @@ def best_of_random_starts(family, X, counts, n_starts):
     }
     n_cells = len(X)
     shared = Designs(designs, np.zeros(n_cells), np.ones(n_cells))
-    problem = problem_of(family, counts.by_gene(slice(None)), shared, SETTINGS)
-    objective = problem.own_objective()
+    problem = build_problem(family, counts.by_gene(slice(None)), shared, SETTINGS)
+    objective = problem.model_objective()
     generator = torch.Generator().manual_seed(0)
     width = objective.ranks[0]
     centre = torch.zeros(counts.n_genes, objective.n_params, dtype=torch.float64)

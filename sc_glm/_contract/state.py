@@ -37,13 +37,13 @@ class StateMixin:
         return {**state, "_sc_glm_format": _STATE_FORMAT, "_sc_glm_version": version("sc_glm")}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
-        own = dict(state)
-        state_format = own.pop("_sc_glm_format", None)
-        saved_by = own.pop("_sc_glm_version", "unknown")
+        attributes = dict(state)
+        state_format = attributes.pop("_sc_glm_format", None)
+        saved_by = attributes.pop("_sc_glm_version", "unknown")
         needed = {*self._get_param_names()}  # type: ignore[attr-defined]
-        if any(name in own for name in self._fitted_state):
+        if any(name in attributes for name in self._fitted_state):
             needed |= {*self._fitted_state}
-        missing = sorted(needed - {*own})
+        missing = sorted(needed - {*attributes})
         same_format = state_format == _STATE_FORMAT
         if missing or not same_format:
             reason = f"it lacks {missing}" if same_format else f"its format is {state_format}"
@@ -52,7 +52,7 @@ class StateMixin:
                 f"by sc_glm {version('sc_glm')}, whose format is {_STATE_FORMAT}: {reason}. "
                 "Open it with the version that saved it, or fit it again."
             )
-        super().__setstate__(self._state_from_plain(own))  # type: ignore[misc]
+        super().__setstate__(self._state_from_plain(attributes))  # type: ignore[misc]
 
 
 @contextlib.contextmanager

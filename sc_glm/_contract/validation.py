@@ -79,7 +79,7 @@ def as_pandas(data: Any) -> Any:
     return data
 
 
-def similar_names(name: str, names: Iterable[Any], most: int) -> list[str]:
+def similar_names(name: str, names: Iterable[Any], max_names: int) -> list[str]:
     """Return names similar to one that does not exist, the most similar first, ignoring case.
 
     Parameters
@@ -88,15 +88,15 @@ def similar_names(name: str, names: Iterable[Any], most: int) -> list[str]:
         The name that was given.
     names : iterable
         The names that exist.
-    most : int
-        Maximal number of names to return.
+    max_names : int
+        Largest number of names to return.
 
     Returns
     -------
     list of str
     """
     lower = {text.lower(): text for text in reversed([str(other) for other in names])}
-    similar = difflib.get_close_matches(name.lower(), lower, n=most, cutoff=_MIN_SIMILARITY)
+    similar = difflib.get_close_matches(name.lower(), lower, n=max_names, cutoff=_MIN_SIMILARITY)
     return [lower[text] for text in similar]
 
 
@@ -222,20 +222,32 @@ def check_same_order(X: Any, other: Any, name: str, *, of: str = "X") -> None:
     ValueError
         If both are series or frames with the same labels, not all in the same row.
     """
-    of_X, own = _row_labels(X), _row_labels(other)
-    if of_X is None or own is None or len(of_X) != len(own) or of_X.nlevels != own.nlevels:
+    labels_of_X, labels = _row_labels(X), _row_labels(other)
+    if (
+        labels_of_X is None
+        or labels is None
+        or len(labels_of_X) != len(labels)
+        or labels_of_X.nlevels != labels.nlevels
+    ):
         return
-    if of_X.equals(own):
+    if labels_of_X.equals(labels):
         return
-    same_type = of_X.nlevels > 1 or of_X.inferred_type == own.inferred_type
+    same_type = labels_of_X.nlevels > 1 or labels_of_X.inferred_type == labels.inferred_type
     if not same_type:  # AnnData converts numbers to strings
-        of_X, own = of_X.map(str), own.map(str)
-    if not (of_X.isin(own).all() and own.isin(of_X).all()):
+        labels_of_X, labels = labels_of_X.map(str), labels.map(str)
+    if not (labels_of_X.isin(labels).all() and labels.isin(labels_of_X).all()):
         return
-    row = next((i for i, (a, b) in enumerate(zip(of_X, own, strict=True)) if not _same(a, b)), None)
+    row = next(
+        (
+            i
+            for i, (a, b) in enumerate(zip(labels_of_X, labels, strict=True))
+            if not _are_equal(a, b)
+        ),
+        None,
+    )
     if row is None:
         return
-    if not of_X.is_unique:
+    if not labels_of_X.is_unique:
         advice = "Some labels occur more than once: make them unique in both."
     elif same_type:
         advice = f"{name}.loc[{of}.index] puts them in order."
@@ -243,12 +255,12 @@ def check_same_order(X: Any, other: Any, name: str, *, of: str = "X") -> None:
         advice = "Give both labels of one type, in the same order."
     raise ValueError(
         f"The rows of {name} have the labels of {of} in another order: row {row} has "
-        f"{quoted(own[row])}, but {quoted(of_X[row])} in {of}. {advice} If rows are matched by "
-        f"position, use {name}.to_numpy(), which has no labels."
+        f"{quoted(labels[row])}, but {quoted(labels_of_X[row])} in {of}. {advice} If rows are "
+        f"matched by position, use {name}.to_numpy(), which has no labels."
     )
 
 
-def _same(a: Any, b: Any) -> bool:
+def _are_equal(a: Any, b: Any) -> bool:
     return a is b or a == b
 
 
@@ -325,19 +337,19 @@ def checked_sparse(matrix: Any, name: str) -> Any:
         build = getattr(sp, f"{matrix.format}_array")
         if matrix.format == "coo":
             indices = matrix.coords
-            own = build((matrix.data, indices), shape=matrix.shape)
+            result = build((matrix.data, indices), shape=matrix.shape)
         else:
             indices = (matrix.indices, matrix.indptr)
-            own = build((matrix.data, *indices), shape=matrix.shape)
-            own.check_format()
+            result = build((matrix.data, *indices), shape=matrix.shape)
+            result.check_format()
             # SciPy checks them only if the last one is positive.
-            if (np.diff(own.indptr) < 0).any():
+            if (np.diff(result.indptr) < 0).any():
                 raise ValueError("index pointers must not decrease")  # noqa: TRY301
         if any(index.dtype.kind not in "iu" for index in indices):
             raise ValueError("indices must be integers")  # noqa: TRY301
     except (ValueError, TypeError, IndexError, AttributeError) as error:
         raise ValueError(f"{name} is a damaged sparse matrix: {error}.") from error
-    return own
+    return result
 
 
 def check_finite(X: NDArray[np.float64], names: Any) -> None:

@@ -77,9 +77,9 @@ class CountMatrix:
             )
         y = as_pandas(y)
         check_numbers(y, "y")
-        own_names = _names(y)
+        own_names = _gene_names(y)
         names = names if own_names is None else own_names
-        values = _array(y)
+        values = _as_array(y)
         _check_rows(values.shape, n_cells)
         one_dimensional = getattr(y, "ndim", values.ndim) == 1
         if values.ndim == 1:
@@ -149,11 +149,11 @@ class CountMatrix:
             add_digests(digests, self.by_gene(slice(first, first + step)).T, first)
         return digests
 
-    def groups(self, most_genes: int) -> list[slice]:  # noqa: ARG002
-        """Return groups of genes that are loaded at a time: one group, as all are in memory."""
+    def gene_groups(self, max_genes: int) -> list[slice]:  # noqa: ARG002
+        """Return the groups of genes that are loaded at a time: one, as all are in memory."""
         return [slice(0, self.n_genes)]
 
-    def only(self, genes: slice) -> "CountMatrix":
+    def select_genes(self, genes: slice) -> "CountMatrix":
         """Return the counts of some genes."""
         if genes == slice(0, self.n_genes):
             return self  # SciPy would copy them
@@ -226,14 +226,14 @@ def _check_rows(shape: tuple[int, ...], n_cells: int) -> None:
     """Raise an error unless a matrix has a row for each cell."""
     if shape[0] != n_cells:
         turned = len(shape) == 2 and shape[1] == n_cells
-        hint = f" It has {n_cells} columns: y is cells x genes, as y.T may be." if turned else ""
+        hint = f" It has {n_cells} columns: y must be cells x genes. Give y.T." if turned else ""
         raise ValueError(
             "Found input variables with inconsistent numbers of samples: "
             f"X has {n_cells} rows, y has {shape[0]}.{hint}"
         )
 
 
-def _names(y: Any) -> NDArray[np.object_] | None:
+def _gene_names(y: Any) -> NDArray[np.object_] | None:
     """Return the names of genes that `y` has, or None."""
     labels: list[Any]
     if isinstance(y, pd.DataFrame):
@@ -244,14 +244,15 @@ def _names(y: Any) -> NDArray[np.object_] | None:
         return None
     names = pd.Index([str(label) for label in labels])
     if not names.is_unique:
-        twice = names[names.duplicated()].unique()
+        repeated = names[names.duplicated()].unique()
         raise ValueError(
-            f"y has {len(twice)} gene name(s) more than once: {list(twice[:5])}. Make them unique."
+            f"y has {len(repeated)} gene name(s) more than once: {list(repeated[:5])}. "
+            "Make them unique."
         )
     return np.asarray(names, dtype=object)
 
 
-def _array(y: Any) -> Any:
+def _as_array(y: Any) -> Any:
     """Return `y` as an array of numbers, dense or sparse with valid indices."""
     if isinstance(y, pd.DataFrame):
         # A sparse matrix cannot hold other fill values than zero.

@@ -8,18 +8,18 @@ import pandas as pd
 from numpy.typing import NDArray
 
 # Largest share of distinct rows among all rows. With a larger share, grouping gains little.
-_MOST_DISTINCT = 0.25
+_MAX_DISTINCT_SHARE = 0.25
 
-# Of a matrix with many rows, this many are looked at first. If a larger share of the sample than
-# this is distinct, so are most rows of the matrix.
+# Number of rows of a sample by which a matrix with many rows is tested first. If a larger share of
+# the sample is distinct, so are most rows of the matrix.
 _SAMPLE_ROWS = 4096
-_MOST_DISTINCT_OF_SAMPLE = 0.99
+_MAX_DISTINCT_SHARE_OF_SAMPLE = 0.99
 
 # Limits within which sums over groups of cells with different offsets are worth a table. They bound
 # the mean number of cells in a group, the number of groups, and the range of the offsets.
-_LEAST_GROUP_CELLS = 20
-_MOST_GROUPS = 512
-_WIDEST_OFFSETS = 40.0
+_MIN_CELLS_PER_GROUP = 20
+_MAX_GROUPS = 512
+_MAX_OFFSET_RANGE = 40.0
 
 # Number of matrix entries that are compared at a time and stay in the processor's cache.
 _BLOCK_ENTRIES = 2**17
@@ -50,11 +50,11 @@ def group_rows(X: NDArray[np.float64]) -> NDArray[np.intp] | None:
     n_cells = len(X)
     if n_cells > _SAMPLE_ROWS:
         sample = np.random.default_rng(0).choice(n_cells, _SAMPLE_ROWS, replace=False)
-        if number_distinct(X[sample], int(_MOST_DISTINCT_OF_SAMPLE * _SAMPLE_ROWS)) is None:
+        if number_equal_rows(X[sample], int(_MAX_DISTINCT_SHARE_OF_SAMPLE * _SAMPLE_ROWS)) is None:
             return None
-    max_groups = int(_MOST_DISTINCT * n_cells)
+    max_groups = int(_MAX_DISTINCT_SHARE * n_cells)
     rows = _number_by_sums(X, max_groups)
-    return number_distinct(X, max_groups) if rows is None else rows
+    return number_equal_rows(X, max_groups) if rows is None else rows
 
 
 def group_rows_ignoring_offset(
@@ -86,19 +86,27 @@ def group_rows_ignoring_offset(
     True
     """
     rows = group_rows(X)
-    if rows is None or np.ptp(offset) > _WIDEST_OFFSETS:
+    if rows is None or np.ptp(offset) > _MAX_OFFSET_RANGE:
         return None
-    return rows if rows.max() < min(_MOST_GROUPS, len(X) // _LEAST_GROUP_CELLS) else None
+    return rows if rows.max() < min(_MAX_GROUPS, len(X) // _MIN_CELLS_PER_GROUP) else None
 
 
-def number_distinct(X: NDArray[np.float64], max_groups: int) -> NDArray[np.intp] | None:
+def first_rows(numbers: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Return the position at which each number from zero to the largest first occurs."""
+    first = np.empty(int(numbers.max()) + 1, dtype=np.intp)
+    # If an index occurs several times, NumPy keeps what is assigned last: the first position.
+    first[numbers[::-1]] = np.arange(len(numbers))[::-1]
+    return first
+
+
+def number_equal_rows(X: NDArray[np.float64], max_groups: int) -> NDArray[np.intp] | None:
     """Return the number of each row's group of equal rows; None if there are too many groups."""
     rows, keys = pd.factorize(_hash_rows(X))
     if len(keys) > max_groups:
         return None
-    differs = _differ(X, _last_of_groups(X, rows, len(keys)), rows)
+    differs = _differing_rows(X, _last_rows(X, rows, len(keys)), rows)
     if differs.any():  # hash collisions; the last row of a hash, and its equals, keep the number
-        others = number_distinct(X[differs], max_groups - len(keys))
+        others = number_equal_rows(X[differs], max_groups - len(keys))
         if others is None:
             return None
         rows[differs] = len(keys) + others
@@ -107,7 +115,7 @@ def number_distinct(X: NDArray[np.float64], max_groups: int) -> NDArray[np.intp]
 
 
 def _number_by_sums(X: NDArray[np.float64], max_groups: int) -> NDArray[np.intp] | None:
-    """Return the numbers of :func:`number_distinct` in less time.
+    """Return the numbers of :func:`number_equal_rows` in less time.
 
     Rows are compared by a weighted sum first. None if different rows have equal sums, or if there
     are too many groups.
@@ -115,15 +123,15 @@ def _number_by_sums(X: NDArray[np.float64], max_groups: int) -> NDArray[np.intp]
     rows, sums = pd.factorize(_weighted_sums(X).view(np.uint64))
     if len(sums) > max_groups:
         return None
-    distinct = _last_of_groups(X, rows, len(sums))
-    if _differ(X, distinct, rows).any():
+    distinct = _last_rows(X, rows, len(sums))
+    if _differing_rows(X, distinct, rows).any():
         return None
     # Sums of equal rows may differ by rounding.
-    numbers = number_distinct(distinct, len(distinct))
+    numbers = number_equal_rows(distinct, len(distinct))
     return rows if numbers is None or numbers[-1] == len(sums) - 1 else numbers[rows]
 
 
-def _last_of_groups(
+def _last_rows(
     X: NDArray[np.float64], rows: NDArray[np.intp], n_groups: int
 ) -> NDArray[np.float64]:
     """Return the last row of each group."""
@@ -132,7 +140,7 @@ def _last_of_groups(
     return np.ascontiguousarray(X[last])
 
 
-def _differ(
+def _differing_rows(
     X: NDArray[np.float64], distinct: NDArray[np.float64], rows: NDArray[np.intp]
 ) -> NDArray[np.bool_]:
     """Return which rows differ from the row of `distinct` that represents their group."""

@@ -280,9 +280,9 @@ class StoredCounts(CountMatrix):
         digests = np.zeros(n_cells, dtype=np.uint64)
         genes = slice(0, n_genes)
         for first_cell, first_gene, piece in matrix.pieces(genes):
-            of_piece = slice(first_gene, first_gene + piece.shape[1])
-            check_values(piece, names[of_piece], name=matrix.name, first_row=first_cell)
-            n_entries[of_piece] += np.diff(piece.indptr)
+            genes_of_piece = slice(first_gene, first_gene + piece.shape[1])
+            check_values(piece, names[genes_of_piece], name=matrix.name, first_row=first_cell)
+            n_entries[genes_of_piece] += np.diff(piece.indptr)
             add_digests(digests, piece, first_gene, first_cell)
         counts = cls(
             matrix,
@@ -327,11 +327,11 @@ class StoredCounts(CountMatrix):
         """Return a hash of each cell's counts, which does not depend on the form of the matrix."""
         return self.digests if self.cells is None else self.digests[self.cells]
 
-    def groups(self, most_genes: int) -> list[slice]:
+    def gene_groups(self, max_genes: int) -> list[slice]:
         """Return groups of genes that are loaded at a time, within the memory budget."""
-        return consecutive_blocks(self._gene_bytes(), self.memory_budget, longest=most_genes)
+        return consecutive_blocks(self._gene_bytes(), self.memory_budget, longest=max_genes)
 
-    def only(self, genes: slice) -> "StoredCounts":
+    def select_genes(self, genes: slice) -> "StoredCounts":
         """Return the counts of some genes, still in the file."""
         start, stop, _ = genes.indices(self.n_genes)
         return replace(
@@ -359,14 +359,16 @@ class StoredCounts(CountMatrix):
         free = indptr[:-1].copy()
         for first_cell, first_gene, piece in self.matrix.pieces(self.genes):
             first = first_gene - self.genes.start
-            of_piece = slice(first, first + piece.shape[1])
+            genes_of_piece = slice(first, first + piece.shape[1])
             lengths = np.diff(piece.indptr)
-            if (free[of_piece] + lengths > indptr[1:][of_piece]).any():
+            if (free[genes_of_piece] + lengths > indptr[1:][genes_of_piece]).any():
                 raise self._change_error()
-            target = np.repeat(free[of_piece] - piece.indptr[:-1], lengths) + np.arange(piece.nnz)
+            target = np.repeat(free[genes_of_piece] - piece.indptr[:-1], lengths) + np.arange(
+                piece.nnz
+            )
             data[target] = piece.data
             rows[target] = piece.indices + first_cell
-            free[of_piece] += lengths
+            free[genes_of_piece] += lengths
         if (free != indptr[1:]).any():
             raise self._change_error()
         shape = (self.matrix.shape[0], self.n_genes)
@@ -379,11 +381,11 @@ class StoredCounts(CountMatrix):
 
     def dense(self, genes: slice) -> NDArray[Any]:
         """Read the counts of some genes as a dense array."""
-        return self.only(genes).load().dense(slice(None))
+        return self.select_genes(genes).load().dense(slice(None))
 
     def by_gene(self, genes: slice) -> sp.csr_array:
         """Read the positive counts of some genes in compressed rows, one per gene."""
-        return self.only(genes).load().by_gene(slice(None))
+        return self.select_genes(genes).load().by_gene(slice(None))
 
     def _gene_bytes(self) -> NDArray[np.int64]:
         """Return the bytes that each gene takes while it is read; selecting cells makes a copy."""

@@ -5,7 +5,7 @@ import pandas as pd
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from sc_glm._counts.equal_rows import number_distinct
+from sc_glm._counts.equal_rows import number_equal_rows
 
 
 def similar_rows(
@@ -47,7 +47,7 @@ def similar_rows(
     groups = np.zeros(len(X), dtype=np.intp) if groups is None else pd.factorize(groups)[0]
     n_groups = int(groups.max()) + 1
     while 2 * n_groups <= max_groups:
-        groups, uniques = pd.factorize(2 * groups + _in_upper_half(X, groups, min_std))
+        groups, uniques = pd.factorize(2 * groups + _is_above_group_mean(X, groups, min_std))
         if len(uniques) == n_groups:
             break
         n_groups = len(uniques)
@@ -109,13 +109,13 @@ def _rare_levels(
     indicators = np.flatnonzero(((X.min(axis=0) == X) | (X.max(axis=0) == X)).all(axis=0))
     kept = indicators[np.argsort(std[indicators], kind="stable")]
     n_left_out = 0
-    while (groups := number_distinct(X[:, kept], max_groups)) is None:
+    while (groups := number_equal_rows(X[:, kept], max_groups)) is None:
         n_left_out = max(1, 2 * n_left_out)
         kept = kept[: max(0, len(indicators) - n_left_out)]
     return groups, kept
 
 
-def _in_upper_half(
+def _is_above_group_mean(
     X: NDArray[np.float64], groups: NDArray[np.intp], min_std: float
 ) -> NDArray[np.bool_]:
     """Return which rows are above their group's mean, in its column of largest variance.

@@ -14,19 +14,21 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from sc_glm._counts.equal_rows import first_rows
+
 # Number of counts that are tabulated at a time and stay in the processor's cache.
 _BLOCK_COUNTS = 2**17
 
 # Entries of a table per count that is tabulated. If it needs more, sorting the counts is as fast.
-_MOST_ENTRIES_PER_COUNT = 16
+_MAX_ENTRIES_PER_COUNT = 16
 
 # Entries of the table of all genes, which stays in the processor's cache. It has an entry for every
 # gene, row and count up to the first limit. With many genes and rows the limit is lower, and from
 # the second limit on there is no such table. At most this share of the counts may be larger.
-_MOST_ENTRIES = 2**17
-_LARGEST_IN_TABLE = 16
-_LEAST_LARGEST_IN_TABLE = 4
-_MOST_LARGER = 1 / 8
+_MAX_TABLE_ENTRIES = 2**17
+_MAX_TABULATED_COUNT = 16
+_MIN_TABULATED_COUNT = 4
+_MAX_SHARE_OF_LARGER = 1 / 8
 
 
 @dataclass(frozen=True)
@@ -51,10 +53,7 @@ class Grouping:
 
     def first(self) -> NDArray[np.intp]:
         """Return the first cell of each row."""
-        first = np.empty(self.n_rows, dtype=np.intp)
-        # If an index occurs several times, NumPy keeps what is assigned last: the first cell.
-        first[self.rows[::-1]] = np.arange(len(self.rows))[::-1]
-        return first
+        return first_rows(self.rows)
 
     def row_weights(self) -> NDArray[np.float64]:
         """Return the sum of the weights of each row's cells."""
@@ -141,7 +140,7 @@ class Tally:
                 n_rows=n_rows,
             )
             tables.append(table._replace(place=table.place + first * n_rows))
-        return cls._of_distinct(_DistinctCounts.join(tables), cells, weights, n_genes)
+        return cls._from_distinct_counts(_DistinctCounts.join(tables), cells, weights, n_genes)
 
     @classmethod
     def of_cells(cls, counts: sp.csr_array, cells: Grouping) -> "Tally | None":
@@ -161,15 +160,15 @@ class Tally:
             many genes and rows.
         """
         n_genes, n_rows = counts.shape[1], cells.n_rows
-        largest = min(_LARGEST_IN_TABLE, _MOST_ENTRIES // max(1, n_genes * n_rows))
-        if largest < _LEAST_LARGEST_IN_TABLE:
+        largest = min(_MAX_TABULATED_COUNT, _MAX_TABLE_ENTRIES // max(1, n_genes * n_rows))
+        if largest < _MIN_TABULATED_COUNT:
             return None
         weights = cells.unequal_weights()
         table = _tabulate_by_cell(counts, cells.rows, weights, largest=largest, n_rows=n_rows)
-        return None if table is None else cls._of_distinct(table, cells, weights, n_genes)
+        return None if table is None else cls._from_distinct_counts(table, cells, weights, n_genes)
 
     @classmethod
-    def _of_distinct(
+    def _from_distinct_counts(
         cls,
         table: _DistinctCounts,
         cells: Grouping,
@@ -277,7 +276,7 @@ def _tabulate(
     has_counts = lengths > 0
     largest[has_counts] = np.maximum.reduceat(y, (np.cumsum(lengths) - lengths)[has_counts])
     n_entries = n_rows * largest.sum()
-    if n_entries <= min(_MOST_ENTRIES_PER_COUNT * len(y), np.iinfo(np.int32).max):
+    if n_entries <= min(_MAX_ENTRIES_PER_COUNT * len(y), np.iinfo(np.int32).max):
         whole = y.astype(np.int32, copy=False)
         if whole is y or np.array_equal(whole, y):
             largest = largest.astype(np.int32)
@@ -375,7 +374,7 @@ def _tabulate_by_cell(
             index = np.flatnonzero(whole > largest)
             key[index] = len(times) - 1
             n_larger += len(index)
-            if n_larger > _MOST_LARGER * counts.nnz:
+            if n_larger > _MAX_SHARE_OF_LARGER * counts.nnz:
                 return None
             offsets = indptr - indptr[0]
             cell = np.searchsorted(offsets, index.astype(indptr.dtype), side="right") - 1 + first

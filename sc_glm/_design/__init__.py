@@ -2,5 +2,5 @@
 
 Here aliased columns are found, and factors of many levels are decomposed without an array of
 cells x levels. New code belongs here if it is about what a design can estimate. Counts and formulas
-belong elsewhere: the input are the columns that a formula made.
+belong elsewhere: the input is the matrix that a formula made.
 """

@@ -102,7 +102,7 @@ class PartDesign:
             Factor of the ridge penalty.
         """
         n, p = X.shape
-        source = digest_of(X)
+        source = design_hash(X)
         root = np.ones(n) if weights is None else np.sqrt(weights / weights.mean())
         largest = np.abs(X).max(axis=0, initial=0.0)
         empty = largest == 0
@@ -153,8 +153,8 @@ class PartDesign:
         return replace(self, U=self.U[rows], penalty=np.zeros_like(self.penalty), levels=levels)
 
 
-def digest_of(X: FloatArray) -> Any:
-    """Return a hash object to which a design matrix was added."""
+def design_hash(X: FloatArray) -> Any:
+    """Return a hash object that has read a design matrix; more may be added to it."""
     return blake2b(np.ascontiguousarray(X).data, digest_size=16)
 
 

@@ -70,9 +70,9 @@ class Layout:
         _check_spelling(split, parts)
         columns, positions = {}, {}
         for part in parts:
-            of_part = [i for i, (p, _) in enumerate(split) if p == part]
-            columns[part] = [split[i][1] for i in of_part] or [INTERCEPT]
-            positions[part] = of_part or [-1]
+            positions_of_part = [i for i, (p, _) in enumerate(split) if p == part]
+            columns[part] = [split[i][1] for i in positions_of_part] or [INTERCEPT]
+            positions[part] = positions_of_part or [-1]
         offsets = [i for i, (part, _) in enumerate(split) if part == OFFSET]
         return cls(columns, positions, offsets[0] if offsets else None)
 
@@ -107,20 +107,20 @@ def _split(name: str) -> tuple[str, str]:
 
 
 def _check_spelling(split: Sequence[tuple[str, str]], parts: Sequence[str]) -> None:
-    """Raise an error if parts are missing or foreign, or if there are several offsets."""
-    plain = [column for part, column in split if not part]
-    if plain:
+    """Raise an error if a column has no part or an unknown one, or if there are two offsets."""
+    unprefixed = [column for part, column in split if not part]
+    if unprefixed:
         raise ValueError(
-            f"X mixes columns of a design frame, spelled part__column, with others: {plain[:5]}. "
-            f"Rename these, or prefix them by the part that they belong to."
+            "X mixes columns of a design frame, spelled part__column, with others: "
+            f"{unprefixed[:5]}. Rename these, or prefix them by the part that they belong to."
         )
-    foreign = sorted({part for part, _ in split} - {*parts, OFFSET})
-    if foreign:
-        columns = [column for part, column in split if part == foreign[0]]
+    unknown_parts = sorted({part for part, _ in split} - {*parts, OFFSET})
+    if unknown_parts:
+        columns = [column for part, column in split if part == unknown_parts[0]]
         raise ValueError(
-            f"X has columns for {foreign[0]!r} ({columns[:5]}), a part that this model lacks: "
-            f"its parts are {list(parts)}. Take a regressor that has it, such as ZINBRegressor, "
-            f"or give it no formula: {foreign[0]}=None."
+            f"X has columns for {unknown_parts[0]!r} ({columns[:5]}), a part that this model "
+            f"lacks: its parts are {list(parts)}. Take a regressor that has it, such as "
+            f"ZINBRegressor, or give it no formula: {unknown_parts[0]}=None."
         )
     offsets = [column for part, column in split if part == OFFSET]
     if len(offsets) > 1:

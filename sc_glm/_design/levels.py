@@ -11,28 +11,28 @@ import scipy.linalg
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from sc_glm._counts.equal_rows import group_rows
-from sc_glm._design.design import FloatArray, Levels, PartDesign, digest_of, least_norm
+from sc_glm._counts.equal_rows import first_rows, group_rows
+from sc_glm._design.design import FloatArray, Levels, PartDesign, design_hash, least_norm
 from sc_glm._design.null_space import NullSpace
 
-# Least number of levels with which a decomposition by levels is faster.
-LEAST_LEVELS = 32
+# Number of levels from which on a decomposition by levels is faster.
+MIN_LEVELS = 32
 
-# Number of columns that vary within levels, per level: at most the first ratio, and up to the
-# second one no finer levels are searched for.
-_MOST_VARYING = 0.5
-_FEW_VARYING = 0.125
+# Number of columns that vary within levels, per level. Levels with a larger ratio than the first
+# are not used. With a ratio up to the second, no other levels are searched for.
+_MAX_VARYING_RATIO = 0.5
+_SUFFICIENT_VARYING_RATIO = 0.125
 
 # Number of sets of disjoint indicators that are built, of which the largest is used.
-_MOST_FACTORS = 8
+_MAX_FACTORS = 8
 
-# Most distinct values in a column of a contrast, such as a sum or a Helmert contrast. Most other
-# columns have more values in a sample of this many cells.
-_MOST_CONTRAST_VALUES = 3
+# Largest number of distinct values in a column of a contrast, such as a sum or a Helmert contrast.
+# Most other columns have more values in a sample of this number of cells.
+_MAX_CONTRAST_VALUES = 3
 _SAMPLE_CELLS = 1000
 
 
-def design_of(X: FloatArray, weights: FloatArray | None = None) -> PartDesign:
+def decompose(X: FloatArray, weights: FloatArray | None = None) -> PartDesign:
     """Decompose an unpenalised design, by levels if it has many.
 
     Parameters
@@ -51,7 +51,7 @@ def design_of(X: FloatArray, weights: FloatArray | None = None) -> PartDesign:
     if codes is None:
         return PartDesign.of(X, weights)
     weights = np.ones(len(X)) if weights is None else weights
-    return _by_levels(X, codes, weights)
+    return _decompose_by_levels(X, codes, weights)
 
 
 def find_levels(X: FloatArray) -> NDArray[np.intp] | None:
@@ -78,33 +78,25 @@ def find_levels(X: FloatArray) -> NDArray[np.intp] | None:
     >>> find_levels(X[:, -20:]) is None
     True
     """
-    if X.shape[1] < LEAST_LEVELS:
+    if X.shape[1] < MIN_LEVELS:
         return None
     best, fewest = None, np.inf
     for codes in _candidates(X):
         n_levels = int(codes.max()) + 1
-        if n_levels < LEAST_LEVELS:
+        if n_levels < MIN_LEVELS:
             continue
         n_varying = int(_varies_within_levels(X, codes).sum())
-        if n_varying <= _MOST_VARYING * n_levels and n_varying < fewest:
+        if n_varying <= _MAX_VARYING_RATIO * n_levels and n_varying < fewest:
             best, fewest = codes, n_varying
-        if n_varying <= _FEW_VARYING * n_levels:
+        if n_varying <= _SUFFICIENT_VARYING_RATIO * n_levels:
             break
     return best
 
 
 def _varies_within_levels(X: FloatArray, codes: NDArray[np.intp]) -> NDArray[np.bool_]:
     """Return which columns have several values within a level."""
-    first = _first_cells(codes)
+    first = first_rows(codes)
     return np.array([bool((column != column[first][codes]).any()) for column in X.T])
-
-
-def _first_cells(codes: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Return the first cell of each level."""
-    first = np.empty(int(codes.max()) + 1, dtype=np.intp)
-    # If an index occurs several times, NumPy keeps what is assigned last: the first cell.
-    first[codes[::-1]] = np.arange(len(codes))[::-1]
-    return first
 
 
 def _candidates(X: FloatArray) -> Iterator[NDArray[np.intp]]:
@@ -115,7 +107,7 @@ def _candidates(X: FloatArray) -> Iterator[NDArray[np.intp]]:
     of_factors = X[:, [_has_few_values(column) for column in X.T]]
     rows = group_rows(of_factors)
     if rows is not None and rows.max() < of_factors.shape[1]:
-        distinct = of_factors[_first_cells(rows)]
+        distinct = of_factors[first_rows(rows)]
         if np.linalg.matrix_rank(distinct) == len(distinct):
             yield rows
 
@@ -123,7 +115,7 @@ def _candidates(X: FloatArray) -> Iterator[NDArray[np.intp]]:
 def _has_few_values(column: FloatArray) -> bool:
     """Return whether a column has as few values as the contrast of a factor."""
     samples = column[:_SAMPLE_CELLS], column
-    return all(len(np.unique(sample)) <= _MOST_CONTRAST_VALUES for sample in samples)
+    return all(len(np.unique(sample)) <= _MAX_CONTRAST_VALUES for sample in samples)
 
 
 def _levels_of_disjoint_indicators(X: FloatArray) -> NDArray[np.intp] | None:
@@ -166,9 +158,9 @@ def _disjoint_sets(
     """
     factors: list[tuple[list[int], NDArray[np.bool_]]] = []
     for column, cells in cells_of.items():
-        factor = next((one for one in factors if not one[1][cells].any()), None)
+        factor = next((other for other in factors if not other[1][cells].any()), None)
         if factor is None:
-            if len(factors) == _MOST_FACTORS:
+            if len(factors) == _MAX_FACTORS:
                 continue
             factor = [], np.zeros(n_cells, dtype=bool)
             factors.append(factor)
@@ -177,7 +169,7 @@ def _disjoint_sets(
     return factors
 
 
-def _by_levels(X: FloatArray, codes: NDArray[np.intp], weights: FloatArray) -> PartDesign:
+def _decompose_by_levels(X: FloatArray, codes: NDArray[np.intp], weights: FloatArray) -> PartDesign:
     """Decompose a design whose columns have the indicators of levels in their span."""
     n_cells, n_columns = X.shape
     level_weights = np.bincount(codes, weights).astype(np.float64)
@@ -201,14 +193,14 @@ def _by_levels(X: FloatArray, codes: NDArray[np.intp], weights: FloatArray) -> P
     rank = int(np.sum(singular > max(n_cells, n_columns) * np.finfo(float).eps))
     U = centred((Q @ left[:, :rank]) / root[:, None])
 
-    means = X[_first_cells(codes)]
+    means = X[first_rows(codes)]
     means[:, others] = np.asarray(averaging @ varying)
     from_coef = np.zeros((n_levels + rank, n_columns))
     from_coef[:n_levels] = means / scale[:, None]
     from_coef[n_levels:, others] = (weights[:, None] * U).T @ centred(varying) / total
     to_coef, null = _inverse(from_coef)
     penalty = np.zeros((rank, rank))
-    source = digest_of(X).hexdigest()
+    source = design_hash(X).hexdigest()
     levels = Levels(codes, scale)
     return PartDesign(U, to_coef, from_coef, penalty, null, null, source, levels)
 

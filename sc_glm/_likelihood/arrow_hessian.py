@@ -80,7 +80,7 @@ class ArrowAssembly(HessianAssembly):
         self._n_others = sum(len(rows) for rows in self._transposed)
 
     def begin(self, n_genes: int) -> list[Tensor]:
-        """Return sums of zero."""
+        """Return the sums before any tile is added: zeros."""
         n_levels = len(self._indicators.scale)
         of_levels = self._weights.new_zeros(2 + self._n_others, n_genes, n_levels)
         return [*super().begin(n_genes), of_levels]

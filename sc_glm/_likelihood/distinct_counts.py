@@ -8,11 +8,11 @@ contain it. Thus a few logarithms replace many gamma functions, however many cel
 import torch
 from torch import Tensor
 
-from sc_glm._likelihood.family import Counts, GammaRatio, gamma_ratio, positive_counts, size_of
-from sc_glm._likelihood.tiles import entries_of
+from sc_glm._likelihood.family import Counts, GammaRatio, bounded_size, gamma_ratio, positive_counts
+from sc_glm._likelihood.tiles import entries_of_rows
 
 # Largest count that uses the recurrence. Genes have few distinct counts that are larger.
-_LARGEST_COUNT = 1024
+_MAX_RECURRENCE_COUNT = 1024
 
 
 class DistinctCounts:
@@ -31,11 +31,11 @@ class DistinctCounts:
 
     def __init__(self, genes: Tensor, y: Tensor, weights: Tensor, n_genes: int) -> None:
         y, weights = y.double(), weights.double()  # for sums of many and large terms
-        is_small = (y <= _LARGEST_COUNT) & (y == y.floor())
-        self._others: tuple[Tensor, Counts, Tensor] | None = None
-        others = torch.nonzero(~is_small)[:, 0]
-        if len(others):
-            self._others = _distinct(genes[others], y[others], weights[others], n_genes)
+        is_small = (y <= _MAX_RECURRENCE_COUNT) & (y == y.floor())
+        self._not_small: tuple[Tensor, Counts, Tensor] | None = None
+        not_small = torch.nonzero(~is_small)[:, 0]
+        if len(not_small):
+            self._not_small = _distinct(genes[not_small], y[not_small], weights[not_small], n_genes)
             genes, y, weights = genes[is_small], y[is_small], weights[is_small]
         n_values = 1 + (int(y.amax()) if len(y) else 0)
         table = weights.new_zeros(n_genes * n_values)
@@ -72,18 +72,18 @@ class DistinctCounts:
         """
         dtype, rho = rho.dtype, rho.double()
         total = self._constants[:, genes]
-        entries, rows = entries_of(self._indptr, genes)
+        entries, rows = entries_of_rows(self._indptr, genes)
         y = self._y.index_select(0, entries)
-        r = size_of(rho).index_select(0, rows)
+        r = bounded_size(rho).index_select(0, rows)
         inverse = (r + y).reciprocal_()
         share = y * inverse
         terms = (y / r).log1p_(), share.neg(), inverse.mul_(r).mul_(share)
         weights = self._weights.index_select(0, entries)
         for sums, summand in zip(total, terms, strict=True):
             sums.index_add_(0, rows, summand.mul_(weights))
-        if self._others is not None:
-            indptr, counts, weights = self._others
-            entries, rows = entries_of(indptr, genes)
+        if self._not_small is not None:
+            indptr, counts, weights = self._not_small
+            entries, rows = entries_of_rows(indptr, genes)
             if len(entries):
                 gamma_ratios = gamma_ratio(counts.at(entries), rho.index_select(0, rows))
                 weights = weights.index_select(0, entries)

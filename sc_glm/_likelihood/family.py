@@ -168,7 +168,7 @@ class NegBinFamily:
     def zeros(self, predictors: Sequence[Tensor]) -> Terms:
         """Return the terms of entries with a count of zero."""
         eta, rho = predictors
-        mu, r = _bounded(eta).exp_(), size_of(rho)
+        mu, r = _bounded(eta).exp_(), bounded_size(rho)
         inverse = (mu + r).reciprocal_()
         m = mu * inverse
         q = (r * inverse).clamp_min_(torch.finfo(mu.dtype).tiny)
@@ -181,7 +181,7 @@ class NegBinFamily:
     def saturated(self, counts: Counts, rho: Tensor) -> SaturatedLogMass:
         """Return the saturated log-mass of positive counts, a function of count and size."""
         y = counts.y
-        r = size_of(rho)
+        r = bounded_size(rho)
         total = r + y
         both = stirling_error(torch.cat([total, r]))
         value, first, second = (x[: len(y)] - x[len(y) :] for x in both)
@@ -198,7 +198,7 @@ class NegBinFamily:
         """Return the terms of entries with a positive count."""
         eta, rho = _bounded(predictors[0]), predictors[1]
         y = counts.y
-        mu, r = eta.exp(), size_of(rho)
+        mu, r = eta.exp(), bounded_size(rho)
         inverse = (mu + r).reciprocal_()
         total = r + y
         m = mu * inverse
@@ -328,7 +328,7 @@ class ZINBFamily:
 
 def gamma_ratio(counts: Counts, rho: Tensor) -> GammaRatio:
     """Return the log gamma ratio from the saturated log-mass, which keeps digits of large sizes."""
-    y, r = counts.y, size_of(rho)
+    y, r = counts.y, bounded_size(rho)
     saturated = NegBinFamily().saturated(counts, rho)
     log = (y / r).log1p_()
     first = saturated.first + r * log
@@ -340,7 +340,7 @@ def gamma_ratio(counts: Counts, rho: Tensor) -> GammaRatio:
 
 
 class _TileParts(NamedTuple):
-    """Functions of the predictors of which the terms of a tile consist."""
+    """Functions of the predictors from which the terms of a tile are computed."""
 
     log_zero: Tensor  # log-mass of a zero, -r L
     slope: Tensor  # derivative of log_zero in the mean's predictor, -r m
@@ -349,8 +349,8 @@ class _TileParts(NamedTuple):
 
     @classmethod
     def of(cls, eta: Tensor, rho: Tensor, y: Tensor) -> "_TileParts":
-        """Compute them for a tile; `eta` is overwritten."""
-        r = size_of(rho)
+        """Compute the functions for a tile; `eta` is overwritten."""
+        r = bounded_size(rho)
         mu = eta.exp()
         log = (mu * r.reciprocal()).log1p_()
         of_counts = eta.sub_(log).mul_(y)
@@ -376,7 +376,7 @@ def _bounded(eta: Tensor) -> Tensor:
     return eta.clamp_max(LARGEST_LOG_MEAN)
 
 
-def size_of(rho: Tensor) -> Tensor:
+def bounded_size(rho: Tensor) -> Tensor:
     """Return ``exp(rho)`` within bounds whose squares neither overflow nor underflow.
 
     At these bounds, the likelihood has reached its limits: Poisson, or a point mass at zero.

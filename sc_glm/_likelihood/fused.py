@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 
 from sc_glm._likelihood.family import ZERO_INFLATION, Family, Terms
-from sc_glm._likelihood.gamma_ratio_table import SmallCounts, tile_of
+from sc_glm._likelihood.gamma_ratio_table import SmallCounts, tile_terms
 
-# Least number of cells x genes of a fit that is compiled. A smaller one gains less than the
+# Smallest number of cells x genes of a fit that is compiled. A smaller fit gains less time than the
 # compilation takes: 10 to 20 seconds in each process that fits.
-LEAST_ENTRIES = 500_000_000
+MIN_ENTRIES = 500_000_000
 
 
 class FusedTile:
-    """The function ``tile_of`` of a family, compiled at its first call.
+    """The function ``tile_terms`` of a family, compiled at its first call.
 
     The function runs without compilation if there is no compiler, or if compilation fails.
 
@@ -37,7 +37,7 @@ class FusedTile:
     """
 
     def __init__(self, family: Family) -> None:
-        self._plain = partial(tile_of, family)
+        self._plain = partial(tile_terms, family)
         self.works = True
 
     @cached_property
@@ -55,7 +55,10 @@ class FusedTile:
         zeros: Tensor | None = None,
         small: SmallCounts | None = None,
     ) -> Terms:
-        """Return the terms of a tile, see :func:`~sc_glm._likelihood.gamma_ratio_table.tile_of`."""
+        """Return the terms of a tile.
+
+        The arguments are those of :func:`~sc_glm._likelihood.gamma_ratio_table.tile_terms`.
+        """
         # torch would compile again for a dimension of length one or zero.
         if self.works and min(*y.shape, 2 if small is None else len(small.y)) > 1:
             try:
@@ -76,7 +79,7 @@ def fused_tile(family: Family) -> FusedTile:
 def is_worth_fusing(
     family: Family, n_entries: int, device: torch.device, dtype: torch.dtype
 ) -> bool:
-    """Return whether a fit gains more from compilation than that takes.
+    """Return whether a fit gains more time from compilation than the compilation takes.
 
     Parameters
     ----------
@@ -91,4 +94,4 @@ def is_worth_fusing(
     """
     zero_inflated = ZERO_INFLATION in family.parts
     on_cpu_in_double = device.type == "cpu" and dtype == torch.float64
-    return zero_inflated and n_entries >= LEAST_ENTRIES and on_cpu_in_double
+    return zero_inflated and n_entries >= MIN_ENTRIES and on_cpu_in_double

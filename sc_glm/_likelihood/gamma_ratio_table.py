@@ -22,7 +22,7 @@ from sc_glm._likelihood.family import (
     positive_counts,
 )
 
-LARGEST_COUNT = 64  # largest count in the table
+MAX_TABULATED_COUNT = 64  # largest count in the table
 
 # Log sizes of the table. Below the lower limit, the function is linear. Above the upper limit, the
 # polynomials are in the inverse of the size.
@@ -41,7 +41,7 @@ _INTERVALS = _FIRST_OF_INVERSE + round(1 / _WIDTH)
 
 
 class GammaRatioTable:
-    """Piecewise polynomials for the gamma ratios of counts from 1 to ``LARGEST_COUNT``.
+    """Piecewise polynomials for the gamma ratios of counts from 1 to ``MAX_TABULATED_COUNT``.
 
     Parameters
     ----------
@@ -61,9 +61,9 @@ class GammaRatioTable:
         centres = _WIDTH * (torch.arange(_INTERVALS).double() + 0.5) + _LOWEST
         x = centres[:, None] + _WIDTH * nodes
         rho = x.clamp_max(_INVERSE_FROM) - (1 - (x - _INVERSE_FROM).clamp_min(0)).log()
-        y = torch.arange(1, LARGEST_COUNT + 1).double()
+        y = torch.arange(1, MAX_TABULATED_COUNT + 1).double()
         counts = positive_counts(y.repeat_interleave(rho.numel()))
-        value = gamma_ratio(counts, rho.flatten().repeat(LARGEST_COUNT)).value
+        value = gamma_ratio(counts, rho.flatten().repeat(MAX_TABULATED_COUNT)).value
         solved = torch.linalg.solve(nodes[:, None] ** powers, value.view(-1, _DEGREE + 1).mT)
         self.coefficients = torch.nn.functional.pad(solved, (_INTERVALS, 0)).to(device)
 
@@ -74,12 +74,12 @@ class GammaRatioTable:
         return cls(device)
 
     def gamma_ratio(self, y: Tensor, rho: Tensor) -> GammaRatio:
-        """Return the gamma ratios of counts of at most ``LARGEST_COUNT``.
+        """Return the gamma ratios of counts of at most ``MAX_TABULATED_COUNT``.
 
         Parameters
         ----------
         y : Tensor of shape (n_counts,)
-            Whole numbers from 1 to ``LARGEST_COUNT``.
+            Whole numbers from 1 to ``MAX_TABULATED_COUNT``.
         rho : Tensor of shape (n_counts,)
             Log sizes.
 
@@ -89,7 +89,7 @@ class GammaRatioTable:
             Gamma ratios, of shape (n_counts,). The first derivative lacks a summand: the count.
         """
         bounded = rho.clamp_min(_LOWEST)
-        # The inverse size relative to that at _INVERSE_FROM, and one below
+        # The inverse size relative to its value at _INVERSE_FROM; one for smaller sizes
         inverse = (_INVERSE_FROM - bounded).clamp_max_(0.0).exp_()
         position = (
             bounded.clamp_max(_INVERSE_FROM)
@@ -139,7 +139,7 @@ class SmallCounts(NamedTuple):
     shares: Tensor | None
 
 
-def tile_of(
+def tile_terms(
     family: Family,
     predictors: Sequence[Tensor],
     y: Tensor,
@@ -173,10 +173,14 @@ def tile_of(
     return terms
 
 
+def size_terms(terms: Terms) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the value, and its first and second derivative in the log size."""
+    return terms.value, terms.score[1], terms.hessian[len(terms.score)]
+
+
 def add_gamma_ratios(
     terms: Terms, flat: Tensor, gamma_ratios: GammaRatio, shares: Tensor | None
 ) -> None:
     """Add gamma ratios of counts, times their shares, at positions of the flat tile."""
-    targets = terms.value, terms.score[1], terms.hessian[len(terms.score)]
-    for target, values in zip(targets, gamma_ratios, strict=True):
+    for target, values in zip(size_terms(terms), gamma_ratios, strict=True):
         target.view(-1).scatter_add_(0, flat, values if shares is None else values.mul_(shares))

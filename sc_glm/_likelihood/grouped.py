@@ -24,7 +24,7 @@ from torch import Tensor
 from sc_glm._likelihood.family import LARGEST_LOG_SIZE, Family, Terms
 from sc_glm._likelihood.objective import Objective, PartBasis, continue_along_tangent
 from sc_glm._likelihood.special import log1p_and_rest
-from sc_glm._likelihood.tiles import CountBlock, entries_of
+from sc_glm._likelihood.tiles import CountBlock, entries_of_rows
 
 # Number of coefficients of a polynomial on an interval of length one. The functions are analytic up
 # to a distance of pi from the real axis, so that each degree divides the error by 12.6.
@@ -234,7 +234,7 @@ class GroupedObjective(Objective):
 
         `odds` are ``exp(eta - rho)`` at the lowest offset, genes x groups.
         """
-        entries, rows = entries_of(self.block.indptr, genes)
+        entries, rows = entries_of_rows(self.block.indptr, genes)
         targets = rows.mul_(len(self._groups)).add_(self._numbers.index_select(0, entries))
         sums = odds.new_zeros(3, odds.numel())
         odds = odds.view(-1)

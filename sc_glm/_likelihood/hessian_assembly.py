@@ -17,10 +17,10 @@ from sc_glm._likelihood.family import Terms, pairs
 
 # Terms with few columns are copied for one matrix product if a tile has fewer entries than this. In
 # larger tiles the copy costs more time than it saves.
-_MOST_COPIED_ENTRIES = 16_384
+_MAX_COPIED_ENTRIES = 16_384
 
 # Products of columns are kept in memory if they have at most this number of entries.
-_MOST_KEPT_ENTRIES = 16_000_000
+_MAX_CACHED_ENTRIES = 16_000_000
 
 _Factors = tuple[int, ...]  # numbers of the designs that multiply a term: none, one or two
 
@@ -39,43 +39,45 @@ class HessianAssembly:
 
     Attributes
     ----------
-    distinct : list of Tensor of shape (n_cells, rank)
+    distinct_designs : list of Tensor of shape (n_cells, rank)
         Distinct designs that are not constant.
-    number : list of int or None
-        Number of each part's design in `distinct`; None if its predictor is constant.
+    design_numbers : list of int or None
+        Number of each part's design in `distinct_designs`; None if its predictor is constant.
     """
 
     def __init__(self, designs: Sequence[Tensor], weights: Tensor, bounds: Sequence[int]) -> None:
-        self.distinct: list[Tensor] = []
-        self.number = [self._number_of(design) for design in designs]
+        self.distinct_designs: list[Tensor] = []
+        self.design_numbers = [self._design_number(design) for design in designs]
         self._weights = weights[:, None]
         self._tiles = [slice(*ends) for ends in pairwise(bounds)]
-        of_parts: list[_Factors] = [() if number is None else (number,) for number in self.number]
-        of_pairs = [tuple(sorted(of_parts[a] + of_parts[b])) for a, b in pairs(len(designs))]
-        of_terms: list[_Factors] = [(), *of_parts, *of_pairs]
+        score_factors: list[_Factors] = [() if i is None else (i,) for i in self.design_numbers]
+        hessian_factors = [
+            tuple(sorted(score_factors[a] + score_factors[b])) for a, b in pairs(len(designs))
+        ]
+        factors_of_terms: list[_Factors] = [(), *score_factors, *hessian_factors]
         # Terms are numbered in the order of value, scores and Hessian.
         self._stacks = {
-            factors: [term for term, of_term in enumerate(of_terms) if of_term == factors]
-            for factors in of_terms
+            factors: [term for term, other in enumerate(factors_of_terms) if other == factors]
+            for factors in factors_of_terms
         }
-        self._widths = [rowwise.padded(self._n_columns(factors)) for factors in self._stacks]
-        self._are_kept = len(weights) * sum(self._widths) <= _MOST_KEPT_ENTRIES
-        self._kept: dict[int, list[Tensor]] = {}
+        self._widths = [rowwise.padded_width(self._n_columns(factors)) for factors in self._stacks]
+        self._are_cached = len(weights) * sum(self._widths) <= _MAX_CACHED_ENTRIES
+        self._cached_columns: dict[int, list[Tensor]] = {}
         self._find_positions(designs)
 
-    def _number_of(self, design: Tensor) -> int | None:
+    def _design_number(self, design: Tensor) -> int | None:
         """Return the number of a design among the distinct ones; None if it is constant."""
         if is_constant(design):
             return None
-        for number, other in enumerate(self.distinct):
+        for number, other in enumerate(self.distinct_designs):
             if torch.equal(design, other):
                 return number
-        self.distinct.append(design)
-        return len(self.distinct) - 1
+        self.distinct_designs.append(design)
+        return len(self.distinct_designs) - 1
 
     def _n_columns(self, factors: _Factors) -> int:
         """Return the number of distinct products of columns."""
-        ranks = [self.distinct[number].shape[1] for number in factors]
+        ranks = [self.distinct_designs[number].shape[1] for number in factors]
         if _is_symmetric(factors):
             return ranks[0] * (ranks[0] + 1) // 2
         return math.prod(ranks)
@@ -90,15 +92,17 @@ class HessianAssembly:
             for term in terms:
                 start[term] = position
                 position += width
-        numbers = self.number
+        numbers = self.design_numbers
         columns, constants = [], []
         for design, number in zip(designs, numbers, strict=True):
-            own = torch.arange(design.shape[1], device=design.device)
-            columns.append(torch.zeros_like(own) if number is None else own)
+            indices = torch.arange(design.shape[1], device=design.device)
+            columns.append(torch.zeros_like(indices) if number is None else indices)
             constants.append(design[0] if number is None else torch.ones_like(design[0]))
-        self._in_gradient = torch.cat([start[1 + part] + own for part, own in enumerate(columns)])
+        self._in_gradient = torch.cat(
+            [start[1 + part] + indices for part, indices in enumerate(columns)]
+        )
         self._constants = torch.cat(constants)
-        stops = [0, *accumulate(len(own) for own in columns)]
+        stops = [0, *accumulate(len(indices) for indices in columns)]
         n_params = stops[-1]
         hessian = self._in_gradient.new_empty(n_params, n_params)
         for term, (a, b) in enumerate(pairs(len(designs)), 1 + len(designs)):
@@ -117,7 +121,7 @@ class HessianAssembly:
         self._products_of_constants = (self._constants[:, None] * self._constants).flatten()
 
     def begin(self, n_genes: int) -> list[Tensor]:
-        """Return sums of zero."""
+        """Return the sums before any tile is added: zeros."""
         return [
             self._weights.new_zeros(len(terms), n_genes, width)
             for terms, width in zip(self._stacks.values(), self._widths, strict=True)
@@ -130,7 +134,10 @@ class HessianAssembly:
             sums, self._stacks.values(), self._columns(tile), strict=True
         ):
             rows = [by_number[term] for term in stack]
-            if columns.shape[1] > rowwise.FEW or terms.value.numel() < _MOST_COPIED_ENTRIES:
+            if (
+                columns.shape[1] > rowwise.MAX_UNPADDED_COLUMNS
+                or terms.value.numel() < _MAX_COPIED_ENTRIES
+            ):
                 rows = [torch.cat(rows)]
             products = torch.stack([rowwise.product(x, columns) for x in rows])
             total[:, genes] += products.view(len(stack), -1, total.shape[2])
@@ -144,24 +151,24 @@ class HessianAssembly:
 
     def _columns(self, tile: int) -> list[Tensor]:
         """Return the weighted columns for the terms of a tile, one matrix for each stack."""
-        if tile in self._kept:
-            return self._kept[tile]
+        if tile in self._cached_columns:
+            return self._cached_columns[tile]
         cells = self._tiles[tile]
         columns = [rowwise.pad_columns(self._product(factors, cells)) for factors in self._stacks]
-        if not self._are_kept:  # only the current tile's, which all genes use
-            self._kept.clear()
-        self._kept[tile] = columns
+        if not self._are_cached:  # keep only those of the current tile, which all genes use
+            self._cached_columns.clear()
+        self._cached_columns[tile] = columns
         return columns
 
     def _product(self, factors: _Factors, cells: slice) -> Tensor:
         """Return the weighted products of the columns of some designs."""
         product = self._weights[cells]
         if _is_symmetric(factors):
-            columns = self.distinct[factors[0]][cells].mT.contiguous()
+            columns = self.distinct_designs[factors[0]][cells].mT.contiguous()
             row, column = torch.triu_indices(*2 * [len(columns)], device=columns.device)
             both = columns.index_select(0, row).mul_(columns.index_select(0, column))
             return both.mul_(product.mT).mT
-        for design in (self.distinct[number][cells] for number in factors):
+        for design in (self.distinct_designs[number][cells] for number in factors):
             product = (product[:, :, None] * design[:, None, :]).flatten(1)
         return product
 

@@ -17,12 +17,17 @@ from sc_glm._likelihood import rowwise
 from sc_glm._likelihood.arrow_hessian import ArrowAssembly, Indicators
 from sc_glm._likelihood.distinct_counts import DistinctCounts
 from sc_glm._likelihood.family import Family, Terms, gamma_ratio
-from sc_glm._likelihood.gamma_ratio_table import SmallCounts, add_gamma_ratios, tile_of
+from sc_glm._likelihood.gamma_ratio_table import (
+    SmallCounts,
+    add_gamma_ratios,
+    size_terms,
+    tile_terms,
+)
 from sc_glm._likelihood.hessian_assembly import HessianAssembly
 from sc_glm._likelihood.tiles import CountBlock, Entries
 
-# Genes x cells of a tile. They outweigh the cost of calling an operation, and the temporaries stay
-# in the processor's cache.
+# Genes x cells of a tile: so many that the cost of calling an operation is negligible, and so few
+# that the temporaries stay in the processor's cache.
 _TILE_ENTRIES = 65_536
 _TILE_CELLS = 4_096  # largest number of cells of a tile
 
@@ -37,15 +42,15 @@ _TILE_PRODUCT_ENTRIES = 4_000_000
 _CEILING_MULTIPLE = 100.0
 
 
-def tile_cells(ranks: Sequence[int]) -> int:
+def cells_per_tile(ranks: Sequence[int]) -> int:
     """Return the number of cells of a tile, given the number of columns of each design."""
     rank = max(1, sum(ranks))
-    most = min(_TILE_DESIGN_ENTRIES // rank, _TILE_PRODUCT_ENTRIES // rank**2)
-    return max(1, min(_TILE_CELLS, most - most % rowwise.WIDTH))
+    max_cells = min(_TILE_DESIGN_ENTRIES // rank, _TILE_PRODUCT_ENTRIES // rank**2)
+    return max(1, min(_TILE_CELLS, max_cells - max_cells % rowwise.KERNEL_ROWS))
 
 
-class _Tile(Protocol):
-    """Signature of :func:`~sc_glm._likelihood.gamma_ratio_table.tile_of` without the family."""
+class _TileTerms(Protocol):
+    """Signature of :func:`~sc_glm._likelihood.gamma_ratio_table.tile_terms` without the family."""
 
     def __call__(
         self,
@@ -146,8 +151,8 @@ class Evaluation(NamedTuple):
 class Objective:
     """Penalised log-likelihood of a block of genes as a function of the coordinates of all parts.
 
-    The attribute ``tile`` is the function that computes the terms of a tile. A compiled function of
-    the same terms may replace it. The attribute ``assembly`` sums terms over the cells.
+    The attribute ``tile_terms`` is the function that computes the terms of a tile. A compiled
+    function of the same terms may replace it. The attribute ``assembly`` sums terms over the cells.
 
     Parameters
     ----------
@@ -172,7 +177,7 @@ class Objective:
         weights: Tensor,
     ) -> None:
         self.family = family
-        self.tile: _Tile = partial(tile_of, family)
+        self.tile_terms: _TileTerms = partial(tile_terms, family)
         self.block = block
         self.bases = list(bases)
         self.offset = offset
@@ -183,7 +188,7 @@ class Objective:
         self.slices = [slice(stop - k, stop) for stop, k in zip(stops, self.ranks, strict=True)]
         self.n_params = stops[-1]
         # Positions of the parts among the parameters that do not belong to levels
-        self.others = [
+        self.slices_without_levels = [
             slice(max(0, params.start - self.n_levels), params.stop - self.n_levels)
             for params in self.slices
         ]
@@ -199,7 +204,10 @@ class Objective:
             else ArrowAssembly(designs, weights, self._bounds, indicators)
         )
         self._transposed_designs = [  # of each tile
-            [rowwise.pad_columns(design[slice(*ends)].mT) for design in self.assembly.distinct]
+            [
+                rowwise.pad_columns(design[slice(*ends)].mT)
+                for design in self.assembly.distinct_designs
+            ]
             for ends in pairwise(self._bounds)
         ]
 
@@ -210,7 +218,7 @@ class Objective:
     @property
     def _has_one_size(self) -> bool:
         """Whether the size of a gene is the same in all cells."""
-        return self.assembly.number[1] is None
+        return self.assembly.design_numbers[1] is None
 
     def _ceiling(self) -> Tensor:
         """Return the largest predictor of each gene's mean, without the offset."""
@@ -247,7 +255,7 @@ class Objective:
         slope = gradient[:, self.n_levels :]
         corner = hessian[:, self.n_levels :, hessian.shape[2] - others.shape[1] :]
         if self._has_one_size:
-            size, row = self.others[1], self.bases[1].U[0]
+            size, row = self.slices_without_levels[1], self.bases[1].U[0]
             gamma_ratios = self._distinct_counts.gamma_ratio((others[:, size] * row).sum(1), genes)
             value += gamma_ratios.value
             slope[:, size].add_(gamma_ratios.first[:, None] * row)
@@ -261,7 +269,9 @@ class Objective:
     def pieces(self, n_genes: int) -> Iterator[tuple[int, slice]]:
         """Yield the pieces of a pass over some genes: numbers of tiles, and slices of genes."""
         for tile, (start, stop) in enumerate(pairwise(self._bounds)):
-            step = rowwise.WIDTH * max(1, round(_TILE_ENTRIES / (stop - start) / rowwise.WIDTH))
+            step = rowwise.KERNEL_ROWS * max(
+                1, round(_TILE_ENTRIES / (stop - start) / rowwise.KERNEL_ROWS)
+            )
             for first in range(0, n_genes, step):
                 yield tile, slice(first, min(first + step, n_genes))
 
@@ -273,33 +283,29 @@ class Objective:
         block = self.block
         zeros = None if block.shares is None else block.shares.zeros[genes, cells]
         if self._has_one_size:
-            terms = self.tile(predictors, block.tile(genes, tile), zeros)
+            terms = self.tile_terms(predictors, block.dense_tile(genes, tile), zeros)
         elif block.curves is not None:
-            y, rho = block.tile(genes, tile), predictors[1]
-            terms = self.tile(predictors, y, zeros)
-            gamma_ratios = block.curves.gamma_ratio(block.places(genes, tile), rho.view(-1))
+            y, rho = block.dense_tile(genes, tile), predictors[1]
+            terms = self.tile_terms(predictors, y, zeros)
+            gamma_ratios = block.curves.gamma_ratio(block.flat_positions(genes, tile), rho.view(-1))
             gamma_ratios.first.add_(y.view(-1))
-            for target, values in zip(
-                (terms.value, terms.score[1], terms.hessian[len(predictors)]),
-                gamma_ratios,
-                strict=True,
-            ):
+            for target, values in zip(size_terms(terms), gamma_ratios, strict=True):
                 target.view(-1).add_(values)
         else:
             # The gamma ratio of a one is linear in the log size. If the tile is dense, this is
             # added for all counts, and ones need not be listed.
             entries = block.entries(genes, tile, ones=block.dense is None)
-            y = block.tile(genes, tile, entries)
-            terms = self.tile(predictors, y, zeros, block.small(entries))
-            self._add_others(terms, entries, predictors[1])
+            y = block.dense_tile(genes, tile, entries)
+            terms = self.tile_terms(predictors, y, zeros, block.small_counts(entries))
+            self._add_gamma_ratios_outside_table(terms, entries, predictors[1])
         return terms if excess is None else continue_along_tangent(terms, excess)
 
-    def _add_others(self, terms: Terms, entries: Entries, rho: Tensor) -> None:
+    def _add_gamma_ratios_outside_table(self, terms: Terms, entries: Entries, rho: Tensor) -> None:
         """Add the gamma ratios of counts that are not in the table, without their linear part."""
         others = slice(entries.n_ones + entries.n_in_table, None)
         which, flat = entries.which[others], entries.flat[others]
         if len(which):
-            counts = self.block.counts_of(which)
+            counts = self.block.counts_outside_table(which)
             gamma_ratios = gamma_ratio(counts, rho.view(-1).index_select(0, flat))
             gamma_ratios.first.sub_(counts.y)
             add_gamma_ratios(terms, flat, gamma_ratios, self.block.shares_of(which))
@@ -316,8 +322,8 @@ class Objective:
         Rounding errors of different counts are independent, so that their squares add up.
         """
         block = self.block
-        of_counts = block.y.square().mul_(self._weights_of_counts())
-        squares = self.weights.new_zeros(block.n_genes).index_add_(0, block.genes, of_counts)
+        weighted_squares = block.y.square().mul_(self._weights_of_counts())
+        squares = self.weights.new_zeros(block.n_genes).index_add_(0, block.genes, weighted_squares)
         return squares.sqrt_() * (1 + block.largest.clamp_min(1.0).log())
 
     def _weights_of_counts(self) -> Tensor:
@@ -348,23 +354,25 @@ class Objective:
         excess : Tensor of shape (n, n_cells) or None
             Excess of the mean's predictor over the ceiling; None if it is zero everywhere.
         """
-        numbers = self.assembly.number
+        numbers = self.assembly.design_numbers
         n_cells = self._bounds[tile + 1] - self._bounds[tile]
-        of_levels, theta = theta[:, : self.n_levels], theta[:, self.n_levels :]
+        levels, theta = theta[:, : self.n_levels], theta[:, self.n_levels :]
         predictors: list[Tensor] = [theta] * len(numbers)
         for part in (part for part, number in enumerate(numbers) if number is None):
-            constant = (theta[:, self.others[part]] * self.bases[part].U[0]).sum(1, keepdim=True)
+            constant = (theta[:, self.slices_without_levels[part]] * self.bases[part].U[0]).sum(
+                1, keepdim=True
+            )
             predictors[part] = constant if part else constant.repeat(1, n_cells)
         for number, transposed in enumerate(self._transposed_designs[tile]):
-            parts = [part for part, own in enumerate(numbers) if own == number]
-            rows = torch.cat([theta[:, self.others[part]] for part in parts])
+            parts = [part for part, other in enumerate(numbers) if other == number]
+            rows = torch.cat([theta[:, self.slices_without_levels[part]] for part in parts])
             product = rowwise.product(rows, transposed)[:, :n_cells]
             for part, predictor in zip(parts, torch.split(product, len(theta)), strict=True):
                 predictors[part] = predictor.contiguous()
         indicators = self.bases[0].indicators
         if indicators is not None:
             cells = slice(*self._bounds[tile : tile + 2])
-            predictors[0] += indicators.predictor(of_levels, cells)
+            predictors[0] += indicators.predictor(levels, cells)
         ceiling = self.ceiling[genes]
         if not (predictors[0].amax(1) > ceiling).any():
             return predictors, None

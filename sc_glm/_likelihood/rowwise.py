@@ -10,21 +10,23 @@ import torch
 from torch import Tensor
 
 _ALIGNMENT = 64  # bytes; the memory of a new tensor of torch begins at a multiple of this
-WIDTH = 8  # rows that BLAS kernels compute at a time, or a multiple of them
-_COLUMNS = 24  # columns that BLAS kernels compute at a time; the widest take as long for fewer
-FEW = 8  # largest number of columns for which products with one column at a time are faster
+KERNEL_ROWS = 8  # rows that BLAS kernels compute at a time, or a multiple of them
+# Columns that BLAS kernels compute at a time. The widest kernels take as long for fewer columns.
+_KERNEL_COLUMNS = 24
+# Number of columns up to which products with one column at a time are faster.
+MAX_UNPADDED_COLUMNS = 8
 
 
-def padded(columns: int) -> int:
+def padded_width(columns: int) -> int:
     """Return the number of columns after padding to whole kernels; few columns are not padded."""
-    return columns + (-columns % _COLUMNS if columns > FEW else 0)
+    return columns + (-columns % _KERNEL_COLUMNS if columns > MAX_UNPADDED_COLUMNS else 0)
 
 
 def pad_columns(matrix: Tensor) -> Tensor:
     """Pad the columns with zeros to whole kernels; few columns are made contiguous instead."""
-    if matrix.shape[1] <= FEW:
+    if matrix.shape[1] <= MAX_UNPADDED_COLUMNS:
         return _aligned(matrix.mT).mT
-    missing = padded(matrix.shape[1]) - matrix.shape[1]
+    missing = padded_width(matrix.shape[1]) - matrix.shape[1]
     return torch.nn.functional.pad(matrix, (0, missing)) if missing else _aligned(matrix)
 
 
@@ -36,7 +38,7 @@ def _aligned(matrix: Tensor) -> Tensor:
 
 def _pad_rows(matrix: Tensor) -> Tensor:
     """Pad the rows with zeros to whole kernels."""
-    missing = -matrix.shape[0] % WIDTH
+    missing = -matrix.shape[0] % KERNEL_ROWS
     if missing:
         # PyTorch 2.6 and older do not pad() a matrix without columns.
         return torch.cat([matrix, matrix.new_zeros(missing, matrix.shape[1])])
@@ -59,14 +61,14 @@ def product(rows: Tensor, columns: Tensor) -> Tensor:
         The product.
     """
     left, right = _pad_rows(rows), pad_columns(columns)
-    if 1 < right.shape[1] <= FEW:
+    if 1 < right.shape[1] <= MAX_UNPADDED_COLUMNS:
         product = torch.cat([left @ column for column in torch.split(right, 1, dim=1)], 1)
     else:
         product = left @ right
     return product[: rows.shape[0], : columns.shape[1]]
 
 
-def apply(matrices: Tensor, vectors: Tensor) -> Tensor:
+def matvec(matrices: Tensor, vectors: Tensor) -> Tensor:
     """Return the products of matrices, (n, k, m), with one vector each, (n, m)."""
     return (matrices * vectors[:, None, :]).sum(2)
 

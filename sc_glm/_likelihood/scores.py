@@ -19,8 +19,8 @@ def score_products(objective: Objective, theta: Tensor) -> Tensor:
     Parameters
     ----------
     objective : Objective
-        Objective whose weights multiply the products. If weights multiply the scores, these are
-        their squares.
+        Objective whose weights multiply the products. For weights of scores, take an objective with
+        the squared weights.
     theta : Tensor of shape (n_genes, n_params)
         Coordinates of each gene.
 
@@ -48,23 +48,23 @@ def _products(objective: Objective, theta: Tensor, genes: Tensor, tile: int) -> 
     predictors, _ = objective.predictors(theta, genes, tile)
     predictors[0] += objective.offset[cells]
     shape = len(genes), cells.stop - cells.start
-    of_tile = [predictor.expand(shape).reshape(-1) for predictor in predictors]
+    at_entries = [predictor.expand(shape).reshape(-1) for predictor in predictors]
     entries = block.entries(genes, tile)
     counts = positive_counts(block.y.index_select(0, entries.which))
-    at_counts = [predictor.index_select(0, entries.flat) for predictor in of_tile]
+    at_counts = [predictor.index_select(0, entries.flat) for predictor in at_entries]
     saturated = family.saturated(counts, at_counts[1])
-    of_positive = _outer(family.positives(counts, at_counts, saturated).score)
-    of_zeros = _outer(family.zeros(of_tile).score)
+    positive_products = _outer(family.positives(counts, at_counts, saturated).score)
+    products = _outer(family.zeros(at_entries).score)
     if block.shares is None:
-        for zero, positive in zip(of_zeros, of_positive, strict=True):
-            zero.index_copy_(0, entries.flat, positive)
+        for product, positive in zip(products, positive_products, strict=True):
+            product.index_copy_(0, entries.flat, positive)
     else:
         zeros = block.shares.zeros[genes, cells].reshape(-1)
         shares = block.shares.positives.index_select(0, entries.which)
-        for zero, positive in zip(of_zeros, of_positive, strict=True):
-            zero.mul_(zeros).index_add_(0, entries.flat, positive.mul_(shares))
-    none = torch.zeros(shape, dtype=theta.dtype, device=theta.device)
-    return Terms(none, (none,) * len(predictors), tuple(x.view(shape) for x in of_zeros))
+        for product, positive in zip(products, positive_products, strict=True):
+            product.mul_(zeros).index_add_(0, entries.flat, positive.mul_(shares))
+    zero = torch.zeros(shape, dtype=theta.dtype, device=theta.device)
+    return Terms(zero, (zero,) * len(predictors), tuple(x.view(shape) for x in products))
 
 
 def _outer(scores: Sequence[Tensor]) -> list[Tensor]:

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from sc_glm._likelihood.family import Counts, GammaRatio, positive_counts
-from sc_glm._likelihood.gamma_ratio_table import LARGEST_COUNT, GammaRatioTable, SmallCounts
+from sc_glm._likelihood.gamma_ratio_table import MAX_TABULATED_COUNT, GammaRatioTable, SmallCounts
 
-# Least share of positive counts with which tiles are kept as dense arrays. These then take no more
-# memory than the sparse counts with all that is prepared for each.
-_LEAST_DENSE_SHARE = 0.15
+# Share of positive counts from which on tiles are kept as dense arrays. These then take no more
+# memory than the sparse counts and the indices that are prepared for each count.
+_MIN_DENSE_SHARE = 0.15
 
 
 class Shares(NamedTuple):
@@ -32,8 +32,8 @@ class Shares(NamedTuple):
 class Curves(Protocol):
     """Sums of the gamma ratios of the counts of a gene and cell, as functions of the log size."""
 
-    def gamma_ratio(self, places: Tensor, rho: Tensor) -> GammaRatio:
-        """Return the sums at some places, which are ``gene * n_cells + cell``.
+    def gamma_ratio(self, positions: Tensor, rho: Tensor) -> GammaRatio:
+        """Return the sums at some positions, which are ``gene * n_cells + cell``.
 
         The first derivative lacks a summand: the sum of the counts.
         """
@@ -52,7 +52,7 @@ class CountBlock:
         Positive counts. All other counts are zero.
     n_cells : int
         Number of cells.
-    tile : int
+    cells_per_tile : int
         Number of cells in a tile.
     shares : Shares, optional
         Shares of the counts, if a gene may have several counts in a cell.
@@ -67,33 +67,33 @@ class CountBlock:
         y: Tensor,
         n_cells: int,
         *,
-        tile: int,
+        cells_per_tile: int,
         shares: Shares | None = None,
         curves: Curves | None = None,
     ) -> None:
         self.indptr, self.cells, self.y, self.n_cells = indptr, cells, y, n_cells
         self.n_genes = indptr.numel() - 1
-        self.bounds = [*range(0, n_cells, tile), n_cells]
+        self.bounds = [*range(0, n_cells, cells_per_tile), n_cells]
         self.shares, self.curves = shares, curves
         self.genes = torch.repeat_interleave(
             torch.arange(self.n_genes, device=y.device), indptr.diff()
         )
 
     @cached_property
-    def _others(self) -> tuple[Counts, Tensor]:
+    def _outside_table(self) -> tuple[Counts, Tensor]:
         """Counts that are not in the table of gamma ratios, and the number of each among them."""
-        others = ~self._in_table
-        return positive_counts(self.y[others]), others.cumsum(0).sub_(1)
+        outside = ~self._in_table
+        return positive_counts(self.y[outside]), outside.cumsum(0).sub_(1)
 
-    def counts_of(self, which: Tensor) -> Counts:
+    def counts_outside_table(self, which: Tensor) -> Counts:
         """Return some counts that are not in the table of gamma ratios."""
-        others, number = self._others
-        return others.at(number.index_select(0, which))
+        counts, number = self._outside_table
+        return counts.at(number.index_select(0, which))
 
     @cached_property
     def _in_table(self) -> Tensor:
         """Whether each count is in the table of gamma ratios, which is in double precision."""
-        is_small = (self.y <= LARGEST_COUNT) & (self.y == self.y.floor())
+        is_small = (self.y <= MAX_TABULATED_COUNT) & (self.y == self.y.floor())
         return is_small & (self.y.dtype == torch.float64)
 
     @cached_property
@@ -104,14 +104,14 @@ class CountBlock:
     @cached_property
     def dense(self) -> list[Tensor] | None:
         """Dense arrays of the counts of each tile times their shares; None if most are zero."""
-        if len(self.y) < _LEAST_DENSE_SHARE * self.n_genes * self.n_cells:
+        if len(self.y) < _MIN_DENSE_SHARE * self.n_genes * self.n_cells:
             return None
         dense = self.y.new_zeros(self.n_genes, self.n_cells)
         dense.view(-1).index_add_(0, self.genes * self.n_cells + self.cells, self._shared_y)
         return [tile.contiguous() for tile in torch.split(dense, self.bounds[1], dim=1)]
 
-    def places(self, genes: Tensor, tile: int) -> Tensor:
-        """Return the places of genes x cells of a tile: ``gene * n_cells + cell``."""
+    def flat_positions(self, genes: Tensor, tile: int) -> Tensor:
+        """Return the positions of genes x cells of a tile: ``gene * n_cells + cell``."""
         cells = torch.arange(*self.bounds[tile : tile + 2], device=genes.device)
         return (genes[:, None] * self.n_cells + cells).view(-1)
 
@@ -144,7 +144,7 @@ class CountBlock:
         order, bounds = self._runs
         bounds = bounds[0 if ones else 1 :, genes, tile]
         lengths = bounds.diff(dim=0)
-        positions, runs = ranges(bounds[:-1].flatten(), lengths.flatten())
+        positions, runs = concatenated_ranges(bounds[:-1].flatten(), lengths.flatten())
         which = order.index_select(0, positions)
         width = stop - start
         shifts = torch.arange(-start, len(genes) * width - start, width, device=bounds.device)
@@ -153,7 +153,7 @@ class CountBlock:
         *n_ones, n_in_table, _ = lengths.sum(1).tolist()
         return Entries(which, flat, sum(n_ones), n_in_table)
 
-    def small(self, entries: "Entries") -> SmallCounts:
+    def small_counts(self, entries: "Entries") -> SmallCounts:
         """Return the entries that are in the table of gamma ratios, except ones."""
         in_table = slice(entries.n_ones, entries.n_ones + entries.n_in_table)
         which = entries.which[in_table]
@@ -164,10 +164,10 @@ class CountBlock:
         """Return the shares of some of the counts; None if an entry is one cell."""
         return None if self.shares is None else self.shares.positives.index_select(0, which)
 
-    def tile(self, genes: Tensor, tile: int, entries: "Entries | None" = None) -> Tensor:
+    def dense_tile(self, genes: Tensor, tile: int, entries: "Entries | None" = None) -> Tensor:
         """Return a dense array of the counts of some genes in a tile times their shares.
 
-        `entries` are the positive ones of these counts, if they were computed before.
+        The positive counts among them are `entries`, if these were computed before.
         """
         if self.dense is not None:
             return self.dense[tile].index_select(0, genes)
@@ -217,7 +217,7 @@ def _partition_runs(pointers: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
     return torch.empty_like(target).scatter_(0, target, position), middles
 
 
-def ranges(starts: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+def concatenated_ranges(starts: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
     """Return the concatenated ranges ``start, ..., start + length - 1``, and their numbers."""
     rows = torch.repeat_interleave(lengths)
     shift = starts - (lengths.cumsum(0) - lengths)
@@ -225,7 +225,7 @@ def ranges(starts: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
     return entries, rows
 
 
-def entries_of(indptr: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+def entries_of_rows(indptr: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
     """Return the entries of some rows of a compressed matrix, and the position of each in `rows`.
 
     Parameters
@@ -236,4 +236,4 @@ def entries_of(indptr: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         Numbers of rows.
     """
     starts = indptr[rows]
-    return ranges(starts, indptr[rows + 1] - starts)
+    return concatenated_ranges(starts, indptr[rows + 1] - starts)

@@ -89,7 +89,7 @@ class _CandidateStarts:
             return replace(self._regress_size(nb), of_submodels={_NB: nb})
         zinb = self._add_inflation(nb)
         if size.U.shape[1] <= 1:
-            return zinb.in_bases_of(self.problem, [*one_size, *inflation])
+            return zinb.change_bases(self.problem, [*one_size, *inflation])
         nb_regressed = self._regress_size(nb)
         maxima, zinb_regressed = self._regress_size_under_inflation(zinb, nb_regressed)
         of_submodels = {
@@ -100,7 +100,7 @@ class _CandidateStarts:
         return replace(maxima, of_submodels=zinb.of_submodels | of_submodels)
 
     def _add_inflation(self, nb: LocalMaxima) -> LocalMaxima:
-        """Add zero inflation to a negative binomial with one size."""
+        """Screen the zero-inflated model with one size, from the local maxima without inflation."""
         problem, screening = self.problem, self.screening
         mean, _, inflation = problem.bases
         bases = [mean, self.intercept, inflation]
@@ -115,8 +115,8 @@ class _CandidateStarts:
         n_params = nb.theta.shape[1]
         steep_with_edges = [
             start
-            for one in steep
-            for start in _with_inflation(one[:, :n_params], self.inflation_edges)
+            for steep_start in steep
+            for start in _with_inflation(steep_start[:, :n_params], self.inflation_edges)
         ]
         screening.try_starts(
             maxima, model, [hurdle, *steep, *steep_with_edges], self.has_few_counts
@@ -136,7 +136,7 @@ class _CandidateStarts:
         return replace(maxima, of_submodels=of_submodels)
 
     def _regress_size(self, nb: LocalMaxima) -> LocalMaxima:
-        """Regress the size of a negative binomial that had one size."""
+        """Screen a negative binomial with regressed size, from local maxima with one size."""
         problem, screening = self.problem, self.screening
         bases = problem.bases[:2]
         start = problem.change_bases(nb.theta, [bases[0], self.intercept], bases)
@@ -155,11 +155,12 @@ class _CandidateStarts:
     def _regress_size_under_inflation(
         self, zinb: LocalMaxima, nb_regressed: LocalMaxima
     ) -> tuple[LocalMaxima, LocalMaxima]:
-        """Regress the size under zero inflation.
+        """Screen the zero-inflated model with regressed size.
 
         Submodels are the zero-inflated negative binomial with one size and the negative binomial
-        with regressed size, whose local maxima are given. The local maxima of a third one are
-        returned as well: it has a regressed size, and a zero inflation that is equal in all cells.
+        with regressed size, whose local maxima are given. The local maxima of a third submodel
+        are returned as well. It has a regressed size and a zero inflation that is equal in all
+        cells.
         """
         problem, screening = self.problem, self.screening
         mean, size, inflation = problem.bases
@@ -199,9 +200,12 @@ class _CandidateStarts:
         """Screen all starts of a submodel with given bases, for genes with sparse counts."""
         genes = torch.nonzero(is_sparse(self.problem))[:, 0]
         if len(genes):
-            some = replace(self.problem, bases=bases).of_genes(genes)
+            subproblem = replace(self.problem, bases=bases).of_genes(genes)
             found = screen_starts(
-                some, some.block(), self.separation_step[genes], max_iter=self.screening.max_iter
+                subproblem,
+                subproblem.block(),
+                self.separation_step[genes],
+                max_iter=self.screening.max_iter,
             )
             maxima.add(genes, found.theta, found.value)
 
@@ -216,23 +220,23 @@ class _CandidateStarts:
     def _with_steep_mean(self, start: Tensor) -> list[Tensor]:
         """Return starts whose mean rises or falls steeply at the positive counts."""
         mean = self.problem.bases[0]
-        changed = []
+        starts = []
         for predictor in initial_values.steep_predictors(self.problem, mean, _STEEP_MEAN_SLOPE):
-            one = start.clone()
-            one[:, : mean.rank] += predictor
-            changed.append(one)
-        return changed
+            changed = start.clone()
+            changed[:, : mean.rank] += predictor
+            starts.append(changed)
+        return starts
 
     def _with_size_edges(self, start: Tensor) -> list[Tensor]:
         """Return starts whose size vanishes beyond the outermost positive counts."""
         mean, size, *_ = self.problem.bases
-        own = slice(mean.rank, mean.rank + size.rank)
-        changed = []
+        params = slice(mean.rank, mean.rank + size.rank)
+        starts = []
         for predictor in self.size_edges:
-            one = start.clone()
-            one[:, own] = predictor
-            changed.append(one)
-        return changed
+            changed = start.clone()
+            changed[:, params] = predictor
+            starts.append(changed)
+        return starts
 
     @cached_property
     def intercept(self) -> PartBasis:

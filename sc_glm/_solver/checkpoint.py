@@ -84,19 +84,19 @@ class Checkpoint:
         folder = Path(folder)
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"checkpoint_dir={str(folder)!r} is a file; name a folder.")
-        here = fingerprint(family, counts, designs, settings, start)
+        expected = fingerprint(family, counts, designs, settings, start)
         manifest = folder / _MANIFEST
-        content = json.dumps(here, indent=2).encode()
+        content = json.dumps(expected, indent=2).encode()
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if manifest.exists():
-                _check_manifest(manifest, here)
+                _check_manifest(manifest, expected)
             else:
                 _check_empty(folder)
             _write_atomically(manifest, content)  # an existing one too: fails early if read-only
         except OSError as error:
             raise OSError(
-                f"checkpoint_dir={str(folder)!r} cannot be made or written: {error}"
+                f"checkpoint_dir={str(folder)!r} cannot be created or written: {error}"
             ) from error
         n_columns = {part: len(design.to_coef) for part, design in designs.parts.items()}
         return cls(folder, blake2b(content, digest_size=16).hexdigest(), n_columns, counts.n_genes)
@@ -179,7 +179,7 @@ def fingerprint(
     settings: Settings,
     start: dict[str, FloatArray] | None,
 ) -> Fingerprint:
-    """Return everything that the results of a fit depend on: settings, and digests of data.
+    """Return a description of all that the results of a fit depend on: settings and data digests.
 
     Block size, number of workers and device are left out. Blocks and workers do not change results,
     and a device changes only rounding.
@@ -221,14 +221,14 @@ def _digest(arrays: Iterable[NDArray[Any]]) -> str:
     return digest.hexdigest()
 
 
-def _check_manifest(path: Path, here: Fingerprint) -> None:
+def _check_manifest(path: Path, expected: Fingerprint) -> None:
     try:
-        there = json.loads(path.read_bytes())
+        stored = json.loads(path.read_bytes())
         differences = [
-            name if kind == "data" else f"{name} ({there[kind].get(name)} there, {value} here)"
-            for kind, values in here.items()
+            name if kind == "data" else f"{name} ({stored[kind].get(name)} there, {value} here)"
+            for kind, values in expected.items()
             for name, value in values.items()
-            if there[kind].get(name) != value
+            if stored[kind].get(name) != value
         ]
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(
@@ -257,8 +257,10 @@ def _restored(arrays: dict[str, NDArray[Any]], about: dict[str, Any]) -> GeneFit
     values: dict[str, Any] = {}
     for name, kind in get_type_hints(GeneFits).items():
         if get_origin(kind) is dict:
-            own = {key.partition("."): array for key, array in arrays.items()}
-            values[name] = {key: array for (field, _, key), array in own.items() if field == name}
+            by_field = {key.partition("."): array for key, array in arrays.items()}
+            values[name] = {
+                key: array for (field, _, key), array in by_field.items() if field == name
+            }
         elif get_origin(kind) is list:
             (element,) = get_args(kind)
             restore = get_origin(element) or element

@@ -39,8 +39,8 @@ _MAX_BLOCK_COUNTS_DEDUPLICATED = 20_000_000
 _MAX_BLOCK_ROWS = 8_000_000  # genes x rows
 _MAX_BLOCK_HESSIANS = 4_000_000  # entries of the Hessians of a block
 _MIN_BLOCK_GENES = 4
-_MIN_BLOCKS_PER_WORKER = 4  # such that the last block does not run alone for long
-_MAX_LOADED_GENES = 512  # that a worker reads from a file and fits before it reads the next ones
+_MIN_BLOCKS_PER_WORKER = 4  # so that the last worker does not run much longer than the others
+_MAX_LOADED_GENES = 512  # genes that a worker reads from a file at a time
 
 _Start = dict[str, FloatArray] | None
 _Model = tuple[Family, Designs, Settings]
@@ -123,14 +123,14 @@ def _tasks(
 ) -> Iterator[Any]:
     """Return a task for each block of genes that has no fit yet."""
     _, designs, _ = model
-    workers, share = _workers(n_jobs, counts.n_genes)
+    workers, max_task_genes = _workers(n_jobs, counts.n_genes)
     # Workers that share no memory with this process load their own genes, if there is a file.
     shares_memory = workers == 1 or getattr(get_active_backend()[0], "supports_sharedmem", False)
     loads_in_worker = not (counts.in_memory or shares_memory)
-    max_loaded = min(_MAX_LOADED_GENES, share) if loads_in_worker else counts.n_genes
-    groups = counts.groups(max_loaded)
-    tally = _tally_of(counts, designs)
-    blocks = gene_blocks(counts if tally is None else tally, designs, batch_size, share)
+    max_loaded_genes = min(_MAX_LOADED_GENES, max_task_genes) if loads_in_worker else counts.n_genes
+    groups = counts.gene_groups(max_loaded_genes)
+    tally = _tabulate_counts(counts, designs)
+    blocks = gene_blocks(counts if tally is None else tally, designs, batch_size, max_task_genes)
     remaining = _remaining_blocks(fits, counts.n_genes, [*blocks, *groups])
     if tally is not None:
         return _tasks_of_tally(tally, remaining, start, model)
@@ -160,7 +160,7 @@ def _run(
             smoothing=0,  # blocks end at irregular times: the mean speed predicts the end best
             disable=not (progress and _is_interactive()),
         ) as bar,
-        _in_parallel(n_jobs, tasks) as finished,
+        _running_in_parallel(n_jobs, tasks) as finished,
     ):
         try:
             for first, fit in itertools.chain.from_iterable(finished):
@@ -191,7 +191,7 @@ def map_blocks(
     of_genes: Sequence[FloatArray],
     *arguments: Any,
     n_jobs: int | None,
-    most_genes: float = math.inf,
+    max_genes: float = math.inf,
 ) -> list[_Result]:
     """Apply a function to all genes, block by block.
 
@@ -207,7 +207,7 @@ def map_blocks(
         Further arguments, equal for all blocks.
     n_jobs : int or None
         Number of workers, as in joblib.
-    most_genes : float, default=inf
+    max_genes : float, default=inf
         Largest number of genes in a block.
 
     Returns
@@ -215,9 +215,11 @@ def map_blocks(
     list
         The values of the function for the blocks, in the order of the genes.
     """
-    _, share = _workers(n_jobs, counts.n_genes)
-    by_hessians = max(1, _MAX_BLOCK_HESSIANS // max(1, designs.n_params) ** 2)
-    blocks = gene_blocks(counts, designs, "auto", int(min(share, most_genes, by_hessians)))
+    _, max_task_genes = _workers(n_jobs, counts.n_genes)
+    max_genes_by_hessians = max(1, _MAX_BLOCK_HESSIANS // max(1, designs.n_params) ** 2)
+    blocks = gene_blocks(
+        counts, designs, "auto", int(min(max_task_genes, max_genes, max_genes_by_hessians))
+    )
     results: list[_Result] = joblib.Parallel(n_jobs=n_jobs)(
         joblib.delayed(function)(
             counts.by_gene(block), *(values[block] for values in of_genes), *arguments
@@ -227,8 +229,8 @@ def map_blocks(
     return results
 
 
-def _tally_of(counts: CountMatrix, designs: Designs) -> Tally | None:
-    """Tally the counts of deduplicated cells, if they are stored by cell."""
+def _tabulate_counts(counts: CountMatrix, designs: Designs) -> Tally | None:
+    """Tabulate the counts of deduplicated cells, if the counts are stored by cell."""
     if designs.cells is None or not isinstance(counts.matrix, sp.csr_array):
         return None
     return Tally.of_cells(counts.matrix, designs.cells)
@@ -242,8 +244,10 @@ def _tasks_of_tally(
 ) -> Iterator[Any]:
     """Yield a task for each block, with its tally."""
     for block in blocks:
-        own = tally.of_genes(np.arange(block.start, block.stop))
-        yield joblib.delayed(_fit_block)(block.start, own, _start_of_genes(start, block), *model)
+        block_tally = tally.of_genes(np.arange(block.start, block.stop))
+        yield joblib.delayed(_fit_block)(
+            block.start, block_tally, _start_of_genes(start, block), *model
+        )
 
 
 def _tasks_with_counts(
@@ -255,12 +259,12 @@ def _tasks_with_counts(
 ) -> Iterator[Any]:
     """Yield a task for each block, with its counts; one group of genes is in memory at a time."""
     for group in groups:
-        own = _blocks_in_group(group, blocks)
-        loaded = counts.only(group).load() if own else counts
-        for block in own:
+        blocks_of_group = _blocks_in_group(group, blocks)
+        loaded = counts.select_genes(group).load() if blocks_of_group else counts
+        for block in blocks_of_group:
             first = group.start + block.start
-            own_start = _start_of_genes(start, slice(first, group.start + block.stop))
-            yield joblib.delayed(_fit_block)(first, loaded.by_gene(block), own_start, *model)
+            initial_coef = _start_of_genes(start, slice(first, group.start + block.stop))
+            yield joblib.delayed(_fit_block)(first, loaded.by_gene(block), initial_coef, *model)
         del loaded  # before the next group is loaded
 
 
@@ -273,9 +277,14 @@ def _tasks_that_load(
 ) -> Iterator[Any]:
     """Yield a task for each group of genes, which loads its counts in the worker."""
     for group in groups:
-        own = _blocks_in_group(group, blocks)
-        if own:
-            task = group.start, counts.only(group), _start_of_genes(start, group), own
+        blocks_of_group = _blocks_in_group(group, blocks)
+        if blocks_of_group:
+            task = (
+                group.start,
+                counts.select_genes(group),
+                _start_of_genes(start, group),
+                blocks_of_group,
+            )
             yield joblib.delayed(_fit_group)(*task, *model)
 
 
@@ -294,8 +303,8 @@ def _fit_group(
     loaded = counts.load()
     fits: list[tuple[int, GeneFits]] = []
     for block in blocks:
-        own_start = _start_of_genes(start, block)
-        fits += _fit_block(first + block.start, loaded.by_gene(block), own_start, *model)
+        initial_coef = _start_of_genes(start, block)
+        fits += _fit_block(first + block.start, loaded.by_gene(block), initial_coef, *model)
     return fits
 
 
@@ -329,7 +338,7 @@ def _blocks_in_group(group: slice, blocks: Iterable[slice]) -> list[slice]:
 
 
 @contextlib.contextmanager
-def _in_parallel(n_jobs: int | None, tasks: Iterable[Any]) -> Iterator[Iterator[Any]]:
+def _running_in_parallel(n_jobs: int | None, tasks: Iterable[Any]) -> Iterator[Iterator[Any]]:
     """Run tasks and yield their results as they come; leaving the context stops the workers.
 
     Otherwise, workers would run until the traceback of an error is garbage collected.
@@ -360,21 +369,23 @@ def _remaining_blocks(
 
 
 def gene_blocks(
-    counts: CountMatrix | Tally, designs: Designs, batch_size: int | str, most_genes: int
+    counts: CountMatrix | Tally, designs: Designs, batch_size: int | str, max_genes: int
 ) -> list[slice]:
-    """Cut the genes into blocks; ``most_genes`` bounds automatic blocks."""
+    """Cut the genes into blocks; ``max_genes`` bounds automatic blocks."""
     if not isinstance(batch_size, str):
         return consecutive_blocks(counts.n_positive(), math.inf, longest=int(batch_size))
-    by_hessians = _MAX_BLOCK_HESSIANS // max(1, designs.hessian_entries)
-    most_counts, longest = _MAX_BLOCK_COUNTS, _MAX_BLOCK_GENES
+    max_genes_by_hessians = _MAX_BLOCK_HESSIANS // max(1, designs.hessian_entries)
+    max_counts, longest = _MAX_BLOCK_COUNTS, _MAX_BLOCK_GENES
     if designs.groups is not None:
-        longest = max(_MAX_BLOCK_GENES, min(_MAX_BLOCK_GENES_GROUPED, by_hessians))
+        longest = max(_MAX_BLOCK_GENES, min(_MAX_BLOCK_GENES_GROUPED, max_genes_by_hessians))
     if designs.cells is not None:
         n_rows = len(designs.weights)
-        by_rows = _MAX_BLOCK_ROWS // n_rows
-        by_cells = _MAX_BLOCK_COUNTS * len(designs.cells.rows) // n_rows
-        most_counts = min(_MAX_BLOCK_COUNTS_DEDUPLICATED, by_cells)
-        longest = max(1, min(_MAX_BLOCK_GENES_DEDUPLICATED, by_rows, by_hessians))
-    longest = min(longest, most_genes)
+        max_genes_by_rows = _MAX_BLOCK_ROWS // n_rows
+        max_counts_by_cells = _MAX_BLOCK_COUNTS * len(designs.cells.rows) // n_rows
+        max_counts = min(_MAX_BLOCK_COUNTS_DEDUPLICATED, max_counts_by_cells)
+        longest = max(
+            1, min(_MAX_BLOCK_GENES_DEDUPLICATED, max_genes_by_rows, max_genes_by_hessians)
+        )
+    longest = min(longest, max_genes)
     shortest = min(_MIN_BLOCK_GENES, longest)
-    return consecutive_blocks(counts.n_positive(), most_counts, longest=longest, shortest=shortest)
+    return consecutive_blocks(counts.n_positive(), max_counts, longest=longest, shortest=shortest)

@@ -49,12 +49,12 @@ class GammaRatioCurves:
         curves = counts @ _quintic_coefficients(torch.from_numpy(distinct)).flatten(1).numpy()
         self._coefficients = torch.from_numpy(curves).to(device).view(-1, _COEFFICIENTS)
 
-    def gamma_ratio(self, places: Tensor, rho: Tensor) -> GammaRatio:
-        """Evaluate some of the curves, without the term that is linear in the log size.
+    def gamma_ratio(self, positions: Tensor, rho: Tensor) -> GammaRatio:
+        """Evaluate curves at log sizes, without the term that is linear in the log size.
 
         Parameters
         ----------
-        places : Tensor of int of shape (n,)
+        positions : Tensor of int of shape (n,)
             The numbers of the curves.
         rho : Tensor of shape (n,)
             A log size for each of them.
@@ -69,7 +69,7 @@ class GammaRatioCurves:
         position = clamped - _FIRST_NODE
         interval = position.floor().clamp_max_(_INTERVALS - 1)
         t = position.sub_(interval)
-        rows = places.mul(_INTERVALS).add_(interval.long())
+        rows = positions.mul(_INTERVALS).add_(interval.long())
         *others, value = self._coefficients.index_select(0, rows).unbind(1)
         first, second = torch.zeros_like(t), torch.zeros_like(t)
         for coefficient in reversed(others):

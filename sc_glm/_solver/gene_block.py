@@ -33,8 +33,8 @@ from sc_glm._solver.status import (
 from sc_glm._solver.submodels import restart_from_submodels
 from sc_glm._solver.trust_region import Solution, maximize
 
-# Allocating as much once has the GNU C library keep freed memory up to this size; larger blocks do
-# not change its threshold.
+# If memory of this size is allocated once and freed, the GNU C library keeps freed memory up to
+# this size. A larger allocation does not raise its threshold.
 _REUSED_BYTES = 32 * 2**20 - 2**16
 
 
@@ -211,10 +211,10 @@ def fit_block(
         Coefficients to start from; by default, several candidate starts are tried.
     """
     with one_thread(), torch.inference_mode():
-        problem = problem_of(family, counts, designs, settings)
-        objective = problem.own_objective()
+        problem = build_problem(family, counts, designs, settings)
+        objective = problem.model_objective()
         if settings.fused:
-            objective.tile = fused_tile(family)
+            objective.tile_terms = fused_tile(family)
         if start is None:
             solution = maximize_from_many_starts(
                 problem, objective, max_iter=settings.max_iter, tol=settings.tol
@@ -241,8 +241,10 @@ def fits_at(
     """Return the results of genes whose maximisation ended at ``solution``."""
     theta = torch.split(solution.theta, objective.ranks, dim=1)
     coef = {
-        part: rowwise.product(own.double().cpu(), torch.from_numpy(design.to_coef.T)).T.numpy()
-        for (part, design), own in zip(designs.parts.items(), theta, strict=True)
+        part: rowwise.product(
+            coordinates.double().cpu(), torch.from_numpy(design.to_coef.T)
+        ).T.numpy()
+        for (part, design), coordinates in zip(designs.parts.items(), theta, strict=True)
     }
     at = _endpoints(problem, objective, solution)
     return GeneFits(
@@ -251,8 +253,10 @@ def fits_at(
         solution.n_iter.cpu().numpy(),
         fit_statuses(at),
         {
-            part: undetermined(at.flat[:, own], designs.parts[part].to_coef, at.flat_levels[:, own])
-            for part, own in at.slices().items()
+            part: undetermined(
+                at.flat[:, params], designs.parts[part].to_coef, at.flat_levels[:, params]
+            )
+            for part, params in at.slices().items()
         },
         _numpy(_ceiling(problem, objective, theta[0])),
     )
@@ -299,13 +303,13 @@ def _poisson_gap(
     """Return the maximum of log size less log mean over the counts, NaN without flat direction."""
     gap = torch.full_like(solution.value, torch.nan)
     if genes.numel():
-        some = problem.of_genes(genes)
+        subproblem = problem.of_genes(genes)
         mean, size, *_ = torch.split(solution.theta[genes], objective.ranks, dim=1)
-        at_counts = some.predictor_at_counts(some.bases[1], size) - some.predictor_at_counts(
-            some.bases[0], mean
-        )
-        at_counts -= some.offset[some.cells]
-        gap[genes] = some.reduce_by_gene(at_counts, "amax")
+        log_size = subproblem.predictor_at_counts(subproblem.bases[1], size)
+        log_mean = subproblem.predictor_at_counts(subproblem.bases[0], mean)
+        at_counts = log_size - log_mean
+        at_counts -= subproblem.offset[subproblem.cells]
+        gap[genes] = subproblem.reduce_by_gene(at_counts, "amax")
     return gap
 
 
@@ -322,10 +326,10 @@ def _inflation_gain(
     return gain
 
 
-def problem_of(
+def build_problem(
     family: Family, counts: sp.csr_array | Tally, designs: Designs, settings: Settings
 ) -> Problem:
-    """Return the problem of a block of genes, one per row of ``counts``, on the device."""
+    """Build the problem of a block of genes, one per row of ``counts``, on the device."""
 
     def tensor(x: FloatArray) -> Tensor:
         # joblib maps large arrays into its workers as read-only, about which torch would warn.

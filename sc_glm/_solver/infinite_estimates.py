@@ -89,8 +89,10 @@ class _Recession:
         """Maximise in logarithms of the present directions; return None if there are none."""
         rotations, is_log = [], []
         hessian = unpacked(start.hessian)
-        for own in self.objective.slices:
-            rotation, diverges = _rotation_to_recession(start.theta[0, own], hessian[:, own, own])
+        for params in self.objective.slices:
+            rotation, diverges = _rotation_to_recession(
+                start.theta[0, params], hessian[:, params, params]
+            )
             rotations.append(rotation)
             is_log += [diverges, *[False] * (len(rotation) - 1)]
         if not any(is_log):
@@ -100,14 +102,14 @@ class _Recession:
             for basis, rotation in zip(self.problem.bases, rotations, strict=True)
         ]
         rotation = torch.block_diag(*rotations)[None]  # type: ignore[no-untyped-call]
-        x = rowwise.apply(rotation.mT, start.theta)
+        x = rowwise.matvec(rotation.mT, start.theta)
         objective = LogCoordinates(
-            replace(self.problem, bases=bases).own_objective(),
+            replace(self.problem, bases=bases).model_objective(),
             x,
             torch.tensor(is_log, device=x.device),
         )
         found = maximize(objective, objective.start, max_iter=max_iter, tol=tol)
-        theta = rowwise.apply(rotation, objective.coordinates(found.theta))
+        theta = rowwise.matvec(rotation, objective.coordinates(found.theta))
         at = self.objective.evaluate(theta, self.gene)
         return replace(found, theta=theta, value=at.value, hessian=at.hessian)
 
@@ -121,8 +123,8 @@ def _rotation_to_recession(theta: Tensor, hessian: Tensor) -> tuple[Tensor, bool
     identity = torch.eye(len(theta), dtype=theta.dtype, device=theta.device)
     curvature, directions = rowwise.eigh(torch.nan_to_num(hessian, 0.0, 0.0, 0.0))
     is_flat = curvature.abs() < _FLAT_CURVATURE
-    flat = torch.where(is_flat, rowwise.apply(directions.mT, theta[None]), 0.0)
-    projection = rowwise.apply(directions, flat)[0]
+    flat = torch.where(is_flat, rowwise.matvec(directions.mT, theta[None]), 0.0)
+    projection = rowwise.matvec(directions, flat)[0]
     norm = torch.linalg.vector_norm(projection)
     if not norm > _MIN_DIVERGENT_NORM:
         return identity, False

@@ -23,8 +23,8 @@ _HURDLE_LOG_SIZE = 3.0
 _MIN_PROBABILITY = 0.01  # of a zero and of a positive count, before log odds are taken
 _MAX_SLOPE = 0.75  # log units per standard deviation, of the mean of moment estimates
 _NULL_SPACE_TOL = 1e-9  # of the largest eigenvalue, and of a cell's squared projection
-_EQUAL_CHANGE_TOL = 1e-6  # within which the predictors of separated cells change by the same
-_SEPARATION_DEPTH = 18.0  # log units by which the mean of separated cells is lowered
+_EQUAL_CHANGE_TOL = 1e-6  # difference up to which the predictors of separated cells change equally
+_SEPARATION_DECREASE = 18.0  # log units by which the mean of separated cells is lowered
 _SEPARATION_ENTRIES = 4_000_000  # cells x rank x genes in memory at a time
 _MAX_PRODUCTS = 64  # products of two columns in memory at a time
 _MAX_PRINCIPAL_DIRECTIONS = 4
@@ -133,18 +133,18 @@ def ascent_direction(objective: Objective, theta: Tensor, part: int) -> Tensor:
     """Return the unit vector of the likelihood's gradient in the coordinates of one part."""
     genes = torch.arange(len(theta), device=theta.device)
     gradient = objective.evaluate(theta, genes).gradient
-    own = torch.zeros_like(theta)
-    own[:, objective.slices[part]] = gradient[:, objective.slices[part]]
-    return _unit(own)
+    gradient_of_part = torch.zeros_like(theta)
+    gradient_of_part[:, objective.slices[part]] = gradient[:, objective.slices[part]]
+    return _unit(gradient_of_part)
 
 
 def separation_step(problem: Problem) -> Tensor:
     """Return a step that lowers the mean of separated cells, where a gene cannot have counts.
 
     Cells that no positive count constrains have their maximum at a mean of zero; an example is a
-    cell type without counts. Such a direction of recession lowers all of them by the same and
-    changes no other cell. The step follows it until the likelihood is flat, which takes Newton's
-    method one pass for each unit. The step is zero for genes without such a direction.
+    cell type without counts. Such a direction of recession lowers all of them by the same amount
+    and changes no other cell. The step follows it until the likelihood is flat, which takes
+    Newton's method one pass for each unit. The step is zero for genes without such a direction.
     """
     if problem.bases[0].indicators is not None:
         return _step_of_levels(problem, problem.bases[0], problem.bases[0].indicators)
@@ -157,24 +157,24 @@ def separation_step(problem: Problem) -> Tensor:
     is_null = eigenvalues < _NULL_SPACE_TOL * eigenvalues[:, -1:]
     genes = torch.nonzero(is_null.any(1))[:, 0]
     weighted = weights[:, None] * U
-    for some in torch.split(genes, max(1, _SEPARATION_ENTRIES // U.numel())):
-        null_space = vectors[some] * is_null[some][:, None, :]
+    for chunk in torch.split(genes, max(1, _SEPARATION_ENTRIES // U.numel())):
+        null_space = vectors[chunk] * is_null[chunk][:, None, :]
         projection = (U @ null_space).square().sum(2)  # genes x rows
         target = -(projection > _NULL_SPACE_TOL).to(U.dtype)
         inner_product = rowwise.product(target, weighted) / problem.weights.sum()
-        direction = rowwise.apply(null_space, rowwise.apply(null_space.mT, inner_product))
+        direction = rowwise.matvec(null_space, rowwise.matvec(null_space.mT, inner_product))
         change = rowwise.product(direction, U.mT)
         is_recession = ((change - target).abs() < _EQUAL_CHANGE_TOL).all(1)
-        depth = _SEPARATION_DEPTH + total[some].log().clamp_min(0.0)
-        step[some] = torch.where(is_recession, depth, 0.0)[:, None] * direction
+        decrease = _SEPARATION_DECREASE + total[chunk].log().clamp_min(0.0)
+        step[chunk] = torch.where(is_recession, decrease, 0.0)[:, None] * direction
     return step
 
 
 def _step_of_levels(problem: Problem, basis: PartBasis, indicators: Indicators) -> Tensor:
     """Return the step that lowers the levels of the mean in which a gene has no count."""
     no_counts = problem.weighted_sum_in(problem.ones_at_counts, basis)[:, : basis.n_levels] == 0
-    depth = _SEPARATION_DEPTH + _sum_of_counts(problem).log().clamp_min(0.0)
-    step = torch.where(no_counts, -depth[:, None] / indicators.scale, 0.0)
+    decrease = _SEPARATION_DECREASE + _sum_of_counts(problem).log().clamp_min(0.0)
+    step = torch.where(no_counts, -decrease[:, None] / indicators.scale, 0.0)
     return torch.nn.functional.pad(step, (0, basis.U.shape[1]))
 
 
@@ -203,7 +203,7 @@ def _second_moments(problem: Problem, basis: PartBasis) -> Tensor:
     U, _ = problem.distinct_rows(basis)
     rank = U.shape[1]
     row, column = torch.triu_indices(rank, rank, device=U.device)
-    # A few at a time, because cells x rank^2 may exceed the memory.
+    # In pieces, because cells x rank^2 products may exceed the memory.
     pieces = [
         problem.weighted_sum_of_distinct(U[:, i] * U[:, j])
         for i, j in zip(row.split(_MAX_PRODUCTS), column.split(_MAX_PRODUCTS), strict=True)

@@ -85,12 +85,12 @@ class LocalMaxima:
         theta, value, second_theta, second_value = (
             x.to(like) for x in (self.theta, self.value, self.second_theta, self.second_value)
         )
-        of_submodels = {submodel: own.to(like) for submodel, own in self.of_submodels.items()}
+        of_submodels = {submodel: maxima.to(like) for submodel, maxima in self.of_submodels.items()}
         unfinished = self.unfinished.to(like.device)
         return LocalMaxima(theta, value, second_theta, second_value, unfinished, of_submodels)
 
-    def in_bases_of(self, problem: Problem, bases: Sequence[PartBasis]) -> "LocalMaxima":
-        """Return the local maxima in the bases of a problem, given those that they are in."""
+    def change_bases(self, problem: Problem, bases: Sequence[PartBasis]) -> "LocalMaxima":
+        """Return the local maxima in the bases of a problem, given their present bases."""
         theta, second_theta = (
             problem.change_bases(x, bases, problem.bases) for x in (self.theta, self.second_theta)
         )
@@ -148,10 +148,10 @@ class Screening:
     ) -> None:
         """Maximise from further starts, and add the results to the local maxima.
 
-        ``where`` says for which genes. Unfinished runs of all genes are continued in the same
-        batch.
+        ``where`` is a mask of the genes for which the starts are tried. Unfinished runs of all
+        genes are continued in the same batch.
         """
-        unfinished, genes = (torch.nonzero(some)[:, 0] for some in (maxima.unfinished, where))
+        unfinished, genes = (torch.nonzero(mask)[:, 0] for mask in (maxima.unfinished, where))
         rows = torch.cat([unfinished, genes.repeat(len(starts))])
         if not len(rows):
             return
@@ -167,8 +167,8 @@ class Screening:
         n_unfinished = len(unfinished)
         maxima.resume(unfinished, solution.theta[:n_unfinished], value[:n_unfinished])
         for first in range(n_unfinished, len(rows), max(1, len(genes))):
-            own = slice(first, first + len(genes))
-            maxima.add(genes, solution.theta[own], value[own])
+            rows_of_start = slice(first, first + len(genes))
+            maxima.add(genes, solution.theta[rows_of_start], value[rows_of_start])
 
     def try_submodel(
         self,

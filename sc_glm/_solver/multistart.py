@@ -110,7 +110,7 @@ def _improve_on_sample(problem: Problem, start: Tensor) -> Tensor:
     ):
         return start
     sample = problem.subsample(n_cells // _CELLS_PER_SAMPLED_CELL)
-    found = maximize(sample.own_objective(), start, max_iter=_SAMPLE_ITER, tol=_SAMPLE_TOL)
+    found = maximize(sample.model_objective(), start, max_iter=_SAMPLE_ITER, tol=_SAMPLE_TOL)
     is_determined = found.converged & eigenvalues_exceed(-found.hessian, _MIN_SAMPLE_INFORMATION)
     return torch.where(is_determined[:, None], found.theta, start)
 
@@ -137,15 +137,15 @@ def _correct_coarsening(
         higher = other.value > value
         solution.put(genes[higher], other.rows(higher))
 
-    close = torch.nonzero(maxima.value - maxima.second_value < SCREENING_ERROR)[:, 0]
-    if len(close):
-        try_start(close, maxima.second_theta[close])
+    ambiguous = torch.nonzero(maxima.value - maxima.second_value < SCREENING_ERROR)[:, 0]
+    if len(ambiguous):
+        try_start(ambiguous, maxima.second_theta[ambiguous])
     lower = torch.nonzero(solution.value < maxima.value - SCREENING_ERROR)[:, 0]
     if len(lower):
-        some = problem.of_genes(lower)
-        block = some.block()
+        subproblem = problem.of_genes(lower)
+        block = subproblem.block()
         try_start(
-            lower, screen_starts(some, block, separation_step[lower], max_iter=max_iter).theta
+            lower, screen_starts(subproblem, block, separation_step[lower], max_iter=max_iter).theta
         )
 
 
@@ -165,9 +165,9 @@ def _restart_from_screened(
     margin = margin + (solution.value - maxima.value).clamp_min(0.0)
     bounded = {
         submodel: [
-            (own.theta, own.value + margin),
-            (own.second_theta, own.second_value + margin),
+            (screened.theta, screened.value + margin),
+            (screened.second_theta, screened.second_value + margin),
         ]
-        for submodel, own in maxima.of_submodels.items()
+        for submodel, screened in maxima.of_submodels.items()
     }
     restart_from_submodels(problem, objective, solution, bounded, max_iter=max_iter, tol=tol)

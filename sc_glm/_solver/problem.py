@@ -23,7 +23,7 @@ from sc_glm._likelihood import rowwise
 from sc_glm._likelihood.family import Family, NegBinFamily
 from sc_glm._likelihood.grouped import GroupedObjective, Groups
 from sc_glm._likelihood.hessian_assembly import is_constant
-from sc_glm._likelihood.objective import Objective, PartBasis, tile_cells
+from sc_glm._likelihood.objective import Objective, PartBasis, cells_per_tile
 from sc_glm._likelihood.tiles import CountBlock, Shares
 from sc_glm._solver.gamma_ratio_curves import GammaRatioCurves
 
@@ -70,8 +70,8 @@ class Problem:
             return Objective(*model)
         return GroupedObjective(*model, groups=self.groups)
 
-    def own_objective(self) -> Objective:
-        """Return the objective of the problem's own model for all its genes."""
+    def model_objective(self) -> Objective:
+        """Return the objective of the problem's family and bases, for all its genes."""
         return self.objective(self.block(), self.family, self.bases)
 
     def _is_grouped(self, family: Family, bases: Sequence[PartBasis]) -> bool:
@@ -83,7 +83,7 @@ class Problem:
         )
 
     def distinct_rows(self, basis: PartBasis) -> tuple[Tensor, Tensor]:
-        """Return the rows of a basis and their weights; known groups of equal cells are one row."""
+        """Return the rows of a basis and their weights; a known group of equal cells is one row."""
         if self.groups is None:
             return basis.U, self.weights
         return basis.U[self.groups.first], self.groups.total
@@ -102,7 +102,7 @@ class Problem:
             self.cells,
             torch.as_tensor(np.require(self.counts.data, requirements="W")).to(device, dtype),
             self.counts.shape[1],
-            tile=tile_cells([basis.U.shape[1] for basis in self.bases]),
+            cells_per_tile=cells_per_tile([basis.U.shape[1] for basis in self.bases]),
             shares=shares,
             curves=self._curves(),
         )
@@ -124,8 +124,8 @@ class Problem:
 
     def project(self, predictor: Tensor, basis: PartBasis) -> Tensor:
         """Return the coordinates of the weighted least-squares fits of predictors by a basis."""
-        across = rowwise.product((self.weights[:, None] * basis.U).mT, predictor)
-        others = across / self.weights.sum()
+        inner_products = rowwise.product((self.weights[:, None] * basis.U).mT, predictor)
+        others = inner_products / self.weights.sum()
         if basis.indicators is None:
             return others
         rows = predictor.mT * (self.weights / self.weights.sum())
@@ -161,12 +161,14 @@ class Problem:
         """
         if self.offset.dtype != torch.float64:
             return self._double().coarsened(max_cells, width)
-        everything = torch.cat([*(basis.U for basis in self.bases), self.offset[:, None]], 1)
+        designs_and_offset = torch.cat(
+            [*(basis.U for basis in self.bases), self.offset[:, None]], 1
+        )
         levels = self.bases[0].indicators
         codes = None if levels is None else levels.codes.cpu().numpy()
         max_cells = max(max_cells, _COARSE_CELLS_PER_LEVEL * self.bases[0].n_levels)
         groups = Grouping(
-            similar_rows(everything.cpu().numpy(), max_cells, width, codes),
+            similar_rows(designs_and_offset.cpu().numpy(), max_cells, width, codes),
             self.weights.cpu().numpy(),
         )
         tally = (
@@ -337,8 +339,10 @@ class Problem:
         """Return the predictor of a part at each positive count."""
         value = torch.zeros_like(self.cells, dtype=theta.dtype)
         others = theta[:, basis.n_levels :].mT
-        for across, own in zip(basis.U.mT, others, strict=True):  # not at once: memory
-            value += across[self.cells] * own[self.genes]
+        for column, coordinate in zip(
+            basis.U.mT, others, strict=True
+        ):  # not at once, to save memory
+            value += column[self.cells] * coordinate[self.genes]
         if basis.indicators is not None:
             level = basis.indicators.codes[self.cells]
             value += (theta[:, : basis.n_levels] * basis.indicators.scale)[self.genes, level]

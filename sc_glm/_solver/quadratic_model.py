@@ -37,7 +37,7 @@ class QuadraticModel:
         rounding = torch.finfo(floor.dtype).eps * curvature.abs().amax(1)
         floor = torch.maximum(floor, rounding)
         curvature = torch.where(is_flat(curvature, floor, noise), floor[:, None], curvature)
-        gradient = rowwise.apply(vectors.mT, at.gradient)
+        gradient = rowwise.matvec(vectors.mT, at.gradient)
         return cls(curvature, vectors, gradient)
 
     def select(self, keep: Tensor) -> "QuadraticModel":
@@ -72,7 +72,7 @@ class QuadraticModel:
 
     def to_coordinates(self, step: Tensor) -> Tensor:
         """Return steps in the coordinates of the genes, given in the eigenbasis."""
-        return rowwise.apply(self.vectors, step)
+        return rowwise.matvec(self.vectors, step)
 
     def norm(self, step: Tensor, in_basis: Tensor) -> Tensor:  # noqa: ARG002 - both are equal
         """Return the norms of steps that the radius bounds, given in both bases."""
@@ -110,11 +110,11 @@ class ArrowModel(QuadraticModel):
         curvature = torch.where(is_flat(curvature, floor, noise), floor[:, None], curvature)
         gradient = elimination.reduce(at.gradient)
         n_levels = elimination.diagonal.shape[1]
-        own = rowwise.apply(vectors.mT, gradient[:, n_levels:])
+        gradient_of_others = rowwise.matvec(vectors.mT, gradient[:, n_levels:])
         return cls(
             torch.cat([elimination.diagonal, curvature], 1),
             vectors,
-            torch.cat([gradient[:, :n_levels], own], 1),
+            torch.cat([gradient[:, :n_levels], gradient_of_others], 1),
             elimination,
         )
 
@@ -128,7 +128,7 @@ class ArrowModel(QuadraticModel):
     def to_coordinates(self, step: Tensor) -> Tensor:
         """Return steps in the coordinates of the genes, given in the basis of the model."""
         n_levels = self.elimination.diagonal.shape[1]
-        others = rowwise.apply(self.vectors, step[:, n_levels:])
+        others = rowwise.matvec(self.vectors, step[:, n_levels:])
         return self.elimination.back_substitute(torch.cat([step[:, :n_levels], others], 1))
 
     def norm(self, step: Tensor, in_basis: Tensor) -> Tensor:  # noqa: ARG002

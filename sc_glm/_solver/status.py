@@ -149,15 +149,19 @@ def flat_directions_of_arrows(
         Which coordinates belong to a level in which the likelihood is flat.
     """
     n_params, n_columns = information.shape[1:]
-    own = slice(n_params - n_columns + 1)
+    level_params = slice(n_params - n_columns + 1)
     finite = np.nan_to_num(information, posinf=0.0, neginf=0.0)
-    diagonal, border, corner = finite[:, own, 0], finite[:, own, 1:], finite[:, own.stop :, 1:]
+    diagonal, border, corner = (
+        finite[:, level_params, 0],
+        finite[:, level_params, 1:],
+        finite[:, level_params.stop :, 1:],
+    )
     largest = np.abs(np.diagonal(corner, axis1=1, axis2=2)).max(axis=1, initial=0.0)
     largest = np.maximum(largest, np.abs(diagonal).max(axis=1))
     rounding = 100 * np.finfo(float).eps * largest[:, None]
-    flat = _is_flat(diagonal, coordinates[:, own], rounding)
+    flat = _is_flat(diagonal, coordinates[:, level_params], rounding)
     levels = np.zeros(coordinates.shape, dtype=bool)
-    levels[:, own] = flat
+    levels[:, level_params] = flat
     # Levels that are not flat are eliminated.
     ratio = np.where(flat[..., None], 0.0, border / np.where(flat, 1.0, diagonal)[..., None])
     curvature, vectors = np.linalg.eigh(corner - np.swapaxes(border, 1, 2) @ ratio)
@@ -168,8 +172,8 @@ def flat_directions_of_arrows(
     is_flat = _is_flat(curvature / length**2, span, rounding)
     directions = np.where(is_flat[:, None, :], directions, 0.0)
     for gene in np.flatnonzero(is_flat.sum(axis=1) > 1):  # these may not be orthogonal
-        some = is_flat[gene]
-        directions[gene][:, some] = np.linalg.qr(directions[gene][:, some])[0]
+        is_flat_in_gene = is_flat[gene]
+        directions[gene][:, is_flat_in_gene] = np.linalg.qr(directions[gene][:, is_flat_in_gene])[0]
     return directions, levels
 
 
@@ -226,7 +230,9 @@ class Endpoints:
 def fit_statuses(at: Endpoints) -> list[Status]:
     """Return the status of each gene."""
     weight = (at.flat**2).sum(axis=2) + at.flat_levels
-    diverges = {part: weight[:, own].sum(axis=1) > _PART_SHARE for part, own in at.slices().items()}
+    diverges = {
+        part: weight[:, params].sum(axis=1) > _PART_SHARE for part, params in at.slices().items()
+    }
     return [
         _status_of_gene(at, gene, {part for part, genes in diverges.items() if genes[gene]})
         for gene in range(len(at.converged))

@@ -19,9 +19,8 @@ from sc_glm._solver.trust_region import Solution, maximize
 
 ABSENT_LOG_ODDS = -30.0  # of a zero inflation that changes no digit of a likelihood
 SMALL_LOG_ODDS = -4.0  # of a zero inflation that is small, but has a gradient
-_POISSON_LOG_SIZE = (
-    30.0  # at which a negative binomial equals the Poisson distribution in all digits
-)
+# Log size at which a negative binomial equals the Poisson distribution in all digits.
+_POISSON_LOG_SIZE = 30.0
 _SPARSE_COUNTS = 100  # positive counts of a gene up to which it often has several local maxima
 _UNPREDICTED_GAIN = 8.0  # log-likelihood that a run may gain beyond the bound of its models
 _INTERCEPT_TOL = 1e-6  # rounding error of an intercept of one that a design contains
@@ -43,13 +42,13 @@ class Submodel:
     @classmethod
     def all_of(cls, problem: Problem) -> list["Submodel"]:
         """Return the submodels of a problem's model, the simplest first."""
-        own = [is_regressed(basis) for basis in problem.bases[1:]]
-        choices = [[False, True] if regressed else [False] for regressed in own]
+        regressed_parts = [is_regressed(basis) for basis in problem.bases[1:]]
+        choices = [[False, True] if regressed else [False] for regressed in regressed_parts]
         simpler = [
             cls(regressed)
-            for n_parts in range(1, 1 + len(own))
+            for n_parts in range(1, 1 + len(regressed_parts))
             for regressed in product(*choices[:n_parts])
-            if list(regressed) != own
+            if list(regressed) != regressed_parts
         ]
         return [submodel for submodel in simpler if submodel.is_nested(problem)]
 
@@ -135,7 +134,7 @@ def restart_from_submodels(
     max_iter: int,
     tol: float,
 ) -> None:
-    """Maximise again where the likelihood of a submodel is higher than the one that was found.
+    """Maximise again where the likelihood of a submodel is higher than the solution.
 
     Parameters
     ----------
@@ -185,12 +184,12 @@ def _restart_from_poisson(
     problem: Problem, objective: Objective, solution: Solution, *, max_iter: int, tol: float
 ) -> None:
     """Maximise also from an infinite size, for genes with sparse counts."""
-    size, own = problem.bases[1], objective.slices[1]
+    size, params = problem.bases[1], objective.slices[1]
     genes = torch.nonzero(is_sparse(problem))[:, 0]
     if not len(genes) or not _has_intercept(problem, size) or _penalty_of_intercept(problem, size):
         return
     start = solution.theta[genes]
-    start[:, own] = _POISSON_LOG_SIZE * problem.intercept(size)
+    start[:, params] = _POISSON_LOG_SIZE * problem.intercept(size)
     cutoff = solution.value[genes] - _UNPREDICTED_GAIN
     other = maximize(objective, start, max_iter=max_iter, tol=tol, genes=genes, cutoff=cutoff)
     better = other.value > solution.value[genes] + tol

@@ -22,6 +22,13 @@ _MIN_GAIN_RATIO = 1e-4  # actual by predicted gain above which a step is accepte
 _MIN_FINAL_CURVATURE = 1e3  # times the tolerance: needed for a final step without evaluation
 _MAX_STEP_LENGTH = 16.0  # Newton steps that are taken at once
 _ROUNDING_FACTOR = 8.0  # times the noise: rounding of equal terms may exceed the noise itself
+# Gain ratios above which the radius is widened, and up to which it is narrowed.
+_GOOD_GAIN_RATIO, _POOR_GAIN_RATIO = 0.75, 0.25
+# A step repeats the last one if the cosine of their angle and the ratio of their lengths are within
+# these bounds.
+_MIN_COSINE = 0.9
+_MIN_LENGTH_RATIO, _MAX_LENGTH_RATIO = 0.7, 1.3
+_MIN_MAIN_SHARE = 0.5  # of the norm of a step, above which a coordinate is extrapolated
 
 
 @dataclass
@@ -288,8 +295,11 @@ def _next_step_length(
     """
     product = (step * last_step).sum(1)
     norm, last_norm = norms(step), norms(last_step)
-    is_parallel = product > 0.9 * norm * last_norm
-    is_repeated = is_newton & is_parallel & (norm > 0.7 * last_norm) & (norm < 1.3 * last_norm)
+    is_parallel = product > _MIN_COSINE * norm * last_norm
+    has_same_length = (norm > _MIN_LENGTH_RATIO * last_norm) & (
+        norm < _MAX_LENGTH_RATIO * last_norm
+    )
+    is_repeated = is_newton & is_parallel & has_same_length
     return torch.where(is_repeated, (2 * step_length).clamp_max(_MAX_STEP_LENGTH), 1.0)
 
 
@@ -297,11 +307,11 @@ def _extrapolate(point: Tensor, step: Tensor, step_length: Tensor, model: Quadra
     """Move from the point after one step to the point after several.
 
     Only the main coordinates of the step in the basis of the model are extrapolated. In the others,
-    the step corrects the steps before it, which need not be repeated.
+    the step corrects earlier steps, and need not be repeated.
     """
     if not (step_length > 1).any():
         return point
-    main = torch.where(step.abs() > 0.5 * norms(step)[:, None], step, 0.0)
+    main = torch.where(step.abs() > _MIN_MAIN_SHARE * norms(step)[:, None], step, 0.0)
     return point + (step_length - 1)[:, None] * model.to_coordinates(main)
 
 
@@ -317,10 +327,10 @@ def _gain_ratio(gain: Tensor, predicted: Tensor, noise: Tensor) -> Tensor:
 
 
 def _next_radius(radius: Tensor, norm: Tensor, ratio: Tensor) -> Tensor:
-    """Widen or narrow the radius by the gain ratio of a step of a norm."""
+    """Return the radius after a step: wider or narrower, depending on its gain ratio."""
     wider = torch.maximum(radius, (2 * norm).clamp_max(_MAX_RADIUS))
-    kept = torch.where(ratio > 0.75, wider, radius)
-    return torch.where(ratio > 0.25, kept, 0.25 * norm)
+    kept = torch.where(ratio > _GOOD_GAIN_RATIO, wider, radius)
+    return torch.where(ratio > _POOR_GAIN_RATIO, kept, 0.25 * norm)
 
 
 def _is_finite(at: Evaluation) -> Tensor:

@@ -78,10 +78,12 @@ def _find_matrix(adata: AnnData, layer: str | None) -> Any:
             f"{repeated[:_MAX_NAMES_SHOWN]}. adata.var_names_make_unique() makes them unique."
         )
     if layer is not None and not (isinstance(layer, str) and layer in adata.layers):
-        raise ValueError(f"adata has no layer {layer!r}; its layers are {_layers(adata)}.")
+        raise ValueError(f"adata has no layer {layer!r}. Its layers are {_layers(adata)}.")
     matrix = adata.X if layer is None else adata.layers[layer]
     if matrix is None:
-        raise ValueError(f"adata.X is None; name one of its layers, layer=: {_layers(adata)}.")
+        raise ValueError(
+            f"adata.X is None. Name a layer with the counts by layer=, one of {_layers(adata)}."
+        )
     return matrix
 
 

@@ -61,8 +61,8 @@ class Fingerprint:
             "genes' names": (names_hash(adata.var_names), self.genes),
             "counts in X": (counts_hash(adata.X), self.counts),
         }
-        wrong = [what for what, (own, expected) in found.items() if own != expected]
-        return f"other {' and '.join(wrong)}" if wrong else None
+        differing = [name for name, (actual, expected) in found.items() if actual != expected]
+        return f"{' and '.join(differing)} differ" if differing else None
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,8 @@ class Dataset:
     ----------
     file : str
         Name of the file.
-    contents : _Contents
+    fingerprint : Fingerprint
+        Contents of the file.
     url : str
         Address of the published file.
     sha256 : str or None
@@ -114,7 +115,7 @@ def fetch(dataset: Dataset, path: PathLike | None) -> AnnData:
     Parameters
     ----------
     dataset : Dataset
-        Its file, contents and source.
+        The data set, with its file, fingerprint and source.
     path : str, path-like or None
         The file or its folder. None leaves the choice to the environment.
 

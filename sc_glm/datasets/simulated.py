@@ -378,11 +378,11 @@ def _draw_effects(
     effects = rng.normal(size=(design.shape[1], len(genes))) * unit
     for covariate, draw in rules.items():
         # Columns of this covariate only, and not of its interactions.
-        own = [
+        positions = [
             i for i, name in enumerate(design.columns) if _covariates(name) & known == {covariate}
         ]
-        columns = [design.columns[i] for i in own]
-        effects[own] = draw(columns, genes, rng) * unit[own]
+        columns = [design.columns[i] for i in positions]
+        effects[positions] = draw(columns, genes, rng) * unit[positions]
     effects[design.columns == "Intercept"] = 0.0
     return effects
 

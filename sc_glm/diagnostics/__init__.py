@@ -1,8 +1,8 @@
 """Diagnostics: how well a fitted model describes counts, by residuals and tests of fit.
 
-The functions take a model, covariates and counts as those of :mod:`sklearn.inspection` do, and work
-on blocks of genes: sparse counts are never dense as a whole. New residuals and tests of fit belong
-here. ``inference`` is about coefficients.
+Like the functions of :mod:`sklearn.inspection`, these take a model, covariates and counts. They
+work on blocks of genes, so that sparse counts are never dense as a whole. New residuals and tests
+of fit belong here. ``inference`` is about coefficients.
 """
 
 from sc_glm.diagnostics.fit_statistics import goodness_of_fit

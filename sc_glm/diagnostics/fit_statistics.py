@@ -11,7 +11,7 @@ from scipy import stats
 from sc_glm._contract.docstrings import documented
 from sc_glm.diagnostics.evaluated_cells import EvaluatedCells
 from sc_glm.diagnostics.kolmogorov_smirnov import kolmogorov_smirnov_test
-from sc_glm.diagnostics.residuals import pearson_of_block, quantile_of_block
+from sc_glm.diagnostics.residuals import pearson_residuals_of_block, quantile_residuals_of_block
 from sc_glm.diagnostics.zero_counts import zero_tests_of_block
 from sc_glm.distributions.sampling import replicate_cells
 from sc_glm.inference.docstring_entries import ENTRIES
@@ -111,7 +111,7 @@ def goodness_of_fit(
     cells = EvaluatedCells.of(FittedData.of(model, X, y), sample_weight)
     total = cells.weights.sum()
     copied_cells, copy_weights = replicate_cells(cells.weights)
-    quantile = quantile_of_block(cells.data, random_state, copied_cells)
+    quantile = quantile_residuals_of_block(cells.data, random_state, copied_cells)
     threshold = stats.norm.isf(-np.expm1(np.log1p(-_OUTLIER_PROBABILITY) / total) / 2)
     tables = []
     for block in cells.data.blocks(len(copied_cells)):
@@ -120,7 +120,7 @@ def goodness_of_fit(
             residuals, copy_weights, zeros.information_ratio
         )
         df = total - zeros.n_estimated
-        sum_of_squares = cells.weights @ np.square(pearson_of_block(block))
+        sum_of_squares = cells.weights @ np.square(pearson_residuals_of_block(block))
         table = {
             "status": cells.data.status[block.genes],
             "pearson": sum_of_squares / np.where(df > 0, df, np.nan),

@@ -11,7 +11,7 @@ import numpy as np
 from scipy import special
 
 from sc_glm._contract.docstrings import documented
-from sc_glm.distributions.sampling import drawn_seed, replicate_cells, stream
+from sc_glm.distributions.sampling import draw_seed, random_stream, replicate_cells
 from sc_glm.inference.docstring_entries import ENTRIES
 from sc_glm.inference.fitted_model import FittedData
 
@@ -246,10 +246,10 @@ def weighted_quantile_residuals(
     """
     data, weights = data.with_positive_weight(sample_weight)
     cells, copy_weights = replicate_cells(weights)
-    of_block = quantile_of_block(data, random_state, cells)
+    quantile_residuals = quantile_residuals_of_block(data, random_state, cells)
     residuals = np.empty((len(cells), len(data.genes)))
     for block in data.blocks(len(cells)):
-        residuals[:, block.genes] = of_block(block)
+        residuals[:, block.genes] = quantile_residuals(block)
     return residuals, copy_weights
 
 
@@ -266,12 +266,14 @@ def _residual_blocks(
     """Check the kind and draw the seed at once; compute a block when the iterator reaches it."""
     if kind not in {"quantile", *_DETERMINISTIC}:
         raise ValueError(f"kind must be one of {['quantile', *_DETERMINISTIC]}, got {kind!r}.")
-    is_quantile = kind == "quantile"
-    of_block = quantile_of_block(data, random_state) if is_quantile else _DETERMINISTIC[kind]
-    return ((block.genes, of_block(block)) for block in data.blocks())
+    if kind == "quantile":
+        residuals = quantile_residuals_of_block(data, random_state)
+    else:
+        residuals = _DETERMINISTIC[kind]
+    return ((block.genes, residuals(block)) for block in data.blocks())
 
 
-def pearson_of_block(block: Block) -> FloatArray:
+def pearson_residuals_of_block(block: Block) -> FloatArray:
     """Return the Pearson residuals of a block of genes."""
     error, scale = block.counts - block.dist.mean(), block.dist.std()
     # A zero has a residual of zero if the model has no other count.
@@ -279,31 +281,31 @@ def pearson_of_block(block: Block) -> FloatArray:
         return np.divide(error, scale, out=np.zeros_like(error), where=(error != 0) | (scale > 0))
 
 
-def _deviance_of_block(block: Block) -> FloatArray:
+def _deviance_residuals_of_block(block: Block) -> FloatArray:
     sign = np.sign(block.counts - block.dist.mean())
     return sign * np.sqrt(block.dist.unit_deviance(block.counts))
 
 
-_DETERMINISTIC = {"pearson": pearson_of_block, "deviance": _deviance_of_block}
+_DETERMINISTIC = {"pearson": pearson_residuals_of_block, "deviance": _deviance_residuals_of_block}
 
 
-def quantile_of_block(
+def quantile_residuals_of_block(
     data: FittedData, random_state: Seed, cells: Any = slice(None)
 ) -> ResidualsOfBlock:
     """Draw a seed, and return a function that computes the quantile residuals of a block.
 
     ``cells`` selects the rows of the residuals; a cell may occur several times.
     """
-    seed = drawn_seed(random_state)
+    seed = draw_seed(random_state)
 
-    def of_block(block: Block) -> FloatArray:
+    def residuals_of_block(block: Block) -> FloatArray:
         counts, dist = block.counts[cells], block.dist[cells]
         uniform = np.empty(counts.shape[::-1])
         for row, gene in zip(uniform, data.genes[block.genes], strict=True):
-            stream(seed, int(gene)).random(out=row)
+            random_stream(seed, int(gene)).random(out=row)
         return _normal_quantiles(counts, dist, np.maximum(uniform.T, _SMALLEST_UNIFORM))
 
-    return of_block
+    return residuals_of_block
 
 
 def _normal_quantiles(

@@ -195,7 +195,7 @@ def _explained_variance(
     predictors: list[FloatArray],
     gradients: list[FloatArray],
 ) -> tuple[FloatArray, NDArray[np.int_]]:
-    """Return the variance of the number of zeros that the fit to these cells takes up.
+    """Return the part of the variance of the number of zeros that the fit to the cells explains.
 
     Also returns the number of coefficients that these cells determine.
     """
@@ -222,8 +222,8 @@ def _coefficient_error(
     # A coefficient that the fit does not determine is taken to have an error of one unit.
     values = np.where(values > FLAT_INFORMATION, values, 1.0)
     whitening = directions / np.sqrt(values)[:, None]
-    here = cells.information(zeros, predictors, bases)
-    ratios = np.linalg.eigvalsh(np.swapaxes(whitening, 1, 2) @ here @ whitening)
+    information_of_cells = cells.information(zeros, predictors, bases)
+    ratios = np.linalg.eigvalsh(np.swapaxes(whitening, 1, 2) @ information_of_cells @ whitening)
     return (gradient**2 / values).sum(axis=1), np.maximum(ratios[:, -1], 0.0)
 
 

@@ -16,7 +16,7 @@ from scipy import special
 from sc_glm._contract.docstrings import documented
 from sc_glm._contract.validation import check_numbers
 from sc_glm.distributions.docstring_entries import ENTRIES
-from sc_glm.distributions.log_mass import BLOCK, log_mass, log_mass_ratio
+from sc_glm.distributions.log_mass import BLOCK_ENTRIES, log_mass, log_mass_ratio
 from sc_glm.distributions.quantiles import smallest_integer
 from sc_glm.distributions.random_variates import LARGEST_RATE, check_rng
 
@@ -172,7 +172,7 @@ class CountDistribution(ABC):
             flags=["external_loop", "buffered", "zerosize_ok"],
             op_flags=access,
             order="C",
-            buffersize=BLOCK,
+            buffersize=BLOCK_ENTRIES,
         )
         with iterator, np.errstate(all="ignore"):
             for block in iterator:
@@ -180,7 +180,7 @@ class CountDistribution(ABC):
                 out[...] = function(*inputs)
         return _scalar_if_0d(result)
 
-    def _on_counts(
+    def _map_counts(
         self,
         function: Callable[..., FloatArray],
         k: ArrayLike,
@@ -279,7 +279,7 @@ class CountDistribution(ABC):
         ndarray or float
             The probability, to full relative accuracy in the far lower tail.
         """
-        return self._on_counts(self._cdf, k, 0.0, 1.0)
+        return self._map_counts(self._cdf, k, 0.0, 1.0)
 
     @documented(ENTRIES)
     def sf(self, k: ArrayLike) -> FloatArray:
@@ -295,7 +295,7 @@ class CountDistribution(ABC):
             The probability, to full relative accuracy in the far upper tail, where ``1 - cdf(k)``
             loses its digits.
         """
-        return self._on_counts(self._sf, k, 1.0, 0.0)
+        return self._map_counts(self._sf, k, 1.0, 0.0)
 
     @documented(ENTRIES)
     def logcdf(self, k: ArrayLike) -> FloatArray:
@@ -309,7 +309,7 @@ class CountDistribution(ABC):
         -------
         {log_probability}
         """
-        return self._on_counts(self._logcdf, k, -np.inf, 0.0)
+        return self._map_counts(self._logcdf, k, -np.inf, 0.0)
 
     @documented(ENTRIES)
     def logsf(self, k: ArrayLike) -> FloatArray:
@@ -323,7 +323,7 @@ class CountDistribution(ABC):
         -------
         {log_probability}
         """
-        return self._on_counts(self._logsf, k, 0.0, -np.inf)
+        return self._map_counts(self._logsf, k, 0.0, -np.inf)
 
     # Quantiles
 

@@ -28,7 +28,7 @@ from sc_glm._likelihood.family import (
     pairs,
     positive_counts,
 )
-from sc_glm.distributions.log_mass import BLOCK
+from sc_glm.distributions.log_mass import BLOCK_ENTRIES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,7 +44,7 @@ _LOG_SIZES = (-8.0, 5.0)
 _STEP = 0.5
 # Expectations are sums over all counts up to the first number, and for larger counts integrals over
 # panels of this width in log(y), by Gauss-Legendre quadrature with this number of nodes.
-_MOST_SUMMED = 128
+_MAX_SUMMED_COUNT = 128
 _PANEL_WIDTH, _PANEL_NODES = 0.5, 16
 
 
@@ -69,8 +69,8 @@ class Zeros(NamedTuple):
         """Compute both at predictors of one shape, in blocks that stay in the cache."""
         log_mass, *score = arrays = [np.empty(p.shape) for p in (predictors[0], *predictors)]
         flat = [array.reshape(-1) for array in arrays]
-        for first in range(0, log_mass.size, BLOCK):
-            block = slice(first, first + BLOCK)
+        for first in range(0, log_mass.size, BLOCK_ENTRIES):
+            block = slice(first, first + BLOCK_ENTRIES)
             terms = family.zeros([torch.from_numpy(p.reshape(-1)[block]) for p in predictors])
             for array, values in zip(flat, (terms.value, *terms.score), strict=True):
                 array[block] = values.numpy()
@@ -191,8 +191,8 @@ def _log_g() -> RectBivariateSpline:
 def _quadrature(largest_log_count: float) -> tuple[FloatArray, FloatArray]:
     """Return positive counts and their weights in an approximate sum over all positive counts."""
     node, weight = np.polynomial.legendre.leggauss(_PANEL_NODES)
-    edges = np.arange(np.log(_MOST_SUMMED + 0.5), largest_log_count, _PANEL_WIDTH)
+    edges = np.arange(np.log(_MAX_SUMMED_COUNT + 0.5), largest_log_count, _PANEL_WIDTH)
     middle = edges[:, None] + _PANEL_WIDTH / 2
     y = np.exp(middle + node * _PANEL_WIDTH / 2).ravel()
     weights = np.tile(weight * _PANEL_WIDTH / 2, len(middle)) * y
-    return np.r_[1.0 : _MOST_SUMMED + 1, y], np.r_[np.ones(_MOST_SUMMED), weights]
+    return np.r_[1.0 : _MAX_SUMMED_COUNT + 1, y], np.r_[np.ones(_MAX_SUMMED_COUNT), weights]

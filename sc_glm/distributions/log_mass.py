@@ -24,7 +24,7 @@ POISSON_SIZE = 1e40
 # Number of entries in a block. The temporaries of a block stay in the processor's cache, and torch
 # does not split a logarithm of so few numbers over threads. On a busy machine, splitting took ten
 # times longer.
-BLOCK = 2**11
+BLOCK_ENTRIES = 2**11
 
 
 def count_predictors(mu: FloatArray, r: FloatArray) -> list[FloatArray]:
@@ -54,7 +54,7 @@ def log_mass(family: Family, y: FloatArray, predictors: Sequence[FloatArray]) ->
         counts = positive_counts(y)
         return counts, family.saturated(counts, rho)
 
-    return _in_blocks(family, y, predictors, saturated)
+    return _log_mass_in_blocks(family, y, predictors, saturated)
 
 
 def log_mass_ratio(family: Family, y: FloatArray, predictors: Sequence[FloatArray]) -> FloatArray:
@@ -68,10 +68,10 @@ def log_mass_ratio(family: Family, y: FloatArray, predictors: Sequence[FloatArra
         zeros = torch.zeros_like(y)
         return Counts(y, y.log(), zeros), SaturatedLogMass(zeros, zeros, zeros)
 
-    return _in_blocks(family, y, predictors, saturated)
+    return _log_mass_in_blocks(family, y, predictors, saturated)
 
 
-def _in_blocks(
+def _log_mass_in_blocks(
     family: Family,
     y: FloatArray,
     predictors: Sequence[FloatArray],
@@ -83,15 +83,21 @@ def _in_blocks(
     """
     value = _outside_support(np.ravel(y))
     flat = [value, np.ravel(y), *(np.ravel(p) for p in predictors)]
-    for start in range(0, y.size, BLOCK):
-        out, counts, *of_block = (x[start : start + BLOCK] for x in flat)
+    for start in range(0, y.size, BLOCK_ENTRIES):
+        out, counts, *predictors_of_block = (x[start : start + BLOCK_ENTRIES] for x in flat)
         zero, positive = counts == 0, (counts > 0) & (counts < np.inf)
         if zero.any():
-            out[zero] = family.zeros([torch.from_numpy(p[zero]) for p in of_block]).value.numpy()
+            out[zero] = family.zeros(
+                [torch.from_numpy(p[zero]) for p in predictors_of_block]
+            ).value.numpy()
         if positive.any():
-            of_positive = [torch.from_numpy(p[positive]) for p in of_block]
-            prepared, log_mass = saturated(torch.from_numpy(counts[positive]), of_positive[1])
-            out[positive] = family.positives(prepared, of_positive, log_mass).value.numpy()
+            predictors_of_positive = [torch.from_numpy(p[positive]) for p in predictors_of_block]
+            prepared, log_mass = saturated(
+                torch.from_numpy(counts[positive]), predictors_of_positive[1]
+            )
+            out[positive] = family.positives(
+                prepared, predictors_of_positive, log_mass
+            ).value.numpy()
     return value.reshape(y.shape)
 
 

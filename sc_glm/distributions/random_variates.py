@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 LARGEST_RATE = 9.2e18
 
 # Mean from which drawing one gamma-distributed rate is faster than drawing cluster after cluster.
-_LEAST_MEAN_OF_MIXTURE = 2.0
+_MIN_MEAN_OF_MIXTURE = 2.0
 
 # Smaller sizes are replaced by this one. Counts of a small mean are zero at either size.
 _SMALLEST_SIZE = 1e-300
@@ -55,7 +55,7 @@ def negative_binomial(rng: RandomSource, mu: FloatArray, r: FloatArray) -> NDArr
     """
     counts = np.zeros(mu.size, dtype=np.int64)
     first_arrival = rng.standard_exponential(mu.size)
-    is_large = mu >= _LEAST_MEAN_OF_MIXTURE
+    is_large = mu >= _MIN_MEAN_OF_MIXTURE
     large = np.flatnonzero(is_large)
     small = np.flatnonzero((first_arrival < mu) & ~is_large)
     with np.errstate(all="ignore"):

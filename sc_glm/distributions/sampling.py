@@ -36,7 +36,7 @@ _BLOCK_ENTRIES = 2**14
 _TASK_ENTRIES = 2**20
 
 # Number of draws for weighted cells in all, which bounds time and memory.
-_MOST_DRAWS = 10_000_000
+_MAX_DRAWS = 10_000_000
 
 
 @documented(ENTRIES)
@@ -62,16 +62,16 @@ def sample_dense(
     ndarray of int64, of shape (n_draws, n_cells, n_genes)
     """
     n_draws, n_cells, n_genes = shape
-    seed = drawn_seed(random_state)
+    seed = draw_seed(random_state)
     counts = np.empty(shape, dtype=np.int64)
 
     def draw(blocks: dict[int, slice]) -> None:
         for block, cells in blocks.items():
             dist = dist_of(cells)
             for i in range(n_draws):
-                counts[i, cells] = dist.rvs(random_state=stream(seed, i, block))
+                counts[i, cells] = dist.rvs(random_state=random_stream(seed, i, block))
 
-    for _ in _in_threads(n_jobs, draw, _tasks(n_cells, n_genes)):
+    for _ in _run_in_threads(n_jobs, draw, _tasks(n_cells, n_genes)):
         pass
     return counts
 
@@ -101,12 +101,12 @@ def sample_sparse(
     csr_array of int64, of shape (n_cells, n_genes)
     """
     n_cells, n_genes = shape
-    seed = drawn_seed(random_state)
+    seed = draw_seed(random_state)
 
     def draw(blocks: dict[int, slice]) -> list[NDArray[Any]]:
         pieces = []
         for block, cells in blocks.items():
-            counts = dist_of(cells).rvs(random_state=stream(seed, 0, block))
+            counts = dist_of(cells).rvs(random_state=random_stream(seed, 0, block))
             positive = np.flatnonzero(counts)
             columns = (positive % n_genes).astype(np.int32)
             pieces.append((counts.ravel()[positive], columns, np.count_nonzero(counts, axis=1)))
@@ -115,7 +115,7 @@ def sample_sparse(
     # These grow in place; joining a list of pieces would need the memory twice.
     data, indices = bytearray(), bytearray()
     lengths = [np.zeros(1, dtype=np.int64)]
-    for values, columns, n_positive in _in_threads(n_jobs, draw, _tasks(n_cells, n_genes)):
+    for values, columns, n_positive in _run_in_threads(n_jobs, draw, _tasks(n_cells, n_genes)):
         data += values.tobytes()
         indices += columns.tobytes()
         lengths.append(n_positive)
@@ -129,7 +129,7 @@ def sample_sparse(
     )
 
 
-def drawn_seed(random_state: Seed) -> int:
+def draw_seed(random_state: Seed) -> int:
     """Draw one number from a source of random numbers, as the seed of many streams."""
     return int.from_bytes(check_rng(random_state).bytes(16), "little")
 
@@ -162,11 +162,11 @@ def replicate_cells(
     >>> cells.tolist(), draw_weights.tolist()
     ([0, 1, 1, 1, 2, 2], [1.0, 1.0, 1.0, 1.0, 0.75, 0.75])
     """
-    times = np.ceil(weights * min(1.0, _MOST_DRAWS / weights.sum())).astype(np.intp)
+    times = np.ceil(weights * min(1.0, _MAX_DRAWS / weights.sum())).astype(np.intp)
     return np.repeat(np.arange(len(weights)), times), np.repeat(weights / times, times)
 
 
-def stream(seed: int, *key: int) -> np.random.Generator:
+def random_stream(seed: int, *key: int) -> np.random.Generator:
     """Return an independent stream of random numbers for a key, such as a draw and a block."""
     sequence = np.random.SeedSequence(seed, spawn_key=key)
     return np.random.Generator(np.random.SFC64(sequence))
@@ -182,7 +182,7 @@ def _tasks(n_cells: int, n_genes: int) -> Iterator[dict[int, slice]]:
         yield {i: slice(starts[i], min(starts[i] + n_rows, n_cells)) for i in numbers}
 
 
-def _in_threads(
+def _run_in_threads(
     n_jobs: int | None,
     function: Callable[[dict[int, slice]], Any],
     tasks: Iterable[dict[int, slice]],

@@ -214,7 +214,8 @@ class CountRegressor(
         )
         if not same:
             raise ValueError(
-                "warm_start=True, but the genes or the columns are not those of the last fit."
+                "warm_start=True, but the genes or the columns are not those of the last fit. Fit "
+                "these, or set warm_start=False."
             )
         return {part: table.to_numpy() for part, table in self.params_.items()}
 

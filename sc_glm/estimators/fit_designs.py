@@ -35,7 +35,7 @@ def _part_design(
     matrix: FloatArray, weights: FloatArray, columns: list[str], penalty: float
 ) -> PartDesign:
     if penalty == 0:
-        return levels.design_of(matrix, weights)
+        return levels.decompose(matrix, weights)
     penalised = np.array([column != INTERCEPT for column in columns])
     return PartDesign.of(matrix, weights, penalised=penalised, strength=penalty)
 

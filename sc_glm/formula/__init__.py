@@ -1,7 +1,8 @@
 """Formulas: from a table of covariates to one design matrix for each part of the model.
 
 Here formulas are parsed, their Python expressions are checked before they run, and the state of a
-fit is kept for new cells. New functions and splines of formulas belong here. Only this room imports
+fit is kept for new cells. Linear constraints on coefficients are parsed here, too. New functions
+and splines of formulas belong here. Only this room imports
 formulaic, in `parsing`, `model_matrix` and `saved_formula`. Regressors know formulas only by the
 column names of `X`.
 """

@@ -75,7 +75,7 @@ UNQUALIFIED_FUNCTIONS: Mapping[str, Signature] = {
 STATEFUL = frozenset({"Q", "bs", "cc", "center", "cr", "cs", "poly", "scale", "standardize"})
 
 # Functions of conditions, levels or bits, whose arguments are not converted to float64.
-NOT_MADE_NUMBERS = frozenset(
+NOT_CONVERTED_TO_FLOAT = frozenset(
     {
         *("C", "I", "hashed", "where", "isin", "ldexp", "gcd", "right_shift"),
         *("equal", "not_equal", "greater", "greater_equal", "less", "less_equal"),

@@ -68,15 +68,16 @@ def check_column_names(X: pd.DataFrame) -> None:
     """Refuse a frame if formulas could not name each of its columns."""
     if isinstance(X.columns, pd.MultiIndex):
         raise ValueError("X has MultiIndex columns: formulas need one name per column.")  # noqa: TRY004
-    odd = [name for name in X.columns if not isinstance(name, str)]
-    if odd:
+    not_strings = [name for name in X.columns if not isinstance(name, str)]
+    if not_strings:
         raise ValueError(
-            f"Column names of X must be strings, got {odd[0]!r} ({type(odd[0]).__name__}). "
-            "X.add_prefix('x') turns them into names such as 'x0'."
+            f"Column names of X must be strings, got {not_strings[0]!r} "
+            f"({type(not_strings[0]).__name__}). X.add_prefix('x') turns them into names such as "
+            "'x0'."
         )
     if not X.columns.is_unique:
-        twice = X.columns[X.columns.duplicated()][0]
-        raise ValueError(f"X has more than one column named {twice!r}.")
+        repeated = X.columns[X.columns.duplicated()][0]
+        raise ValueError(f"X has more than one column named {repeated!r}.")
 
 
 def _is_categorical(column: pd.Series) -> bool:

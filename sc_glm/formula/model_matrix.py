@@ -21,7 +21,7 @@ from formulaic.utils.stateful_transforms import stateful_eval
 
 from sc_glm.formula.allowed_names import NAMESPACE
 from sc_glm.formula.covariates import check_cells, check_levels
-from sc_glm.formula.parsing import message_of
+from sc_glm.formula.parsing import plain_message
 from sc_glm.formula.rewriting import (
     AS_NUMBER,
     alias_quoted_names,
@@ -167,7 +167,7 @@ def _materialize(
             warnings.filterwarnings("ignore", "Constructing a Categorical", DeprecationWarning)
             matrix = materializer.get_model_matrix(spec)
     except Exception as error:  # a formula is code, and may raise anything
-        raise ValueError(f"{where}: {message_of(error)}") from error
+        raise ValueError(f"{where}: {plain_message(error)}") from error
     return matrix, materializer.factor_cache
 
 

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 __all__ = [
     "columns_as_terms",
     "columns_in_formula",
-    "message_of",
     "parse_formula",
     "parse_offset",
+    "plain_message",
 ]
 
 # Terms of a formula that is multiplied out, as in `(a + b)**2`, and factors of one term. No design
@@ -36,7 +36,7 @@ MAX_TERMS = 10_000
 MAX_ORDER = 8
 
 
-def message_of(error: Exception) -> str:
+def plain_message(error: Exception) -> str:
     """Return the message of an error, without formulaic's colours for the terminal."""
     return re.sub(r"\x1b\[[\d;]*m|[⧛⧚]", "", str(error))
 
@@ -140,7 +140,7 @@ def _parsing(where: str, hint: str = "") -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = " ".join(restore_quoted_names(message_of(error)).split())
+        reason = " ".join(restore_quoted_names(plain_message(error)).split())
         raise ValueError(f"{where}: the formula does not parse. {reason}{hint}") from error
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from sc_glm.formula.allowed_names import (
     CONTRAST_CLASSES,
-    NOT_MADE_NUMBERS,
+    NOT_CONVERTED_TO_FLOAT,
     NUMPY_FUNCTIONS,
     UNQUALIFIED_FUNCTIONS,
 )
@@ -207,7 +207,7 @@ class _Rewriter(ast.NodeTransformer):
             case ast.Attribute(attr=name):
                 signature = NUMPY_FUNCTIONS[name]
         values = [self.visit(argument) for argument in node.args[: signature.n_expressions]]
-        if name not in NOT_MADE_NUMBERS:
+        if name not in NOT_CONVERTED_TO_FLOAT:
             values = [self.number(value) for value in values]
         constants = node.args[signature.n_expressions :]
         return ast.Call(node.func, [*values, *constants], node.keywords)

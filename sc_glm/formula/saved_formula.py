@@ -46,7 +46,7 @@ def restored_spec(
 ) -> ModelSpec:
     """Return the fitted formula that `plain_spec` wrote.
 
-    Its expressions are checked as those of a new formula are, since a file may hold any code.
+    Its expressions are checked like the expressions of a new formula: a file may hold any code.
 
     Parameters
     ----------

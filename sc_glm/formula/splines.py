@@ -210,17 +210,17 @@ def _check_range(x: NDArray[np.float64], df: Any, lower: Any, upper: Any) -> tup
     return low, high
 
 
-def _check_size(df: Any, knots: Any, least: int, reason: str) -> None:
+def _check_size(df: Any, knots: Any, min_df: int, reason: str) -> None:
     if df is None and knots is None:
         raise ValueError("df or knots must be given: they set the number of columns")
     if df is not None:
-        _check_integer("df", df, least, f": {reason}")
+        _check_integer("df", df, min_df, f": {reason}")
 
 
-def _check_integer(name: str, value: Any, least: int, reason: str = "") -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+def _check_integer(name: str, value: Any, minimum: int, reason: str = "") -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
         raise ValueError(
-            f"{name}={value!r}, but it must be a whole number of at least {least}{reason}"
+            f"{name}={value!r}, but it must be a whole number of at least {minimum}{reason}"
         )
 
 

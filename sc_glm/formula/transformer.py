@@ -105,8 +105,9 @@ class FormulaTransformer(
     Notes
     -----
     A formula cannot hold arbitrary Python code. Besides formulaic's operators and column names
-    (with odd signs in backquotes), its expressions are made of arithmetic (``+ - * / // % **``),
-    comparisons, conditions joined by ``& | ~``, numbers, strings, and calls of
+    (in backquotes if they are not names in Python), its expressions are made of arithmetic
+    (``+ - * / // % **``), comparisons, conditions joined by ``& | ~``, numbers, strings, and calls
+    of
 
     - ``bs``, ``cc``, ``cr``, ``cs``, ``poly``, ``center``, ``scale``, ``standardize``, ``C`` with
       its contrasts, ``hashed``, ``I``, ``Q``, ``log``, ``log2``, ``log10``, ``exp``, ``exp2``,
@@ -372,13 +373,13 @@ class FormulaTransformer(
         all rows.
         """
         for row in sorted({0, len(frame) // 2, len(frame) - 1}):
-            alone = self._matrices(frame.iloc[[row]])
-            for (part, spec), matrix, one in zip(
-                self.model_specs_.items(), matrices, alone, strict=True
+            matrices_of_row = self._matrices(frame.iloc[[row]])
+            for (part, spec), matrix, matrix_of_row in zip(
+                self.model_specs_.items(), matrices, matrices_of_row, strict=True
             ):
                 tolerance = _COLUMN_TOLERANCE * np.abs(matrix).max(axis=0)
                 tolerance += _VALUE_TOLERANCE * np.abs(matrix[row])
-                differs = np.abs(matrix[row] - one[0]) > tolerance
+                differs = np.abs(matrix[row] - matrix_of_row[0]) > tolerance
                 if differs.any():
                     column = spec.column_names[differs.argmax()]
                     raise ValueError(

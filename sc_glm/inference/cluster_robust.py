@@ -60,7 +60,9 @@ class AdjustedClusters(NamedTuple):
     def of(cls, clusters: Sequence[ScoreAndInformation], root: FloatArray) -> AdjustedClusters:
         """Adjust the groups' scores; ``root @ root.T`` is the inverse of the information."""
         root = root[:, None]
-        information = _transposed(root) @ np.stack([own.information for own in clusters], 1) @ root
+        information = (
+            _transposed(root) @ np.stack([cluster.information for cluster in clusters], 1) @ root
+        )
         leverages, vectors = np.linalg.eigh(information)
         others = 1 - leverages
         # The score of a group of full leverage is zero at the fit, and no factor can restore it.
@@ -68,7 +70,7 @@ class AdjustedClusters(NamedTuple):
             others > _LEVERAGE_TOLERANCE, 1 / np.sqrt(np.maximum(others, _LEVERAGE_TOLERANCE)), 0.0
         )
         adjustment = vectors * factors[..., None, :] @ _transposed(vectors)
-        scores = np.stack([own.score for own in clusters], 1)[..., None]
+        scores = np.stack([cluster.score for cluster in clusters], 1)[..., None]
         return cls((adjustment @ _transposed(root) @ scores)[..., 0], adjustment, information)
 
     def covariance(self, root: FloatArray) -> FloatArray:
@@ -94,8 +96,10 @@ class AdjustedClusters(NamedTuple):
         R = loadings @ self.information
         D = R @ _transposed(loadings)
         expected = (D - R @ _transposed(R)).sum(1)
-        own, whole = (np.einsum("gqq->gq", x) for x in (expected, test @ _transposed(test)))
-        estimated = own > _MIN_EXPECTED_VARIANCE * whole
+        expected_variance, variance = (
+            np.einsum("gqq->gq", x) for x in (expected, test @ _transposed(test))
+        )
+        estimated = expected_variance > _MIN_EXPECTED_VARIANCE * variance
         whitening, full_rank = inverse_square_root(expected)
         estimated, whitening = estimated.all(axis=1) & full_rank, whitening[:, None]
         R, D = whitening @ R, whitening @ D @ whitening

@@ -171,10 +171,10 @@ def estimate_covariance(
         If the counts, covariates or weights are not those of the fit.
     """
     theta = fitted.coordinates(estimator.designs)
-    most_genes = math.inf
+    max_genes = math.inf
     if estimator.clusters is not None:
         entries_of_gene = len(estimator.clusters.designs) * theta.shape[1] ** 2
-        most_genes = max(1, _MAX_CLUSTER_ENTRIES // entries_of_gene)
+        max_genes = max(1, _MAX_CLUSTER_ENTRIES // entries_of_gene)
     blocks = map_blocks(
         _estimate_block,
         counts,
@@ -184,7 +184,7 @@ def estimate_covariance(
         estimator,
         combinations.theta_matrix,
         n_jobs=fitted.regressor.n_jobs,
-        most_genes=most_genes,
+        max_genes=max_genes,
     )
     result = CovarianceEstimate.join(blocks)
     check_data_of_fit(fitted, result.log_likelihood)
@@ -221,8 +221,8 @@ def _estimate_block(
         full_leverage = ~(df >= _MIN_EFFECTIVE_CELLS)
     if estimator.clusters is not None:
         by_cluster = score_and_information_by_cluster(family, counts, estimator.clusters, theta)
-        own = [cluster.with_fixed(estimator.fixed) for cluster in by_cluster]
-        clusters = AdjustedClusters.of(own, root)
+        adjustable = [cluster.with_fixed(estimator.fixed) for cluster in by_cluster]
+        clusters = AdjustedClusters.of(adjustable, root)
         covariance = clusters.covariance(root)
         for number, test in enumerate(tests):
             df[:, number], full_leverage[:, number] = clusters.degrees_of_freedom(test @ root)

@@ -60,7 +60,7 @@ def effective_sample_size(
     step = max(1, _MAX_ENTRIES // len(cells.offset))
     return np.concatenate(
         [
-            _of_genes(family, cells, theta[first : first + step], tests)
+            _effective_sizes_of_genes(family, cells, theta[first : first + step], tests)
             for first in range(0, len(theta), step)
         ]
     )
@@ -93,8 +93,8 @@ class _RepresentativeCells(NamedTuple):
         squares = designs.squared().weights
         if len(weights) <= _MAX_ROWS:
             return cls(bases, designs.offset, weights, squares)
-        everything = np.column_stack([*bases, designs.offset])
-        rows = similar_rows(everything, _MAX_ROWS, _WITHIN_ROW_SD)
+        bases_and_offset = np.column_stack([*bases, designs.offset])
+        rows = similar_rows(bases_and_offset, _MAX_ROWS, _WITHIN_ROW_SD)
         total = np.bincount(rows, weights).astype(np.float64)
         means = sp.csr_array((weights, (rows, np.arange(len(rows))))) / total[:, None]
         return cls(
@@ -105,13 +105,15 @@ class _RepresentativeCells(NamedTuple):
         )
 
 
-def _of_genes(
+def _effective_sizes_of_genes(
     family: Family, cells: _RepresentativeCells, theta: FloatArray, tests: FloatArray
 ) -> FloatArray:
     bases = cells.bases
     stops = np.cumsum([0, *(basis.shape[1] for basis in bases)])
-    of_parts = [slice(*ends) for ends in pairwise(stops)]
-    predictors = [basis @ theta[:, part].T for basis, part in zip(bases, of_parts, strict=True)]
+    params_of_parts = [slice(*ends) for ends in pairwise(stops)]
+    predictors = [
+        basis @ theta[:, part].T for basis, part in zip(bases, params_of_parts, strict=True)
+    ]
     predictors[0] = np.minimum(predictors[0] + cells.offset[:, None], LARGEST_LOG_MEAN)
     information = expected_information(Zeros.of(family, predictors), predictors)
     weighted = {pair: cells.weights[:, None] * x for pair, x in information.items()}
@@ -122,7 +124,7 @@ def _of_genes(
         along = [
             [
                 basis @ loadings[:, test, s, part].T
-                for basis, part in zip(bases, of_parts, strict=True)
+                for basis, part in zip(bases, params_of_parts, strict=True)
             ]
             for s in range(q)
         ]
@@ -147,14 +149,14 @@ def _squared_information(
 
     ``along[s][a]`` is the change of the predictor of part ``a`` along combination ``s``.
     """
-    trace, of_square = np.zeros_like(along[0][0]), np.zeros_like(along[0][0])
+    trace, trace_of_square = np.zeros_like(along[0][0]), np.zeros_like(along[0][0])
     for s, t in pairs(len(along)):
         entry = np.zeros_like(trace)
-        for (a, b), of_parts in information.items():
-            entry += of_parts * along[s][a] * along[t][b]
+        for (a, b), information_of_parts in information.items():
+            entry += information_of_parts * along[s][a] * along[t][b]
             if a != b:
-                entry += of_parts * along[s][b] * along[t][a]
+                entry += information_of_parts * along[s][b] * along[t][a]
         if s == t:
             trace += entry
-        of_square += entry**2 * (1 if s == t else 2)
-    return trace**2 + of_square
+        trace_of_square += entry**2 * (1 if s == t else 2)
+    return trace**2 + trace_of_square

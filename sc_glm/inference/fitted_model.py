@@ -197,8 +197,8 @@ class FittedData:
 
     def predictors(self, genes: slice) -> list[FloatArray]:
         """Return the linear predictor of each part for some genes, cells x genes."""
-        own = self.regressor._linear_predictors(self.designs, self.offset, self.genes[genes])
-        return list(own.values())
+        by_part = self.regressor._linear_predictors(self.designs, self.offset, self.genes[genes])
+        return list(by_part.values())
 
     def counts_and_designs(self, weights: FloatArray) -> tuple[CountMatrix, Designs]:
         """Return the counts and the designs of the cells of positive weight, as a fit has them."""
@@ -261,9 +261,11 @@ def _positions(names: NDArray[np.object_], genes: str | Sequence[str]) -> NDArra
     positions = pd.Index(names).get_indexer(pd.Index(wanted))
     missing = [gene for gene, position in zip(wanted, positions, strict=True) if position < 0]
     if missing:
-        similar = similar_names(missing[0], names, 3)  # such as murine Ins1 for human INS1
-        hint = f" Like {quoted(missing[0])} are {similar}." if similar else ""
-        raise ValueError(f"{len(missing)} gene(s) are not of the fit: {quoted(missing[:5])}.{hint}")
+        similar = similar_names(missing[0], names, 3)  # for example murine Ins1 for human INS1
+        hint = f" Names similar to {quoted(missing[0])}: {similar}." if similar else ""
+        raise ValueError(
+            f"{len(missing)} gene(s) are not genes of the fit: {quoted(missing[:5])}.{hint}"
+        )
     if not wanted:
         raise ValueError("genes is empty: give at least one name, or None for all genes.")
     return positions

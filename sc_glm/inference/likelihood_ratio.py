@@ -14,7 +14,7 @@ from sc_glm.estimators.base import CountRegressor
 from sc_glm.inference.docstring_entries import ENTRIES
 from sc_glm.inference.fitted_model import FittedData
 from sc_glm.inference.log_likelihood import check_maximum, log_likelihoods
-from sc_glm.inference.nesting import nesting_of
+from sc_glm.inference.nesting import compare_nested_models
 from sc_glm.inference.p_values import adjust_p_values, log_f_tail, p_value_columns
 
 if TYPE_CHECKING:
@@ -105,12 +105,12 @@ def likelihood_ratio_test(
     for fitted, name in zip(fits, ("reduced", "full"), strict=True):
         check_maximum(fitted, f"The likelihood ratio of the {name} model")
     smaller, larger = fits
-    nesting = nesting_of(smaller, larger, sample_weight)
-    of_smaller, of_larger = (
+    nesting = compare_nested_models(smaller, larger, sample_weight)
+    smaller_log_likelihood, larger_log_likelihood = (
         log_likelihoods(fitted, *fitted.counts_and_designs(fitted.weights(sample_weight)))
         for fitted in fits
     )
-    statistic = 2 * (of_larger - of_smaller)
+    statistic = 2 * (larger_log_likelihood - smaller_log_likelihood)
     reason = np.full(len(statistic), "", dtype=object)
     reason[statistic < -2 * _LOG_LIKELIHOOD_TOLERANCE] = "a higher maximum was missed"
     for fitted in fits:

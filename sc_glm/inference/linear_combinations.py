@@ -42,6 +42,8 @@ class LinearCombinations:
         stops = np.cumsum([len(null.scale) for null in null_spaces])[:-1]
         rows = coef_matrix.reshape(-1, coef_matrix.shape[2])
         rows_of_parts = zip(null_spaces, np.split(rows, stops, axis=1), strict=True)
-        not_estimable = np.any([null.not_estimable(own) for null, own in rows_of_parts], axis=0)
+        not_estimable = np.any(
+            [null.not_estimable(rows_of_part) for null, rows_of_part in rows_of_parts], axis=0
+        )
         estimable = ~not_estimable.reshape(coef_matrix.shape[:2]).any(axis=1)
         return cls(coef_matrix, coef_matrix @ to_coef, estimable)

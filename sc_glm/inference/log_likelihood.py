@@ -32,13 +32,17 @@ def log_likelihoods(fitted: FittedData, counts: CountMatrix, designs: Designs) -
     """
     theta = fitted.coordinates(designs)
     n_jobs = fitted.regressor.n_jobs
-    blocks = map_blocks(_of_block, counts, designs, [theta], fitted.family, designs, n_jobs=n_jobs)
+    blocks = map_blocks(
+        _log_likelihoods_of_block, counts, designs, [theta], fitted.family, designs, n_jobs=n_jobs
+    )
     result = np.concatenate(blocks)
     check_data_of_fit(fitted, result)
     return result
 
 
-def _of_block(counts: Any, theta: FloatArray, family: Family, designs: Designs) -> FloatArray:
+def _log_likelihoods_of_block(
+    counts: Any, theta: FloatArray, family: Family, designs: Designs
+) -> FloatArray:
     finite = np.asarray(np.isfinite(theta).all(axis=1))
     at_fit = score_and_information(family, counts, designs, np.where(finite[:, None], theta, 0.0))
     return np.where(finite, at_fit.log_likelihood, np.nan)
@@ -50,7 +54,7 @@ def matches_fit(
     """Return for which genes a log-likelihood equals the fit's, up to rounding."""
     expected = fitted.log_likelihood[genes]
     tolerance = _RELATIVE_TOLERANCE[fitted.regressor.dtype] * (1 + np.abs(expected))
-    # NaN counts as equal: a gene without finite coefficients does not accuse the data.
+    # NaN counts as equal: a gene without finite coefficients says nothing about the data.
     return np.asarray(~(np.abs(log_likelihood - expected) > tolerance))
 
 
@@ -67,8 +71,11 @@ def check_data_of_fit(fitted: FittedData, log_likelihood: FloatArray) -> None:
         )
 
 
-def why_not_maximum(fitted: FittedData) -> str:
-    """Return what a maximum of the likelihood needs and the fit is not; empty if it is one."""
+def requirement_of_maximum(fitted: FittedData) -> str:
+    """Return what is needed in place of a fit that does not maximise the likelihood, for messages.
+
+    The text is empty if the fit does.
+    """
     if fitted.is_penalised:
         return f"a fit without a penalty, not alpha={fitted.regressor.alpha!r}"
     if fitted.fixed_parts:
@@ -78,6 +85,6 @@ def why_not_maximum(fitted: FittedData) -> str:
 
 def check_maximum(fitted: FittedData, subject: str) -> None:
     """Raise if the coefficients do not maximise the likelihood, which ``subject`` needs."""
-    needed = why_not_maximum(fitted)
+    needed = requirement_of_maximum(fitted)
     if needed:
         raise ValueError(f"{subject} needs {needed}.")

@@ -35,7 +35,7 @@ class Nesting(NamedTuple):
     on_boundary: bool
 
 
-def nesting_of(
+def compare_nested_models(
     reduced: FittedData, full: FittedData, sample_weight: ArrayLike | None = None
 ) -> Nesting:
     """Compare two models of the same cells.

@@ -13,7 +13,7 @@ import torch
 
 from sc_glm._likelihood.arrow_hessian import unpacked
 from sc_glm._likelihood.scores import score_products
-from sc_glm._solver.gene_block import Designs, Settings, one_thread, problem_of
+from sc_glm._solver.gene_block import Designs, Settings, build_problem, one_thread
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -96,8 +96,8 @@ def score_and_information(
         Coordinates in the bases of the designs.
     """
     with one_thread(), torch.inference_mode():
-        problem = problem_of(family, counts, designs, SETTINGS)
-        objective = problem.own_objective()
+        problem = build_problem(family, counts, designs, SETTINGS)
+        objective = problem.model_objective()
         point = torch.from_numpy(theta)
         at = objective.evaluate(point, torch.arange(len(theta)))
         value = at.value + objective.penalty_of(point)
@@ -114,8 +114,8 @@ def outer_products_of_scores(
     The parameters are those of :func:`score_and_information`.
     """
     with one_thread(), torch.inference_mode():
-        problem = problem_of(family, counts, designs.squared(), SETTINGS)
-        objective = problem.own_objective()
+        problem = build_problem(family, counts, designs.squared(), SETTINGS)
+        objective = problem.model_objective()
         return unpacked(score_products(objective, torch.from_numpy(theta))).numpy()
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     FloatArray = NDArray[np.float64]
 
 _UNDERFLOW = 1e-280  # probability below which SciPy's may underflow
-LEAST_P_VALUE = float(np.finfo(np.float64).tiny)
+MIN_P_VALUE = float(np.finfo(np.float64).tiny)
 _NODES, _WEIGHTS = np.polynomial.laguerre.laggauss(20)
 
 
@@ -76,7 +76,7 @@ def p_value_columns(log_p: FloatArray, prefix: str = "") -> dict[str, FloatArray
     """Return p-values, at least the smallest normal number, and their logarithms to the base 10."""
     log_p = np.minimum(log_p, 0.0)
     with np.errstate(under="ignore"):
-        p_value = np.maximum(np.exp(log_p), LEAST_P_VALUE)
+        p_value = np.maximum(np.exp(log_p), MIN_P_VALUE)
     return {f"{prefix}p_value": p_value, f"{prefix}log10_p_value": log_p / np.log(10)}
 
 

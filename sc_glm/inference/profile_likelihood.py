@@ -15,7 +15,7 @@ from scipy import stats
 
 from sc_glm._likelihood import rowwise
 from sc_glm._solver.fitting import map_blocks
-from sc_glm._solver.gene_block import one_thread, problem_of
+from sc_glm._solver.gene_block import build_problem, one_thread
 from sc_glm._solver.status import FLAT_INFORMATION
 from sc_glm._solver.trust_region import maximize
 from sc_glm.inference.observed_information import SETTINGS
@@ -42,6 +42,9 @@ _MAX_TRIALS = 80  # values of the combination to try for each end
 _MAX_DISTANCE = 50.0
 _ROOT_TOLERANCE = 1e-5  # relative, of the root of the deviance at an end
 _MIN_BRACKET = 1e-6  # of the largest distance: a bracket that is shorter holds a jump
+# A trial within a bracket divides it at a fraction within the first bounds. A trial above the
+# largest one so far multiplies its distance by a factor within the second bounds.
+_FRACTION_BOUNDS, _GROWTH_BOUNDS = (0.02, 0.98), (1.1, 4.0)
 _LOG_LIKELIHOOD_EXCESS = 1e-3  # above the fit's, from which on the fit missed the maximum
 
 
@@ -97,8 +100,8 @@ def _limits_of_block(
 ) -> Limits:
     (family, designs), (tests, threshold) = model, interval
     with one_thread(), torch.inference_mode():
-        problem = problem_of(family, counts, designs, SETTINGS).unpacked()
-        objective = problem.own_objective()
+        problem = build_problem(family, counts, designs, SETTINGS).unpacked()
+        objective = problem.model_objective()
         point = torch.from_numpy(theta)
         ends = [
             _limits_of_test(
@@ -137,8 +140,8 @@ def _least_favourable_direction(hessian: Tensor, test: Tensor) -> Tensor:
     """
     # A gene without finite numbers must not stop the decomposition of the others.
     values, vectors = rowwise.eigh(torch.nan_to_num(-hessian, 0.0, 0.0, 0.0))
-    along = rowwise.apply(vectors.mT, test[None])
-    direction = rowwise.apply(vectors, along / values.clamp_min(FLAT_INFORMATION))
+    along = rowwise.matvec(vectors.mT, test[None])
+    direction = rowwise.matvec(vectors, along / values.clamp_min(FLAT_INFORMATION))
     return direction / (direction * test).sum(1, keepdim=True)
 
 
@@ -216,27 +219,27 @@ class _EndSearch(NamedTuple):
             nuisance[active], last[active] = solution.theta, trial[active]
             loss = self.log_likelihood[active] - solution.value
             root_deviance = (2 * loss.clamp_min(0.0)).sqrt()
-            here = trial[active]
+            distances = trial[active]
             failed = (loss < -_LOG_LIKELIHOOD_EXCESS) | ~solution.converged
             below = root_deviance < self.threshold
             nuisance_at_low[active[below]] = solution.theta[below]
             for end, mask in ((low, below), (high, ~below)):
-                end.put(active[mask], here[mask], root_deviance[mask])
+                end.put(active[mask], distances[mask], root_deviance[mask])
             # A profile likelihood jumps where its maximum passes from one mode to another.
             width = high.distance[active] - low.distance[active]
             error = (root_deviance - self.threshold).abs()
             found = (error <= _ROOT_TOLERANCE * self.threshold) | (
                 width <= _MIN_BRACKET * max_distance
             )
-            unbounded = below & (here >= max_distance)
-            result[active[found]] = here[found]
+            unbounded = below & (distances >= max_distance)
+            result[active[found]] = distances[found]
             result[active[unbounded]] = torch.inf
             result[active[failed]] = torch.nan
             active = active[~(found | unbounded | failed)]
             if not len(active):
                 break
-            following = _next_trial(low, high, self.threshold, bisect=iteration % 3 == 2)
-            trial[active] = following[active].clamp_max(max_distance)
+            next_trial = _next_trial(low, high, self.threshold, bisect=iteration % 3 == 2)
+            trial[active] = next_trial[active].clamp_max(max_distance)
         return result
 
 
@@ -247,9 +250,9 @@ def _maximize_from_two_starts(
     rows: Tensor,
     second_starts: Tensor,
 ) -> Solution:
-    """Maximise over nuisance parameters; ``rows`` of genes also from a second start.
+    """Maximise over nuisance parameters, and return the higher maximum of each gene.
 
-    Returns the higher maximum of each gene.
+    ``rows`` are the positions of genes that also have a second start.
     """
     both = maximize(
         restricted,
@@ -268,7 +271,7 @@ def _maximize_from_two_starts(
 def _next_trial(low: _Bracket, high: _Bracket, threshold: float, *, bisect: bool) -> Tensor:
     """Return the next distance to try: within the bracket, or above it if it has no upper end."""
     fraction = (threshold - low.root_deviance) / (high.root_deviance - low.root_deviance)
-    fraction = fraction.clamp(0.02, 0.98)
+    fraction = fraction.clamp(*_FRACTION_BOUNDS)
     interpolated = low.distance + (high.distance - low.distance) * (0.5 if bisect else fraction)
-    extrapolated = low.distance * (threshold / low.root_deviance).clamp(1.1, 4.0)
+    extrapolated = low.distance * (threshold / low.root_deviance).clamp(*_GROWTH_BOUNDS)
     return torch.where(high.distance.isfinite(), interpolated, extrapolated)

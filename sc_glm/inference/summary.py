@@ -19,8 +19,8 @@ from sc_glm.inference.docstring_entries import ENTRIES
 from sc_glm.inference.estimates import estimate_coefficients
 from sc_glm.inference.fitted_model import FittedData
 from sc_glm.inference.information_criteria import PENALTIES, information_criterion
-from sc_glm.inference.log_likelihood import why_not_maximum
-from sc_glm.inference.p_values import LEAST_P_VALUE
+from sc_glm.inference.log_likelihood import requirement_of_maximum
+from sc_glm.inference.p_values import MIN_P_VALUE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -260,7 +260,7 @@ def gene_summary(
     if groups is not None:
         n_groups = len(np.unique(group_codes(groups, fitted.X, len(weights))[present]))
     criteria = dict.fromkeys(PENALTIES, np.nan)
-    if not why_not_maximum(fitted):
+    if not requirement_of_maximum(fitted):
         for name in PENALTIES:
             criteria[name] = float(information_criterion(fitted, sample_weight, name).iloc[0])
     return GeneSummary(
@@ -285,7 +285,7 @@ def _formatted(value: float, form: str) -> str:
 
 def _p_value(log10: float) -> str:
     # Decimal numbers have smaller exponents than floating-point numbers.
-    underflows = log10 < np.log10(LEAST_P_VALUE)
+    underflows = log10 < np.log10(MIN_P_VALUE)
     return f"{Decimal(10) ** Decimal(log10):.3g}" if underflows else _formatted(10**log10, ".3g")
 
 

@@ -155,8 +155,8 @@ def _constraint_matrix(
         raise ValueError(f"This model has no part {part!r}: its parts are {list(fitted.params)}.")
     matrix, values = linear_constraints(constraint, list(fitted.params[part].index))
     of_parts = [
-        matrix if own == part else np.zeros((len(matrix), len(table)))
-        for own, table in fitted.params.items()
+        matrix if name == part else np.zeros((len(matrix), len(table)))
+        for name, table in fitted.params.items()
     ]
     return np.hstack(of_parts), values
 

@@ -26,7 +26,7 @@ import torch
 from sc_glm._likelihood import rowwise
 from sc_glm._likelihood.family import DISPERSION
 from sc_glm._solver.fitting import map_blocks
-from sc_glm._solver.gene_block import GeneFits, fits_at, one_thread, problem_of
+from sc_glm._solver.gene_block import GeneFits, build_problem, fits_at, one_thread
 from sc_glm._solver.trust_region import Solution, maximize
 from sc_glm.inference.observed_information import SETTINGS
 from sc_glm.inference.restricted_objective import RestrictedObjective
@@ -122,8 +122,8 @@ def _likelihood_of_block(
     counts: Any, theta: FloatArray, family: Family, designs: Designs
 ) -> SizeLikelihood:
     with one_thread(), torch.inference_mode():
-        problem = problem_of(family, counts, designs, SETTINGS).unpacked()
-        profile = _SizeProfile(problem.own_objective())
+        problem = build_problem(family, counts, designs, SETTINGS).unpacked()
+        profile = _SizeProfile(problem.model_objective())
         total = problem.weights.sum()
         mean = problem.weighted_sum(problem.counts.data, torch.ones_like(problem.weights)) / total
         # The standard error of the variance exceeds the excess variance of larger sizes.
@@ -140,15 +140,15 @@ def _bound_inflation(problem: Problem, objective: Objective, theta: Tensor) -> N
 
     Fits may end anywhere on the way to minus infinity, also where rounding exceeds the curvature.
     """
-    for basis, own in zip(problem.bases[2:], objective.slices[2:], strict=True):
-        _, highest = problem.predictor_range(basis, theta[:, own])
-        theta[:, own] *= (_ABSENT_LOG_ODDS / highest.clamp_max(_ABSENT_LOG_ODDS))[:, None]
+    for basis, params in zip(problem.bases[2:], objective.slices[2:], strict=True):
+        _, highest = problem.predictor_range(basis, theta[:, params])
+        theta[:, params] *= (_ABSENT_LOG_ODDS / highest.clamp_max(_ABSENT_LOG_ODDS))[:, None]
 
 
 def _fit_block(counts: Any, theta: FloatArray, family: Family, designs: Designs) -> GeneFits:
     with one_thread(), torch.inference_mode():
-        problem = problem_of(family, counts, designs, SETTINGS).unpacked()
-        objective = problem.own_objective()
+        problem = build_problem(family, counts, designs, SETTINGS).unpacked()
+        objective = problem.model_objective()
         solution = _SizeProfile(objective).maximize_others(torch.from_numpy(theta))
         return fits_at(problem, objective, designs, solution)
 
@@ -200,8 +200,8 @@ class _Point(NamedTuple):
 
     def put(self, index: Tensor, other: _Point) -> None:
         """Replace the points of some genes."""
-        for mine, new in zip(self, other, strict=True):
-            mine[index] = new
+        for values, new_values in zip(self, other, strict=True):
+            values[index] = new_values
 
 
 class _SizeProfile:
@@ -237,8 +237,8 @@ class _SizeProfile:
         restricted, genes = self.restricted, torch.arange(len(theta))
         start = restricted.to_nuisance(self._maximum(theta, genes).theta)
         found = maximize(restricted, start, max_iter=_MAX_ITER, tol=_TOL)
-        across = restricted.nuisance_basis
-        hessian = across @ found.hessian @ across.mT
+        basis = restricted.nuisance_basis
+        hessian = basis @ found.hessian @ basis.mT
         hessian[:, self.size, self.size] = -1.0
         return replace(found, theta=restricted.to_theta(found.theta, genes), hessian=hessian)
 
@@ -255,9 +255,9 @@ class _SizeProfile:
         is_constant = torch.zeros_like(end, dtype=torch.bool)
         active = torch.arange(len(end))
         while len(active):
-            own = last.rows(active)
-            step = sign * _step_length(own)
-            trial = own.theta + step[:, None] * own.tangent
+            current = last.rows(active)
+            step = sign * _step_length(current)
+            trial = current.theta + step[:, None] * current.tangent
             new = self._maximum(trial, active)
             log_size = new.theta[:, self.size]
             maximum[active] = maximum[active].maximum(new.value)
@@ -285,13 +285,13 @@ class _SizeProfile:
         self.restricted.values[genes] = theta[:, self.size]
         point, converged = self._newton_step(theta, genes)
         if not converged.all():
-            rest = torch.nonzero(~converged)[:, 0]
-            start = self.restricted.to_nuisance(theta[rest])
+            unconverged = torch.nonzero(~converged)[:, 0]
+            start = self.restricted.to_nuisance(theta[unconverged])
             solution = maximize(
-                self.restricted, start, max_iter=_MAX_ITER, tol=_TOL, genes=genes[rest]
+                self.restricted, start, max_iter=_MAX_ITER, tol=_TOL, genes=genes[unconverged]
             )
-            maximum = self.restricted.to_theta(solution.theta, genes[rest])
-            point.put(rest, self._newton_step(maximum, genes[rest])[0])
+            maximum = self.restricted.to_theta(solution.theta, genes[unconverged])
+            point.put(unconverged, self._newton_step(maximum, genes[unconverged])[0])
         return point
 
     def _newton_step(self, theta: Tensor, genes: Tensor) -> tuple[_Point, Tensor]:
@@ -303,23 +303,23 @@ class _SizeProfile:
         """
         restricted = self.restricted
         at = self.objective.evaluate(theta, genes)
-        across = restricted.nuisance_basis
-        values, vectors = rowwise.eigh(-(across.mT @ at.hessian @ across))
+        basis = restricted.nuisance_basis
+        values, vectors = rowwise.eigh(-(basis.mT @ at.hessian @ basis))
         is_curved = values > _MIN_CURVATURE
         inverse = torch.where(is_curved, 1 / torch.where(is_curved, values, 1.0), 0.0)
 
         def solve(right: Tensor) -> Tensor:
-            return rowwise.apply(vectors, inverse * rowwise.apply(vectors.mT, right))
+            return rowwise.matvec(vectors, inverse * rowwise.matvec(vectors.mT, right))
 
         gradient = restricted.to_nuisance(at.gradient)
         mixed = restricted.to_nuisance(at.hessian[:, self.size])
         step, derivative = solve(gradient), solve(mixed)
         gain = 0.5 * (gradient * step).sum(1)
         bounded = derivative.clamp(-_MAX_DERIVATIVE, _MAX_DERIVATIVE)
-        tangent = rowwise.product(bounded, across.mT)
+        tangent = rowwise.product(bounded, basis.mT)
         tangent[:, self.size] = 1.0
         point = _Point(
-            theta + rowwise.product(step, across.mT),
+            theta + rowwise.product(step, basis.mT),
             at.value + gain,
             at.gradient[:, self.size] + (mixed * step).sum(1),
             at.hessian[:, self.size, self.size] + (mixed * derivative).sum(1),

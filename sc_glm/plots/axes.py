@@ -109,12 +109,12 @@ def panels(
     return axes
 
 
-def line_style(own: dict[str, Any] | None, **defaults: Any) -> dict[str, Any]:
+def line_style(user_style: dict[str, Any] | None, **defaults: Any) -> dict[str, Any]:
     """Return the properties of a line or its markers: the user's, or else the defaults.
 
     Parameters
     ----------
-    own : dict or None
+    user_style : dict or None
         The user's keyword arguments of :meth:`matplotlib.axes.Axes.plot`; their names may be
         abbreviated, such as ``lw``.
     **defaults : object
@@ -128,15 +128,17 @@ def line_style(own: dict[str, Any] | None, **defaults: Any) -> dict[str, Any]:
     from matplotlib.cbook import normalize_kwargs  # noqa: PLC0415
     from matplotlib.lines import Line2D  # noqa: PLC0415
 
-    return defaults | normalize_kwargs(own or {}, Line2D)
+    return defaults | normalize_kwargs(user_style or {}, Line2D)
 
 
-def point_style(own: dict[str, Any] | None, n_points: int, **defaults: Any) -> dict[str, Any]:
+def point_style(
+    user_style: dict[str, Any] | None, n_points: int, **defaults: Any
+) -> dict[str, Any]:
     """Return the style of points, which are markers of a line; many points are small and faint.
 
     Parameters
     ----------
-    own : dict or None
+    user_style : dict or None
         The user's keyword arguments of :meth:`matplotlib.axes.Axes.plot`.
     n_points : int
         Number of points.
@@ -148,17 +150,17 @@ def point_style(own: dict[str, Any] | None, n_points: int, **defaults: Any) -> d
     dict
         Keyword arguments by their full names.
     """
-    few = n_points <= _MAX_LARGE_POINTS
-    size = 4.0 if few else 3.0 if n_points <= _MAX_VECTOR_POINTS else 2.0
+    are_large = n_points <= _MAX_LARGE_POINTS
+    size = 4.0 if are_large else 3.0 if n_points <= _MAX_VECTOR_POINTS else 2.0
     common: dict[str, Any] = {
         "linestyle": "none",
         "marker": "o",
         "markersize": size,
         "markeredgewidth": 0.0,
-        "alpha": 0.8 if few else 0.5 if n_points <= _MAX_VECTOR_POINTS else 0.3,
+        "alpha": 0.8 if are_large else 0.5 if n_points <= _MAX_VECTOR_POINTS else 0.3,
         "rasterized": n_points > _MAX_VECTOR_POINTS,
     }
-    return line_style(own, **(common | defaults))
+    return line_style(user_style, **(common | defaults))
 
 
 def log1p_counts(ax: Axes, largest: float) -> None:

@@ -156,7 +156,7 @@ class QuantileQuantileDisplay:
         require_matplotlib(f"{cls.__name__}.from_estimator")
         data = FittedData.of(model, X, y, genes=genes)
         residuals, weights = weighted_quantile_residuals(data, sample_weight, random_state)
-        display = cls._of_weighted_residuals(residuals, weights, data.names, confidence)
+        display = cls._from_weighted_residuals(residuals, weights, data.names, confidence)
         return display.plot(ax, line_kwargs=line_kwargs)
 
     @classmethod
@@ -210,11 +210,11 @@ class QuantileQuantileDisplay:
             raise ValueError(f"{int(np.isnan(values).sum())} residual(s) are NaN.")
         if genes is None:
             genes = [str(name) for name in getattr(residuals, "columns", range(values.shape[1]))]
-        display = cls._of_weighted_residuals(values, np.ones(len(values)), genes, confidence)
+        display = cls._from_weighted_residuals(values, np.ones(len(values)), genes, confidence)
         return display.plot(ax, line_kwargs=line_kwargs)
 
     @classmethod
-    def _of_weighted_residuals(
+    def _from_weighted_residuals(
         cls, values: FloatArray, weights: FloatArray, genes: Iterable[str], confidence: float
     ) -> Self:
         """Compute the order statistics of weighted residuals, and their envelope."""
@@ -292,7 +292,10 @@ def _order_statistics(
     """Return the weighted quantiles of each column at these probabilities."""
     order = np.argsort(values, axis=0)
     cumulative = np.cumsum(weights[order], axis=0)
-    ranks = [np.searchsorted(own, probabilities * own[-1]) for own in cumulative.T]
+    ranks = [
+        np.searchsorted(cumulative_weights, probabilities * cumulative_weights[-1])
+        for cumulative_weights in cumulative.T
+    ]
     return np.take_along_axis(values, np.take_along_axis(order, np.stack(ranks, 1), axis=0), axis=0)
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from sc_glm._contract.docstrings import documented
 from sc_glm._contract.validation import quoted
-from sc_glm.inference.p_values import LEAST_P_VALUE
+from sc_glm.inference.p_values import MIN_P_VALUE
 from sc_glm.inference.wald import wald_test
 from sc_glm.plots.axes import (
     DATA,
@@ -301,7 +301,7 @@ class VolcanoDisplay:
         """Return -log10 of the p-values; p-values of zero are a little above the others."""
         heights = -self.log10_p_value
         finite = heights[np.isfinite(heights)]
-        top = 1.08 * max(finite.max(), 1.0) if len(finite) else -np.log10(LEAST_P_VALUE)
+        top = 1.08 * max(finite.max(), 1.0) if len(finite) else -np.log10(MIN_P_VALUE)
         return np.where(heights == np.inf, top, heights)
 
 

@@ -190,7 +190,7 @@ def _check_models(models: Any, y: Any) -> None:
     for name, model in models.items():
         if not isinstance(name, str):
             raise TypeError(f"The names of models must be strings, not {name!r}.")
-        if not isinstance(_regressor_of(model), CountRegressor):
+        if not isinstance(_unwrapped_regressor(model), CountRegressor):
             raise TypeError(
                 f"models[{name!r}] must be a NegBinRegressor or ZINBRegressor, or end in one, not "
                 f"{model!r}."
@@ -202,12 +202,12 @@ def _check_models(models: Any, y: Any) -> None:
             )
 
 
-def _regressor_of(model: Any) -> Any:
+def _unwrapped_regressor(model: Any) -> Any:
     """Return the regressor in a pipeline, a search or an AnnDataRegressor that is not fitted."""
     if isinstance(model, Pipeline):
-        return _regressor_of(model.steps[-1][1])
+        return _unwrapped_regressor(model.steps[-1][1])
     inner = getattr(model, "estimator", getattr(model, "model", None))
-    return model if inner is None else _regressor_of(inner)
+    return model if inner is None else _unwrapped_regressor(inner)
 
 
 def _deduplicate(models: Mapping[str, Any]) -> tuple[dict[str, Any], NDArray[np.intp]]:

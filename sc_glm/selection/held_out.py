@@ -80,10 +80,10 @@ def score_fold(
             scored[name] = FittedData.of(fitted, X_test, y_test)
             _check_comparable(scored[name], *next(iter(scored.items())))
     names = next(iter(scored.values())).names
-    return names, _sums_of(scored, None if groups is None else groups[test], weight, fold)
+    return names, _sum_over_groups(scored, None if groups is None else groups[test], weight, fold)
 
 
-def _sums_of(
+def _sum_over_groups(
     scored: dict[str, FittedData], groups: NDArray[np.intp] | None, weight: FloatArray, fold: str
 ) -> HeldOutSums:
     """Return the sums over the held-out cells of a fold, computed by blocks of genes."""
@@ -99,17 +99,19 @@ def _sums_of(
     sum_in_group = sp.csr_array((weight_in_group, (group, cells)))
     shape = len(data), len(data[0].names)
     total, n_total, squares = np.empty(shape), np.empty(shape), np.zeros((len(data), *shape))
-    blocks = [_finite_log_probs(name, own, fold) for name, own in scored.items()]
+    blocks = [_finite_log_probs(name, fitted, fold) for name, fitted in scored.items()]
     for block in zip(*blocks, strict=True):
         genes = block[0][0]
-        of_groups = [sum_in_group @ log_probs for _, log_probs in block]
-        for j, log_likelihood in enumerate(of_groups):
+        log_likelihoods_of_groups = [sum_in_group @ log_probs for _, log_probs in block]
+        for j, log_likelihood in enumerate(log_likelihoods_of_groups):
             total[j, genes] = n_copies @ log_likelihood
             n_total[j, genes] = (n_copies * n) @ log_likelihood
-        for j, k in combinations(range(len(of_groups)), 2):
-            difference = n_copies @ np.square(of_groups[j] - of_groups[k])
+        for j, k in combinations(range(len(log_likelihoods_of_groups)), 2):
+            difference = n_copies @ np.square(
+                log_likelihoods_of_groups[j] - log_likelihoods_of_groups[k]
+            )
             squares[j, k, genes] = squares[k, j, genes] = difference
-    n_failed = np.array([~own.regressor.converged_ for own in data]).astype(np.int64)
+    n_failed = np.array([~fitted.regressor.converged_ for fitted in data]).astype(np.int64)
     n_cells, n_groups = float(weight.sum()), float(n_copies.sum())
     return HeldOutSums(n_cells, n_groups, float(n_copies @ n**2), total, n_total, squares, n_failed)
 

@@ -150,13 +150,13 @@ def test_more_distinct_rows_than_a_quarter_of_the_cells_are_too_many(n_cells):
 
 def test_a_continuous_column_is_seen_in_a_sample(monkeypatch):
     looked_at = []
-    distinct = equal_rows.number_distinct
+    distinct = equal_rows.number_equal_rows
 
     def spy(X, most):
         looked_at.append(len(X))
         return distinct(X, most)
 
-    monkeypatch.setattr(equal_rows, "number_distinct", spy)
+    monkeypatch.setattr(equal_rows, "number_equal_rows", spy)
     X = np.c_[levels(50_000, 5, 5), RNG.normal(size=50_000)]
     assert group_rows(X) is None
     assert len(looked_at) == 1
@@ -166,12 +166,12 @@ def test_a_continuous_column_is_seen_in_a_sample(monkeypatch):
 @pytest.mark.parametrize(
     ("n_groups", "group_cells", "spread", "pays"),
     [
-        (3, equal_rows._LEAST_GROUP_CELLS, 1.0, True),
-        (3, equal_rows._LEAST_GROUP_CELLS - 1, 1.0, False),
-        (equal_rows._MOST_GROUPS, equal_rows._LEAST_GROUP_CELLS, 1.0, True),
-        (equal_rows._MOST_GROUPS + 1, equal_rows._LEAST_GROUP_CELLS, 1.0, False),
-        (3, 100, equal_rows._WIDEST_OFFSETS, True),
-        (3, 100, equal_rows._WIDEST_OFFSETS + 0.1, False),
+        (3, equal_rows._MIN_CELLS_PER_GROUP, 1.0, True),
+        (3, equal_rows._MIN_CELLS_PER_GROUP - 1, 1.0, False),
+        (equal_rows._MAX_GROUPS, equal_rows._MIN_CELLS_PER_GROUP, 1.0, True),
+        (equal_rows._MAX_GROUPS + 1, equal_rows._MIN_CELLS_PER_GROUP, 1.0, False),
+        (3, 100, equal_rows._MAX_OFFSET_RANGE, True),
+        (3, 100, equal_rows._MAX_OFFSET_RANGE + 0.1, False),
     ],
 )
 def test_groups_whose_offsets_differ_are_few_and_large(n_groups, group_cells, spread, pays):

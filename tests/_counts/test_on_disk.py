@@ -105,11 +105,11 @@ def test_groups_of_genes_have_the_counts_of_memory(store, storage, suffix):
     counts = StoredCounts.scan(store(Y, storage, suffix), NAMES, 2 * LARGEST)
     assert counts.shape == MEMORY.shape
     assert_array_equal(counts.n_positive(), MEMORY.n_positive())
-    groups = counts.groups(N_GENES)
+    groups = counts.gene_groups(N_GENES)
     assert len(groups) > 2
     assert [g for group in groups for g in range(group.start, group.stop)] == [*range(N_GENES)]
     for group in groups:
-        loaded = counts.only(group).load()
+        loaded = counts.select_genes(group).load()
         assert loaded.matrix.nnz * ENTRY_BYTES <= 2 * LARGEST
         assert loaded.matrix.has_canonical_format
         assert loaded.matrix.dtype == np.float32
@@ -117,13 +117,13 @@ def test_groups_of_genes_have_the_counts_of_memory(store, storage, suffix):
         assert_array_equal(loaded.names, NAMES[group])
     genes = slice(2, 7)
     assert_array_equal(counts.dense(genes), Y[:, genes])
-    assert_array_equal(counts.only(genes).by_gene(slice(1, 3)).toarray(), Y.T[3:5])
+    assert_array_equal(counts.select_genes(genes).by_gene(slice(1, 3)).toarray(), Y.T[3:5])
 
 
 def test_groups_have_a_largest_number_of_genes(store):
     counts = StoredCounts.scan(store(Y), NAMES, 10**9)
-    assert counts.groups(N_GENES) == [slice(0, N_GENES)]
-    assert [group.stop - group.start for group in counts.groups(4)] == [4, 4, 1]
+    assert counts.gene_groups(N_GENES) == [slice(0, N_GENES)]
+    assert [group.stop - group.start for group in counts.gene_groups(4)] == [4, 4, 1]
 
 
 @pytest.mark.parametrize("cells", [np.array([5, 3, 40]), slice(10, 50), np.arange(60) % 3 > 0])
@@ -131,12 +131,14 @@ def test_some_cells(store, storage, cells):
     counts = StoredCounts.scan(store(Y, storage), NAMES, 10**9)
     some = counts[cells]
     assert len(some) == len(Y[cells])
-    assert_array_equal(some.only(slice(1, 4)).load().matrix.toarray(), Y[cells][:, 1:4])
+    assert_array_equal(some.select_genes(slice(1, 4)).load().matrix.toarray(), Y[cells][:, 1:4])
     assert_array_equal(some[[2, 0], ...].load().matrix.toarray(), Y[cells][[2, 0]])
     assert_array_equal(some.cell_digests(), MEMORY.cell_digests()[cells])
-    assert len(some.groups(N_GENES)) == 1
+    assert len(some.gene_groups(N_GENES)) == 1
     tight = StoredCounts.scan(store(Y, storage), NAMES, 2 * LARGEST)
-    assert len(tight[cells].groups(N_GENES)) > len(tight.groups(N_GENES))  # a choice is a copy
+    assert len(tight[cells].gene_groups(N_GENES)) > len(
+        tight.gene_groups(N_GENES)
+    )  # a choice is a copy
 
 
 def test_digests_do_not_depend_on_the_storage(store, storage):
@@ -210,7 +212,7 @@ def test_a_pickled_handle_is_small_and_opens_the_file_again(store, suffix):
     whole = pickle.loads(pickle.dumps(counts))  # noqa: S301
     assert_array_equal(whole.load().matrix.toarray(), Y)
     assert not whole.in_memory
-    some = pickle.dumps(counts.only(slice(0, 1)))
+    some = pickle.dumps(counts.select_genes(slice(0, 1)))
     assert counts.digests.nbytes + sp.csr_matrix(Y).data.nbytes > 1000
     assert len(some) < len(pickle.dumps(counts)) - counts.digests.nbytes
     assert_array_equal(pickle.loads(some).load().matrix.toarray(), Y[:, :1])  # noqa: S301

@@ -81,7 +81,7 @@ def test_the_share_of_zeros_is_exactly_zero_without_zeros():
 
 @pytest.mark.parametrize("y", [Y, FRACTIONS])
 @pytest.mark.parametrize(
-    ("name", "value"), [("_MOST_ENTRIES_PER_COUNT", 0), ("_BLOCK_COUNTS", 1), ("_BLOCK_COUNTS", 70)]
+    ("name", "value"), [("_MAX_ENTRIES_PER_COUNT", 0), ("_BLOCK_COUNTS", 1), ("_BLOCK_COUNTS", 70)]
 )
 def test_the_method_of_counting_does_not_change_a_digit(monkeypatch, y, name, value):
     expected = tally_of(y)
@@ -142,8 +142,8 @@ LOW = np.minimum(Y, [20, 3, 16, 17, 40, 4])  # a few above what the table of all
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.int64, np.uint8])
 def test_counts_read_by_cell_have_the_same_tally(monkeypatch, weights, chunk, dtype):
     monkeypatch.setattr(tally_module, "_BLOCK_COUNTS", chunk)
-    monkeypatch.setattr(tally_module, "_MOST_LARGER", 0.5)
-    assert (LOW > tally_module._LARGEST_IN_TABLE).any()
+    monkeypatch.setattr(tally_module, "_MAX_SHARE_OF_LARGER", 0.5)
+    assert (LOW > tally_module._MAX_TABULATED_COUNT).any()
     cells = Grouping(ROWS, weights)
     assert_identical(Tally.of_cells(sp.csr_array(LOW.astype(dtype)), cells), tally_of(LOW, weights))
 

@@ -5,11 +5,11 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from sc_glm._design.design import PartDesign
-from sc_glm._design.levels import LEAST_LEVELS, design_of, find_levels
+from sc_glm._design.levels import MIN_LEVELS, decompose, find_levels
 
 RNG = np.random.default_rng(5)
 N = 600
-N_DONORS = LEAST_LEVELS + 8
+N_DONORS = MIN_LEVELS + 8
 DONOR = np.concatenate([RNG.permutation(N_DONORS), RNG.integers(0, N_DONORS - 3, N - N_DONORS)])
 DUMMIES = np.eye(N_DONORS)[DONOR]  # the last donors have one cell each
 ONE = np.ones((N, 1))
@@ -17,7 +17,6 @@ TREATED = (DONOR % 2 == 1).astype(float)[:, None]
 X = RNG.normal(size=(N, 1))
 TYPE = np.eye(3)[RNG.integers(0, 3, N)]
 SUM = np.vstack([np.eye(N_DONORS - 1), -np.ones(N_DONORS - 1)])[DONOR]
-HELMERT = (np.tril(np.ones((N_DONORS, N_DONORS)), -1) - np.diag(np.arange(N_DONORS)))[DONOR, :-1]
 WEIGHTS = RNG.integers(1, 4, N).astype(float)
 BY_DONOR = {
     "treatment": np.c_[ONE, DUMMIES[:, 1:], X],
@@ -53,7 +52,7 @@ def test_combinations_of_crossed_factors_are_levels():
 @pytest.mark.parametrize(
     "design",
     [
-        np.c_[ONE, np.eye(LEAST_LEVELS - 1)[DONOR % (LEAST_LEVELS - 1)], X],
+        np.c_[ONE, np.eye(MIN_LEVELS - 1)[DONOR % (MIN_LEVELS - 1)], X],
         np.c_[DUMMIES[:, 1:], X],  # the first donor has no indicator, and there are no ones
         np.c_[ONE, DUMMIES * X],
         np.c_[ONE, RNG.normal(size=(N, N_DONORS))],
@@ -63,14 +62,14 @@ def test_combinations_of_crossed_factors_are_levels():
 )
 def test_no_levels_if_few_or_not_in_the_span(design):
     assert find_levels(design) is None
-    assert_array_equal(design_of(design, WEIGHTS).U, PartDesign.of(design, WEIGHTS).U)
+    assert_array_equal(decompose(design, WEIGHTS).U, PartDesign.of(design, WEIGHTS).U)
 
 
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["equal", "weighted"])
 @pytest.mark.parametrize("name", BY_DONOR)
 def test_a_decomposition_by_levels_equals_that_of_the_columns(name, weights):
     matrix = BY_DONOR[name]
-    ours, plain = design_of(matrix, weights), PartDesign.of(matrix, weights)
+    ours, plain = decompose(matrix, weights), PartDesign.of(matrix, weights)
     assert ours.levels is not None
     assert ours.U.shape == (N, ours.rank - N_DONORS)
     assert ours.source == plain.source
@@ -89,7 +88,7 @@ def test_a_decomposition_by_levels_equals_that_of_the_columns(name, weights):
 
 
 def test_some_cells_have_the_same_coordinates():
-    design = design_of(BY_DONOR["treatment"])
+    design = decompose(BY_DONOR["treatment"])
     some = np.arange(0, N, 7)
     own = design.of_cells(some)
     assert_array_equal(own.basis(), design.basis()[some])

@@ -25,10 +25,10 @@ from sc_glm._solver.multistart import maximize_from_many_starts
 from sc_glm._solver.status import flat_directions, flat_directions_of_arrows
 from sc_glm._solver.trust_region import maximize
 from sc_glm.inference import coefficient_table
-from tests.problems import CURVE, LINE, N_CELLS, ONE, alike, frame_of, problem_of, simulate
+from tests.problems import CURVE, LINE, N_CELLS, ONE, alike, build_problem, frame_of, simulate
 
 RNG = np.random.default_rng(8)
-N_LEVELS = levels.LEAST_LEVELS + 3
+N_LEVELS = levels.MIN_LEVELS + 3
 CODES = np.arange(N_CELLS) % N_LEVELS
 DUMMIES = np.eye(N_LEVELS)[CODES]
 WEIGHTS = RNG.integers(1, 4, N_CELLS).astype(float)
@@ -38,8 +38,8 @@ MEAN = np.c_[DUMMIES, CURVE[:, 1:]]
 
 def by_levels(family, y, *others, mean=MEAN, weights=WEIGHTS, offset=OFFSET):
     """A problem whose mean has levels."""
-    problem = problem_of(family, y, mean, *others, weights=weights, offset=offset)
-    design = levels.design_of(mean, weights)
+    problem = build_problem(family, y, mean, *others, weights=weights, offset=offset)
+    design = levels.decompose(mean, weights)
     codes, scale = (torch.as_tensor(x) for x in design.levels)
     U = torch.from_numpy(design.U)
     basis = PartBasis(U, U.new_zeros(U.shape[1], U.shape[1]), Indicators(codes, scale))
@@ -47,7 +47,7 @@ def by_levels(family, y, *others, mean=MEAN, weights=WEIGHTS, offset=OFFSET):
 
 
 def evaluated(problem, theta):
-    return problem.own_objective().evaluate(theta, torch.arange(len(theta)))
+    return problem.model_objective().evaluate(theta, torch.arange(len(theta)))
 
 
 def points(problem, n_genes):
@@ -123,7 +123,7 @@ def test_a_level_of_negative_curvature_is_not_flat():
 
 def test_eigenvalues_of_arrows_exceed_what_those_of_the_dense_matrix_exceed():
     problem = by_levels(NegBinFamily(), simulate(5, RNG), LINE)
-    end = maximize_from_many_starts(problem, problem.own_objective(), max_iter=50, tol=1e-8)
+    end = maximize_from_many_starts(problem, problem.model_objective(), max_iter=50, tol=1e-8)
     lowest = torch.linalg.eigvalsh(-unpacked(end.hessian))[:, 0]
     for least in lowest:
         assert torch.equal(eigenvalues_exceed(-end.hessian, 0.999 * least), lowest > 0.999 * least)
@@ -155,7 +155,7 @@ def test_flat_directions_of_arrows_and_dense_matrices_are_equal():
     problem = by_levels(NegBinFamily(), y, ONE)
     start = initial_values.moments(problem)
     start[:, :-1] += initial_values.separation_step(problem)
-    end = maximize(problem.own_objective(), start, max_iter=50, tol=1e-8)
+    end = maximize(problem.model_objective(), start, max_iter=50, tol=1e-8)
     theta, information = end.theta.numpy(), -end.hessian
     directions, silent = flat_directions_of_arrows(information.numpy(), theta)
     assert silent[:, :2].all()
@@ -171,11 +171,13 @@ def test_digits_of_a_gene_do_not_depend_on_other_genes(name):
     family, others = MODELS[name]
     problem = by_levels(family, simulate(11, RNG), *others)
     start = initial_values.moments(problem)
-    everything = maximize_from_many_starts(problem, problem.own_objective(), max_iter=50, tol=1e-8)
+    everything = maximize_from_many_starts(
+        problem, problem.model_objective(), max_iter=50, tol=1e-8
+    )
     for some in (torch.tensor([3]), torch.tensor([9, 3, 4])):
         part = problem.of_genes(some)
         assert torch.equal(initial_values.moments(part), start[some])
-        found = maximize_from_many_starts(part, part.own_objective(), max_iter=50, tol=1e-8)
+        found = maximize_from_many_starts(part, part.model_objective(), max_iter=50, tol=1e-8)
         assert torch.equal(found.theta, everything.theta[some])
         assert torch.equal(found.hessian, everything.hessian[some])
 
@@ -228,7 +230,7 @@ DESIGNS = {
 
 
 def fit(monkeypatch, regressor, X, *, least, **data):
-    monkeypatch.setattr(levels, "LEAST_LEVELS", least)
+    monkeypatch.setattr(levels, "MIN_LEVELS", least)
     return regressor().fit(X, COUNTS, **data)
 
 
@@ -327,10 +329,10 @@ def test_five_hundred_donors_and_a_covariate():
 
 
 def test_block_sizes_follow_the_memory_of_an_arrow():
-    mean, size = levels.design_of(MEAN, WEIGHTS), levels.design_of(ONE, WEIGHTS)
+    mean, size = levels.decompose(MEAN, WEIGHTS), levels.decompose(ONE, WEIGHTS)
     n_params = N_LEVELS + 3
     designs = Designs({"mean": mean, "dispersion": size}, OFFSET, WEIGHTS)
     assert designs.hessian_entries == n_params * 4
-    sizes = levels.design_of(LINE, WEIGHTS)
+    sizes = levels.decompose(LINE, WEIGHTS)
     designs = Designs({"mean": mean, "dispersion": sizes}, OFFSET, WEIGHTS)
     assert designs.hessian_entries == (n_params + 1) * 5

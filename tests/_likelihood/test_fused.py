@@ -23,7 +23,7 @@ def compiler():
         return None
 
 
-def tile_of(n_genes, n_cells, *, one_size=False, seed=0):
+def tile_terms(n_genes, n_cells, *, one_size=False, seed=0):
     """Predictors, some of them extreme, and counts."""
     generator = torch.Generator().manual_seed(seed)
 
@@ -55,7 +55,7 @@ def test_one_compilation_gives_the_terms_of_all_tiles(monkeypatch, tmp_path):
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("error")
         for seed, shape in enumerate([(8, 4096), (16, 1000), (3, 37), (2, 4), (1, 50)]):
-            predictors, y = tile_of(*shape, seed=seed)
+            predictors, y = tile_terms(*shape, seed=seed)
             ours = flat(tile(copies(predictors), y))
             theirs = flat(ZINBFamily().tile(copies(predictors), y))
             assert ours.isfinite().all()
@@ -77,7 +77,7 @@ def test_without_a_compiler_terms_equal_the_familys(monkeypatch, capfd):
     monkeypatch.setattr("torch._inductor.utils.log.disabled", True)
     torch._dynamo.reset()
     tile = FusedTile(ZINBFamily())
-    predictors, y = tile_of(5, 23, one_size=True)
+    predictors, y = tile_terms(5, 23, one_size=True)
     ours, again = (flat(tile(copies(predictors), y)) for _ in range(2))
     assert not tile.works
     assert torch.equal(ours, flat(ZINBFamily().tile(copies(predictors), y)))
@@ -91,7 +91,7 @@ def test_the_tile_of_a_family_is_compiled_once():
 
 
 def test_only_large_zero_inflated_fits_on_a_cpu_are_compiled():
-    n_entries = fused.LEAST_ENTRIES
+    n_entries = fused.MIN_ENTRIES
     assert is_worth_fusing(ZINBFamily(), n_entries, CPU, torch.float64)
     assert not is_worth_fusing(ZINBFamily(), n_entries - 1, CPU, torch.float64)
     assert not is_worth_fusing(NegBinFamily(), n_entries, CPU, torch.float64)
@@ -112,7 +112,7 @@ def test_a_large_fit_is_compiled_and_has_the_same_maximum(monkeypatch):
     monkeypatch.setattr("sc_glm._solver.gene_block.fused_tile", tile)
     plain = ZINBRegressor().fit(X, y)
     assert not calls
-    monkeypatch.setattr(fused, "LEAST_ENTRIES", 60 * 4)
+    monkeypatch.setattr(fused, "MIN_ENTRIES", 60 * 4)
     assert fitting.is_worth_fusing is fused.is_worth_fusing
     large = ZINBRegressor(batch_size=2).fit(X, y)
     assert len(calls) == 2

@@ -4,7 +4,7 @@ import torch
 from numpy.testing import assert_allclose
 
 from sc_glm._likelihood.family import gamma_ratio, positive_counts
-from sc_glm._likelihood.gamma_ratio_table import LARGEST_COUNT, GammaRatioTable
+from sc_glm._likelihood.gamma_ratio_table import MAX_TABULATED_COUNT, GammaRatioTable
 
 CPU = torch.device("cpu")
 RHO = np.concatenate(
@@ -15,8 +15,8 @@ RHO = np.concatenate(
 @pytest.fixture(scope="module")
 def both():
     """Exact gamma ratios and those of the table, of all counts at all sizes."""
-    y = torch.arange(1.0, LARGEST_COUNT + 1).double().repeat_interleave(len(RHO))
-    rho = torch.from_numpy(np.tile(RHO, LARGEST_COUNT))
+    y = torch.arange(1.0, MAX_TABULATED_COUNT + 1).double().repeat_interleave(len(RHO))
+    rho = torch.from_numpy(np.tile(RHO, MAX_TABULATED_COUNT))
     counts = positive_counts(y)
     exact = gamma_ratio(counts, rho)
     exact.first.sub_(y)
@@ -36,15 +36,15 @@ def test_the_table_agrees_with_exact_gamma_ratios(both, name, relative, absolute
 def test_derivatives_vanish_with_the_inverse_of_the_size(both):
     """To full relative accuracy, or Poisson genes would seem to have a maximum elsewhere."""
     exact, table = both
-    rho = np.tile(RHO, LARGEST_COUNT)
-    y = np.repeat(np.arange(1, LARGEST_COUNT + 1), len(RHO))
+    rho = np.tile(RHO, MAX_TABULATED_COUNT)
+    y = np.repeat(np.arange(1, MAX_TABULATED_COUNT + 1), len(RHO))
     large = (rho > 10) & (y > 1)
     assert_allclose(table.first[large], exact.first[large], rtol=1e-9, atol=1e-13)
     assert_allclose(table.second[large], exact.second[large], rtol=1e-9, atol=1e-13)
 
 
 def test_digits_do_not_depend_on_the_position_of_a_count():
-    y = torch.from_numpy(np.random.default_rng(0).integers(1, LARGEST_COUNT + 1, 1000) * 1.0)
+    y = torch.from_numpy(np.random.default_rng(0).integers(1, MAX_TABULATED_COUNT + 1, 1000) * 1.0)
     rho = torch.linspace(-30, 50, 1000, dtype=torch.float64)
     table = GammaRatioTable.on(CPU)
     together = table.gamma_ratio(y, rho)

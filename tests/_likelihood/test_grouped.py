@@ -16,7 +16,7 @@ from sc_glm._likelihood.grouped import GroupedObjective, Groups
 from sc_glm._likelihood.objective import Objective
 from sc_glm._solver import initial_values, problem
 from sc_glm.estimators import fit_designs
-from tests.problems import N_CELLS, ONE, problem_of
+from tests.problems import N_CELLS, ONE, build_problem
 
 RNG = np.random.default_rng(17)
 NUMBERS = np.r_[np.arange(N_CELLS - 1) % 3, 3]  # the last cell is alone
@@ -41,7 +41,7 @@ def grouped(given, numbers=NUMBERS):
 
 def objectives(*, offset=OFFSET, strength=0.0):
     """The plain objective and the grouped one of the same problem."""
-    given = problem_of(NegBinFamily(), Y, DESIGN, ONE, offset=offset, weights=WEIGHTS)
+    given = build_problem(NegBinFamily(), Y, DESIGN, ONE, offset=offset, weights=WEIGHTS)
     penalty = strength * torch.eye(4, dtype=torch.float64)
     bases = [given.bases[0]._replace(penalty=penalty), given.bases[1]]
     return [each.objective(given.block(), given.family, bases) for each in (given, grouped(given))]
@@ -181,7 +181,7 @@ def test_any_genes_in_any_order_and_in_pieces(monkeypatch):
 )
 def test_which_objective_a_problem_has(family, size, dtype, expected):
     designs = [DESIGN, size, ONE][: len(family.parts)]
-    given = grouped(problem_of(family, Y, *designs, offset=OFFSET, dtype=dtype))
+    given = grouped(build_problem(family, Y, *designs, offset=OFFSET, dtype=dtype))
     assert type(given.objective(given.block(), family, given.bases)) is expected
     coarse = given.coarsened(64, 0.005)
     assert type(coarse.objective(coarse.block(), family, coarse.bases)) is Objective
@@ -191,7 +191,7 @@ def test_which_objective_a_problem_has(family, size, dtype, expected):
 
 @pytest.mark.parametrize("weights", [None, WEIGHTS])
 def test_initial_values_equal_those_of_single_cells(weights):
-    given = problem_of(NegBinFamily(), Y, DESIGN, ONE, offset=OFFSET, weights=weights)
+    given = build_problem(NegBinFamily(), Y, DESIGN, ONE, offset=OFFSET, weights=weights)
     other, basis = grouped(given), given.bases[0]
     rows, total = other.distinct_rows(basis)
     assert rows.shape == (4, 4)

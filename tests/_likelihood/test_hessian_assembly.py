@@ -85,7 +85,7 @@ def plain(designs, terms):
 @pytest.mark.parametrize("bounds", [[0, N_CELLS], [0, 16, 32, N_CELLS]])
 @pytest.mark.parametrize("name", DESIGNS)
 def test_sums_equal_those_of_single_terms(name, bounds, kept, monkeypatch):
-    monkeypatch.setattr(module, "_MOST_KEPT_ENTRIES", kept)
+    monkeypatch.setattr(module, "_MAX_CACHED_ENTRIES", kept)
     designs = DESIGNS[name]
     terms = terms_of(len(designs))
     for ours, theirs in zip(contract(designs, terms, bounds), plain(designs, terms), strict=True):
@@ -96,8 +96,8 @@ def test_sums_equal_those_of_single_terms(name, bounds, kept, monkeypatch):
 def test_equal_and_constant_designs_are_recognised():
     tensors = [torch.from_numpy(x) for x in (LINE, OTHER, LINE.copy(), ONES, NOTHING)]
     given = HessianAssembly(tensors, torch.from_numpy(WEIGHTS), [0, N_CELLS])
-    assert given.number == [0, 1, 0, None, None]
-    assert [x.shape[1] for x in given.distinct] == [2, 3]
+    assert given.design_numbers == [0, 1, 0, None, None]
+    assert [x.shape[1] for x in given.distinct_designs] == [2, 3]
 
 
 def test_terms_are_not_changed():

@@ -7,7 +7,7 @@ from scipy.special import expit, logsumexp
 
 from sc_glm._likelihood import objective as module
 from sc_glm._likelihood.family import NegBinFamily, ZINBFamily
-from sc_glm._likelihood.objective import Objective, PartBasis, tile_cells
+from sc_glm._likelihood.objective import Objective, PartBasis, cells_per_tile
 from sc_glm._likelihood.tiles import CountBlock, Shares
 from tests.problems import block_of
 
@@ -43,7 +43,7 @@ def penalty_of(rank, strength):
 def make(family, designs, *, y=Y, offset=OFFSET, weights=WEIGHTS, strength=0.0):
     return Objective(
         family,
-        block_of(y, tile=tile_cells([U.shape[1] for U in designs])),
+        block_of(y, tile=cells_per_tile([U.shape[1] for U in designs])),
         [PartBasis(torch.from_numpy(U), penalty_of(U.shape[1], strength)) for U in designs],
         torch.from_numpy(offset),
         torch.from_numpy(weights),
@@ -162,8 +162,8 @@ def test_tiles_do_not_change_the_result(monkeypatch, name, cells, entries):
 
 
 def test_a_tile_has_fewer_cells_if_designs_have_many_columns():
-    assert tile_cells([2, 1, 1]) == module._TILE_CELLS
-    sizes = [tile_cells([rank, 1]) for rank in (10, 100, 1000, 100_000)]
+    assert cells_per_tile([2, 1, 1]) == module._TILE_CELLS
+    sizes = [cells_per_tile([rank, 1]) for rank in (10, 100, 1000, 100_000)]
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[-1] == 1
     assert sizes[2] * 1000**2 <= module._TILE_PRODUCT_ENTRIES
@@ -223,7 +223,7 @@ def several_at_once(family, designs, *, strength=0.0):
         torch.from_numpy(index[cells]),
         torch.from_numpy(y[genes, cells]),
         N_CELLS // 3,
-        tile=tile_cells([U.shape[1] for U in designs]),
+        cells_per_tile=cells_per_tile([U.shape[1] for U in designs]),
         shares=Shares(torch.from_numpy(zeros), torch.from_numpy(share[cells])),
     )
     few = Objective(
@@ -320,7 +320,11 @@ def test_single_precision_follows():
     single = Objective(
         family,
         CountBlock(
-            double.block.indptr, double.block.cells, double.block.y.float(), N_CELLS, tile=N_CELLS
+            double.block.indptr,
+            double.block.cells,
+            double.block.y.float(),
+            N_CELLS,
+            cells_per_tile=N_CELLS,
         ),
         [PartBasis(b.U.float(), b.penalty.float()) for b in double.bases],
         double.offset.float(),

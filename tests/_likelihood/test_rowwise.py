@@ -60,12 +60,12 @@ def test_product_of_coordinates_and_cells(rank, dtype):
 def test_product_of_cells_and_designs(rank, dtype):
     for n_cells in CELLS:
         values, U = random(N_ROWS, n_cells, dtype=dtype), random(n_cells, rank, dtype=dtype)
-        padded = rowwise.pad_columns(U)
+        padded_width = rowwise.pad_columns(U)
         found = rowwise.product(values, U)
         assert found.shape == (N_ROWS, rank)
         expected = values.numpy() @ U.numpy()
         assert_allclose(found, expected, rtol=0, atol=TOLERANCE[dtype] * n_cells)
-        assert torch.equal(rowwise.product(values, padded)[:, :rank], found)
+        assert torch.equal(rowwise.product(values, padded_width)[:, :rank], found)
         assert_rows_stand_alone(lambda x, U=U: rowwise.product(x, U), values)
 
 
@@ -101,13 +101,13 @@ def test_a_row_does_not_depend_on_rows_that_are_not_finite(dtype):
 @each_rank
 def test_padded_columns_are_zeros(rank):
     U = random(6, rank, dtype=torch.float64)
-    padded = rowwise.pad_columns(U)
-    assert torch.equal(padded[:, :rank], U)
-    assert not padded[:, rank:].any()
-    assert padded.shape[1] == rowwise.padded(rank)
-    few = rank <= rowwise.FEW
-    assert padded.shape[1] == (rank if few else -(-rank // 24) * 24)
-    assert (padded.mT if few else padded).is_contiguous()
+    padded_width = rowwise.pad_columns(U)
+    assert torch.equal(padded_width[:, :rank], U)
+    assert not padded_width[:, rank:].any()
+    assert padded_width.shape[1] == rowwise.padded_width(rank)
+    few = rank <= rowwise.MAX_UNPADDED_COLUMNS
+    assert padded_width.shape[1] == (rank if few else -(-rank // 24) * 24)
+    assert (padded_width.mT if few else padded_width).is_contiguous()
 
 
 @pytest.mark.parametrize(("n", "k", "m"), [(0, 3, 4), (4, 0, 3), (3, 2, 0)])
@@ -122,10 +122,10 @@ def test_apply(rank, dtype):
     matrices = random(N_ROWS, rank + 2, rank, dtype=dtype)
     vectors = random(N_ROWS, rank, dtype=dtype)
     expected = np.einsum("nkm,nm->nk", matrices.numpy(), vectors.numpy())
-    found = rowwise.apply(matrices, vectors)
+    found = rowwise.matvec(matrices, vectors)
     assert_allclose(found, expected, rtol=0, atol=TOLERANCE[dtype] * rank)
-    assert_rows_stand_alone(rowwise.apply, matrices, vectors)
-    assert_rows_stand_alone(lambda a, b: rowwise.apply(a.mT, b), matrices.mT.contiguous(), vectors)
+    assert_rows_stand_alone(rowwise.matvec, matrices, vectors)
+    assert_rows_stand_alone(lambda a, b: rowwise.matvec(a.mT, b), matrices.mT.contiguous(), vectors)
 
 
 @each_dtype

@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose
 from sc_glm._likelihood.family import NegBinFamily, ZINBFamily
 from sc_glm._likelihood.scores import score_products
 from sc_glm.distributions.log_mass import log_mass
-from tests.problems import CURVE, GROUP, LINE, N_CELLS, ONE, alike, problem_of, simulate
+from tests.problems import CURVE, GROUP, LINE, N_CELLS, ONE, alike, build_problem, simulate
 
 RNG = np.random.default_rng(5)
 Y = simulate(6, RNG)
@@ -26,7 +26,7 @@ MODELS = {
 
 def setting(name):
     family, designs = MODELS[name]
-    problem = problem_of(family, Y, *designs, offset=0.2 * GROUP[:, 0], weights=WEIGHTS)
+    problem = build_problem(family, Y, *designs, offset=0.2 * GROUP[:, 0], weights=WEIGHTS)
     theta = torch.from_numpy(RNG.normal(0, 0.4, (6, sum(d.shape[1] for d in designs))))
     return problem, theta
 
@@ -69,7 +69,7 @@ def test_equal_cells_are_counted_separately(name):
     family, designs = MODELS[name]
     rows = np.arange(N_CELLS) % 3
     few = [design[rows] for design in designs]
-    problem = problem_of(family, Y, *few, weights=WEIGHTS)
+    problem = build_problem(family, Y, *few, weights=WEIGHTS)
     theta = torch.from_numpy(RNG.normal(0, 0.4, (6, sum(b.U.shape[1] for b in problem.bases))))
     whole = score_products(objective_of(problem), theta)
     merged = alike(problem, rows)
@@ -80,6 +80,6 @@ def test_equal_cells_are_counted_separately(name):
 def test_tiles_add_up(monkeypatch):
     problem, theta = setting("all regressed")
     whole = score_products(objective_of(problem), theta)
-    monkeypatch.setattr("sc_glm._solver.problem.tile_cells", lambda _: 64)
+    monkeypatch.setattr("sc_glm._solver.problem.cells_per_tile", lambda _: 64)
     assert len(problem.block().bounds) > 5
     assert_allclose(score_products(objective_of(problem), theta), whole, rtol=1e-11, atol=1e-11)

@@ -212,7 +212,7 @@ def test_a_path_that_cannot_be_a_folder_is_refused(tmp_path):
     file.touch()
     with pytest.raises(ValueError, match=r"checkpoint_dir='.*file' is a file"):
         Checkpoint.open(file, **PROBLEM)
-    with pytest.raises(OSError, match=r"checkpoint_dir='.*below' cannot be made or written: "):
+    with pytest.raises(OSError, match=r"checkpoint_dir='.*below' cannot be created or written: "):
         Checkpoint.open(file / "below", **PROBLEM)
 
 
@@ -221,7 +221,7 @@ def test_a_folder_that_became_read_only_is_refused(begun, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "replace", refuse)
-    with pytest.raises(OSError, match=r"cannot be made or written: .*Permission denied"):
+    with pytest.raises(OSError, match=r"cannot be created or written: .*Permission denied"):
         Checkpoint.open(begun.folder, **PROBLEM)
 
 

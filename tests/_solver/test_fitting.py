@@ -230,8 +230,8 @@ class Elsewhere(CountMatrix):
     in_memory = False
     loaded: ClassVar = []
 
-    def groups(self, most_genes):
-        return consecutive_blocks(np.ones(self.n_genes), 2, longest=most_genes)
+    def gene_groups(self, max_genes):
+        return consecutive_blocks(np.ones(self.n_genes), 2, longest=max_genes)
 
     def load(self):
         self.loaded.append(self.n_genes)
@@ -720,7 +720,7 @@ def test_a_function_of_genes_is_shared_by_workers():
     alone = asked(n_jobs=1)
     with joblib.parallel_config("threading"):
         shared = asked(n_jobs=2)
-    few = asked(n_jobs=1, most_genes=7)
+    few = asked(n_jobs=1, max_genes=7)
     assert len(alone) == 1
     assert len(shared) >= 4
     assert [len(own) for _, own in few] == [7] * 14 + [2]

@@ -18,7 +18,7 @@ from sc_glm._solver import infinite_estimates
 from sc_glm._solver.infinite_estimates import LogCoordinates
 from sc_glm._solver.multistart import maximize_from_many_starts
 from sc_glm._solver.trust_region import Solution
-from tests.problems import problem_of
+from tests.problems import build_problem
 
 # Sizes that are infinite beyond a knot of a spline. Cells next to the knot have a large size only
 # at coefficients of many millions.
@@ -94,11 +94,11 @@ def test_it_is_followed_under_zero_inflation():
 
 
 def given(max_iter, y=COUNTS, penalty=0.0):
-    problem = problem_of(NegBinFamily(), y, MEAN, SIZE)
+    problem = build_problem(NegBinFamily(), y, MEAN, SIZE)
     mean, size = problem.bases
     size = PartBasis(size.U, penalty * torch.diag(torch.arange(5.0, dtype=torch.float64)))
     problem = replace(problem, bases=[mean, size])
-    objective = problem.own_objective()
+    objective = problem.model_objective()
     solution = maximize_from_many_starts(problem, objective, max_iter=max_iter, tol=TOL)
     return problem, objective, solution
 

@@ -10,7 +10,7 @@ from sc_glm._design.design import PartDesign
 from sc_glm._likelihood.family import NegBinFamily, ZINBFamily
 from sc_glm._likelihood.objective import PartBasis
 from sc_glm._solver import initial_values
-from tests.problems import CURVE, GROUP, LINE, N_CELLS, ONE, X, alike, problem_of, simulate
+from tests.problems import CURVE, GROUP, LINE, N_CELLS, ONE, X, alike, build_problem, simulate
 
 RNG = np.random.default_rng(41)
 WEIGHTS = RNG.integers(1, 4, N_CELLS).astype(float)
@@ -28,7 +28,7 @@ SHAPES = ((-1.0, 0.0), (-3.0, -4.0), (2.0, 1.5))
 
 def given(*designs, y=Y, family=None, weights=WEIGHTS, offset=OFFSET, dtype=torch.float64):
     family = family or (NegBinFamily() if len(designs) == 2 else ZINBFamily())
-    return problem_of(family, y, *designs, offset=offset, weights=weights, dtype=dtype)
+    return build_problem(family, y, *designs, offset=offset, weights=weights, dtype=dtype)
 
 
 def predictor(problem, part, theta):
@@ -71,8 +71,8 @@ def test_sloped_moments_have_a_higher_likelihood(design):
     sloped, constant = initial_values.moments(problem), initial_values.moments(flat)
     genes = torch.arange(y.shape[1])
     gain = (
-        problem.own_objective().evaluate(sloped, genes).value
-        - flat.own_objective().evaluate(constant, genes).value
+        problem.model_objective().evaluate(sloped, genes).value
+        - flat.model_objective().evaluate(constant, genes).value
     )
     assert (gain > 0).sum() >= y.shape[1] - 3
     assert gain.sum() > 100
@@ -88,7 +88,7 @@ def test_moments_of_normal_covariates_are_near_the_truth():
     design = np.c_[np.ones(20_000), *covariates]
     mu = np.exp(design @ truth + offset)
     y = rng.negative_binomial(size, size / (size + mu))[:, None]
-    problem = problem_of(NegBinFamily(), y, design, np.ones_like(offset)[:, None], offset=offset)
+    problem = build_problem(NegBinFamily(), y, design, np.ones_like(offset)[:, None], offset=offset)
     *_, log_size = found = initial_values.moments(problem)[0]
     coefficients = PartDesign.of(design).to_coef @ found[:-1].numpy()
     assert_allclose(coefficients, truth, atol=0.1)
@@ -250,7 +250,7 @@ def test_only_groups_without_counts_are_separated(design):
     moved = predictor(problem, 0, initial_values.separation_step(problem))
     for counts, change in zip(SILENT.T, moved, strict=True):
         seen = (counts @ GROUP > 0) @ GROUP.T > 0
-        depth = initial_values._SEPARATION_DEPTH + np.log(max(1.0, counts @ WEIGHTS))
+        depth = initial_values._SEPARATION_DECREASE + np.log(max(1.0, counts @ WEIGHTS))
         expected = np.where(seen | ~counts.any(), 0.0, -depth)
         assert_allclose(change, expected, atol=1e-6)
     assert (moved[:5] < -1).any(axis=1).all()

@@ -7,7 +7,7 @@ from sc_glm._likelihood.family import NegBinFamily
 from sc_glm._solver import initial_values
 from sc_glm._solver.candidate_starts import intercept_basis
 from sc_glm._solver.local_maxima import LocalMaxima, Screening
-from tests.problems import LINE, problem_of, simulate
+from tests.problems import LINE, build_problem, simulate
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +16,7 @@ def counts():
 
 
 def test_an_unfinished_run_is_continued_together_with_other_starts(counts):
-    problem = problem_of(NegBinFamily(), counts, LINE, LINE)
+    problem = build_problem(NegBinFamily(), counts, LINE, LINE)
     screening = Screening(problem, problem.block(), 100)
     start = initial_values.moments(problem)
     start = problem.change_bases(start, [problem.bases[0], intercept_basis(problem)], problem.bases)

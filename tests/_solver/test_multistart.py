@@ -12,13 +12,13 @@ from sc_glm._design.design import PartDesign
 from sc_glm._likelihood.family import NegBinFamily, ZINBFamily
 from sc_glm._solver import candidate_starts, initial_values, multistart, trust_region
 from sc_glm._solver.trust_region import maximize
-from tests.problems import CURVE, GROUP, LINE, N_CELLS, ONE, X, alike, problem_of, simulate
+from tests.problems import CURVE, GROUP, LINE, N_CELLS, ONE, X, alike, build_problem, simulate
 
 RNG = np.random.default_rng(22)
 
 
 def solve(*args, tol=1e-8, **kwargs):
-    return solution_of(problem_of(*args, **kwargs), tol)
+    return solution_of(build_problem(*args, **kwargs), tol)
 
 
 def solution_of(given, tol=1e-8):
@@ -101,7 +101,7 @@ def test_the_truth_is_no_better_than_the_fit():
     structural = rng.uniform(size=mean.shape) < 1 / (1 + np.exp(-inflation))
     r = np.exp(size)
     y = np.where(structural, 0, rng.negative_binomial(r, r / (r + np.exp(mean))))
-    given = problem_of(ZINBFamily(), y, LINE, LINE, LINE)
+    given = build_problem(ZINBFamily(), y, LINE, LINE, LINE)
     objective = given.objective(given.block(), given.family, given.bases)
     U = PartDesign.of(LINE).U
     truth = np.vstack([np.linalg.lstsq(U, p, rcond=None)[0] for p in (mean, size, inflation)]).T
@@ -112,7 +112,7 @@ def test_the_truth_is_no_better_than_the_fit():
 
 
 def best_of_random_starts(n_starts, family, y, *designs):
-    given = problem_of(family, y, *designs)
+    given = build_problem(family, y, *designs)
     objective = given.objective(given.block(), given.family, given.bases)
     generator = torch.Generator().manual_seed(0)
     shape = (y.shape[1], objective.n_params)
@@ -227,7 +227,7 @@ def test_a_separated_group_costs_few_passes(monkeypatch, designs):
     # Extrapolated steps would hide how many passes the start saves.
     monkeypatch.setattr(trust_region, "_MAX_STEP_LENGTH", 1.0)
     near = solve(NegBinFamily(), y, *designs)
-    monkeypatch.setattr(initial_values, "_SEPARATION_DEPTH", 0.0)
+    monkeypatch.setattr(initial_values, "_SEPARATION_DECREASE", 0.0)
     stepwise = solve(NegBinFamily(), y, *designs)
     for other in (near, stepwise):
         assert_allclose(started.value, other.value, atol=1e-5)
@@ -320,7 +320,7 @@ def both_ways(*designs):
     y = simulate(12, np.random.default_rng(8), lowest=0.0)[rows]  # equal where X is equal
     y += np.random.default_rng(9).poisson(0.5, y.shape)
     family = NegBinFamily() if len(designs) == 2 else ZINBFamily()
-    each = problem_of(family, y, *(design[rows] for design in designs))
+    each = build_problem(family, y, *(design[rows] for design in designs))
     return each, alike(each, rows)
 
 

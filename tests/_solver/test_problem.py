@@ -9,7 +9,7 @@ from scipy.special import logsumexp
 
 from sc_glm._likelihood.family import NegBinFamily, ZINBFamily
 from sc_glm._solver import problem as module
-from tests.problems import CURVE, GROUP, LINE, N_CELLS, ONE, alike, problem_of, simulate
+from tests.problems import CURVE, GROUP, LINE, N_CELLS, ONE, alike, build_problem, simulate
 
 RNG = np.random.default_rng(31)
 WEIGHTS = RNG.uniform(0.1, 3, N_CELLS)
@@ -21,7 +21,7 @@ Y[:, 3] = np.eye(N_CELLS)[17]
 
 @pytest.fixture
 def given():
-    return problem_of(ZINBFamily(), Y, CURVE, LINE, GROUP, offset=OFFSET, weights=WEIGHTS)
+    return build_problem(ZINBFamily(), Y, CURVE, LINE, GROUP, offset=OFFSET, weights=WEIGHTS)
 
 
 def points(problem, part):
@@ -51,14 +51,14 @@ def test_a_projection_is_weighted_least_squares(given):
 def test_the_intercept_is_one_in_all_cells_if_the_design_contains_it(given):
     for basis in given.bases:
         assert_allclose(basis.U @ given.intercept(basis), np.ones(N_CELLS), rtol=1e-12)
-    steep = problem_of(NegBinFamily(), Y, LINE[:, 1:], ONE, weights=WEIGHTS)
+    steep = build_problem(NegBinFamily(), Y, LINE[:, 1:], ONE, weights=WEIGHTS)
     x = LINE[:, 1]
     nearest = x * (WEIGHTS @ x) / (WEIGHTS @ x**2)
     assert_allclose(steep.bases[0].U @ steep.intercept(steep.bases[0]), nearest, rtol=1e-10)
 
 
 def test_a_change_of_bases_keeps_predictors_that_the_new_designs_contain(given):
-    small = problem_of(ZINBFamily(), Y, LINE, ONE, GROUP, weights=WEIGHTS)
+    small = build_problem(ZINBFamily(), Y, LINE, ONE, GROUP, weights=WEIGHTS)
     old = [small.bases[0], small.bases[1], given.bases[2]]
     ranks = [b.U.shape[1] for b in old]
     theta = torch.cat([points(small, 0), points(small, 1), points(given, 2)], 1)
@@ -75,7 +75,7 @@ def test_a_change_of_bases_keeps_predictors_that_the_new_designs_contain(given):
 
 
 def test_a_change_to_other_coordinates_of_the_same_rank(given):
-    other = problem_of(
+    other = build_problem(
         ZINBFamily(), Y, CURVE, LINE, np.c_[ONE, GROUP[:, 1:]], weights=WEIGHTS
     ).bases
     theta = torch.cat([points(given, part) for part in range(3)], 1)
@@ -85,8 +85,8 @@ def test_a_change_to_other_coordinates_of_the_same_rank(given):
 
 def test_a_change_of_bases_does_not_depend_on_other_genes(given):
     rank_five = np.c_[CURVE, GROUP]
-    old = problem_of(NegBinFamily(), Y, rank_five, ONE).bases
-    new = problem_of(NegBinFamily(), Y, rank_five, LINE, weights=WEIGHTS).bases
+    old = build_problem(NegBinFamily(), Y, rank_five, ONE).bases
+    new = build_problem(NegBinFamily(), Y, rank_five, LINE, weights=WEIGHTS).bases
     theta = torch.from_numpy(np.random.default_rng(0).normal(size=(29, 6)))
     whole = given.change_bases(theta, old, new)
     for g in range(29):
@@ -110,7 +110,7 @@ def test_sums_over_cells_are_weighted(given):
 def test_sums_keep_single_precision_of_the_cells():
     """They are accumulated in double precision, and rounded once."""
     y = np.full((N_CELLS, 1), 16_777_217.0)  # no number of single precision
-    given = problem_of(NegBinFamily(), y, ONE, ONE, dtype=torch.float32)
+    given = build_problem(NegBinFamily(), y, ONE, ONE, dtype=torch.float32)
     total = given.weighted_sum(given.counts.data, torch.ones(N_CELLS))
     assert total.dtype == torch.float32
     assert total == torch.tensor([16_777_217.0 * N_CELLS], dtype=torch.float64).float()
@@ -134,7 +134,7 @@ def test_values_at_the_counts_and_their_extremes_by_gene(given):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("entries", [1, 100, 6 * 37, 6 * N_CELLS - 1, 6 * N_CELLS, 10**9])
 def test_ranges_are_those_of_the_dense_predictor(monkeypatch, entries, dtype):
-    given = problem_of(NegBinFamily(), Y, CURVE, ONE, dtype=dtype)
+    given = build_problem(NegBinFamily(), Y, CURVE, ONE, dtype=dtype)
     monkeypatch.setattr(module, "_MAX_PREDICTOR_ENTRIES", entries)
     for part in (0, 1):
         basis, theta = given.bases[part], points(given, part)
@@ -185,7 +185,7 @@ def test_a_block_holds_the_counts(given):
 )
 def test_a_model_is_unimodal_with_one_size_and_no_zero_inflation(designs, simple):
     family = NegBinFamily() if len(designs) == 2 else ZINBFamily()
-    assert problem_of(family, Y, *designs).is_unimodal == simple
+    assert build_problem(family, Y, *designs).is_unimodal == simple
 
 
 # Deduplicated cells
@@ -197,7 +197,7 @@ ROWS = np.random.default_rng(6).integers(0, 30, N_CELLS)
 def both():
     """Return a problem of all cells, and the same problem with cells deduplicated."""
     designs = [design[ROWS] for design in (CURVE, LINE, GROUP)]
-    each = problem_of(ZINBFamily(), Y, *designs, offset=OFFSET[ROWS], weights=WEIGHTS)
+    each = build_problem(ZINBFamily(), Y, *designs, offset=OFFSET[ROWS], weights=WEIGHTS)
     return each, alike(each, ROWS)
 
 
@@ -265,7 +265,7 @@ def test_a_coarse_problem_has_all_counts_and_weights_in_few_cells(given, size):
 def test_equal_values_have_an_exact_mean_in_groups(dtype):
     """A size that all cells share is evaluated once for all, if it is seen to be one."""
     options = {"offset": np.full(N_CELLS, 0.1), "weights": WEIGHTS, "dtype": dtype}
-    given = problem_of(NegBinFamily(), Y, CURVE, ONE, **options)
+    given = build_problem(NegBinFamily(), Y, CURVE, ONE, **options)
     coarse = given.coarsened(64, 0.005)
     assert coarse.offset.dtype == torch.float64
     assert torch.equal(coarse.offset, given.offset[:1].double().expand_as(coarse.offset))
@@ -274,7 +274,7 @@ def test_equal_values_have_an_exact_mean_in_groups(dtype):
 
 def test_exposures_of_any_size_are_averaged():
     offset = np.repeat([-2000.0, 2000], N_CELLS // 2) + 0.01 * OFFSET
-    coarse = problem_of(NegBinFamily(), Y, ONE, ONE, offset=offset).coarsened(2, 0.005)
+    coarse = build_problem(NegBinFamily(), Y, ONE, ONE, offset=offset).coarsened(2, 0.005)
     halves = offset.reshape(2, -1)
     expected = logsumexp(halves, axis=1) - np.log(N_CELLS // 2)
     assert_allclose(coarse.offset, expected, rtol=1e-12)
@@ -285,7 +285,7 @@ LEVELS = np.random.default_rng(5).integers(0, 6, N_CELLS)
 
 def leveled():
     designs = [np.eye(6)[LEVELS], np.c_[ONE, LEVELS], ONE]
-    return problem_of(ZINBFamily(), Y, *designs, offset=0.3 * LEVELS, weights=WEIGHTS)
+    return build_problem(ZINBFamily(), Y, *designs, offset=0.3 * LEVELS, weights=WEIGHTS)
 
 
 def assert_likelihood(a, b):
@@ -310,7 +310,7 @@ def test_an_approximation_has_nearly_the_likelihood_of_its_cells():
     assert exact.block().curves is None
     genes = torch.arange(6)
     theta = torch.cat([points(coarse, part) for part in range(3)], 1)
-    near, true = (problem.own_objective().evaluate(theta, genes) for problem in (coarse, exact))
+    near, true = (problem.model_objective().evaluate(theta, genes) for problem in (coarse, exact))
     assert_allclose(near.value, true.value, atol=0.01)
     assert not torch.equal(near.value, true.value)
     assert_allclose(near.gradient, true.gradient, atol=0.1)
@@ -318,18 +318,18 @@ def test_an_approximation_has_nearly_the_likelihood_of_its_cells():
 
 
 def test_genes_without_a_count_have_an_approximation():
-    given = problem_of(NegBinFamily(), 0 * Y, CURVE, LINE)
+    given = build_problem(NegBinFamily(), 0 * Y, CURVE, LINE)
     coarse = given.coarsened(64, 0.005)
     theta = torch.cat([points(coarse, part) for part in range(2)], 1)
     exact = replace(coarse, is_approximation=False)
-    ends = [p.own_objective().evaluate(theta, torch.arange(6)) for p in (coarse, exact)]
+    ends = [p.model_objective().evaluate(theta, torch.arange(6)) for p in (coarse, exact)]
     for near, true in zip(*ends, strict=True):
         assert_allclose(near, true, rtol=1e-12, atol=1e-12)
 
 
 def test_a_sample_has_the_weight_of_all_cells():
     options = {"offset": OFFSET, "weights": WEIGHTS}
-    given = problem_of(ZINBFamily(), Y, LINE, CURVE, ONE, **options)
+    given = build_problem(ZINBFamily(), Y, LINE, CURVE, ONE, **options)
     drawn = given.subsample(60)
     assert drawn.counts.shape == (given.counts.shape[0], 60)
     assert_allclose(drawn.weights.sum(), WEIGHTS.sum())

@@ -17,7 +17,7 @@ from sc_glm._likelihood.family import NegBinFamily, ZINBFamily
 from sc_glm._solver.submodels import Submodel
 from sc_glm._solver.trust_region import maximize
 from sc_glm.inference import likelihood_ratio_test
-from tests.problems import GROUP, LINE, ONE, X, frame_of, problem_of, simulate
+from tests.problems import GROUP, LINE, ONE, X, build_problem, frame_of, simulate
 
 DESIGNS = {"one": ONE, "line": LINE, "group": GROUP, "curve": np.c_[LINE, X**2]}
 
@@ -98,7 +98,7 @@ def test_submodels_of_a_design():
     y = simulate(2, np.random.default_rng(1))
 
     def contained(size, inflation):
-        problem = problem_of(ZINBFamily(), y, LINE, size, inflation)
+        problem = build_problem(ZINBFamily(), y, LINE, size, inflation)
         return {submodel.regressed for submodel in Submodel.all_of(problem)}
 
     assert contained(ONE, ONE) == {(False,)}
@@ -118,14 +118,14 @@ def test_submodels_of_a_design():
 @pytest.mark.parametrize("regressed", [(False,), (True,), (False, True), (True, False)])
 def test_an_embedded_submodel_has_its_likelihood(regressed):
     y = simulate(5, np.random.default_rng(2))
-    problem = problem_of(ZINBFamily(), y, LINE, GROUP, LINE)
+    problem = build_problem(ZINBFamily(), y, LINE, GROUP, LINE)
     submodel = Submodel(regressed)
     own = problem.objective(problem.block(), submodel.family(problem), submodel.bases(problem))
     genes = torch.arange(5)
     theta = torch.randn(5, own.n_params, generator=torch.Generator().manual_seed(3)).double()
     embedded = submodel.embed(problem, theta)
     expected = own.evaluate(theta, genes).value
-    torch.testing.assert_close(problem.own_objective().evaluate(embedded, genes).value, expected)
+    torch.testing.assert_close(problem.model_objective().evaluate(embedded, genes).value, expected)
     torch.testing.assert_close(submodel.restrict(problem, embedded), theta)
 
 
@@ -145,8 +145,8 @@ def test_the_poisson_limit_is_nested():
         problem_parts = {"mean": np.c_[GROUP, X], "dispersion": ONE} | parts
         model = fit(frame_of(**problem_parts), y)
         family = NegBinFamily() if not parts else ZINBFamily()
-        problem = problem_of(family, y, *problem_parts.values())
-        held = Held(problem.own_objective())
+        problem = build_problem(family, y, *problem_parts.values())
+        held = Held(problem.model_objective())
         theta = torch.zeros(y.shape[1], held.objective.n_params).double()
         size = held.objective.slices[1]
         theta[:, size] = 30.0

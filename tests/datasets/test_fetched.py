@@ -252,12 +252,12 @@ def without_a_column(adata):
     ("change", "message"),
     [
         (shorter, "6 cells x 5 genes, not 7 x 5"),
-        (renamed_cells, "other cells' names"),
-        (renamed_genes, "other genes' names"),
-        (one_count_more, "other counts in X"),
-        (normalised, "other counts in X"),
-        (infinite, "other counts in X"),
-        (without_counts, "other counts in X"),
+        (renamed_cells, "cells' names differ"),
+        (renamed_genes, "genes' names differ"),
+        (one_count_more, "counts in X differ"),
+        (normalised, "counts in X differ"),
+        (infinite, "counts in X differ"),
+        (without_counts, "counts in X differ"),
         (without_a_column, "no column 'n_genes' in obs"),
     ],
 )
@@ -333,7 +333,7 @@ def test_a_cached_file_that_was_changed(cache):
     fetch_pbmc3k()
     file = cache / "pbmc3k_raw.h5ad"
     one_count_more(read_h5ad(file)).write_h5ad(file)
-    with pytest.raises(ValueError, match="other counts in X"):
+    with pytest.raises(ValueError, match="counts in X differ"):
         fetch_pbmc3k()
 
 

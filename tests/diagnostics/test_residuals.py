@@ -75,7 +75,7 @@ def test_diagnostics_agree_with_other_software(name, monkeypatch):
     probability = stats.norm.cdf(quantile_residuals(*fit, random_state=0))[first[:5]]
     assert (probability > exact["quantile"]["cdf_lower_first5"]).all()
     assert (probability < exact["quantile"]["cdf_upper_first5"]).all()
-    monkeypatch.setattr("sc_glm.diagnostics.residuals.stream", always(0.5))
+    monkeypatch.setattr("sc_glm.diagnostics.residuals.random_stream", always(0.5))
     middle = quantile_residuals(*fit)
     assert_allclose(middle[first[:5]], exact["quantile"]["mid_first5"], rtol=1e-6)
     assert_summary(middle[first], exact["quantile"]["mid_summary"])
@@ -127,7 +127,7 @@ def exact_tails(y, mu, r):
 @pytest.mark.parametrize("y", [0, 1, 25, 45, 55, 80, 118, 400, 3000])
 def test_quantile_residuals_are_exact_far_out(y, monkeypatch):
     """Counts of mean 50, whose residuals are from -9 to 50."""
-    monkeypatch.setattr("sc_glm.diagnostics.residuals.stream", always(0.9))
+    monkeypatch.setattr("sc_glm.diagnostics.residuals.random_stream", always(0.9))
     x = np.ones((20, 1))
     model = NegBinRegressor(fit_intercept=False).fit(x, np.full(20, 50))
     model.params_["mean"].iloc[:], model.params_["dispersion"].iloc[:] = np.log(50), np.log(200)

@@ -53,7 +53,7 @@ def test_information_beyond_the_table_follows_its_limits():
 
 @pytest.mark.parametrize("family", [NegBinFamily(), ZINBFamily()])
 def test_zeros_have_the_mass_of_the_distribution_and_its_derivatives(family, monkeypatch):
-    monkeypatch.setattr("sc_glm.distributions.expected_information.BLOCK", 7)
+    monkeypatch.setattr("sc_glm.distributions.expected_information.BLOCK_ENTRIES", 7)
     predictors = [p.reshape(5, 6).T for p in draws(len(family.parts))]
 
     def log_mass(eta, rho, *zeta):

@@ -133,14 +133,14 @@ def test_a_warm_start_where_few_rows_are_distinct():
 def test_cells_with_equal_covariates_are_read_once(monkeypatch):
     """What a pass costs is the number of distinct counts in each row."""
     seen = []
-    problem_of = gene_block.problem_of
+    build_problem = gene_block.build_problem
 
     def spy(*args):
-        problem = problem_of(*args)
+        problem = build_problem(*args)
         seen.append((problem.counts.shape, problem.counts.nnz, len(args[2].offset)))
         return problem
 
-    monkeypatch.setattr(gene_block, "problem_of", spy)
+    monkeypatch.setattr(gene_block, "build_problem", spy)
     columns, y = categorical()
     NegBinRegressor().fit(columns[["g0", "g1"]], y[:, :3])
     ((shape, n_counts, n_rows),) = seen

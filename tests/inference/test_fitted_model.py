@@ -92,14 +92,14 @@ def test_distributions_of_cells_without_counts(model, data):
     assert_allclose(dist.mu, expected["mean"][:, [3, 1]], rtol=1e-12)
     assert_allclose(dist.r, expected["dispersion"][:, [3, 1]], rtol=1e-12)
     assert_allclose(dist.pi, expected["zero_inflation"][:, [3, 1]], rtol=1e-12)
-    with pytest.raises(ValueError, match=r"not of the fit: \['gene_9'\]"):
+    with pytest.raises(ValueError, match=r"not genes of the fit: \['gene_9'\]"):
         predicted_distributions(model, cells, "gene_9")
 
 
 def test_what_is_refused(model, data):
-    with pytest.raises(ValueError, match=r"1 gene\(s\) are not of the fit: \['gene_9'\]"):
+    with pytest.raises(ValueError, match=r"1 gene\(s\) are not genes of the fit: \['gene_9'\]"):
         FittedData.of(model, data.obs, data.counts, genes=["gene_0", "gene_9"])
-    with pytest.raises(ValueError, match=r"Like 'GENE_3' are \['gene_3', "):
+    with pytest.raises(ValueError, match=r"Names similar to 'GENE_3': \['gene_3', "):
         FittedData.of(model, data.obs, data.counts, genes="GENE_3")
     for genes in (3, [0, 1], [True, False], np.ones(5, dtype=bool)):
         with pytest.raises(TypeError, match="genes must be names of genes"):

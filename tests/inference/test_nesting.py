@@ -8,7 +8,7 @@ from sc_glm import FormulaTransformer, NegBinRegressor, ZINBRegressor, make_pipe
 from sc_glm._likelihood.family import ZINBFamily
 from sc_glm.datasets import make_counts
 from sc_glm.inference.fitted_model import FittedData
-from sc_glm.inference.nesting import nesting_of
+from sc_glm.inference.nesting import compare_nested_models
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 DATA = make_counts(200, 2, random_state=0)
@@ -62,7 +62,7 @@ NESTED = {
 @pytest.mark.parametrize("name", NESTED)
 def test_nested_models(name):
     reduced, full, df, on_boundary = NESTED[name]
-    assert nesting_of(fitted(**reduced), fitted(**full)) == (df, on_boundary)
+    assert compare_nested_models(fitted(**reduced), fitted(**full)) == (df, on_boundary)
 
 
 @pytest.mark.parametrize(
@@ -96,22 +96,22 @@ def test_nested_models(name):
 )
 def test_models_that_are_not_nested(reduced, full, message):
     with pytest.raises(ValueError, match=message):
-        nesting_of(fitted(**reduced), fitted(**full))
+        compare_nested_models(fitted(**reduced), fitted(**full))
 
 
 def test_other_genes_are_refused():
     other = fitted("~ pseudotime", counts=COUNTS.rename(columns={"gene_1": "gene_2"}))
     with pytest.raises(ValueError, match="different genes"):
-        nesting_of(fitted("~ 1"), other)
+        compare_nested_models(fitted("~ 1"), other)
 
 
 def test_only_cells_with_a_weight_count():
     """A level of which no cell has a weight is no column more."""
     weights = (DATA.obs["cell_type"] != "c").to_numpy().astype(float)
     reduced, full = fitted("~ 1"), fitted("~ cell_type")
-    assert nesting_of(reduced, full).df == 2
-    assert nesting_of(reduced, full, weights).df == 1
-    assert nesting_of(reduced, full, pd.Series(weights, index=DATA.obs.index)).df == 1
+    assert compare_nested_models(reduced, full).df == 2
+    assert compare_nested_models(reduced, full, weights).df == 1
+    assert compare_nested_models(reduced, full, pd.Series(weights, index=DATA.obs.index)).df == 1
     assert np.count_nonzero(weights) > 100
 
 

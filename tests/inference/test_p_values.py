@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import special, stats
 
 from sc_glm.inference.p_values import (
-    LEAST_P_VALUE,
+    MIN_P_VALUE,
     _log_two_sided_by_one_sided,
     adjust_p_values,
     log_f_tail,
@@ -86,13 +86,13 @@ def test_kolmogorov_and_smirnovs_tail():
 def test_columns_hold_no_zero():
     columns = p_value_columns(np.array([0.0, -1.0, -800.0, -np.inf, np.nan]), "ks_")
     assert list(columns) == ["ks_p_value", "ks_log10_p_value"]
-    assert_allclose(columns["ks_p_value"], [1, np.exp(-1), LEAST_P_VALUE, LEAST_P_VALUE, np.nan])
+    assert_allclose(columns["ks_p_value"], [1, np.exp(-1), MIN_P_VALUE, MIN_P_VALUE, np.nan])
     logs = [0, np.log10(np.e) * -1, -800 * np.log10(np.e), -np.inf, np.nan]
     assert_allclose(columns["ks_log10_p_value"], logs)
 
 
 def test_adjusted_p_values_are_of_those_that_have_one():
-    p = np.array([0.01, np.nan, 0.04, LEAST_P_VALUE])
+    p = np.array([0.01, np.nan, 0.04, MIN_P_VALUE])
     found = adjust_p_values(p)
-    assert_allclose(found[[0, 2, 3]], [0.015, 0.04, 3 * LEAST_P_VALUE])
+    assert_allclose(found[[0, 2, 3]], [0.015, 0.04, 3 * MIN_P_VALUE])
     assert np.isnan(found[1])

@@ -6,13 +6,13 @@ from numpy.testing import assert_allclose
 
 from sc_glm._likelihood.family import NegBinFamily
 from sc_glm.inference.restricted_objective import RestrictedObjective
-from tests.problems import LINE, ONE, problem_of, simulate
+from tests.problems import LINE, ONE, build_problem, simulate
 
 RNG = np.random.default_rng(8)
 
 
 def test_a_fixed_combination_stays_and_the_rest_has_its_derivatives():
-    problem = problem_of(NegBinFamily(), simulate(4, RNG), LINE, ONE)
+    problem = build_problem(NegBinFamily(), simulate(4, RNG), LINE, ONE)
     objective = problem.objective(problem.block(), problem.family, problem.bases)
     direction = torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64)
     values = torch.tensor([0.3, -0.2, 0.0, 1.0], dtype=torch.float64)

@@ -182,7 +182,9 @@ def test_all_parts_are_named():
 
 
 def test_what_is_refused(model):
-    with pytest.raises(ValueError, match=r"not of the fit: \['gene1'\]. Like 'gene1' are .*gene_1"):
+    with pytest.raises(
+        ValueError, match=r"genes of the fit: \['gene1'\]. Names similar to 'gene1': .*gene_1"
+    ):
         gene_summary(model, OBS, COUNTS, "gene1")
     for wrong in (None, 1, ["gene_1", "gene_2"]):
         with pytest.raises(TypeError, match="needs the name of a gene"):

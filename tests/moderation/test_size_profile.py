@@ -6,7 +6,7 @@ import torch
 from numpy.testing import assert_allclose
 
 from sc_glm import NegBinRegressor, ZINBRegressor
-from sc_glm._solver.gene_block import problem_of
+from sc_glm._solver.gene_block import build_problem
 from sc_glm._solver.trust_region import maximize
 from sc_glm.inference.fitted_model import FittedData
 from sc_glm.inference.observed_information import SETTINGS
@@ -28,7 +28,7 @@ def case(regressor, inflation):
     counts, designs = fitted.counts_and_designs(fitted.weights(None))
     theta = designs.coordinates({part: x.to_numpy() for part, x in fitted.params.items()})
     genes = size_likelihood(fitted.family, counts, designs, theta, None)
-    problem = problem_of(fitted.family, counts.by_gene(slice(None)), designs, SETTINGS)
+    problem = build_problem(fitted.family, counts.by_gene(slice(None)), designs, SETTINGS)
     return model, genes, theta, problem.objective(problem.block(), fitted.family, problem.bases)
 
 

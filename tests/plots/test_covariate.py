@@ -201,7 +201,7 @@ def test_invalid_arguments_raise(model, data):
         draw(grid_resolution="a")
     with pytest.raises(ValueError, match="unknown level 'z'"):
         draw(at={"batch": "z"})
-    with pytest.raises(ValueError, match=r"not of the fit: \['gene_7'\]"):
+    with pytest.raises(ValueError, match=r"not genes of the fit: \['gene_7'\]"):
         draw(gene="gene_7")
     cells = data.obs.assign(cell=data.obs.index)
     with pytest.raises(ValueError, match="by='cell' has 400 levels, more than the 10 colours"):

@@ -141,7 +141,7 @@ def kernel(repeats, parts, n_regressed, *, fused=False, n_cells=20_000, n_genes=
     from sc_glm._design.design import PartDesign  # noqa: PLC0415
     from sc_glm._likelihood.family import NegBinFamily, ZINBFamily  # noqa: PLC0415
     from sc_glm._likelihood.fused import fused_tile  # noqa: PLC0415
-    from sc_glm._solver.gene_block import Designs, Settings, one_thread, problem_of  # noqa: PLC0415
+    from sc_glm._solver.gene_block import Designs, Settings, build_problem, one_thread  # noqa: PLC0415
 
     X = covariates(n_cells, n_columns)
     counts = simulate(n_cells, n_genes, X, mean=-1.6, spread=0.3)
@@ -150,13 +150,13 @@ def kernel(repeats, parts, n_regressed, *, fused=False, n_cells=20_000, n_genes=
     family = ZINBFamily() if "zero_inflation" in parts else NegBinFamily()
     settings = Settings(max_iter=1, tol=1.0, device=torch.device("cpu"), dtype=torch.float64)
     with one_thread(), torch.inference_mode():
-        problem = problem_of(
+        problem = build_problem(
             family,
             sp.csr_array(counts.T, dtype=float),
             Designs(designs, np.zeros(n_cells), np.ones(n_cells)),
             settings,
         )
-        objective = problem.own_objective()
+        objective = problem.model_objective()
         plain = objective.tile
         if fused:
             objective.tile = fused_tile(family)
