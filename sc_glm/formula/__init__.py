@@ -2,7 +2,8 @@
 
 Here formulas are parsed, their Python expressions are checked before they run, and the state of a
 fit is kept for new cells. Linear constraints on coefficients are parsed here, too. New functions
-and splines of formulas belong here. Only this room imports
+and splines belong here: their names in `allowed_names`, their code in `splines`, both in `CONTEXT`
+of `model_matrix`. Only this room imports
 formulaic, in `parsing`, `model_matrix` and `saved_formula`. Regressors know formulas only by the
 column names of `X`.
 """

@@ -79,7 +79,17 @@ class DispersionTrend:
         return np.exp(-self.at(np.asarray(mean, dtype=np.float64)))
 
     def at(self, mean: FloatArray) -> FloatArray:
-        """Return the log size of a typical gene, (n,), by average counts, (n,)."""
+        """Return the log size of a typical gene.
+
+        Parameters
+        ----------
+        mean : ndarray of shape (n,)
+            Average counts.
+
+        Returns
+        -------
+        ndarray of shape (n,)
+        """
         return _basis(self.log_mean, mean) @ self.log_size
 
 

@@ -96,6 +96,22 @@ def test_a_public_docstring_reads_on_its_own(name, thing):
     )
 
 
+def documented_parameters(text):
+    """Names in the section of parameters, in order."""
+    _, _, rest = text.partition("\nParameters\n----------\n")
+    section = re.split(r"(?m)^(?=[A-Z][\w ]+\n-+$)", rest)[0]
+    names = re.findall(r"(?m)^([*\w][*\w, ]*?)(?: : .*)?$", section)
+    return [name.strip(" *") for entry in names for name in entry.split(",")]
+
+
+@pytest.mark.parametrize(("name", "thing"), list(public()))
+def test_parameters_are_those_of_the_signature(name, thing):
+    parameters = [p for p in inspect.signature(thing).parameters if p != "self"]
+    documented = documented_parameters(inspect.getdoc(thing))
+    if inspect.isfunction(thing) or documented:  # results list their attributes instead
+        assert documented == parameters, name
+
+
 def test_modules_are_documented():
     for module in pkgutil.walk_packages(sc_glm.__path__, "sc_glm."):
         assert importlib.import_module(module.name).__doc__, module.name

@@ -127,4 +127,4 @@ def test_a_negative_binomial_is_no_special_case_of_any_family_with_three_parts()
     full.regressor._family = OtherFamily()
     message = "not nested: NegBinFamily is not known to be a special case of OtherFamily"
     with pytest.raises(ValueError, match=message):
-        nesting_of(reduced, full)
+        compare_nested_models(reduced, full)
