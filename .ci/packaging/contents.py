@@ -16,15 +16,15 @@ def check_wheel(wheel: Path, package: Path) -> None:
     Raises
     ------
     ValueError
-        If it does not; see also :func:`check_page`.
+        If a file is missing, not expected or not the one in the tree, or if the page is wrong.
     """
     with zipfile.ZipFile(wheel) as archive:
         held = {name: archive.read(name) for name in archive.namelist()}
     info = "-".join(wheel.name.split("-")[:2]) + ".dist-info"
     about = [f"{info}/{name}" for name in ("METADATA", "RECORD", "WHEEL", "licenses/LICENSE")]
-    modules = [path for path in package.iterdir() if path.suffix == ".py"]
+    files = [*package.rglob("*.py"), package / "py.typed"]
     expected = {
-        **{f"{package.name}/{path.name}": path for path in [*modules, package / "py.typed"]},
+        **{path.relative_to(package.parent).as_posix(): path for path in files},
         f"{info}/licenses/LICENSE": package.parent / "LICENSE",
     }
     if differing := held.keys() ^ {*expected, *about}:
@@ -35,12 +35,12 @@ def check_wheel(wheel: Path, package: Path) -> None:
 
 
 def check_page(metadata: str) -> None:
-    """Check that the page which a registry shows is the README, and its links are whole.
+    """Check that a registry shows the README, with links that lead somewhere.
 
     Raises
     ------
     ValueError
-        If it is not, or they are not.
+        If the page is another one, or a link leads nowhere.
     """
     page = str(Parser().parsestr(metadata).get_payload())
     links = re.findall(r"\]\(([^)\s]*)", page)
@@ -51,14 +51,14 @@ def check_page(metadata: str) -> None:
 
 
 def check_sdist(sdist: Path) -> None:
-    """Check that a source distribution has nothing in it that a tool left behind.
+    """Check that a source distribution has no files that a tool left behind.
 
-    That nothing is missing shows where its tests are run.
+    A run of its tests shows that no file is missing.
 
     Raises
     ------
     ValueError
-        If it has.
+        If there are such files.
     """
     with tarfile.open(sdist) as archive:
         names = [name.partition("/")[2] for name in archive.getnames()]
