@@ -50,7 +50,8 @@ def cluster():
     environment = dict(os.environ)  # to which Dask adds
     # Workers cannot import this module.
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+    # Any free port: two runs of the tests on one machine must not ask for the same one.
+    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": ":0"}
     with LocalCluster(processes=True, **options) as local, Client(local) as client:
         yield client
     cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
