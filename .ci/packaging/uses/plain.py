@@ -17,8 +17,8 @@ import sc_glm as sg
 present = [name for name in ("matplotlib", "dask", "distributed", "pooch") if find_spec(name)]
 assert not present, f"{present} should not be installed here"
 
-for module in pkgutil.iter_modules(sg.__path__):
-    import_module(f"sc_glm.{module.name}")
+for module in pkgutil.walk_packages(sg.__path__, "sc_glm."):
+    import_module(module.name)
 for name in sg.__all__:
     assert getattr(sg, name).__doc__, name
 
@@ -37,7 +37,7 @@ np.testing.assert_array_equal(fitted, sg.adata.read_params(adata)["mean"])
 
 
 def refusal(use: Callable[[], object]) -> str:
-    """Return what is said where an extra is needed."""
+    """Return the message where an extra is needed."""
     try:
         use()
     except ImportError as error:
@@ -45,8 +45,8 @@ def refusal(use: Callable[[], object]) -> str:
     return ""
 
 
-told = refusal(lambda: sg.plots.RootogramDisplay.from_estimator(model, data.obs, data.counts))
-assert "sc_glm[plots]" in told, told
+message = refusal(lambda: sg.plots.RootogramDisplay.from_estimator(model, data.obs, data.counts))
+assert "sc_glm[plots]" in message, message
 os.environ.pop("SC_GLM_DATA", None)
-told = refusal(sg.datasets.fetch_pancreas)
-assert "sc_glm[datasets]" in told, told
+message = refusal(sg.datasets.fetch_pancreas)
+assert "sc_glm[datasets]" in message, message

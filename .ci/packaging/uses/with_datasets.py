@@ -12,7 +12,7 @@ import anndata
 import numpy as np
 
 import sc_glm as sg
-from sc_glm.datasets import fetched
+from sc_glm.datasets import dataset_files, fetched
 
 counts = np.arange(400).reshape(4, 100) % 7
 cells = {"cell_type": list("abab"), "pseudotime": np.arange(4.0), "sizeFactor": np.ones(4)}
@@ -29,12 +29,12 @@ with tempfile.TemporaryDirectory() as folder:
         fetched._PANCREAS[100] = replace(  # noqa: SLF001
             usual,
             url=f"http://127.0.0.1:{server.server_port}/{published.name}",
-            contents=replace(
-                usual.contents,
+            fingerprint=replace(
+                usual.fingerprint,
                 shape=small.shape,
-                cells=fetched.names_hash(small.obs_names),
-                genes=fetched.names_hash(small.var_names),
-                counts=fetched.counts_hash(small.X),
+                cells=dataset_files.names_hash(small.obs_names),
+                genes=dataset_files.names_hash(small.var_names),
+                counts=dataset_files.counts_hash(small.X),
             ),
         )
         threading.Thread(target=server.serve_forever, args=(0.01,)).start()
