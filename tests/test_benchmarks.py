@@ -74,3 +74,12 @@ def test_one_case_with_one_tool(tmp_path):
     assert (fit["failed_genes"], fit["unconverged_genes"]) == (0, 0)
     assert '"sc_glm"' in (tmp_path / "tables.txt").read_text()
     assert (tmp_path / "fits.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_study_of_the_likelihood_kernel_runs():
+    """It measures private functions of the package, so that it breaks when their names change."""
+    code = "import studies; print(studies.kernel(1, studies.ZINB, 3, n_cells=200, n_genes=4))"
+    done = subprocess.run(  # noqa: S603 - our own code
+        [sys.executable, "-c", code], cwd=SUITE, capture_output=True, text=True, check=True
+    )
+    assert "ns per entry" in done.stdout

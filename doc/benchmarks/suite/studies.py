@@ -157,9 +157,9 @@ def kernel(repeats, parts, n_regressed, *, fused=False, n_cells=20_000, n_genes=
             settings,
         )
         objective = problem.model_objective()
-        plain = objective.tile
+        plain = objective.tile_terms
         if fused:
-            objective.tile = fused_tile(family)
+            objective.tile_terms = fused_tile(family)
         given = []
 
         def noting(predictors, y, zeros=None, small=None):
@@ -178,9 +178,9 @@ def kernel(repeats, parts, n_regressed, *, fused=False, n_cells=20_000, n_genes=
             for predictors, y in given:
                 tile([predictors[0].clone(), *predictors[1:]], y, None)
 
-        tile, objective.tile = objective.tile, noting
+        tile, objective.tile_terms = objective.tile_terms, noting
         terms()
-        objective.tile = tile
+        objective.tile_terms = tile
         of_tiles = timed(tiles, 5 * repeats)["seconds"]
         of_terms = timed(terms, 5 * repeats)["seconds"]
         time_of = timed(lambda: objective.evaluate(theta, genes), 5 * repeats)
