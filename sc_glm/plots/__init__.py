@@ -6,16 +6,25 @@ it again. Plots need matplotlib, which the extra ``sc_glm[plots]`` installs; thi
 imported without it. A new plot belongs here, in a module of its own.
 """
 
+from sc_glm.plots.axes import COLORS, STYLE
 from sc_glm.plots.covariate import CovariateDisplay
+from sc_glm.plots.curve_heatmap import CurveHeatmapDisplay
+from sc_glm.plots.fold_changes import MeanFoldChangeDisplay
 from sc_glm.plots.moments import MeanVarianceDisplay
+from sc_glm.plots.p_values import PValueDisplay
 from sc_glm.plots.quantiles import QuantileQuantileDisplay
 from sc_glm.plots.rootogram import RootogramDisplay
 from sc_glm.plots.summaries import SimulatedSummariesDisplay
 from sc_glm.plots.volcano import VolcanoDisplay
 
 __all__ = [
+    "COLORS",
+    "STYLE",
     "CovariateDisplay",
+    "CurveHeatmapDisplay",
+    "MeanFoldChangeDisplay",
     "MeanVarianceDisplay",
+    "PValueDisplay",
     "QuantileQuantileDisplay",
     "RootogramDisplay",
     "SimulatedSummariesDisplay",
