@@ -23,7 +23,6 @@ from sc_glm import FormulaTransformer, NegBinRegressor, make_pipeline
 from sc_glm.adata import AnnDataRegressor
 from sc_glm.distributions import ZINB
 from sc_glm.plots import (
-    STYLE,
     CovariateDisplay,
     CurveHeatmapDisplay,
     MeanFoldChangeDisplay,
@@ -33,11 +32,12 @@ from sc_glm.plots import (
     RootogramDisplay,
     SimulatedSummariesDisplay,
     VolcanoDisplay,
+    style,
 )
 
 FOLDER = Path(__file__).parent / "_static" / "plots"
 GENE = "Pyy"
-CONTRAST = "clusters[T.Beta] - clusters[T.Pre-endocrine] = 0"
+CONTRAST = "clusters", "Beta", "Pre-endocrine"
 
 
 def draw_parts():
@@ -49,7 +49,7 @@ def draw_parts():
         ("zero_inflation", "pi", "π", [0.0, 0.2, 0.4]),
     ]
     counts = np.arange(16)
-    with plt.style.context(STYLE):
+    with plt.style.context(style()):
         figure, axes = plt.subplots(1, 3, figsize=(9, 2.9), sharey=True)
         for axis, (part, name, symbol, values) in zip(axes, panels, strict=True):
             for value, colour in zip(values, ("#9ecae1", "#4292c6", "#08306b"), strict=True):

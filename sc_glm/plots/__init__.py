@@ -2,11 +2,11 @@
 
 ``Display.from_estimator(model, X, y)`` computes the numbers and draws them. The object keeps the
 numbers under the names of its parameters, and the plot as ``ax_`` and ``figure_``. ``plot`` draws
-it again. Plots need matplotlib, which the extra ``sc_glm[plots]`` installs; this module can be
+it again. ``style`` gives other plots their style. Plots need matplotlib, which the extra ``sc_glm[plots]`` installs; this module can be
 imported without it. A new plot belongs here, in a module of its own.
 """
 
-from sc_glm.plots.axes import COLORS, STYLE
+from sc_glm.plots.axes import style
 from sc_glm.plots.covariate import CovariateDisplay
 from sc_glm.plots.curve_heatmap import CurveHeatmapDisplay
 from sc_glm.plots.fold_changes import MeanFoldChangeDisplay
@@ -18,8 +18,6 @@ from sc_glm.plots.summaries import SimulatedSummariesDisplay
 from sc_glm.plots.volcano import VolcanoDisplay
 
 __all__ = [
-    "COLORS",
-    "STYLE",
     "CovariateDisplay",
     "CurveHeatmapDisplay",
     "MeanFoldChangeDisplay",
@@ -29,4 +27,5 @@ __all__ = [
     "RootogramDisplay",
     "SimulatedSummariesDisplay",
     "VolcanoDisplay",
+    "style",
 ]

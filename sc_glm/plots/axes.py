@@ -1,8 +1,8 @@
 """Axes in one style, for all displays. It is the only module that imports matplotlib.
 
 matplotlib is imported when a plot is drawn. Properties are set on the axes of the plot. The user's
-``rcParams`` decide about fonts and resolution, and are never changed. ``COLORS`` and ``STYLE`` give
-a user's own plots the style of the displays.
+``rcParams`` decide about fonts and resolution, and are never changed. ``style`` gives a user's own
+plots the style of the displays.
 """
 
 from __future__ import annotations
@@ -41,30 +41,52 @@ DATA = "#3f90da"
 MODEL = "#bd1f01"
 MUTED = "#717581"
 BAND = "#c9cdd2"
-COLORS = {"data": DATA, "model": MODEL, "muted": MUTED, "band": BAND}
 
 # Width and height in inches. In a column of 85 mm, a font of 10 points is scaled to 8 points.
 PANEL = (4.2, 3.2)
 _FRAME_WIDTH = 0.6  # of spines and ticks, in points
 _TICK_FONT = "small"
 _LEGEND = {"frameon": False, "fontsize": "small", "handlelength": 1.5}
-# A style for ``plt.style.use``. matplotlib parses the cycle, so that it need not be imported here.
-STYLE: dict[str, Any] = {
-    "axes.prop_cycle": f"cycler(color={list(LEVELS)})",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": _FRAME_WIDTH,
-    "axes.titlelocation": "left",
-    "axes.titlesize": "medium",
-    "figure.constrained_layout.use": True,
-    "figure.figsize": PANEL,
-    "image.cmap": "viridis",
-    **{f"{axis}tick.{level}.width": _FRAME_WIDTH for axis in "xy" for level in ("major", "minor")},
-    **{f"{axis}tick.labelsize": _TICK_FONT for axis in "xy"},
-    **{f"legend.{name}": value for name, value in _LEGEND.items()},
-}
 _MAX_LARGE_POINTS = 200  # up to this number, points are large and nearly opaque
 _MAX_VECTOR_POINTS = 2000  # more points are rasterised, to keep files of vector graphics small
+
+
+def style() -> dict[str, Any]:
+    """Return the style of the displays, for plots of your own next to them.
+
+    Returns
+    -------
+    dict of str to object
+        ``rcParams`` for :func:`matplotlib.style.use` or :func:`matplotlib.style.context`. The
+        colours ``"C0"`` to ``"C9"`` are distinct for people with any colour vision (Petroff 2021,
+        arXiv:2107.02270). In displays, ``"C0"`` is the colour of data, and ``"C2"`` that of the
+        model.
+
+    Examples
+    --------
+    >>> from matplotlib import pyplot as plt
+    >>> from sc_glm.plots import style
+    >>> with plt.style.context(style()):
+    ...     figure, ax = plt.subplots()
+    ...     line = ax.plot([0, 1], [0, 1])[0]
+    >>> line.get_color()
+    '#3f90da'
+    """
+    return {
+        # matplotlib parses the cycle, so that it need not be imported here.
+        "axes.prop_cycle": f"cycler(color={list(LEVELS)})",
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.linewidth": _FRAME_WIDTH,
+        "axes.titlelocation": "left",
+        "axes.titlesize": "medium",
+        "figure.constrained_layout.use": True,
+        "figure.figsize": PANEL,
+        "image.cmap": "viridis",
+        **{f"{x}tick.{level}.width": _FRAME_WIDTH for x in "xy" for level in ("major", "minor")},
+        **{f"{x}tick.labelsize": _TICK_FONT for x in "xy"},
+        **{f"legend.{name}": value for name, value in _LEGEND.items()},
+    }
 
 
 def require_matplotlib(caller: str) -> None:

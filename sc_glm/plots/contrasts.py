@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from sklearn.utils.sparsefuncs import mean_variance_axis
-
-from sc_glm.inference.fitted_model import FittedData
-from sc_glm.inference.wald import wald_test
+from sc_glm.inference.contrast_tests import differential_expression
+from sc_glm.inference.contrasts import REST
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,26 +23,31 @@ def tests_of_contrast(
     groups: ArrayLike | None,
     sample_weight: ArrayLike | None,
 ) -> pd.DataFrame:
-    """Return a table of tests of all genes, with their means.
+    """Return the table of :func:`~sc_glm.inference.differential_expression` for one contrast.
 
-    Parameters are those of :func:`~sc_glm.inference.wald_test`, and ``base_mean`` is the weighted
-    mean of a gene's counts.
+    Raises
+    ------
+    ValueError
+        If there are several contrasts, in a dict.
     """
-    if contrast is None:
-        raise TypeError("Give a contrast by its name or after y: contrast='condition[T.b] = 0'.")
-    table = wald_test(model, X, y, contrast, kind=kind, groups=groups, sample_weight=sample_weight)
-    fitted = FittedData.of(model, X, y)
-    counts = fitted.counts.by_gene(slice(None)).astype(float)
-    means = mean_variance_axis(counts, axis=1, weights=fitted.weights(sample_weight))[0]
-    return table.assign(base_mean=means)
+    if isinstance(contrast, Mapping):
+        raise ValueError(  # noqa: TRY004 - a dict is a valid contrast elsewhere
+            f"A plot shows one contrast, not a dict of {len(contrast)}: give one of its values. "
+            "from_table takes the rows of one contrast."
+        )
+    return differential_expression(
+        model, X, y, contrast, kind=kind, groups=groups, sample_weight=sample_weight
+    )
 
 
 def sides_of(contrast: Any) -> tuple[str, str] | None:
     """Return what a contrast of two levels compares: the reference, and the level.
 
-    None is returned for other contrasts.
+    None is returned for other contrasts. Levels that are numbers have the name of their covariate.
     """
-    if not (isinstance(contrast, tuple) and len(contrast) == 3):
+    if not (isinstance(contrast, tuple) and len(contrast) == 3 and isinstance(contrast[0], str)):
         return None
-    _, level, reference = contrast
-    return "the rest" if reference == "rest" else str(reference), str(level)
+    factor, level, reference = contrast
+    names = (name if isinstance(name, str) else f"{factor} {name}" for name in (reference, level))
+    low, high = names
+    return "the rest" if low == REST else low, high

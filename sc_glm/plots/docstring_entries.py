@@ -87,29 +87,39 @@ ENTRIES = FITTED_MODEL_ENTRIES | {
             ``gene``, names the genes.
     """,
     "contrast": """
-        contrast : str
-            Linear hypothesis about the coefficients of the mean: one equation, such as
-            ``"condition[T.treated] = 0"``.
+        contrast : tuple, str, list of str or array-like
+            What is tested, as in :func:`~sc_glm.inference.differential_expression`: two levels
+            such as ``("cell_type", "T", "B")``, a term of the formula, a constraint such as
+            ``"condition[T.treated] = 0"``, or a vector.
     """,
     "see_tests": """
-        sc_glm.inference.wald_test : Computes the tests.
+        sc_glm.inference.differential_expression : Computes the tests.
     """,
     "raises_contrast": """
         TypeError
-            If the model does not end in a regressor of this package, or if `contrast` is not a
-            string.
+            If the model does not end in a regressor of this package, or if `contrast` is missing or
+            of another type.
         ValueError
-            If data, `contrast`, `kind` or `groups` are not valid.
+            If data, `contrast`, `kind` or `groups` are not valid, or if `contrast` is a dict.
     """,
     "raises_table": """
         ValueError
             If a column is missing, if the table has several contrasts, or if a gene has several
             rows.
     """,
+    "raises_named": """
+        ValueError
+            If `genes` names a gene without a row.
+    """,
     "raises_fold_changes": """
         ValueError
-            If tests have no fold changes, as those of several equations, or if `genes` names a gene
-            without a row.
+            If tests have no fold changes, as those of other parts in a table of
+            :func:`~sc_glm.inference.wald_test`.
+    """,
+    "joint": """
+        joint : bool, default=False
+            Whether the tests are of several coefficients. Their fold changes are the largest minus
+            the smallest fitted log2 mean, which has no direction.
     """,
     "labels_and_intervals_": """
         labels_ : list of matplotlib Annotation

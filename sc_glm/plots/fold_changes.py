@@ -49,6 +49,7 @@ class MeanFoldChangeDisplay(GeneTests):
     {log10_p_value}
     {interval_ends}
     {sides}
+    {joint}
 
     Attributes
     ----------
@@ -90,6 +91,7 @@ class MeanFoldChangeDisplay(GeneTests):
         log2_low: ArrayLike | None = None,
         log2_high: ArrayLike | None = None,
         sides: tuple[str, str] | None = None,
+        joint: bool = False,
     ) -> None:
         super().__init__(
             log2_fold_change=log2_fold_change,
@@ -102,6 +104,7 @@ class MeanFoldChangeDisplay(GeneTests):
             log2_low=log2_low,
             log2_high=log2_high,
             sides=sides,
+            joint=joint,
         )
         self.base_mean = np.asarray(base_mean, dtype=np.float64)
 
@@ -149,7 +152,7 @@ class MeanFoldChangeDisplay(GeneTests):
         ------
         {raises_no_matplotlib}
         {raises_contrast}
-        {raises_fold_changes}
+        {raises_named}
 
         See Also
         --------
@@ -187,8 +190,8 @@ class MeanFoldChangeDisplay(GeneTests):
         ----------
         {table}
             Columns ``base_mean``, ``log2_fold_change``, ``p_value`` and ``p_adjusted`` are
-            required. Columns ``log10_p_value``, ``log2_low``, ``log2_high`` and ``reason`` are
-            used if there are.
+            required. Columns ``log10_p_value``, ``log2_low``, ``log2_high``, ``reason`` and ``df``
+            are optional.
         {significance_level}
         {sides}
         {genes_to_label}
@@ -206,6 +209,7 @@ class MeanFoldChangeDisplay(GeneTests):
         {raises_no_matplotlib}
         {raises_table}
         {raises_fold_changes}
+        {raises_named}
         """
         columns = fold_changes_in(table, "base_mean")
         display = cls(**columns, alpha=alpha, sides=sides)
@@ -237,8 +241,7 @@ class MeanFoldChangeDisplay(GeneTests):
         Raises
         ------
         {raises_no_matplotlib}
-        ValueError
-            If `genes` names a gene without a row.
+        {raises_named}
         """
         named = self._positions(genes)
         (axes,) = panels(ax, f"{type(self).__name__}.plot")
@@ -246,7 +249,7 @@ class MeanFoldChangeDisplay(GeneTests):
         changes, limits = self._changes_on_axis(shown)
         points = np.column_stack([np.where(shown, self.base_mean, np.nan), changes])
         self.points_ = self._draw_genes(axes, points, shown, ("v", "^"), line_kwargs)
-        axes.set(xlabel="mean count", ylabel=r"$\log_2$ fold change")
+        axes.set(xlabel="mean count", ylabel=self._change_label)
         if shown.any():
             axes.axhline(0.0, color=MUTED, linewidth=0.6, zorder=0)
             log_axis(axes, "x", self.base_mean[shown])

@@ -92,9 +92,10 @@ def fold_changes_in(table: pd.DataFrame, *more: str) -> dict[str, Any]:
     tested = ~np.isnan(columns["p_value"])
     if tested.any() and np.isnan(columns["log2_fold_change"][tested]).all():
         raise ValueError(
-            "table has tests without fold changes: only one constraint, on the mean, has them."
+            "table has tests without fold changes: differential_expression computes them, and "
+            "wald_test for one constraint on the mean."
         )
-    return columns
+    return columns | {"joint": "df" in table.columns and bool((table["df"] > 1).all())}
 
 
 class GeneTests:
@@ -114,6 +115,8 @@ class GeneTests:
         Logarithms of p-values, ends of intervals, and why genes were not tested.
     sides : tuple of two str or None
         Names of the sides that negative and positive fold changes are higher in.
+    joint : bool
+        Whether the fold changes have no direction.
     """
 
     _change_axis: ClassVar[str]  # "x" or "y"
@@ -131,6 +134,7 @@ class GeneTests:
         log2_high: ArrayLike | None,
         reason: ArrayLike | None,
         sides: tuple[str, str] | None,
+        joint: bool,
     ) -> None:
         self.log2_fold_change = np.asarray(log2_fold_change, dtype=np.float64)
         self.p_value = np.asarray(p_value, dtype=np.float64)
@@ -146,6 +150,11 @@ class GeneTests:
         self.log2_high = unknown if log2_high is None else np.asarray(log2_high, dtype=np.float64)
         self.reason = None if reason is None else [str(text) for text in np.asarray(reason)]
         self.sides = sides
+        self.joint = joint
+
+    @property
+    def _change_label(self) -> str:
+        return r"largest $\log_2$ fold change" if self.joint else r"$\log_2$ fold change"
 
     @property
     def _is_tested(self) -> Mask:
@@ -219,7 +228,8 @@ class GeneTests:
         hidden = [self.genes[i] for i in named if not shown[i]]
         if hidden:
             parts.append(f"not shown: {', '.join(hidden[:3])}{' ...' if len(hidden) > 3 else ''}")
-        title(axes, f"{n_down} down, {n_up} up, FDR {100 * self.alpha:g} %", ", ".join(parts))
+        called = f"{n_up} significant" if self.joint else f"{n_down} down, {n_up} up"
+        title(axes, f"{called}, FDR {100 * self.alpha:g} %", ", ".join(parts))
 
     def _label(
         self,

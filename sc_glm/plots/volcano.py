@@ -49,6 +49,7 @@ class VolcanoDisplay(GeneTests):
     {log10_p_value}
     {interval_ends}
     {sides}
+    {joint}
 
     Attributes
     ----------
@@ -92,6 +93,7 @@ class VolcanoDisplay(GeneTests):
         log2_low: ArrayLike | None = None,
         log2_high: ArrayLike | None = None,
         sides: tuple[str, str] | None = None,
+        joint: bool = False,
     ) -> None:
         super().__init__(
             log2_fold_change=log2_fold_change,
@@ -104,6 +106,7 @@ class VolcanoDisplay(GeneTests):
             log2_low=log2_low,
             log2_high=log2_high,
             sides=sides,
+            joint=joint,
         )
 
     @classmethod
@@ -150,7 +153,7 @@ class VolcanoDisplay(GeneTests):
         ------
         {raises_no_matplotlib}
         {raises_contrast}
-        {raises_fold_changes}
+        {raises_named}
 
         See Also
         --------
@@ -188,7 +191,7 @@ class VolcanoDisplay(GeneTests):
         ----------
         {table}
             Columns ``log2_fold_change``, ``p_value`` and ``p_adjusted`` are required. Columns
-            ``log10_p_value``, ``log2_low``, ``log2_high`` and ``reason`` are used if there are.
+            ``log10_p_value``, ``log2_low``, ``log2_high``, ``reason`` and ``df`` are optional.
         {significance_level}
         {sides}
         {genes_to_label}
@@ -206,6 +209,7 @@ class VolcanoDisplay(GeneTests):
         {raises_no_matplotlib}
         {raises_table}
         {raises_fold_changes}
+        {raises_named}
         """
         display = cls(**fold_changes_in(table), alpha=alpha, sides=sides)
         return display.plot(ax, genes=genes, n_labels=n_labels, line_kwargs=line_kwargs)
@@ -236,8 +240,7 @@ class VolcanoDisplay(GeneTests):
         Raises
         ------
         {raises_no_matplotlib}
-        ValueError
-            If `genes` names a gene without a row.
+        {raises_named}
         """
         named = self._positions(genes)
         (axes,) = panels(ax, f"{type(self).__name__}.plot")
@@ -248,7 +251,7 @@ class VolcanoDisplay(GeneTests):
         self.points_ = self._draw_genes(axes, points, shown & ~clipped, ("<", ">"), line_kwargs)
         style = point_style(line_kwargs, len(x), color=text_color(axes), marker="^", zorder=2)
         self.points_["clipped"] = axes.plot(*points[clipped].T, **style)[0]
-        axes.set(xlabel=r"$\log_2$ fold change", ylabel=r"$-\log_{10}$ p-value")
+        axes.set(xlabel=self._change_label, ylabel=r"$-\log_{10}$ p-value")
         axes.set_ylim(bottom=0.0)
         if shown.any():
             axes.axvline(0.0, color=MUTED, linewidth=0.6, zorder=0)

@@ -4,9 +4,9 @@ import pytest
 from numpy.testing import assert_allclose
 
 from sc_glm.plots.axes import (
-    COLORS,
+    DATA,
     LEVELS,
-    STYLE,
+    MODEL,
     legend,
     legend_of_names,
     line_style,
@@ -14,6 +14,7 @@ from sc_glm.plots.axes import (
     log_log,
     panels,
     point_style,
+    style,
     title,
 )
 
@@ -110,7 +111,7 @@ def test_a_title_that_is_not_given_leaves_the_users(pyplot):
 
 
 def test_a_plot_of_the_users_has_the_style_of_the_displays(pyplot):
-    with pyplot.style.context(STYLE):
+    with pyplot.style.context(style()):
         ax = pyplot.subplots()[1]
         lines = [ax.plot([0, 1], label="a")[0] for _ in LEVELS]
         assert [line.get_color() for line in lines] == list(LEVELS)
@@ -132,7 +133,7 @@ def test_a_plot_of_the_users_has_the_style_of_the_displays(pyplot):
     assert fonts[0] == fonts[1]
 
 
-def test_named_colours_are_those_of_the_displays():
-    assert COLORS["data"] == LEVELS[0]
-    assert COLORS["model"] == LEVELS[2]
-    assert set(COLORS) == {"data", "model", "muted", "band"}
+def test_colours_of_data_and_model_are_named_in_the_style(pyplot):
+    with pyplot.style.context(style()):
+        assert mpl.colors.to_hex("C0") == DATA
+        assert mpl.colors.to_hex("C2") == MODEL

@@ -80,7 +80,7 @@ def arrays(display):
 
 def test_public_names():
     displays = {display.__name__ for display in OPTIONS}
-    assert set(plots.__all__) == displays | {"COLORS", "STYLE"}
+    assert set(plots.__all__) == displays | {"style"}
 
 
 @every_display

@@ -4,10 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.exceptions import ConvergenceWarning
 
 from sc_glm import FormulaTransformer, NegBinRegressor, make_pipeline
 from sc_glm.datasets import make_counts
-from sc_glm.inference import wald_test
+from sc_glm.inference import differential_expression
 from sc_glm.plots import VolcanoDisplay
 
 pytestmark = pytest.mark.usefixtures("pyplot")
@@ -145,7 +146,7 @@ def test_the_tests_are_those_of_inference():
     model = make_pipeline(FormulaTransformer(**data.formulas), NegBinRegressor())
     model.fit(data.obs, data.counts)
     display = VolcanoDisplay.from_estimator(model, data.obs, data.counts, "pseudotime")
-    expected = wald_test(model, data.obs, data.counts, "pseudotime")
+    expected = differential_expression(model, data.obs, data.counts, "pseudotime")
     for column in ("log2_fold_change", "p_value", "p_adjusted"):
         assert_array_equal(getattr(display, column), expected[column])
     assert_array_equal(display.genes, expected.index)
@@ -158,8 +159,8 @@ def test_the_tests_are_those_of_inference():
         groups=np.arange(150) % 30,
     )
     assert np.all(clustered.p_value != display.p_value)
-    with pytest.raises(ValueError, match="tests without fold changes"):
-        VolcanoDisplay.from_estimator(model, data.obs, data.counts, "pseudotime, cell_type[T.b]")
+    with pytest.raises(ValueError, match="one contrast, not a dict of 2"):
+        VolcanoDisplay.from_estimator(model, data.obs, data.counts, {"a": "x", "b": "y"})
     with pytest.raises(TypeError, match="contrast"):
         VolcanoDisplay.from_estimator(model, data.obs, data.counts)
     weight = np.random.default_rng(0).uniform(0.5, 2, 150)
@@ -283,3 +284,40 @@ def test_the_ends_of_the_axis_name_what_is_compared(table):
         rows = right.get_text().count("\n")
         assert rows == (names[0] != "B")  # long names are on two lines
         assert rows or left.get_window_extent().x1 < right.get_window_extent().x0
+
+
+def test_two_levels_name_the_ends_of_the_axis_and_a_joint_test_has_no_direction():
+    data = make_counts(150, 6, random_state=0)
+    model = make_pipeline(FormulaTransformer(**data.formulas), NegBinRegressor())
+    model.fit(data.obs, data.counts)
+    at = model, data.obs, data.counts
+    levels = VolcanoDisplay.from_estimator(*at, ("cell_type", "b", "c"))
+    assert levels.sides == ("c", "b")
+    same = VolcanoDisplay.from_estimator(*at, "cell_type[T.b] - cell_type[T.c] = 0")
+    assert same.sides is None
+    assert_allclose(levels.log2_fold_change, same.log2_fold_change)
+    term = VolcanoDisplay.from_estimator(*at, "cell_type")
+    assert np.all(term.log2_fold_change > 0)
+    assert term.ax_.get_xlabel() == r"largest $\log_2$ fold change"
+    found = int((term.p_adjusted <= 0.05).sum())
+    assert found > 0
+    assert term.ax_.get_title(loc="left") == f"{found} significant, FDR 5 %"
+
+
+def test_silent_groups_are_at_the_edge():
+    """Genes without counts in one of the groups have an infinite fold change and a p-value."""
+    obs = pd.DataFrame({"group": np.repeat(["a", "b"], 100)})
+    counts = np.random.default_rng(0).negative_binomial(2, 0.4, size=(200, 5))
+    counts[:100, 0] = counts[100:, 1] = counts[:, 2] = 0
+    model = make_pipeline(FormulaTransformer("~ group"), NegBinRegressor())
+    with pytest.warns(ConvergenceWarning, match="2 separated"):
+        model.fit(obs, counts)
+    display = VolcanoDisplay.from_estimator(model, obs, counts, ("group", "b", "a"), n_labels=4)
+    left, right = (display.points_[f"separated_{name}"].get_xdata() for name in ("down", "up"))
+    assert len(left) == len(right) == 1
+    assert left < 0 < right
+    assert display.ax_.get_title(loc="left").strip().startswith("1 down, 1 up")
+    assert display.ax_.get_title(loc="right") == "2 separated, 1 untested (all zero)"
+    segments = display.intervals_.get_segments()
+    assert len(segments) == 2
+    assert np.all(np.isfinite(segments))
