@@ -2,8 +2,9 @@
 
 ``Display.from_estimator(model, X, y)`` computes the numbers and draws them. The object keeps the
 numbers under the names of its parameters, and the plot as ``ax_`` and ``figure_``. ``plot`` draws
-it again. ``style`` gives other plots their style. Plots need matplotlib, which the extra ``sc_glm[plots]`` installs; this module can be
-imported without it. A new plot belongs here, in a module of its own.
+it again. ``style`` gives other plots their style. Plots need matplotlib, which the extra
+``sc_glm[plots]`` installs; this module can be imported without it. A new plot belongs here, in a
+module of its own.
 """
 
 from sc_glm.plots.axes import style

@@ -59,8 +59,7 @@ def style() -> dict[str, Any]:
     dict of str to object
         ``rcParams`` for :func:`matplotlib.style.use` or :func:`matplotlib.style.context`. The
         colours ``"C0"`` to ``"C9"`` are distinct for people with any colour vision (Petroff 2021,
-        arXiv:2107.02270). In displays, ``"C0"`` is the colour of data, and ``"C2"`` that of the
-        model.
+        arXiv:2107.02270). Displays draw data in ``"C0"``, and the model in ``"C2"``.
 
     Examples
     --------
