@@ -20,7 +20,7 @@ import pandas as pd
 
 from sc_glm import FormulaTransformer, NegBinRegressor, inference, make_pipeline
 from sc_glm.datasets import fetch_pancreas
-from sc_glm.plots import CovariateDisplay, style
+from sc_glm.plots import CovariateDisplay, CurveHeatmapDisplay, style
 
 plt.style.use(style())  # that of the displays
 
@@ -61,6 +61,12 @@ figure, axes = plt.subplots(2, 2, figsize=(6, 5.4))
 for ax, gene in zip(axes.flat, ["Ins2", "Spp1", "Cck", "Xist"], strict=True):
     CovariateDisplay.from_estimator(spline, obs, counts, gene=gene, covariate="pseudotime", ax=ax)
     ax.get_legend().remove()
+
+# %%
+# A heat map has room for all genes. Each row is a fitted mean, divided by its maximum, and the rows
+# are ordered by the position of the maximum.
+
+_ = CurveHeatmapDisplay.from_estimator(spline, obs, covariate="pseudotime")
 
 # %%
 # How flexible must the mean be?
@@ -128,5 +134,5 @@ _ = ax.legend()
 # seconds.
 #
 # :doc:`plot_06_cross_validation` compares models on held-out cells. See :doc:`/formulas` for
-# splines, :doc:`/model_choice`, :func:`sc_glm.inference.aic` and
-# :class:`~sc_glm.plots.CovariateDisplay`.
+# splines, :doc:`/model_choice`, :func:`sc_glm.inference.aic`,
+# :class:`~sc_glm.plots.CovariateDisplay` and :class:`~sc_glm.plots.CurveHeatmapDisplay`.

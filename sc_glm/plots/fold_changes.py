@@ -246,14 +246,13 @@ class MeanFoldChangeDisplay(GeneTests):
         named = self._positions(genes)
         (axes,) = panels(ax, f"{type(self).__name__}.plot")
         shown = self._is_tested & (self.base_mean > 0)
-        changes, limits = self._changes_on_axis(shown)
+        changes = self._changes_on_axis(shown)
         points = np.column_stack([np.where(shown, self.base_mean, np.nan), changes])
         self.points_ = self._draw_genes(axes, points, shown, ("v", "^"), line_kwargs)
         axes.set(xlabel="mean count", ylabel=self._change_label)
         if shown.any():
             axes.axhline(0.0, color=MUTED, linewidth=0.6, zorder=0)
             log_axis(axes, "x", self.base_mean[shown])
-            axes.set_ylim(limits)
             self._name_sides(axes)
         else:
             write_nothing_to_show(axes)

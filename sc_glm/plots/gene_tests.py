@@ -167,16 +167,15 @@ class GeneTests:
         ends = np.where(change > 0, self.log2_low, self.log2_high)
         return np.where(np.isinf(change) & np.isfinite(ends), ends, np.nan)
 
-    def _changes_on_axis(self, shown: Mask) -> tuple[FloatArray, tuple[float, float]]:
-        """Return fold changes with the infinite ones at the edge of the axis, and its limits."""
+    def _changes_on_axis(self, shown: Mask) -> FloatArray:
+        """Return fold changes with the infinite ones a little beyond all finite ones."""
         change = self.log2_fold_change
         is_finite = shown & np.isfinite(change)
         inner = np.r_[0.0, change[is_finite], self._finite_ends[shown & np.isinf(change)]]
         low, high = np.nanmin(inner), np.nanmax(inner)
         margin = _EDGE * max(high - low, 1.0)
         at_edge = np.where(change > 0, high + margin, low - margin)
-        limits = low - 1.5 * margin, high + 1.5 * margin
-        return np.where(np.isinf(change), at_edge, change), limits
+        return np.where(np.isinf(change), at_edge, change)
 
     def _draw_genes(
         self,

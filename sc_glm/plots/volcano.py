@@ -245,7 +245,7 @@ class VolcanoDisplay(GeneTests):
         named = self._positions(genes)
         (axes,) = panels(ax, f"{type(self).__name__}.plot")
         shown, is_zero = self._is_tested, np.isinf(self.log10_p_value)
-        x, limits = self._changes_on_axis(shown)
+        x = self._changes_on_axis(shown)
         points = np.column_stack([x, self._heights()])
         clipped = shown & is_zero & np.isfinite(self.log2_fold_change)
         self.points_ = self._draw_genes(axes, points, shown & ~clipped, ("<", ">"), line_kwargs)
@@ -255,7 +255,6 @@ class VolcanoDisplay(GeneTests):
         axes.set_ylim(bottom=0.0)
         if shown.any():
             axes.axvline(0.0, color=MUTED, linewidth=0.6, zorder=0)
-            axes.set_xlim(limits)
             self._name_sides(axes)
         else:
             write_nothing_to_show(axes)

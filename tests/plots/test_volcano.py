@@ -321,3 +321,13 @@ def test_silent_groups_are_at_the_edge():
     segments = display.intervals_.get_segments()
     assert len(segments) == 2
     assert np.all(np.isfinite(segments))
+
+
+def test_shared_axes_show_the_points_of_both(separated, pyplot):
+    axes = pyplot.subplots(1, 2, sharex=True)[1]
+    wide = VolcanoDisplay.from_table(separated.assign(log2_low=-20.0), ax=axes[0])
+    narrow = VolcanoDisplay.from_table(separated.iloc[2:4], ax=axes[1])
+    for display in (wide, narrow):
+        low, high = display.ax_.get_xlim()
+        for line in display.points_.values():
+            assert np.all((low < line.get_xdata()) & (line.get_xdata() < high))
