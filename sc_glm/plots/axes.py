@@ -46,7 +46,12 @@ BAND = "#c9cdd2"
 PANEL = (4.2, 3.2)
 _FRAME_WIDTH = 0.6  # of spines and ticks, in points
 _TICK_FONT = "small"
-_LEGEND = {"frameon": False, "fontsize": "small", "handlelength": 1.5}
+_LEGEND = {
+    "frameon": False,
+    "fontsize": "small",
+    "title_fontsize": "small",
+    "handlelength": 1.5,
+}
 _MAX_LARGE_POINTS = 200  # up to this number, points are large and nearly opaque
 _MAX_VECTOR_POINTS = 2000  # more points are rasterised, to keep files of vector graphics small
 
@@ -343,7 +348,7 @@ def name_ends(ax: Axes, axis: str, low: str, high: str) -> None:
     """
     horizontal = axis == "x"
     label = ax.xaxis.label if horizontal else ax.yaxis.label
-    common = {"textcoords": "offset points", "fontsize": "x-small", "color": MUTED}
+    common: dict[str, Any] = {"textcoords": "offset points", "fontsize": "x-small", "color": MUTED}
     ends = []
     for text, at in ((low, 0.0), (high, 1.0)):
         # Positions in the extent of the label, which follows fonts and tick labels.

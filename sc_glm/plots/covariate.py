@@ -249,7 +249,7 @@ class CovariateDisplay:
         return self
 
     def _write_legend_of_levels(self, axes: Axes, levels: list[str]) -> None:
-        options: dict[str, Any] = {"title": self.by, "title_fontsize": "small"}
+        options: dict[str, Any] = {"title": self.by}
         if len(levels) > _MAX_LEVELS_IN_INNER_LEGEND:
             options |= {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
         legend_of_names(axes, self.lines_, levels, alignment="left", **options)

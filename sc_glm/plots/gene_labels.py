@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # Positions of a label next to its point, in order of preference: offset in typographic points, and
 # alignment.
-_NEAR = (
+_NEAR: tuple[_Position, ...] = (
     ((4, 0), "left", "center"),
     ((-4, 0), "right", "center"),
     ((0, 4), "center", "bottom"),
@@ -30,7 +30,7 @@ _NEAR = (
     ((-4, -5), "right", "top"),
 )
 # Positions of a label that must be drawn, where none of these is free. A line leads to its point.
-_FAR = tuple(
+_FAR: tuple[_Position, ...] = tuple(
     ((distance * right, distance * up), horizontal, vertical)
     for distance in (3, 5, 8, 12)
     for (right, up), horizontal, vertical in _NEAR
@@ -92,7 +92,7 @@ def label_genes(
 def _annotate(axes: Axes, point: FloatArray, name: str, **options: Any) -> Any:
     return axes.annotate(
         name,
-        point,
+        (point[0], point[1]),
         xytext=(0, 0),
         textcoords="offset points",
         fontsize="x-small",

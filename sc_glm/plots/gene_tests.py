@@ -53,10 +53,10 @@ def names_and_columns(
     missing = [column for column in required if column not in table.columns]
     if missing:
         raise ValueError(f"table has no column(s) {missing}.")
-    contrasts = table["contrast"].unique() if "contrast" in table.columns else []
+    contrasts = list(table["contrast"].unique()) if "contrast" in table.columns else []
     if len(contrasts) > 1:
         raise ValueError(
-            f"table has {len(contrasts)} contrasts, {quoted(list(contrasts[:5]))}: choose the rows "
+            f"table has {len(contrasts)} contrasts, {quoted(contrasts[:5])}: choose the rows "
             f"of one, such as table[table['contrast'] == {contrasts[0]!r}]."
         )
     named = [name for name in ("gene", "target") if name in table.columns]
@@ -204,7 +204,7 @@ class GeneTests:
         }
         lines = {}
         for name, (chosen, color, marker) in groups.items():
-            style = {"color": color, "marker": marker, "zorder": 2}
+            style: dict[str, Any] = {"color": color, "marker": marker, "zorder": 2}
             if name.startswith("separated"):
                 style |= {"markersize": 5.0, "alpha": 0.8}
             style = point_style(line_kwargs, len(change), **style)
