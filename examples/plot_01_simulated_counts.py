@@ -22,7 +22,7 @@ import pandas as pd
 from sc_glm import FormulaTransformer, NegBinRegressor, inference, make_pipeline
 from sc_glm.plots import style
 
-plt.style.use(style())  # that of the displays
+plt.style.use(style())  # the style of the displays
 
 rng = np.random.default_rng(0)
 n_cells, n_genes = 1000, 20

@@ -22,7 +22,7 @@ from scipy.special import expit
 from sc_glm import FormulaTransformer, NegBinRegressor, ZINBRegressor, make_pipeline
 from sc_glm.plots import style
 
-plt.style.use(style())  # that of the displays
+plt.style.use(style())  # the style of the displays
 
 rng = np.random.default_rng(0)
 n_cells, n_genes = 50_000, 20

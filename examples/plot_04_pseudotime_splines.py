@@ -22,7 +22,7 @@ from sc_glm import FormulaTransformer, NegBinRegressor, inference, make_pipeline
 from sc_glm.datasets import fetch_pancreas
 from sc_glm.plots import CovariateDisplay, CurveHeatmapDisplay, style
 
-plt.style.use(style())  # that of the displays
+plt.style.use(style())  # the style of the displays
 
 adata = fetch_pancreas()
 obs, counts = adata.obs[["pseudotime"]], adata.to_df("counts")

@@ -24,7 +24,7 @@ from sc_glm import FormulaTransformer, NegBinRegressor, ZINBRegressor, make_pipe
 from sc_glm.datasets import make_counts
 from sc_glm.plots import CovariateDisplay, style
 
-plt.style.use(style())  # that of the displays
+plt.style.use(style())  # the style of the displays
 
 data = make_counts(
     900,

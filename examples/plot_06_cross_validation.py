@@ -28,7 +28,7 @@ from sc_glm.metrics import neg_brier_zeros_scorer, neg_crps_scorer, neg_deviance
 from sc_glm.plots import style
 from sc_glm.selection import choose_model, compare_models
 
-plt.style.use(style())  # that of the displays
+plt.style.use(style())  # the style of the displays
 
 data = make_counts(1500, 200, preset="donors", random_state=0)
 groups = [data.obs["condition"], data.obs["cell_type"]]

@@ -24,7 +24,7 @@ from sc_glm.adata import AnnDataRegressor
 from sc_glm.datasets import fetch_pbmc3k
 from sc_glm.plots import style
 
-plt.style.use(style())  # that of the displays
+plt.style.use(style())  # the style of the displays
 
 adata = fetch_pbmc3k()
 adata.obs["depth"] = adata.obs["total_counts"] / adata.obs["total_counts"].median()

@@ -21,7 +21,7 @@ from sc_glm.inference import likelihood_ratio_test
 from sc_glm.plots import RootogramDisplay, style
 from sc_glm.selection import choose_model, compare_models
 
-plt.style.use(style())  # that of the displays
+plt.style.use(style())  # the style of the displays
 
 # %%
 # The example uses the 300 genes with the largest means, because zero inflation is easiest to see

@@ -23,7 +23,7 @@ from sc_glm.datasets import fetch_pancreas
 from sc_glm.inference import wald_test
 from sc_glm.plots import CovariateDisplay, SimulatedSummariesDisplay, style
 
-plt.style.use(style())  # that of the displays
+plt.style.use(style())  # the style of the displays
 
 # %%
 # Simulating the same cells again

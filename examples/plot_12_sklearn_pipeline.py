@@ -27,7 +27,7 @@ from sc_glm.datasets import make_counts
 from sc_glm.inference import wald_test
 from sc_glm.plots import style
 
-plt.style.use(style())  # that of the displays
+plt.style.use(style())  # the style of the displays
 
 # %%
 # Cells with missing values

@@ -20,7 +20,7 @@ from sc_glm import adata as scg
 from sc_glm.datasets import make_counts
 from sc_glm.plots import style
 
-plt.style.use(style())  # that of the displays
+plt.style.use(style())  # the style of the displays
 
 # %%
 # A large .h5ad file
