@@ -207,7 +207,9 @@ class GeneTests:
             style: dict[str, Any] = {"color": color, "marker": marker, "zorder": 2}
             if name.startswith("separated"):
                 style |= {"markersize": 5.0, "alpha": 0.8}
-            style = point_style(line_kwargs, len(change), **style)
+            # A few coloured points are large also among many grey ones.
+            n_alike = len(change) if color == MUTED else int((found & shown).sum())
+            style = point_style(line_kwargs, n_alike, **style)
             lines[name] = axes.plot(*points[chosen & shown].T, **style)[0]
         return lines
 

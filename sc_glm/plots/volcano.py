@@ -249,8 +249,10 @@ class VolcanoDisplay(GeneTests):
         points = np.column_stack([x, self._heights()])
         clipped = shown & is_zero & np.isfinite(self.log2_fold_change)
         self.points_ = self._draw_genes(axes, points, shown & ~clipped, ("<", ">"), line_kwargs)
-        style = point_style(line_kwargs, len(x), color=text_color(axes), marker="^", zorder=2)
-        self.points_["clipped"] = axes.plot(*points[clipped].T, **style)[0]
+        at_top = points[clipped]
+        style = {"color": text_color(axes), "marker": "^", "zorder": 2}
+        style = point_style(line_kwargs, len(at_top), **style)
+        self.points_["clipped"] = axes.plot(*at_top.T, **style)[0]
         axes.set(xlabel=self._change_label, ylabel=r"$-\log_{10}$ p-value")
         axes.set_ylim(bottom=0.0)
         if shown.any():

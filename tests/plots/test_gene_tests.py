@@ -65,3 +65,16 @@ def test_gene_names_that_are_no_strings(table):
     display = VolcanoDisplay.from_table(table.set_axis(np.array([10, 20])), genes="10")
     assert display.genes == ["10", "20"]
     assert {label.get_text() for label in display.labels_} == {"10", "20"}
+
+
+@pytest.mark.parametrize("display", [MeanFoldChangeDisplay, VolcanoDisplay])
+def test_few_significant_genes_are_seen_among_many_others(display):
+    n = 3000
+    table = pd.DataFrame(
+        {"base_mean": 1.0, "log2_fold_change": np.linspace(-1, 1, n), "p_value": 0.5}
+    ).assign(p_adjusted=0.9)
+    table.loc[:9, ["p_value", "p_adjusted"]] = 1e-6
+    points = display.from_table(table, n_labels=0).points_
+    assert points["down"].get_markersize() > points["other"].get_markersize()
+    assert points["down"].get_alpha() > points["other"].get_alpha()
+    assert points["up"].get_markersize() == points["down"].get_markersize()
