@@ -422,7 +422,8 @@ class _Effect:
         known = flat | (estimates.reason[:, number] == "")
         if contrast.n_constraints > 1:
             columns = contrast.matrix.any(axis=0)
-            size = predictor_ranges(fitted, tests.part, columns, tests.weights > 0)
+            cells_of_fit = np.flatnonzero(tests.weights)
+            size = predictor_ranges(fitted, tests.part, np.flatnonzero(columns), cells_of_fit)
             size = np.where(known, size, np.nan)
             size[genes] = np.inf
             return cls(size, nothing, nothing, nothing, genes, no_genes)
