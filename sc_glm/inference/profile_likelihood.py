@@ -84,7 +84,7 @@ def profile_limits(
         counts,
         designs,
         [fitted.coordinates(designs), standard_errors],
-        (fitted.family, designs),
+        (fitted.family, designs, fitted.has_given_size),
         (tests, threshold),
         n_jobs=fitted.regressor.n_jobs,
     )
@@ -95,14 +95,17 @@ def _limits_of_block(
     counts: Any,
     theta: FloatArray,
     standard_errors: FloatArray,
-    model: tuple[Family, Designs],
+    model: tuple[Family, Designs, bool],
     interval: tuple[FloatArray, float],
 ) -> Limits:
-    (family, designs), (tests, threshold) = model, interval
+    (family, designs, has_given_size), (tests, threshold) = model, interval
     with one_thread(), torch.inference_mode():
         problem = build_problem(family, counts, designs, SETTINGS).unpacked()
-        objective = problem.model_objective()
-        point = torch.from_numpy(theta)
+        objective, point = problem.model_objective(), torch.from_numpy(theta)
+        if has_given_size:
+            objective.log_size = rowwise.product(
+                point[:, objective.slices[1]], objective.bases[1].U[:1].mT
+            )[:, 0]
         ends = [
             _limits_of_test(
                 objective, point, torch.from_numpy(test), torch.from_numpy(errors), threshold
