@@ -27,6 +27,7 @@ from sc_glm._solver.gene_block import Designs, GeneFits
 from sc_glm._solver.status import count_statuses
 from sc_glm.estimators.docstring_entries import ENTRIES
 from sc_glm.estimators.fit_designs import check_unique_columns, designs_of_fit
+from sc_glm.estimators.given_sizes import given_log_sizes
 from sc_glm.estimators.input_checks import (
     check_counts_of_fit,
     check_sample_weight,
@@ -35,7 +36,6 @@ from sc_glm.estimators.input_checks import (
 from sc_glm.estimators.notebook import NotebookMixin, status_table
 from sc_glm.estimators.parameters import (
     PARAMETER_CONSTRAINTS,
-    given_log_sizes,
     keyword_only,
     penalty_strengths,
     solver_settings,
@@ -338,19 +338,25 @@ class CountRegressor(
         return status_table(self.status_, self.target_names_, self.n_cells_)
 
     def _state_to_plain(self, state: dict[str, Any]) -> dict[str, Any]:
-        arrays = {
+        arrays: dict[str, Any] = {
             name: {part: table.to_numpy() for part, table in state[name].items()}
             for name in _COEFFICIENT_TABLES
             if name in state
         }
+        size = state["size"]
+        if isinstance(size, pd.Series):
+            arrays["size"] = {"genes": size.index.to_numpy(object), "sizes": size.to_numpy()}
         return {**state, **arrays}
 
     def _state_from_plain(self, state: dict[str, Any]) -> dict[str, Any]:
-        tables = {
+        tables: dict[str, Any] = {
             name: _tables(state[name], state["_layout"], state["target_names_"])
             for name in _COEFFICIENT_TABLES
             if name in state
         }
+        size = state["size"]
+        if isinstance(size, dict):
+            tables["size"] = pd.Series(size["sizes"], index=size["genes"])
         return {**state, **tables}
 
 
