@@ -42,7 +42,8 @@ def main():
     means = np.asarray(cells.X.mean(axis=0)).ravel()
     types = cells.obs["seurat_annotations"]
     print(f"{cells.n_obs} cells, {cells.n_vars} genes, {types.nunique()} types")
-    print(f"{'silhouette of':20} {'most variable':>14} {'largest mean':>14} {'largest variance':>18}")
+    columns = ("most variable", "largest mean", "largest variance")
+    print(f"{'silhouette of':20}", *(f"{name:>16}" for name in columns))
     for name, size in MODELS.items():
         design = FormulaTransformer("~ 1", offset="log_depth")
         with warnings.catch_warnings():
@@ -54,7 +55,7 @@ def main():
             silhouette(residuals[:, np.argsort(-order)[:N_GENES]], types)
             for order in (variance, means)
         ]
-        print(f"{name:20} {values[0]:14.3f} {values[1]:14.3f} {variance.max():18.1f}")
+        print(f"{name:20} {values[0]:16.3f} {values[1]:16.3f} {variance.max():16.1f}")
 
 
 if __name__ == "__main__":

@@ -85,7 +85,7 @@ class Checkpoint:
         folder = Path(folder)
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"checkpoint_dir={str(folder)!r} is a file; name a folder.")
-        expected = fingerprint(family, counts, designs, settings, start, log_size)
+        expected = fingerprint(family, counts, designs, settings, start, log_size=log_size)
         manifest = folder / _MANIFEST
         content = json.dumps(expected, indent=2).encode()
         try:
@@ -179,6 +179,7 @@ def fingerprint(
     designs: Designs,
     settings: Settings,
     start: dict[str, FloatArray] | None,
+    *,
     log_size: FloatArray | None = None,
 ) -> Fingerprint:
     """Return a description of all that the results of a fit depend on: settings and data digests.

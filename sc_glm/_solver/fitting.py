@@ -273,9 +273,7 @@ def _tasks_of_tally(
     """Yield a task for each block, with its tally."""
     for block in blocks:
         block_tally = tally.of_genes(np.arange(block.start, block.stop))
-        yield joblib.delayed(_fit_block)(
-            block.start, block_tally, given.of_genes(block), *model
-        )
+        yield joblib.delayed(_fit_block)(block.start, block_tally, given.of_genes(block), *model)
 
 
 def _tasks_with_counts(
@@ -321,7 +319,8 @@ def _fit_block(
 ) -> list[tuple[int, GeneFits]]:
     """Fit a block, and return its first gene with the result."""
     family, designs, settings = model
-    return [(first, fit_block(family, counts, designs, settings, *given))]
+    fit = fit_block(family, counts, designs, settings, given.start, log_size=given.log_size)
+    return [(first, fit)]
 
 
 def _fit_group(

@@ -197,6 +197,7 @@ def fit_block(
     designs: Designs,
     settings: Settings,
     start: dict[str, FloatArray] | None,
+    *,
     log_size: FloatArray | None = None,
 ) -> GeneFits:
     """Fit the genes of ``counts``, one per row.

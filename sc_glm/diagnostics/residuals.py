@@ -299,16 +299,15 @@ def _residual_blocks(
     return ((block.genes, residuals(block).clip(-bound, bound)) for block in data.blocks())
 
 
-def _clip_bound(clip: Clip, n_cells: int) -> float:
+def _clip_bound(clip: Any, n_cells: int) -> float:
     """Return the largest absolute value of a residual."""
     if clip is None:
         return np.inf
-    if isinstance(clip, str):
-        if clip == "sqrt_n":
-            return float(np.sqrt(n_cells))
-    elif isinstance(clip, Real) and not isinstance(clip, bool) and clip > 0:
-        return float(clip)
-    raise ValueError(f"clip must be a positive number, 'sqrt_n' or None, got {clip!r}.")
+    if clip == "sqrt_n":
+        return float(np.sqrt(n_cells))
+    if isinstance(clip, bool | str) or not isinstance(clip, Real) or not float(clip) > 0:
+        raise ValueError(f"clip must be a positive number, 'sqrt_n' or None, got {clip!r}.")
+    return float(clip)
 
 
 def pearson_residuals_of_block(block: Block) -> FloatArray:

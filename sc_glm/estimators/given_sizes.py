@@ -30,8 +30,8 @@ def given_log_sizes(
     design = designs[DISPERSION]
     if design.shape[1] != 1 or (design != 1).any():
         raise ValueError(
-            f"size={_short(size)} gives one size for each gene, but the dispersion has a formula of "
-            "its own. Leave one of both out: size=None, or dispersion=None in the formulas."
+            f"size={_short(size)} gives one size for each gene, but the dispersion has a formula "
+            "of its own. Leave one of both out: size=None, or dispersion=None in the formulas."
         )
     values = _in_order_of_genes(size, genes)
     wrong = ~(values > 0)  # NaN as well

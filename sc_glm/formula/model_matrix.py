@@ -85,7 +85,7 @@ def fit_spec(
     where : str
         Part and formula, with which messages begin.
     levels : mapping of str to list
-        Levels of factors, by expression, whose order is not that of the data.
+        Levels of factors, by expression, in an order that differs from the data's.
     is_offset : bool
         Whether this is an offset: one numeric column, in which conditions are numbers.
 

@@ -57,9 +57,8 @@ class ReferenceLevels:
         self._applied: set[str] = set()
         for name, level in self.levels.items():
             if name not in columns.names:
-                raise ValueError(
-                    f"reference={quoted(self.levels)}: {missing_column_message(name, columns.names)}"
-                )
+                problem = missing_column_message(name, columns.names)
+                raise ValueError(f"reference={quoted(self.levels)}: {problem}")
             if columns.is_categorical(name):
                 _ordered_levels(frame[name].dropna(), level, name)
 
@@ -86,7 +85,7 @@ class ReferenceLevels:
         orders = {}
         for factor in {factor for term in formula for factor in term.factors}:
             column = _column_in_treatment_coding(factor)
-            if column not in self.levels:
+            if column is None or column not in self.levels:
                 continue
             is_bare = factor.eval_method is Factor.EvalMethod.LOOKUP or not factor.expr.startswith(
                 "C("

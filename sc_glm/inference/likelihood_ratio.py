@@ -62,9 +62,9 @@ def likelihood_ratio_test(
         p_value
             P-value of the chi-squared distribution, at least 2.2e-308, the smallest normal number.
             If only the reduced model has no zero inflation, or was given an infinite size, the null
-            hypothesis is on the boundary of the parameter space. The distribution is then the mixture in equal parts of the
-            chi-squared distributions with ``df`` and ``df - 1`` degrees of freedom (Self and Liang
-            1987, cases 5 and 6).
+            hypothesis is on the boundary of the parameter space. The distribution is then the
+            mixture in equal parts of the chi-squared distributions with ``df`` and ``df - 1``
+            degrees of freedom (Self and Liang 1987, cases 5 and 6).
         {log10_p_value}
         {p_adjusted}
         reason

@@ -54,9 +54,8 @@ def compare_nested_models(
     ValueError
         If the genes or offsets differ, or the models are equal. If the reduced family is not known
         to be a special case of the full one. If a part of the reduced model is not a special case
-        of the same part of the full model; the message says so if the full model is a special case
-        of the reduced one. Also if only the full model has a zero inflation, and that has
-        covariates.
+        of the same part of the full model. The message says whether exchanged models would be
+        nested. Also if only the full model has a zero inflation, and that has covariates.
     """
     if list(reduced.names) != list(full.names):
         raise ValueError("The two models were fitted to different genes.")
@@ -131,8 +130,8 @@ def _compare_given_sizes(
 ) -> tuple[int, bool]:
     """Return the additional coefficients of the full dispersion if sizes are given.
 
-    ``design`` is that of the full model. Also return whether the reduced model is on a boundary,
-    as the Poisson distribution is.
+    ``design`` is the dispersion's in the full model. Also return whether the reduced model is on a
+    boundary, as the Poisson distribution is.
     """
     if not reduced.has_given_size:
         raise _NotNestedError(

@@ -457,11 +457,11 @@ class Counted:
     def __init__(self, most=N_GENES):
         self.n_genes, self.most = 0, most
 
-    def __call__(self, family, counts, *others):
+    def __call__(self, family, counts, *others, **given):
         if self.n_genes + counts.shape[0] > self.most:
             raise KeyboardInterrupt
         self.n_genes += counts.shape[0]
-        return fit_block(family, counts, *others)
+        return fit_block(family, counts, *others, **given)
 
 
 @pytest.fixture

@@ -285,12 +285,8 @@ def test_clipped_residuals_are_bounded_and_the_others_unchanged(model, data):
     raw = pearson_residuals(model, data.obs, data.counts)
     clipped = pearson_residuals(model, data.obs, data.counts, clip=1.5)
     assert_array_equal(clipped, np.clip(raw, -1.5, 1.5))
-    blocks = dict(
-        (genes.start, values)
-        for genes, values in residual_blocks(
-            model, data.obs, data.counts, kind="pearson", clip=1.5
-        )
-    )
+    pieces = residual_blocks(model, data.obs, data.counts, kind="pearson", clip=1.5)
+    blocks = {genes.start: values for genes, values in pieces}
     assert_array_equal(np.hstack([blocks[first] for first in sorted(blocks)]), clipped)
 
 

@@ -62,7 +62,9 @@ def test_containers_and_selected_genes(model):
 
 
 def test_an_anndata_holds_the_counts():
-    cells = AnnData(sp.csr_matrix(COUNTS.to_numpy()), obs=OBS, var=pd.DataFrame(index=["A", "B", "C"]))
+    cells = AnnData(
+        sp.csr_matrix(COUNTS.to_numpy()), obs=OBS, var=pd.DataFrame(index=["A", "B", "C"])
+    )
     regressor = adata.AnnDataRegressor(make_pipeline(FormulaTransformer("~ x"), ZINBRegressor()))
     found = zero_probability(regressor.fit(cells), cells)
     assert found.shape == COUNTS.shape

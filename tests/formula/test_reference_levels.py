@@ -79,8 +79,9 @@ def test_a_reference_equals_the_same_order_of_a_categorical():
 def test_the_reference_changes_coefficients_and_no_mean():
     y = np.random.default_rng(0).poisson(5, (8, 2))
     plain, chosen = (
-        make_pipeline(FormulaTransformer("~ kind", reference=reference), NegBinRegressor())
-        .fit(CELLS, y)
+        make_pipeline(FormulaTransformer("~ kind", reference=reference), NegBinRegressor()).fit(
+            CELLS, y
+        )
         for reference in (None, {"kind": "c"})
     )
     assert_allclose(chosen.predict(CELLS), plain.predict(CELLS), rtol=1e-6)
@@ -95,7 +96,9 @@ def test_saved_models_keep_the_reference(saved):
     assert again.reference == model.reference
     one = CELLS.iloc[[0]]
     pd.testing.assert_frame_equal(again.transform(one), model.transform(one))
-    assert_array_equal(clone(again).fit(CELLS).get_feature_names_out(), model.get_feature_names_out())
+    assert_array_equal(
+        clone(again).fit(CELLS).get_feature_names_out(), model.get_feature_names_out()
+    )
 
 
 def test_levels_that_the_fit_did_not_see_are_refused_as_without_a_reference():
