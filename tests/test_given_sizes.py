@@ -1,4 +1,4 @@
-"""Inference for models with given sizes: they are constants, and the rest is at a maximum."""
+"""Inference for models with given sizes: these are constants, and the rest is at a maximum."""
 
 import numpy as np
 import pytest
