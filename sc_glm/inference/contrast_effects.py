@@ -36,9 +36,10 @@ def fractions_with_counts(
     """
     in_set = np.column_stack(sets) * weights[:, None]
     matrix: Any = counts.by_column
-    if sp.issparse(matrix):
-        arrays = np.ones(matrix.nnz), matrix.indices, matrix.indptr
-        sums = sp.csc_array(arrays, shape=matrix.shape).T @ in_set
+    if isinstance(matrix, sp.csc_array):
+        positive = matrix.copy()
+        positive.data = np.ones(matrix.nnz)
+        sums = positive.T @ in_set
     else:
         step = max(1, _MAX_DENSE_ENTRIES // len(weights))
         genes = range(0, counts.n_genes, step)
