@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 # computed from a continued fraction.
 _UNDERFLOW = 1e-290
 
-_MAX_SUMMED_COUNT = 16  # up to which a sum of probabilities takes less time than a beta function
+_MAX_SUMMED_COUNT = 64  # up to which a sum of probabilities takes less time than a beta function
 
 
 def tails(k: FloatArray, mu: FloatArray, r: FloatArray) -> tuple[FloatArray, FloatArray]:
