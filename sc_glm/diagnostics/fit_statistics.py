@@ -174,6 +174,6 @@ def _squared_pearson_residuals(data: FittedData, tile: GeneTile) -> FloatArray:
 def _unit_deviances(tile: GeneTile) -> FloatArray:
     """Return the deviances of the counts, genes x cells."""
     log_ratio = tile.log_ratio
-    if len(tile.at_counts) > 2:  # as for a distribution, whose probabilities round to one
+    if len(tile.at_counts) > 2:  # a structural zero may be certain, up to rounding
         log_ratio = np.where(special.expit(tile.at_counts[2]) < 1, log_ratio, -np.inf)
     return -2 * tile.with_positives(tile.log_zero, log_ratio)

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 _UNDERFLOW = 1e-280  # probability below which SciPy's may underflow
 MIN_P_VALUE = float(np.finfo(np.float64).tiny)
 
-# Where the Kolmogorov distribution is computed from a series: at more observations than this,
-# at statistics for which n * statistic**1.5 exceeds a bound, and n * statistic**2 is below another
-# (Simard and L'Ecuyer 2011). Its largest term falls below 1e-17 after this number of terms.
+# The Kolmogorov distribution is computed from a series for more observations than the first number.
+# There n * statistic**1.5 must exceed the second one, and sqrt(n) * statistic be below the third
+# (Simard and L'Ecuyer 2011). Terms after the ninth are below the rounding error.
 _MIN_SERIES_N, _MIN_SERIES, _MAX_SERIES_Z = 140, 1.4, 2.2**0.5
 _SERIES_TERMS = 9
 
