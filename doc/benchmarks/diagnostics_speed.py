@@ -2,10 +2,10 @@
 
 ``python doc/benchmarks/diagnostics_speed.py [OTHER] [--repeats N] [--genes N]`` fits the blood
 cells of the benchmark suite (nine types, the offset a cell's log total). It times robust standard
-errors and tests, log-probabilities, tests of zeros and goodness of fit. With a folder ``OTHER`` that holds
-another checkout, both run in turns: one process of each in a round, and the medians over the rounds
-are compared. Times are seconds of the processor, on one thread. The log-likelihoods of the fits
-stand beside them. The last column is the largest relative difference of a result.
+errors and tests, log-probabilities, tests of zeros and goodness of fit. With a folder ``OTHER``
+that holds another checkout, both run in turns: one process of each in a round. The medians over the
+rounds are compared. Times are seconds of the processor, on one thread. The log-likelihoods of the
+fits stand beside them. The last column is the largest relative difference of a result.
 
 The environment variable ``SC_GLM_DATA`` names the folder of the data. Without it, or with
 ``--simulated``, counts are drawn from the model.
