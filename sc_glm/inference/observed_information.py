@@ -121,7 +121,7 @@ def outer_products_of_scores(
     with one_thread(), torch.inference_mode():
         point = torch.from_numpy(theta)
         objective = build_problem(family, counts, squared, SETTINGS).model_objective()
-        if not isinstance(objective, GroupedObjective):
+        if squared.groups is None or not isinstance(objective, GroupedObjective):
             return unpacked(score_products(objective, point)).numpy()
         nodes = offset_nodes(squared.groups, squared.offset, squared.weights)
         tensors = Nodes(*(torch.from_numpy(values) for values in nodes))
