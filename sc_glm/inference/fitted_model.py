@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -15,6 +16,7 @@ from sc_glm.distributions.log_mass import log_mass
 from sc_glm.estimators.base import CountRegressor
 from sc_glm.estimators.input_checks import check_sample_weight, drop_cells_of_zero_weight
 from sc_glm.estimators.pipeline import counts_in, last_step
+from sc_glm.estimators.prediction import without_repeated_rows
 from sc_glm.inference.docstring_entries import ENTRIES
 
 if TYPE_CHECKING:
@@ -209,8 +211,35 @@ class FittedData:
 
     def predictors(self, genes: slice) -> list[FloatArray]:
         """Return the linear predictor of each part for some genes, cells x genes."""
-        by_part = self.regressor._linear_predictors(self.designs, self.offset, self.genes[genes])
+        return self.predictors_at(self.designs, self.offset, genes)
+
+    def predictors_by_gene(self, genes: slice) -> list[FloatArray]:
+        """Return the linear predictors of each part for some genes, genes x cells.
+
+        Parts other than the mean have one column if their design is the same in all cells.
+        """
+        predictors = self.predictors_at(self._short_designs, self._offset, genes)
+        return [np.ascontiguousarray(by_cell.T) for by_cell in predictors]
+
+    @cached_property
+    def _short_designs(self) -> dict[str, FloatArray]:
+        return without_repeated_rows(self.designs)
+
+    @cached_property
+    def _offset(self) -> FloatArray:
+        return self.offset
+
+    def predictors_at(
+        self, designs: dict[str, FloatArray], offset: FloatArray, genes: slice
+    ) -> list[FloatArray]:
+        """Return the linear predictor of each part at rows of the designs, rows x genes."""
+        by_part = self.regressor._linear_predictors(designs, offset, self.genes[genes])
         return list(by_part.values())
+
+    def distribution_of(self, predictors: Sequence[FloatArray]) -> NB | ZINB:
+        """Return the distribution of counts with these linear predictors of the parts."""
+        by_part = dict(zip(self.family.parts, predictors, strict=True))
+        return self.regressor._distribution_of(by_part)
 
     def counts_and_designs(self, weights: FloatArray) -> tuple[CountMatrix, Designs]:
         """Return the counts and the designs of the cells of positive weight, as a fit has them."""
@@ -238,19 +267,23 @@ class FittedData:
         )
         regressor._set_fitted(regressor._layout, counts, designs, fits, fixed_parts)
 
-    def blocks(self, n_rows: int = 0) -> Iterator[Block]:
-        """Yield blocks of genes, so that arrays of cells x genes, or rows x genes, stay small.
+    def gene_slices(self, n_rows: int = 0) -> list[slice]:
+        """Return slices of genes, so that arrays of cells x genes, or rows x genes, stay small.
 
         Raises
         ------
         ValueError
             If the fit does not determine the predictor of a cell.
         """
+        self.regressor._check_estimable(self.X, self.designs, np.ones(len(self.counts)))
         step = max(1, _MAX_DENSE_ENTRIES // max(len(self.counts), n_rows))
+        n_genes = len(self.genes)
+        return [slice(first, min(first + step, n_genes)) for first in range(0, n_genes, step)]
+
+    def blocks(self, n_rows: int = 0) -> Iterator[Block]:
+        """Yield blocks of genes by :meth:`gene_slices`, whose error this raises as well."""
         designs, offset = self.designs, self.offset
-        self.regressor._check_estimable(self.X, designs, np.ones(len(offset)))
-        for first in range(0, len(self.genes), step):
-            genes = slice(first, min(first + step, len(self.genes)))
+        for genes in self.gene_slices(n_rows):
             predictors = self.regressor._linear_predictors(designs, offset, self.genes[genes])
             values = self.counts.dense(genes).astype(np.float64)
             dist = self.regressor._distribution_of(predictors)
