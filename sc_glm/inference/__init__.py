@@ -9,6 +9,7 @@ from sc_glm.inference.coefficients import coefficient_table, covariance, standar
 from sc_glm.inference.information_criteria import aic, bic
 from sc_glm.inference.intervals import confidence_intervals
 from sc_glm.inference.likelihood_ratio import likelihood_ratio_test
+from sc_glm.inference.margins import marginal_comparisons, marginal_means
 from sc_glm.inference.summary import GeneSummary, gene_summary
 from sc_glm.inference.wald import wald_test
 
@@ -21,6 +22,8 @@ __all__ = [
     "covariance",
     "gene_summary",
     "likelihood_ratio_test",
+    "marginal_comparisons",
+    "marginal_means",
     "standard_errors",
     "wald_test",
 ]

@@ -111,12 +111,14 @@ class FittedData:
         check_is_fitted(regressor)
         covariates = regressor._check_covariates(design, reset=False)
         counts = regressor._check_counts(design, y, len(covariates))
-        chosen = np.arange(counts.n_genes)
-        if genes is not None:
-            chosen = _positions(regressor.target_names_, genes)
-            matrix = counts.by_column[:, chosen]
-            counts = replace(counts, matrix=matrix, names=counts.names[chosen])
-        return cls(regressor, X, covariates, counts, chosen)
+        fitted = cls(regressor, X, covariates, counts, np.arange(counts.n_genes))
+        return fitted if genes is None else fitted.of_genes(_positions(fitted.names, genes))
+
+    def of_genes(self, positions: NDArray[np.intp]) -> FittedData:
+        """Return the data of some of these genes."""
+        matrix, names = self.counts.by_column[:, positions], self.counts.names[positions]
+        counts = replace(self.counts, matrix=matrix, names=names)
+        return replace(self, counts=counts, genes=self.genes[positions])
 
     @property
     def names(self) -> NDArray[np.object_]:
@@ -157,9 +159,10 @@ class FittedData:
         """Design matrix of each part, a row for each cell."""
         return self.regressor._layout.designs(self.covariates)
 
-    def designs_of(self, design: Any) -> dict[str, FloatArray]:
-        """Return the design matrix of each part for other rows, as the regressor takes its X."""
-        return self.regressor._layout.designs(self.regressor._check_covariates(design, reset=False))
+    def at_rows(self, design: Any) -> FittedData:
+        """Return the model at other rows, as the regressor takes its X, without their counts."""
+        covariates = self.regressor._check_covariates(design, reset=False)
+        return replace(self, X=design, covariates=covariates)
 
     @property
     def offset(self) -> FloatArray:
