@@ -30,6 +30,11 @@ ENTRIES = {
         X : array-like, DataFrame or AnnData
             Covariates of the cells of the fit.
     """,
+    "X_new": """
+        X_new : array-like, DataFrame or AnnData, default=None
+            Covariates of the cells to predict, with their offsets. They need not be cells of the
+            fit. None means the cells of the fit.
+    """,
     "y_of_fit": """
         y : array-like, DataFrame or sparse matrix of shape (n_cells, n_genes) or (n_cells,)
             Counts of the fit; None if `X` is an AnnData that holds the counts.

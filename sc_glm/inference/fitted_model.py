@@ -207,6 +207,10 @@ class FittedData:
         by_part = self.regressor._linear_predictors(self.designs, self.offset, self.genes[genes])
         return list(by_part.values())
 
+    def distribution_of(self, predictors: dict[str, FloatArray]) -> NB | ZINB:
+        """Return the distribution of counts with these linear predictors of the parts."""
+        return self.regressor._distribution_of(predictors)
+
     def counts_and_designs(self, weights: FloatArray) -> tuple[CountMatrix, Designs]:
         """Return the counts and the designs of the cells of positive weight, as a fit has them."""
         counts, weights, covariates = drop_cells_of_zero_weight(
@@ -248,7 +252,7 @@ class FittedData:
             genes = slice(first, min(first + step, len(self.genes)))
             predictors = self.regressor._linear_predictors(designs, offset, self.genes[genes])
             values = self.counts.dense(genes).astype(np.float64)
-            dist = self.regressor._distribution_of(predictors)
+            dist = self.distribution_of(predictors)
             yield Block(genes, values, dist, predictors)
 
     def log_probs(self) -> Iterator[tuple[slice, FloatArray]]:
