@@ -8,7 +8,7 @@ from judging import fit, percent, share
 from sc_glm.distributions import NB
 from sc_glm.inference import prediction_intervals, predictions
 
-MEANS = (5.0, 100.0)  # large enough that integers do not widen the intervals of counts much
+MEANS = (20.0, 200.0)  # large enough that integers do not widen the intervals of counts much
 N_NEW = 5
 LEVEL = 0.95
 

@@ -96,7 +96,6 @@ def predictions(
     --------
     A curve with its confidence band:
 
-    >>> import numpy as np
     >>> import pandas as pd
     >>> from sc_glm import FormulaTransformer, NegBinRegressor, make_pipeline
     >>> from sc_glm.datasets import make_counts
@@ -108,6 +107,10 @@ def predictions(
     >>> curve = predictions(model, data.obs, data.counts, grid)
     >>> columns = ["lower", "estimate", "upper"]
     >>> pd.concat({name: curve[name]["gene_0"] for name in columns}, axis=1).round(2)
+       lower  estimate  upper
+    0   0.45      0.62   0.84
+    1   0.61      0.81   1.07
+    2   0.78      1.05   1.41
     """
     check_scalar(level, "level", Real, min_val=0, max_val=1, include_boundaries="neither")
     fitted = FittedData.of(model, X, y, genes=genes)
