@@ -109,11 +109,13 @@ def marginal_means(
             dispersion are named ``size``, and those of the zero inflation ``probability``.
         reason
             Why there is no standard error, as in :func:`coefficient_table`; empty if there is one.
-            ``aliased``: the cells do not determine the average, for example if it needs a
-            combination of levels that no cell has. ``separated`` and ``all zero``: the level has no
-            counts, and its mean is 0; or some of the cells in an average have a mean of 0. The
-            upper end is then that of the profile likelihood interval for ``kind="observed"``, if
-            the model has neither a penalty nor moderated sizes. It is NaN otherwise.
+
+            - ``aliased``: the cells do not determine the average, for example if it needs a
+              combination of levels that no cell has;
+            - ``separated``, ``all zero``: the level has no counts, and its mean is 0. For
+              ``kind="observed"`` the upper ends belong to the profile likelihood interval, if the
+              model has neither a penalty nor moderated sizes; they are NaN otherwise. The mean is
+              NaN if only some of the cells in the average have a mean of 0.
 
     Raises
     ------

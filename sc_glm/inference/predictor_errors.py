@@ -39,7 +39,7 @@ class PredictorErrors(NamedTuple):
     ----------
     genes : slice
     predictors : dict of str to ndarray
-        Linear predictors of the parts; the offset is in that of the mean.
+        Linear predictors of the parts. The predictor of the mean includes the offset.
     covariances : dict of tuple of str to ndarray
         Covariances of the predictors of two parts. They are zero if one of them has a reason.
     df : dict of str to ndarray
