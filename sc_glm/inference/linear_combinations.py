@@ -9,8 +9,6 @@ import numpy as np
 from scipy.linalg import block_diag
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
     from sc_glm._design.design import FloatArray
@@ -49,10 +47,3 @@ class LinearCombinations:
         )
         estimable = ~not_estimable.reshape(coef_matrix.shape[:2]).any(axis=1)
         return cls(coef_matrix, coef_matrix @ to_coef, estimable)
-
-    def of_tests(self, numbers: Sequence[int]) -> LinearCombinations:
-        """Return some of the tests."""
-        chosen = np.asarray(numbers, dtype=np.intp)
-        return LinearCombinations(
-            self.coef_matrix[chosen], self.theta_matrix[chosen], self.estimable[chosen]
-        )

@@ -18,7 +18,7 @@ from sc_glm._solver.status import Status
 from sc_glm.inference.docstring_entries import ENTRIES
 from sc_glm.inference.estimates import check_part, estimate_combinations, in_all_parts
 from sc_glm.inference.fitted_model import FittedData
-from sc_glm.inference.log_likelihood import requirement_of_maximum
+from sc_glm.inference.intervals import check_method
 from sc_glm.inference.model_formula import ModelFormula
 from sc_glm.inference.p_values import adjust_p_values, log_f_tail, p_value_columns
 from sc_glm.inference.profile_likelihood import profile_limits
@@ -53,6 +53,8 @@ def marginal_means(
     at: Mapping[str, Any] | None = None,
     part: str = MEAN,
     offset: float | None = None,
+    genes: str | Sequence[str] | None = None,
+    method: str = "wald",
     kind: str = "observed",
     groups: ArrayLike | None = None,
     level: float = 0.95,
@@ -80,6 +82,11 @@ def marginal_means(
     offset : float, default=None
         Offset of the means, such as the logarithm of a size factor. None is the average of the
         cells' offsets. Other parts do not use it.
+    {genes}
+    method : {"wald", "profile"}, default="wald"
+        Kind of the intervals, as in :func:`confidence_intervals`. A profile interval has a finite
+        upper end also for the mean of a level without counts. Each level takes some thirty passes
+        over the counts, so choose `genes`. It needs ``kind="observed"``.
     {kind}
     {groups}
     {level}
@@ -103,7 +110,7 @@ def marginal_means(
         df
             Degrees of freedom of the t distribution of the interval, see :func:`coefficient_table`.
         lower, upper
-            Ends of the Wald interval of the estimate.
+            Ends of the interval of the estimate.
         mean, mean_lower, mean_upper
             The estimate and its interval, transformed by the inverse link. The columns of the
             dispersion are named ``size``, and those of the zero inflation ``probability``.
@@ -112,14 +119,16 @@ def marginal_means(
 
             - ``aliased``: the cells do not determine the average, for example if it needs a
               combination of levels that no cell has;
-            - ``separated``, ``all zero``: the level has no counts, and its mean is 0. For
-              ``kind="observed"`` the upper ends belong to the profile likelihood interval, if the
-              model has neither a penalty nor moderated sizes; they are NaN otherwise. The mean is
-              NaN if only some of the cells in the average have a mean of 0.
+            - ``separated``, ``all zero``: the level has no counts, and its mean is 0. A Wald
+              interval has no upper end then. The mean is NaN if only some of the cells in the
+              average have a mean of 0.
 
     Raises
     ------
     {raises_margins}
+    ValueError
+        If a gene is not a gene of the fit, if `method` is unknown, or if it is ``"profile"`` and
+        `kind` is not ``"observed"``, or the model is penalised or moderated.
     {raises_kind}
     {raises_not_of_fit}
 
@@ -142,30 +151,29 @@ def marginal_means(
     1  gene_0         b  0.69        0.53        0.89
     2  gene_0         c  0.98        0.77        1.24
     """
-    fitted, margins = _checked(
-        model, X, y, by=by, at=at, part=part, level=level, sample_weight=sample_weight
-    )
+    check_scalar(level, "level", Real, min_val=0, max_val=1, include_boundaries="neither")
+    fitted = FittedData.of(model, X, y, genes=genes)
+    check_method(fitted, method, kind)
+    margins = _margins(fitted, model, X, by=by, at=at, part=part, sample_weight=sample_weight)
     rows = in_all_parts(fitted, part, margins.rows)[:, None]
     estimates = estimate_combinations(fitted, rows, kind, groups, sample_weight)
     reason, estimate = estimates.reason, estimates.estimate[..., 0].copy()
     lower, upper = estimates.wald_limits(level)
     no_counts = _without_counts(fitted, part, margins) & _is_infinite(estimates)
-    if kind == "observed" and not requirement_of_maximum(fitted):
-        for row in range(len(margins.rows)):
-            genes = np.flatnonzero(no_counts[:, row])
-            if len(genes):
-                upper[genes, row] = _profile_upper_ends(
-                    fitted, estimates, row, genes=genes, level=level, sample_weight=sample_weight
-                )
+    if method == "profile":
+        combinations, errors = estimates.combinations, estimates.standard_errors()
+        lower, upper = profile_limits(fitted, combinations, errors, level, sample_weight)
+        no_end = (reason == "") & (np.isnan(lower) | np.isnan(upper))
+        reason = np.where(no_end, "no end found", reason)
     shift = 0.0 if part != MEAN else margins.offset if offset is None else offset
-    estimate[reason != ""] = np.nan
+    estimate[estimates.reason != ""] = np.nan
     estimate[no_counts] = lower[no_counts] = -np.inf
     ends = {"": estimate + shift, "_lower": lower + shift, "_upper": upper + shift}
     inverse_link = _INVERSE_LINKS[part]
     columns = {
         "estimate": ends[""],
         "standard_error": estimates.standard_errors(),
-        "df": np.where(reason == "", estimates.df, np.nan),
+        "df": np.where(estimates.reason == "", estimates.df, np.nan),
         "lower": ends["_lower"],
         "upper": ends["_upper"],
         **{f"{_VALUES[part]}{which}": inverse_link(end) for which, end in ends.items()},
@@ -274,9 +282,9 @@ def marginal_comparisons(
     """
     if compare not in _COMPARE:
         raise ValueError(f"compare must be one of {list(_COMPARE)}, not {compare!r}.")
-    fitted, margins = _checked(
-        model, X, y, by=by, at=at, part=part, level=level, sample_weight=sample_weight
-    )
+    check_scalar(level, "level", Real, min_val=0, max_val=1, include_boundaries="neither")
+    fitted = FittedData.of(model, X, y)
+    margins = _margins(fitted, model, X, by=by, at=at, part=part, sample_weight=sample_weight)
     labels, weights = _comparisons(margins.labels, compare)
     rows = in_all_parts(fitted, part, weights @ margins.rows)[:, None]
     estimates = estimate_combinations(fitted, rows, kind, groups, sample_weight)
@@ -326,20 +334,17 @@ class _Margins(NamedTuple):
     weights: FloatArray
 
 
-def _checked(
+def _margins(
+    fitted: FittedData,
     model: Any,
     X: Any,
-    y: Any,
     *,
     by: str | Sequence[str] | None,
     at: Mapping[str, Any] | None,
     part: str,
-    level: float,
     sample_weight: ArrayLike | None,
-) -> tuple[FittedData, _Margins]:
+) -> _Margins:
     """Check the arguments, and average the design over the cells for all levels."""
-    check_scalar(level, "level", Real, min_val=0, max_val=1, include_boundaries="neither")
-    fitted = FittedData.of(model, X, y)
     check_part(fitted, part)
     formula = ModelFormula.of(fitted, model, X)
     if formula is None:
@@ -367,9 +372,7 @@ def _checked(
         {name: list(column) for name, column in zip(names, zip(*levels, strict=True), strict=True)},
         index=range(len(levels)),
     )
-    return fitted, _Margins(
-        labels, np.array(rows), formula.average_offset(values, weights), weights
-    )
+    return _Margins(labels, np.array(rows), formula.average_offset(values, weights), weights)
 
 
 def _checked_values(
@@ -424,22 +427,6 @@ def _infinite_difference(weights: FloatArray, no_counts: NDArray[np.bool_]) -> F
     """Return the differences of means of which one is zero; NaN if both are."""
     above, below = (no_counts @ side.T > 0 for side in (weights < 0, weights > 0))
     return np.select([above & ~below, below & ~above], [np.inf, -np.inf], np.nan)
-
-
-def _profile_upper_ends(
-    fitted: FittedData,
-    estimates: Estimates,
-    test: int,
-    *,
-    genes: NDArray[np.intp],
-    level: float,
-    sample_weight: ArrayLike | None,
-) -> FloatArray:
-    """Return the upper ends of the profile likelihood intervals of one test for some genes."""
-    unknown = np.full((len(genes), 1), np.nan)
-    combination = estimates.combinations.of_tests([test])
-    some = fitted.of_genes(genes)
-    return profile_limits(some, combination, unknown, level, sample_weight).upper[:, 0]
 
 
 def _table(

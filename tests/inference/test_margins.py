@@ -139,19 +139,23 @@ def test_a_level_without_counts_has_a_mean_of_zero():
     counts = without(COUNTS, (OBS["cell_type"] == "b").to_numpy())
     with pytest.warns(ConvergenceWarning, match="separated"):
         silent = pipeline().fit(OBS, counts)
-    table = inference.marginal_means(silent, OBS, counts, "cell_type").head(3)
-    first, row, last = (table.iloc[i] for i in range(3))
+    wald = inference.marginal_means(silent, OBS, counts, "cell_type").head(3)
+    first, row, last = (wald.iloc[i] for i in range(3))
     assert row["reason"] == "separated"
     assert row["estimate"] == row["lower"] == -np.inf
     assert row["mean"] == row["mean_lower"] == 0
+    assert np.isnan(row["standard_error"])
+    assert np.isnan(row["mean_upper"])
+    assert first["reason"] == last["reason"] == ""
+    profile = inference.marginal_means(
+        silent, OBS, counts, "cell_type", genes="gene_0", method="profile"
+    )
     # 1.92 / n for n Poisson counts of zero and one mean
     n_silent = (OBS["cell_type"] == "b").sum()
-    assert 1.5 / n_silent < row["mean_upper"] < 10 / n_silent
-    assert np.isnan(row["standard_error"])
-    assert first["reason"] == last["reason"] == ""
-    robust = inference.marginal_means(silent, OBS, counts, "cell_type", kind="robust").iloc[1]
-    assert robust["mean"] == 0
-    assert np.isnan(robust["mean_upper"])
+    assert 1.5 / n_silent < profile["mean_upper"][1] < 10 / n_silent
+    same = ["estimate", "mean", "mean_lower", "reason"]
+    assert_frame_equal(profile.loc[[1], same], wald.loc[[1], same])
+    assert_allclose(profile["upper"][[0, 2]], wald["upper"][[0, 2]], atol=0.2)
     differences = inference.marginal_comparisons(silent, OBS, counts, "cell_type").head(3)
     assert list(differences["estimate"][[0, 2]]) == [-np.inf, np.inf]
     assert (differences["reason"][[0, 2]] == "separated").all()
@@ -242,6 +246,18 @@ def test_intervals_hold_the_truth():
 def test_arguments_that_are_refused(model, more, message):
     with pytest.raises(ValueError, match=message):
         inference.marginal_comparisons(model, OBS, COUNTS, **{"by": "cell_type", **more})
+
+
+def test_a_profile_interval_is_that_of_the_coefficient(model):
+    at = {"pseudotime": 0.0, "cell_type": "a"}
+    how = {"level": 0.9, "method": "profile"}
+    table = inference.marginal_means(model, OBS, COUNTS, at=at, offset=0.0, **how)
+    coefficients = inference.confidence_intervals(model, OBS, COUNTS, **how)
+    own = coefficients[(coefficients["part"] == "mean") & (coefficients["feature"] == "Intercept")]
+    for column in ("lower", "estimate", "upper"):
+        assert_allclose(table[column], own[column], rtol=1e-4)
+    with pytest.raises(ValueError, match="goes with kind='observed'"):
+        inference.marginal_means(model, OBS, COUNTS, method="profile", kind="robust")
 
 
 def test_an_unseen_level_in_at_is_refused(model):
