@@ -160,7 +160,8 @@ def _statistics_of_genes(
 
 def _squared_pearson_residuals(data: FittedData, tile: GeneTile) -> FloatArray:
     """Return the squares of the residuals of :func:`pearson_residuals`, genes x cells."""
-    dist = data.distribution_of(tile.predictors)
+    by_part = dict(zip(data.family.parts, tile.predictors, strict=True))
+    dist = data.distribution_of(by_part)
     mean, variance = dist.mean(), dist.var()
     # A zero has a residual of zero if the model has no other count.
     squares = mean**2

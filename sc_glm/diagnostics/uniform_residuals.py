@@ -80,7 +80,7 @@ class UniformResiduals:
             predictors = [predictor[positive] for predictor in predictors]
             saturated = SaturatedTable(family).at(y, predictors[1], flat)
             log_mass = log_mass_ratio_of_positives(family, y, predictors) + saturated
-        dist = self.data.distribution_of(predictors)
+        dist = self.data.distribution_of(dict(zip(family.parts, predictors, strict=True)))
         below = lower_tail(y - 1, dist.mu, dist.r)
         if len(predictors) > 2:
             pi = expit(predictors[2])

@@ -113,15 +113,15 @@ class FittedData:
         check_is_fitted(regressor)
         covariates = regressor._check_covariates(design, reset=False)
         counts = regressor._check_counts(design, y, len(covariates))
-        chosen = np.arange(counts.n_genes)
-        all_genes = cls(regressor, X, covariates, counts, chosen)
+        all_genes = cls(regressor, X, covariates, counts, np.arange(counts.n_genes))
         if genes is None:
             return all_genes
-        return all_genes.of_genes(_positions(regressor.target_names_, genes))
+        return all_genes.of_genes(_positions(all_genes.names, genes))
 
-    def of_genes(self, genes: NDArray[np.intp]) -> FittedData:
+    def of_genes(self, positions: NDArray[np.intp]) -> FittedData:
         """Return the genes at some positions among these, in this order."""
-        return replace(self, counts=self.counts.of_genes(genes), genes=self.genes[genes])
+        counts = self.counts.of_genes(positions)
+        return replace(self, counts=counts, genes=self.genes[positions])
 
     @property
     def names(self) -> NDArray[np.object_]:
@@ -167,9 +167,10 @@ class FittedData:
         """Design matrix of each part, a row for each cell."""
         return self.regressor._layout.designs(self.covariates)
 
-    def designs_of(self, design: Any) -> dict[str, FloatArray]:
-        """Return the design matrix of each part for other rows, as the regressor takes its X."""
-        return self.regressor._layout.designs(self.regressor._check_covariates(design, reset=False))
+    def at_rows(self, design: Any) -> FittedData:
+        """Return the model at other rows, as the regressor takes its X, without their counts."""
+        covariates = self.regressor._check_covariates(design, reset=False)
+        return replace(self, X=design, covariates=covariates)
 
     @property
     def offset(self) -> FloatArray:
@@ -236,10 +237,9 @@ class FittedData:
         by_part = self.regressor._linear_predictors(designs, offset, self.genes[genes])
         return list(by_part.values())
 
-    def distribution_of(self, predictors: Sequence[FloatArray]) -> NB | ZINB:
+    def distribution_of(self, predictors: dict[str, FloatArray]) -> NB | ZINB:
         """Return the distribution of counts with these linear predictors of the parts."""
-        by_part = dict(zip(self.family.parts, predictors, strict=True))
-        return self.regressor._distribution_of(by_part)
+        return self.regressor._distribution_of(predictors)
 
     def counts_and_designs(self, weights: FloatArray) -> tuple[CountMatrix, Designs]:
         """Return the counts and the designs of the cells of positive weight, as a fit has them."""
@@ -286,7 +286,7 @@ class FittedData:
         for genes in self.gene_slices(n_rows):
             predictors = self.regressor._linear_predictors(designs, offset, self.genes[genes])
             values = self.counts.dense(genes).astype(np.float64)
-            dist = self.regressor._distribution_of(predictors)
+            dist = self.distribution_of(predictors)
             yield Block(genes, values, dist, predictors)
 
     def log_probs(self) -> Iterator[tuple[slice, FloatArray]]:
