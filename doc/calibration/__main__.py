@@ -10,6 +10,7 @@ import argparse
 import time
 from pathlib import Path
 
+import clusters
 import donors
 import intervals
 import nulls
@@ -21,6 +22,7 @@ import wrong_models
 RESULTS = Path(__file__).parent / "results"
 N_GENES = 20_000
 OF_DONORS = 5_000
+OF_CLUSTERS = 4_000
 WITH_PROFILES = 5_000
 
 
@@ -43,6 +45,11 @@ def of_donors(folder):
     return donors.tables(results, OF_DONORS)
 
 
+def of_clusters(_):
+    """Compare leverages of the observed and of the expected information."""
+    return clusters.tables(OF_CLUSTERS)
+
+
 def of_wrong_models(_):
     """Test true hypotheses with a model that is not."""
     return wrong_models.tables(N_GENES)
@@ -52,6 +59,7 @@ STUDIES = {
     "nulls": of_nulls,
     "intervals": of_intervals,
     "donors": of_donors,
+    "clusters": of_clusters,
     "wrong_models": of_wrong_models,
 }
 

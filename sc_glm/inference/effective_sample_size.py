@@ -1,4 +1,4 @@
-"""The effective number of cells that carry the information on combinations of coefficients."""
+"""Expected information of cells: of groups, and the effective number of cells that carry it."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sc_glm._design.design import FloatArray
     from sc_glm._likelihood.family import Family
     from sc_glm._solver.gene_block import Designs
+    from sc_glm.inference.observed_information import Clusters
 
 _MAX_ENTRIES = 1_000_000  # cells x genes at a time
 _MAX_ROWS = 1024  # above this number of cells, similar cells are merged
@@ -66,6 +67,36 @@ def effective_sample_size(
     )
 
 
+def expected_information_by_cluster(
+    family: Family, clusters: Clusters, theta: FloatArray
+) -> FloatArray:
+    """Return the expected information of each group of cells, without a penalty.
+
+    Similar cells of a large group are merged, since leverages need no exact rows.
+
+    Parameters
+    ----------
+    family : Family
+    clusters : Clusters
+    theta : ndarray of shape (n_genes, n_params)
+        Coordinates in the bases of the designs.
+
+    Returns
+    -------
+    ndarray of shape (n_genes, n_groups, n_params, n_params)
+    """
+    n_genes, n_params = theta.shape
+    result = np.empty((n_genes, len(clusters.designs), n_params, n_params))
+    for group, designs in enumerate(clusters.designs):
+        cells = _RepresentativeCells.of(designs)
+        step = max(1, _MAX_ENTRIES // len(cells.offset))
+        for first in range(0, n_genes, step):
+            genes = slice(first, first + step)
+            information = cells.expected_information(family, theta[genes])
+            result[genes, group] = cells.whole(information)
+    return result
+
+
 def inverse_square_root(matrices: FloatArray) -> tuple[FloatArray, NDArray[np.bool_]]:
     """Return the inverse square roots of symmetric matrices, and which have full rank."""
     values, vectors = np.linalg.eigh(matrices)
@@ -105,19 +136,34 @@ class _RepresentativeCells(NamedTuple):
         )
 
 
+    def params_of_parts(self) -> list[slice]:
+        """Return the coordinates of each part."""
+        stops = np.cumsum([0, *(basis.shape[1] for basis in self.bases)])
+        return [slice(*ends) for ends in pairwise(stops)]
+
+    def expected_information(
+        self, family: Family, theta: FloatArray
+    ) -> dict[tuple[int, int], FloatArray]:
+        """Return the expected information of one cell of each row, (n_rows, n_genes) by pairs."""
+        predictors = [
+            basis @ theta[:, part].T
+            for basis, part in zip(self.bases, self.params_of_parts(), strict=True)
+        ]
+        predictors[0] = np.minimum(predictors[0] + self.offset[:, None], LARGEST_LOG_MEAN)
+        return expected_information(Zeros.of(family, predictors), predictors)
+
+    def whole(self, information: dict[tuple[int, int], FloatArray]) -> FloatArray:
+        """Return the information of all cells, in the coordinates of the bases."""
+        weighted = {pair: self.weights[:, None] * x for pair, x in information.items()}
+        return information_in_bases(weighted, self.bases)
+
+
 def _effective_sizes_of_genes(
     family: Family, cells: _RepresentativeCells, theta: FloatArray, tests: FloatArray
 ) -> FloatArray:
-    bases = cells.bases
-    stops = np.cumsum([0, *(basis.shape[1] for basis in bases)])
-    params_of_parts = [slice(*ends) for ends in pairwise(stops)]
-    predictors = [
-        basis @ theta[:, part].T for basis, part in zip(bases, params_of_parts, strict=True)
-    ]
-    predictors[0] = np.minimum(predictors[0] + cells.offset[:, None], LARGEST_LOG_MEAN)
-    information = expected_information(Zeros.of(family, predictors), predictors)
-    weighted = {pair: cells.weights[:, None] * x for pair, x in information.items()}
-    loadings = _standardized_loadings(information_in_bases(weighted, bases), tests)
+    bases, params_of_parts = cells.bases, cells.params_of_parts()
+    information = cells.expected_information(family, theta)
+    loadings = _standardized_loadings(cells.whole(information), tests)
     result = np.empty((len(theta), len(tests)))
     q = tests.shape[1]
     for test in range(len(tests)):
