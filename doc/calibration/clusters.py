@@ -127,12 +127,14 @@ def rows(design, n_genes, differ, **options):
 
 def frame(labels, measures):
     """Make a table of labels and measures with two header lines."""
-    return pd.DataFrame(
+    table = pd.DataFrame(
         [
             {("", name): value for name, value in label.items()} | row
             for label, row in zip(labels, measures, strict=True)
         ]
     )
+    table.columns = pd.MultiIndex.from_tuples(table.columns)
+    return table
 
 
 def tables(n_genes):

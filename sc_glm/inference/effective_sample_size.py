@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _MAX_ENTRIES = 1_000_000  # cells x genes at a time
 _MAX_ROWS = 1024  # above this number of cells, similar cells are merged
+_MIN_ROWS_OF_GROUP = 16  # of merged cells, on average, where cells are those of groups
 _WITHIN_ROW_SD = 0.1  # standard deviation of a predictor within merged cells, in its own units
 _RANK_TOLERANCE = 1e-6  # of the largest eigenvalue, below which a matrix has not full rank
 
@@ -72,7 +73,7 @@ def expected_information_by_cluster(
 ) -> FloatArray:
     """Return the expected information of each group of cells, without a penalty.
 
-    Similar cells of a large group are merged, since leverages need no exact rows.
+    Similar cells of a group are merged if there are many cells: leverages need no exact rows.
 
     Parameters
     ----------
@@ -85,15 +86,15 @@ def expected_information_by_cluster(
     -------
     ndarray of shape (n_genes, n_groups, n_params, n_params)
     """
+    cells, bounds = _RepresentativeCells.of_clusters(clusters)
     n_genes, n_params = theta.shape
     result = np.empty((n_genes, len(clusters.designs), n_params, n_params))
-    for group, designs in enumerate(clusters.designs):
-        cells = _RepresentativeCells.of(designs)
-        step = max(1, _MAX_ENTRIES // len(cells.offset))
-        for first in range(0, n_genes, step):
-            genes = slice(first, first + step)
-            information = cells.expected_information(family, theta[genes])
-            result[genes, group] = cells.whole(information)
+    step = max(1, _MAX_ENTRIES // len(cells.offset))
+    for first in range(0, n_genes, step):
+        genes = slice(first, first + step)
+        information = cells.expected_information(family, theta[genes])
+        for group, rows in enumerate(map(slice, bounds[:-1], bounds[1:])):
+            result[genes, group] = cells.whole(information, rows)
     return result
 
 
@@ -126,13 +127,44 @@ class _RepresentativeCells(NamedTuple):
             return cls(bases, designs.offset, weights, squares)
         bases_and_offset = np.column_stack([*bases, designs.offset])
         rows = similar_rows(bases_and_offset, _MAX_ROWS, _WITHIN_ROW_SD)
-        total = np.bincount(rows, weights).astype(np.float64)
-        means = sp.csr_array((weights, (rows, np.arange(len(rows))))) / total[:, None]
-        return cls(
-            [np.asarray(means @ basis) for basis in bases],
-            np.asarray(means @ designs.offset),
+        return cls(bases, designs.offset, weights, squares).merged(rows)
+
+    @classmethod
+    def of_clusters(cls, clusters: Clusters) -> tuple[_RepresentativeCells, NDArray[np.intp]]:
+        """Merge similar cells within groups; also return where each group begins and ends."""
+        parts = zip(*(designs.parts.values() for designs in clusters.designs), strict=True)
+        bases = [np.concatenate([part.basis() for part in groups]) for groups in parts]
+        offset, weights, squares = (
+            np.concatenate(arrays)
+            for arrays in (
+                [designs.offset for designs in clusters.designs],
+                [designs.weights for designs in clusters.designs],
+                [designs.squared().weights for designs in clusters.designs],
+            )
+        )
+        codes = np.repeat(
+            np.arange(len(clusters.designs)), [len(designs.offset) for designs in clusters.designs]
+        )
+        cells = cls(bases, offset, weights, squares)
+        if len(codes) > _MAX_ROWS:
+            max_rows = max(_MAX_ROWS, _MIN_ROWS_OF_GROUP * len(clusters.designs))
+            bases_and_offset = np.column_stack([*bases, offset])
+            # Numbers are in the order of the groups, because their cells are.
+            rows = similar_rows(bases_and_offset, max_rows, _WITHIN_ROW_SD, codes)
+            of_rows = np.empty(rows.max() + 1, dtype=np.intp)
+            of_rows[rows] = codes
+            cells, codes = cells.merged(rows), of_rows
+        return cells, np.searchsorted(codes, np.arange(len(clusters.designs) + 1))
+
+    def merged(self, rows: NDArray[np.intp]) -> _RepresentativeCells:
+        """Replace cells by their weighted means; ``rows`` numbers the results."""
+        total = np.bincount(rows, self.weights).astype(np.float64)
+        means = sp.csr_array((self.weights, (rows, np.arange(len(rows))))) / total[:, None]
+        return _RepresentativeCells(
+            [np.asarray(means @ basis) for basis in self.bases],
+            np.asarray(means @ self.offset),
             total,
-            np.bincount(rows, squares).astype(np.float64),
+            np.bincount(rows, self.squares).astype(np.float64),
         )
 
 
@@ -152,10 +184,13 @@ class _RepresentativeCells(NamedTuple):
         predictors[0] = np.minimum(predictors[0] + self.offset[:, None], LARGEST_LOG_MEAN)
         return expected_information(Zeros.of(family, predictors), predictors)
 
-    def whole(self, information: dict[tuple[int, int], FloatArray]) -> FloatArray:
-        """Return the information of all cells, in the coordinates of the bases."""
-        weighted = {pair: self.weights[:, None] * x for pair, x in information.items()}
-        return information_in_bases(weighted, self.bases)
+    def whole(
+        self, information: dict[tuple[int, int], FloatArray], rows: slice = slice(None)
+    ) -> FloatArray:
+        """Return the information of all cells, or of some rows, in coordinates of the bases."""
+        weights, bases = self.weights[rows, None], [basis[rows] for basis in self.bases]
+        weighted = {pair: weights * entries[rows] for pair, entries in information.items()}
+        return information_in_bases(weighted, bases)
 
 
 def _effective_sizes_of_genes(
