@@ -22,7 +22,7 @@ import wrong_models
 RESULTS = Path(__file__).parent / "results"
 N_GENES = 20_000
 OF_DONORS = 5_000
-OF_CLUSTERS = 4_000
+OF_CLUSTERS = 2_000
 WITH_PROFILES = 5_000
 
 
