@@ -88,7 +88,7 @@ def with_observed_leverages(table, clusters, test):
     )
 
 
-def tests(design, n_genes, differ, *, inflated=False, **options):
+def compare(design, n_genes, differ, *, inflated=False, **options):
     """Test both covariates with both leverages; return a table by covariate and information."""
     data = simulate(design, n_genes, differ, inflated=inflated, **options)
     model = fit(data, MODEL, regressor=ZINBRegressor if inflated else NegBinRegressor)
@@ -119,8 +119,8 @@ def row_of(table, with_effect):
 
 def rows(design, n_genes, differ, **options):
     """Return a row by covariate, with columns by measure and information."""
-    without = tests(design, n_genes, differ, **options)
-    effects = tests(design, n_genes, differ, effect=1.0, **options)
+    without = compare(design, n_genes, differ, **options)
+    effects = compare(design, n_genes, differ, effect=1.0, **options)
     result = {}
     for feature in EFFECTS:
         measures = {

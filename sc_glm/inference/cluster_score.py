@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from sc_glm._design.design import FloatArray
 
 
+_DF_TOLERANCE = 1e-6  # rounding error of degrees of freedom
+
+
 class ClusterScoreTests(NamedTuple):
     """Score tests of each gene by clusters.
 
@@ -112,7 +115,7 @@ def cluster_score_tests(
     statistic = _statistics(step, whitening, test @ clusters.covariance() @ test.T)
     q = len(test)
     reason = np.full(len(scores), "", dtype=object)
-    reason[df < q] = "too few groups"
+    reason[df < q - _DF_TOLERANCE] = "too few groups"
     reason[full_leverage] = "one group decides"
     reason[~(known & informative)] = "no information"
     statistic[reason != ""] = np.nan

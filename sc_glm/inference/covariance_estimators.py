@@ -224,7 +224,9 @@ def _estimate_block(
         df = effective_sample_size(family, designs, theta, tests)
         full_leverage = ~(df >= _MIN_EFFECTIVE_CELLS)
     if estimator.clusters is not None:
-        clusters = _adjusted_clusters(family, counts, estimator, theta, inverse)
+        clusters = _adjusted_clusters(
+            family, counts, estimator, estimator.clusters, (theta, inverse)
+        )
         covariance = clusters.covariance()
         for number, test in enumerate(tests):
             df[:, number], full_leverage[:, number] = clusters.degrees_of_freedom(test)
@@ -242,19 +244,19 @@ def _adjusted_clusters(
     family: Family,
     counts: Any,
     estimator: CovarianceEstimator,
-    theta: FloatArray,
-    inverse: FloatArray,
+    groups: Clusters,
+    at: tuple[FloatArray, FloatArray],
 ) -> AdjustedClusters:
-    """Adjust the scores of the groups by their leverages.
+    """Adjust the scores of the groups by their leverages, at coordinates and inverse information.
 
     A family without a known expected information has the leverages of its observed information.
     """
-    assert estimator.clusters is not None
+    theta, inverse = at
     designs, free = estimator.designs, ~estimator.fixed
-    by_cluster = score_and_information_by_cluster(family, counts, estimator.clusters, theta)
+    by_cluster = score_and_information_by_cluster(family, counts, groups, theta)
     scores = np.stack([cluster.score for cluster in by_cluster], 1) * free
     if has_expected_information(family):
-        information = expected_information_by_cluster(family, estimator.clusters, theta)
+        information = expected_information_by_cluster(family, groups, theta)
     else:
         information = np.stack([cluster.information for cluster in by_cluster], 1)
     information = information * free[:, None] * free

@@ -167,7 +167,6 @@ class _RepresentativeCells(NamedTuple):
             np.bincount(rows, self.squares).astype(np.float64),
         )
 
-
     def params_of_parts(self) -> list[slice]:
         """Return the coordinates of each part."""
         stops = np.cumsum([0, *(basis.shape[1] for basis in self.bases)])

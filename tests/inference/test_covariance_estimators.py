@@ -69,7 +69,7 @@ def of_groups(fitted, gene):
     k = np.arange(3000.0)[:, None]
     of_size = r * (digamma(k + r) - digamma(r) + np.log(r / (r + mu)) + (mu - k) / (r + mu))
     on_size = (stats.nbinom.pmf(k, r, r / (r + mu)) * of_size**2).sum(axis=0)
-    members = [DONOR == donor for donor in range(DONORS)]
+    members = [donor == DONOR for donor in range(DONORS)]
     expected = [
         block_diag(D[own].T @ (D[own] * (r * mu / (r + mu))[own, None]), on_size[own].sum())
         for own in members
@@ -87,9 +87,7 @@ def test_clusters_are_as_bell_and_mccaffrey_define_them(fitted, name):
     for gene in range(3):
         scores, own, observed = of_groups(fitted, gene)
         inverse, whole = np.linalg.inv(observed), np.linalg.inv(sum(own))
-        enlarging = [
-            fractional_matrix_power(np.eye(5) - share @ whole, -0.5).real for share in own
-        ]
+        enlarging = [fractional_matrix_power(np.eye(5) - share @ whole, -0.5).real for share in own]
         adjusted = [a @ score for a, score in zip(enlarging, scores, strict=True)]
         covariance = inverse @ sum(np.outer(s, s) for s in adjusted) @ inverse
         scale = np.sqrt(np.diag(covariance))
