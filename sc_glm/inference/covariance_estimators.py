@@ -252,7 +252,7 @@ def _adjusted_clusters(
     A family without a known expected information has the leverages of its observed information.
     """
     theta, inverse = at
-    designs, free = estimator.designs, ~estimator.fixed
+    free = ~estimator.fixed
     by_cluster = score_and_information_by_cluster(family, counts, groups, theta)
     scores = np.stack([cluster.score for cluster in by_cluster], 1) * free
     if has_expected_information(family):
@@ -260,9 +260,16 @@ def _adjusted_clusters(
     else:
         information = np.stack([cluster.information for cluster in by_cluster], 1)
     information = information * free[:, None] * free
-    penalty = block_diag(*(part.penalty for part in designs.parts.values()))
-    whole = information.sum(axis=1) + penalty * free[:, None] * free + np.diag(estimator.fixed)
+    penalty = _penalty(estimator.designs) * free[:, None] * free
+    whole = information.sum(axis=1) + penalty + np.diag(estimator.fixed)
     return AdjustedClusters.of(scores, information, whole, inverse)
+
+
+def _penalty(designs: Designs) -> FloatArray:
+    """Return the penalty of all coordinates; indicators of many levels have none."""
+    n_levels = [part.rank - len(part.penalty) for part in designs.parts.values()]
+    parts = zip(designs.parts.values(), n_levels, strict=True)
+    return np.asarray(block_diag(*(np.pad(part.penalty, (n, 0)) for part, n in parts)))
 
 
 def _limit_of_recession(

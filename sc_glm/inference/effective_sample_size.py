@@ -73,7 +73,8 @@ def expected_information_by_cluster(
 ) -> FloatArray:
     """Return the expected information of each group of cells, without a penalty.
 
-    Similar cells of a group are merged if there are many cells: leverages need no exact rows.
+    If there are many cells, similar cells of a group share the information of their mean:
+    leverages need it only roughly.
 
     Parameters
     ----------
@@ -87,14 +88,21 @@ def expected_information_by_cluster(
     ndarray of shape (n_genes, n_groups, n_params, n_params)
     """
     cells, bounds = _RepresentativeCells.of_clusters(clusters)
+    similar, rows = cells, np.arange(len(cells.offset))
+    if len(rows) > _MAX_ROWS:
+        max_rows = max(_MAX_ROWS, _MIN_ROWS_OF_GROUP * len(clusters.designs))
+        codes = np.repeat(np.arange(len(clusters.designs)), np.diff(bounds))
+        rows = similar_rows(cells.bases_and_offset(), max_rows, _WITHIN_ROW_SD, codes)
+        similar = cells.merged(rows)
     n_genes, n_params = theta.shape
     result = np.empty((n_genes, len(clusters.designs), n_params, n_params))
-    step = max(1, _MAX_ENTRIES // len(cells.offset))
+    step = max(1, _MAX_ENTRIES // len(rows))
     for first in range(0, n_genes, step):
         genes = slice(first, first + step)
-        information = cells.expected_information(family, theta[genes])
-        for group, rows in enumerate(map(slice, bounds[:-1], bounds[1:])):
-            result[genes, group] = cells.whole(information, rows)
+        information = similar.expected_information(family, theta[genes])
+        for group, members in enumerate(map(slice, bounds[:-1], bounds[1:])):
+            own = {pair: entries[rows[members]] for pair, entries in information.items()}
+            result[genes, group] = cells.of_rows(members).whole(own)
     return result
 
 
@@ -125,13 +133,13 @@ class _RepresentativeCells(NamedTuple):
         squares = designs.squared().weights
         if len(weights) <= _MAX_ROWS:
             return cls(bases, designs.offset, weights, squares)
-        bases_and_offset = np.column_stack([*bases, designs.offset])
-        rows = similar_rows(bases_and_offset, _MAX_ROWS, _WITHIN_ROW_SD)
-        return cls(bases, designs.offset, weights, squares).merged(rows)
+        cells = cls(bases, designs.offset, weights, squares)
+        rows = similar_rows(cells.bases_and_offset(), _MAX_ROWS, _WITHIN_ROW_SD)
+        return cells.merged(rows)
 
     @classmethod
     def of_clusters(cls, clusters: Clusters) -> tuple[_RepresentativeCells, NDArray[np.intp]]:
-        """Merge similar cells within groups; also return where each group begins and ends."""
+        """Return the cells in order of their groups, and where each group begins and ends."""
         parts = zip(*(designs.parts.values() for designs in clusters.designs), strict=True)
         bases = [np.concatenate([part.basis() for part in groups]) for groups in parts]
         offset, weights, squares = (
@@ -142,19 +150,19 @@ class _RepresentativeCells(NamedTuple):
                 [designs.squared().weights for designs in clusters.designs],
             )
         )
-        codes = np.repeat(
-            np.arange(len(clusters.designs)), [len(designs.offset) for designs in clusters.designs]
+        bounds = np.cumsum([0, *(len(designs.offset) for designs in clusters.designs)])
+        return cls(bases, offset, weights, squares), bounds
+
+    def bases_and_offset(self) -> FloatArray:
+        """Return what the predictors of the cells depend on, one column after the other."""
+        return np.column_stack([*self.bases, self.offset])
+
+    def of_rows(self, rows: slice) -> _RepresentativeCells:
+        """Return some of the cells."""
+        bases = [basis[rows] for basis in self.bases]
+        return _RepresentativeCells(
+            bases, self.offset[rows], self.weights[rows], self.squares[rows]
         )
-        cells = cls(bases, offset, weights, squares)
-        if len(codes) > _MAX_ROWS:
-            max_rows = max(_MAX_ROWS, _MIN_ROWS_OF_GROUP * len(clusters.designs))
-            bases_and_offset = np.column_stack([*bases, offset])
-            # Numbers are in the order of the groups, because their cells are.
-            rows = similar_rows(bases_and_offset, max_rows, _WITHIN_ROW_SD, codes)
-            of_rows = np.empty(rows.max() + 1, dtype=np.intp)
-            of_rows[rows] = codes
-            cells, codes = cells.merged(rows), of_rows
-        return cells, np.searchsorted(codes, np.arange(len(clusters.designs) + 1))
 
     def merged(self, rows: NDArray[np.intp]) -> _RepresentativeCells:
         """Replace cells by their weighted means; ``rows`` numbers the results."""
@@ -183,13 +191,10 @@ class _RepresentativeCells(NamedTuple):
         predictors[0] = np.minimum(predictors[0] + self.offset[:, None], LARGEST_LOG_MEAN)
         return expected_information(Zeros.of(family, predictors), predictors)
 
-    def whole(
-        self, information: dict[tuple[int, int], FloatArray], rows: slice = slice(None)
-    ) -> FloatArray:
-        """Return the information of all cells, or of some rows, in coordinates of the bases."""
-        weights, bases = self.weights[rows, None], [basis[rows] for basis in self.bases]
-        weighted = {pair: weights * entries[rows] for pair, entries in information.items()}
-        return information_in_bases(weighted, bases)
+    def whole(self, information: dict[tuple[int, int], FloatArray]) -> FloatArray:
+        """Return the information of all cells, in the coordinates of the bases."""
+        weighted = {pair: self.weights[:, None] * x for pair, x in information.items()}
+        return information_in_bases(weighted, self.bases)
 
 
 def _effective_sizes_of_genes(

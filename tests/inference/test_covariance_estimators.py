@@ -11,7 +11,8 @@ from scipy import stats
 from scipy.linalg import block_diag, fractional_matrix_power
 from scipy.special import digamma
 
-from sc_glm import NegBinRegressor
+from sc_glm import FormulaTransformer, NegBinRegressor, make_pipeline
+from sc_glm.inference import wald_test
 from sc_glm.inference.covariance_estimators import covariance_estimator, estimate_covariance
 from sc_glm.inference.fitted_model import FittedData
 from sc_glm.inference.linear_combinations import LinearCombinations
@@ -144,6 +145,21 @@ def test_a_penalty_is_no_group_of_full_leverage():
     known = estimate_covariance(own, counts, estimator, combinations)
     assert not known.full_leverage.any()
     assert (known.df[:, 1] > 3).all()
+
+
+def test_many_levels():
+    """Indicators of many levels are a basis of their own: the covariance is the same without."""
+    plate = np.random.default_rng(5).integers(0, 40, N)
+    cells = X.assign(**{f"plate{i}": (plate == i).astype(float) for i in range(1, 40)})
+    obs = X.assign(plate=plate.astype(str))
+    many = make_pipeline(FormulaTransformer("~ treated + depth + plate"), NegBinRegressor(tol=1e-9))
+    few = NegBinRegressor(tol=1e-9).fit(cells[["treated", "depth", *cells.columns[3:]]], Y)
+    found = wald_test(many.fit(obs, Y), obs, Y, "depth", kind="cluster", groups=DONOR)
+    design = cells[["treated", "depth", *cells.columns[3:]]]
+    expected = wald_test(few, design, Y, "depth", kind="cluster", groups=DONOR)
+    assert (found["reason"] == "").all()
+    for column in ("estimate", "standard_error", "df_denominator"):
+        assert_allclose(found[column], expected[column], rtol=1e-4)
 
 
 def test_families_without_a_known_expected_information_have_leverages_of_the_observed(
