@@ -15,19 +15,28 @@ equal by chance. Donors can only add to the variance of independent cells, which
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from sc_glm._solver.fitting import map_blocks
+from sc_glm.distributions.expected_information import has_expected_information
 from sc_glm.inference.cluster_robust import AdjustedClusters, root_of_inverse
-from sc_glm.inference.effective_sample_size import inverse_square_root
+from sc_glm.inference.covariance_estimators import MAX_CLUSTER_ENTRIES
+from sc_glm.inference.effective_sample_size import (
+    expected_information_by_cluster,
+    inverse_square_root,
+)
+from sc_glm.inference.observed_information import score_and_information_by_cluster
 from sc_glm.inference.p_values import log_f_tail
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sc_glm._design.design import FloatArray
-
+    from sc_glm._likelihood.family import Family
+    from sc_glm.inference.constrained_fits import FittedCells
+    from sc_glm.inference.observed_information import Clusters
 
 _DF_TOLERANCE = 1e-6  # rounding error of degrees of freedom
 
@@ -133,3 +142,55 @@ def _statistics(step: FloatArray, whitening: FloatArray, covariance: FloatArray)
     values, vectors = np.linalg.eigh(whitening @ covariance @ whitening)
     along = np.einsum("gqk,gqr,gr->gk", vectors, whitening, step)
     return np.asarray((along**2 / np.maximum(values, 1.0)).sum(axis=1))
+
+
+def score_tests_by_cluster(
+    cells: FittedCells, clusters: Clusters, null: FloatArray, test: FloatArray
+) -> ClusterScoreTests:
+    """Test combinations of coefficients by groups of cells, at maxima of a null model.
+
+    Parameters
+    ----------
+    cells : FittedCells
+        Cells of the larger model.
+    clusters : Clusters
+    null : ndarray of shape (n_genes, n_params)
+        Maxima of the null model, in the bases of the designs.
+    test : ndarray of shape (n_constraints, n_params)
+        Combinations of the coordinates.
+    """
+    fitted, counts, designs = cells
+    blocks = map_blocks(
+        _tests_of_block,
+        counts,
+        designs,
+        [null],
+        fitted.family,
+        clusters,
+        (test, cells.known_params()),
+        n_jobs=fitted.regressor.n_jobs,
+        max_genes=max(1, MAX_CLUSTER_ENTRIES // (len(clusters.designs) * null.shape[1] ** 2)),
+    )
+    return ClusterScoreTests(*(np.concatenate(arrays) for arrays in zip(*blocks, strict=True)))
+
+
+def _tests_of_block(
+    counts: Any,
+    null: FloatArray,
+    family: Family,
+    clusters: Clusters,
+    options: tuple[FloatArray, NDArray[np.intp]],
+) -> ClusterScoreTests:
+    test, known = options
+    finite = np.asarray(np.isfinite(null).all(axis=1))
+    theta = np.where(finite[:, None], null, 0.0)
+    by_cluster = score_and_information_by_cluster(family, counts, clusters, theta)
+    scores = np.stack([cluster.score for cluster in by_cluster], 1)
+    if has_expected_information(family):
+        information = expected_information_by_cluster(family, clusters, theta)
+    else:
+        information = np.stack([cluster.information for cluster in by_cluster], 1)
+    scores[..., known] = 0.0
+    information[..., known], information[..., known, :] = 0.0, 0.0
+    scores[~finite] = np.nan
+    return cluster_score_tests(scores, information, test)

@@ -62,7 +62,7 @@ _KINDS = ("observed", "robust", "cluster")
 # zero is zero in double precision after it.
 _RECESSION_STEP = 20.0
 _MIN_EFFECTIVE_CELLS = 2.0  # for the variance of a combination; below, one cell dominates
-_MAX_CLUSTER_ENTRIES = 20_000_000  # in the information matrices of all groups and genes of a block
+MAX_CLUSTER_ENTRIES = 20_000_000  # in the information matrices of all groups and genes of a block
 
 
 @dataclass(frozen=True)
@@ -148,12 +148,25 @@ def covariance_estimator(
     fixed = _fixed_coordinates(fitted, designs)
     if groups is None:
         return CovarianceEstimator(kind, designs, None, fixed), counts
-    _, codes = np.unique(
-        group_codes(groups, fitted.X, len(weights))[weights > 0], return_inverse=True
-    )
+    clusters = clusters_of_cells(fitted, groups, weights, designs)
+    return CovarianceEstimator(kind, designs, clusters, fixed), counts
+
+
+def clusters_of_cells(
+    fitted: FittedData, groups: Any, weights: FloatArray, designs: Designs
+) -> Clusters:
+    """Return the groups of the cells of positive weight, which the designs have.
+
+    Raises
+    ------
+    ValueError
+        If groups are not valid, or all the same.
+    """
+    codes = group_codes(groups, fitted.X, len(weights))[weights > 0]
+    _, codes = np.unique(codes, return_inverse=True)
     if codes.max() < 1:
         raise ValueError("groups are all the same: at least two are needed.")
-    return CovarianceEstimator(kind, designs, Clusters.of(codes, designs), fixed), counts
+    return Clusters.of(codes, designs)
 
 
 def _fixed_coordinates(fitted: FittedData, designs: Designs) -> NDArray[np.bool_]:
@@ -178,7 +191,7 @@ def estimate_covariance(
     max_genes = math.inf
     if estimator.clusters is not None:
         entries_of_gene = len(estimator.clusters.designs) * theta.shape[1] ** 2
-        max_genes = max(1, _MAX_CLUSTER_ENTRIES // entries_of_gene)
+        max_genes = max(1, MAX_CLUSTER_ENTRIES // entries_of_gene)
     blocks = map_blocks(
         _estimate_block,
         counts,
