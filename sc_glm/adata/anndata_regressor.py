@@ -13,14 +13,13 @@ from sc_glm._contract.callbacks import CallbackSupportMixin, reporting_to_callba
 from sc_glm._contract.docstrings import documented
 from sc_glm._contract.state import StateMixin
 from sc_glm._contract.validation import check_same_order
+from sc_glm._counts.anndata_matrix import read_counts_of_genes
 from sc_glm.adata.docstring_entries import ENTRIES
 from sc_glm.adata.fitting import fit_in_place
 from sc_glm.adata.models import fitted_regressor, regressor_and_design
-from sc_glm.adata.reading import read_counts, read_covariates
+from sc_glm.adata.reading import check_anndata, covariates_of
 from sc_glm.distributions.count_distributions import NB, ZINB
 from sc_glm.estimators.notebook import NotebookMixin, notebook_html
-
-_MAX_NAMES_SHOWN = 5  # in a message
 
 
 @documented(ENTRIES)
@@ -164,15 +163,7 @@ class AnnDataRegressor(
             If the AnnData lacks genes of the fit.
         """
         genes = fitted_regressor(self).target_names_
-        matrix = read_counts(X, self.layer)
-        positions = X.var_names.get_indexer(genes)
-        if (positions < 0).any():
-            missing = list(genes[positions < 0])
-            raise ValueError(
-                f"{len(missing)} genes of the fit are not in adata.var_names: "
-                f"{missing[:_MAX_NAMES_SHOWN]}."
-            )
-        return matrix if np.array_equal(positions, np.arange(X.n_vars)) else matrix[:, positions]
+        return read_counts_of_genes(check_anndata(X), self.layer, genes)
 
     @documented(ENTRIES)
     def last_step(self, X: AnnData) -> tuple[Any, Any]:
@@ -189,7 +180,7 @@ class AnnDataRegressor(
         design : DataFrame or array-like of n_cells rows
             The covariates as the steps before the regressor transform them.
         """
-        return regressor_and_design(self, read_covariates(X))
+        return regressor_and_design(self, covariates_of(X))
 
     @documented(ENTRIES)
     def predict(self, X: AnnData) -> NDArray[np.float64]:

@@ -11,7 +11,7 @@ from sc_glm._contract.docstrings import documented
 from sc_glm._contract.validation import check_same_order
 from sc_glm._counts.on_disk import parse_bytes
 from sc_glm.adata.docstring_entries import ENTRIES
-from sc_glm.adata.models import model_of_search
+from sc_glm.adata.models import fitted_regressor, model_of_search
 from sc_glm.adata.reading import check_anndata, read_counts_of_fit, read_covariates
 from sc_glm.adata.saved_fit import write_fit
 from sc_glm.estimators.base import CountRegressor
@@ -118,6 +118,7 @@ def fit_in_place(
     # A search reads the same counts many times, so they are read into memory once.
     counts = read_counts_of_fit(adata, layer, None if is_search else budget)
     model.fit(obs, counts, **fit_params(model, sample_weight))
+    fitted_regressor(model).layer_ = layer
 
 
 def _check_numeric(obs: pd.DataFrame, regressor: str) -> None:

@@ -184,7 +184,7 @@ def zero_tests_of_block(cells: EvaluatedCells, block: Block) -> ZeroTests:
             **p_value_columns(log_f_tail(statistic**2, 1.0, np.inf)),
             "reason": reason,
         },
-        index=pd.Index(data.names[block.genes]),
+        index=data.gene_index[block.genes],
     )
     return ZeroTests(table, n_estimated, information_ratio)
 

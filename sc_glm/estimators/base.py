@@ -184,6 +184,7 @@ class CountRegressor(
         )
         fits = replace(fits, log_likelihood=unit * fits.log_likelihood)
         self._set_fitted(layout, counts, designs, fits)
+        vars(self).pop("layer_", None)  # of an earlier fit; only a fit of an AnnData has one
         n_rows = max(_N_REPRESENTATIVE_ROWS, 2 * covariates.shape[1])
         self._representative_cells = representative_rows(
             covariates, weights, n_rows, _SPREAD_WITHIN_ROW

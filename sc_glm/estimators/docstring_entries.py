@@ -105,6 +105,12 @@ ENTRIES = {
         n_cells_ : int
             Number of cells of the fit, without cells of weight zero.
     """,
+    "layer_": """
+        layer_ : str or None
+            Layer of the AnnData with the counts of the fit; None is its ``X``. Only fits of an
+            AnnData have it, by :func:`sc_glm.adata.fit` or an
+            :class:`~sc_glm.adata.AnnDataRegressor`.
+    """,
     "n_features_in_": """
         n_features_in_ : int
             Number of columns of `X`.

@@ -118,4 +118,4 @@ def information_criterion(
     rank = sum(part.to_coef.shape[1] for part in designs.parts.values())
     penalty = PENALTIES[name](weights.sum()) * rank
     value = penalty - 2 * log_likelihoods(fitted, counts, designs)
-    return pd.Series(value, index=pd.Index(fitted.names))
+    return pd.Series(value, index=fitted.gene_index)

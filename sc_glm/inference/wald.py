@@ -143,7 +143,7 @@ def wald_test(
             "p_adjusted": adjust_p_values(p_values["p_value"]),
             "reason": reason,
         },
-        index=pd.Index(fitted.names),
+        index=fitted.gene_index,
     )
 
 

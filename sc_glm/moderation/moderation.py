@@ -179,7 +179,7 @@ def moderate_dispersion(
             "moderated": np.exp(-found.mean),
             "spread": found.spread,
         },
-        index=pd.Index(fitted.names),
+        index=fitted.gene_index,
     )
     theta[:, designs.parts[MEAN].to_coef.shape[1]] = found.mean
     fits = fit_given_sizes(fitted.family, counts, designs, theta, n_jobs)

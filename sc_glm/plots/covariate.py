@@ -12,7 +12,7 @@ import pandas as pd
 from sklearn.utils import check_scalar
 
 from sc_glm._contract.docstrings import documented
-from sc_glm._contract.validation import as_pandas
+from sc_glm._contract.validation import as_pandas, covariates_in
 from sc_glm.formula.covariates import check_cells, missing_column_message
 from sc_glm.inference.fitted_model import FittedData, predicted_distributions
 from sc_glm.plots.axes import (
@@ -186,12 +186,12 @@ class CovariateDisplay:
         low, high = _check_quantiles(quantiles)
         check_scalar(grid_resolution, "grid_resolution", Integral, min_val=2)
         fitted = FittedData.of(model, X, y, genes=gene)
-        inner, obs = _model_and_frame(model, X)
+        obs = _frame(X)
         at = dict(at or {})
         varying = [covariate] if by is None else [covariate, by]
         _check_columns(obs, varying, at)
         fixed = _fixed_values(obs, varying, at)
-        conditional = _ConditionalDistribution(inner, list(obs.columns), covariate, by, gene, fixed)
+        conditional = _ConditionalDistribution(model, list(obs.columns), covariate, by, gene, fixed)
         count = fitted.counts.dense(slice(None))[:, 0]
         cells = _cells(obs, count, conditional)
         grid = _grid(cells, grid_resolution)
@@ -331,15 +331,12 @@ def _label_categories(axes: Axes, names: pd.Index) -> None:
             label.set(ha="right", rotation_mode="anchor")
 
 
-def _model_and_frame(model: Any, X: Any) -> tuple[Any, pd.DataFrame]:
-    """Return a model that predicts from a frame of covariates, and the frame of `X`."""
-    model = getattr(model, "best_estimator_", model)
-    if hasattr(model, "model_") and hasattr(X, "obs"):
-        model, X = model.model_, X.obs
-    X = as_pandas(X)
+def _frame(X: Any) -> pd.DataFrame:
+    """Return the frame of covariates in `X`."""
+    X = as_pandas(covariates_in(X))
     if not isinstance(X, pd.DataFrame):
         raise TypeError(f"X must be a DataFrame with columns to choose, not {type(X).__name__}.")
-    return model, X
+    return X
 
 
 def _check_quantiles(quantiles: Any) -> tuple[float, float]:

@@ -197,7 +197,7 @@ class VolcanoDisplay:
         table : DataFrame of n_genes rows
             Result of :func:`~sc_glm.inference.wald_test`, or the rows of one coefficient from
             :func:`~sc_glm.inference.coefficient_table`. Columns ``log2_fold_change``, ``p_value``
-            and ``p_adjusted`` are required. The index, or a column ``target``, names the genes. A
+            and ``p_adjusted`` are required. The index, or a column ``gene``, names the genes. A
             column ``log10_p_value`` is used for p-values that underflow, and a column ``reason``
             for why genes were not tested.
         {significance_level}
@@ -219,7 +219,7 @@ class VolcanoDisplay:
         missing = [column for column in _REQUIRED_COLUMNS if column not in table.columns]
         if missing:
             raise ValueError(f"table has no column(s) {missing}.")
-        genes = pd.Index(table["target"]) if "target" in table.columns else table.index
+        genes = pd.Index(table["gene"]) if "gene" in table.columns else table.index
         if not genes.is_unique:
             raise ValueError(
                 f"table has several rows of {quoted(genes[genes.duplicated()][0])}: choose those "

@@ -128,7 +128,7 @@ def test_a_table_of_untested_genes(table):
 
 def test_a_table_of_coefficients_is_that_of_one(table):
     both = pd.concat([table.assign(feature=name) for name in ("x", "z")])
-    both = both.rename_axis("target").reset_index()
+    both = both.rename_axis("gene").reset_index()
     one = VolcanoDisplay.from_table(both[both["feature"] == "z"])
     assert_array_equal(one.genes, table.index)
     assert_array_equal(one.log2_fold_change, table["log2_fold_change"])
