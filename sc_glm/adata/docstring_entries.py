@@ -25,6 +25,12 @@ ENTRIES = ESTIMATOR_ENTRIES | {
             A fitted pipeline or regressor, a fitted :class:`~sc_glm.adata.AnnDataRegressor`, or a
             fitted search.
     """,
+    "fitted_model_of_adata": """
+        model : estimator
+            A model that :func:`~sc_glm.adata.fit` fitted, a fitted
+            :class:`~sc_glm.adata.AnnDataRegressor`, or a search over these. It knows the layer of
+            its counts.
+    """,
     "raises_invalid_counts": """
         ValueError
             If there are no cells or genes, if gene names are not unique, if the layer is missing,

@@ -1,10 +1,9 @@
 """Fit a model to the cells of an AnnData, and keep the fit in it."""
 
-import warnings
 from typing import Any
 
 import pandas as pd
-from anndata import AnnData, ImplicitModificationWarning
+from anndata import AnnData
 from numpy.typing import ArrayLike
 
 from sc_glm._contract.docstrings import documented
@@ -12,8 +11,9 @@ from sc_glm._contract.validation import check_same_order
 from sc_glm._counts.on_disk import parse_bytes
 from sc_glm.adata.docstring_entries import ENTRIES
 from sc_glm.adata.models import fitted_regressor, model_of_search
-from sc_glm.adata.reading import check_anndata, read_counts_of_fit, read_covariates
+from sc_glm.adata.reading import read_counts_of_fit, read_covariates
 from sc_glm.adata.saved_fit import write_fit
+from sc_glm.adata.written_entries import check_writable, writing_into_a_view
 from sc_glm.estimators.base import CountRegressor
 from sc_glm.estimators.pipeline import fit_params
 
@@ -60,7 +60,9 @@ def fit(
     Returns
     -------
     estimator
-        The fitted `model`.
+        The fitted `model`. It knows the layer of its counts: functions of :mod:`sc_glm.inference`,
+        :mod:`sc_glm.diagnostics`, :mod:`sc_glm.plots`, :mod:`sc_glm.moderation` and
+        :mod:`sc_glm.selection` take it with the AnnData, as in ``coefficient_table(model, adata)``.
 
     Raises
     ------
@@ -85,18 +87,9 @@ def fit(
     >>> scg.read_params(adata)["mean"].equals(model.params_["mean"])
     True
     """
-    if not isinstance(key_added, str) or not key_added:
-        raise TypeError(f"key_added must be a string that is not empty, not {key_added!r}.")
-    if "/" in key_added:
-        raise ValueError(f"key_added={key_added!r}: files cannot hold a key with '/'.")
-    if check_anndata(adata).is_view and adata.isbacked:
-        raise ValueError(
-            "A view of a backed AnnData cannot be written to: fit its .to_memory() instead."
-        )
+    check_writable(adata, key_added)
     fit_in_place(model, adata, layer, sample_weight, memory_budget)
-    with warnings.catch_warnings():
-        # The user asked for the writing that turns a view into an AnnData of its own.
-        warnings.simplefilter("ignore", ImplicitModificationWarning)
+    with writing_into_a_view():
         write_fit(adata, model, layer, key_added)
     return model
 
