@@ -23,6 +23,7 @@ from sc_glm.formula.parsing import (
     parse_offset,
 )
 from sc_glm.formula.saved_formula import plain_spec, plain_values, restored_spec, restored_values
+from sc_glm.formula.terms import FittedTerms
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -247,6 +248,22 @@ class FormulaTransformer(
             ],
             dtype=object,
         )
+
+    def terms_of(self, part: str) -> FittedTerms:
+        """Return the terms of a part's fitted formula, with their columns and levels.
+
+        Parameters
+        ----------
+        part : str
+            A part that has a formula, such as ``"mean"``.
+
+        Returns
+        -------
+        FittedTerms
+            The terms; see :class:`sc_glm.formula.terms.FittedTerms`.
+        """
+        check_is_fitted(self, "model_specs_")
+        return FittedTerms(self.model_specs_[part], Columns(pd.DataFrame(self._example_cell)))
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

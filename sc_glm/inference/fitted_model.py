@@ -169,6 +169,10 @@ class FittedData:
         """Design matrix of each part, a row for each cell."""
         return self.regressor._layout.designs(self.covariates)
 
+    def designs_of(self, design: Any) -> dict[str, FloatArray]:
+        """Return the design matrix of each part for other rows, as the regressor takes its X."""
+        return self.regressor._layout.designs(self.regressor._check_covariates(design, reset=False))
+
     @property
     def offset(self) -> FloatArray:
         """Offset of the mean's predictor in each cell."""

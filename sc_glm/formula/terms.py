@@ -1,0 +1,162 @@
+"""Terms of a fitted formula: their columns of the design, and the levels of their factors."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from formulaic.parser.types import Factor
+
+from sc_glm.formula.parsing import columns_in_formula, parse_formula
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from formulaic import ModelSpec, SimpleFormula
+
+    from sc_glm.formula.covariates import Columns
+
+__all__ = ["Covariate", "FittedTerms", "NamedColumn"]
+
+
+class NamedColumn(NamedTuple):
+    """A column of a design in words.
+
+    Attributes
+    ----------
+    term : str
+        The formula's term that makes the column.
+    level : str
+        The level of its factor, or of several factors, joined by a colon; empty for numbers.
+    """
+
+    term: str
+    level: str
+
+
+class Covariate(NamedTuple):
+    """A covariate of the cells that a formula reads.
+
+    Attributes
+    ----------
+    column : str
+    levels : list
+        Levels of a factor; empty for a number.
+    is_additive : bool
+        Whether no term reads the column together with others.
+    """
+
+    column: str
+    levels: list[Hashable]
+    is_additive: bool
+
+
+@dataclass(frozen=True)
+class FittedTerms:
+    """The terms of one part of a fitted transformer.
+
+    Attributes
+    ----------
+    spec : formulaic.ModelSpec
+        The fitted formula.
+    columns : Columns
+        The covariates that the formulas read.
+    """
+
+    spec: ModelSpec
+    columns: Columns
+
+    def named_columns(self) -> list[NamedColumn]:
+        """Return the term and the level of each column of the design."""
+        names = self.spec.column_names
+        result = [NamedColumn("", "")] * len(names)
+        for term, positions in self.spec.term_indices.items():
+            name = "Intercept" if str(term) == "1" else str(term)
+            for position in positions:
+                result[position] = NamedColumn(name, self._levels_in(names[position], term))
+        return result
+
+    def term_columns(self, text: str) -> list[int] | None:
+        """Return the positions of a term's columns; None if a text is not a term of the formula.
+
+        Parameters
+        ----------
+        text : str
+            The term as in a formula: ``"cell_type"``, ``"bs(pseudotime,df=5)"``, ``"a:b"``.
+        """
+        formula = self._parsed(text) or self._parsed(f"`{text}`")
+        if formula is None or len(formula) != 1:
+            return None
+        wanted = {factor.expr for factor in formula[0].factors}
+        for term, positions in self.spec.term_indices.items():
+            if {factor.expr for factor in term.factors} == wanted:
+                return list(positions)
+        return None
+
+    def covariate(self, name: str) -> Covariate | None:
+        """Return the covariate that a factor or a number of the formula is; None if it is neither.
+
+        Parameters
+        ----------
+        name : str
+            Name of a column, or an expression of one column, such as ``"C(donor)"``.
+        """
+        found = None
+        for expression, (kind, learnt) in self.spec.encoder_state.items():
+            read = self._columns_of(expression)
+            if len(read) != 1 or name not in (expression, read[0]):
+                continue
+            levels: list[Hashable] = []
+            if kind is Factor.Kind.CATEGORICAL:
+                is_condition = "categories" not in learnt
+                if is_condition and expression != read[0]:
+                    continue  # levels of a comparison, such as x > 1, are not those of the column
+                levels = [False, True] if is_condition else list(learnt["categories"])
+            if found is None or levels:
+                found = Covariate(read[0], levels, self._is_additive(read[0]))
+        return found
+
+    def _is_additive(self, column: str) -> bool:
+        """Return whether no term reads a column together with others."""
+        for term in self.spec.term_indices:
+            read = {name for factor in term.factors for name in self._columns_of(factor.expr)}
+            if column in read and len(read) > 1:
+                return False
+        return True
+
+    def _columns_of(self, expression: str) -> list[str]:
+        if expression in self.columns.names:
+            return [expression]
+        formula = self._parsed(expression)
+        return [] if formula is None else columns_in_formula(formula, self.columns, "term")
+
+    def _parsed(self, text: str) -> SimpleFormula | None:
+        with contextlib.suppress(ValueError):
+            return parse_formula(f"0 + {text}", self.columns, "term")
+        return None
+
+    def _levels_in(self, name: str, term: Any) -> str:
+        """Return the levels that the factors of a column's name end with, ``cell_type[T.B]``."""
+        levels = []
+        for factor in term.factors:
+            kind, _ = self.spec.encoder_state.get(factor.expr, (None, {}))
+            start = name.find(factor.expr)
+            if kind is not Factor.Kind.CATEGORICAL or start < 0:
+                continue
+            name = name[start + len(factor.expr) :]
+            if name.startswith("["):
+                levels.append(name[1 : _closing_bracket(name)].removeprefix("T."))
+            else:
+                levels.append("True")  # a condition next to an intercept has its own name
+        return ":".join(levels)
+
+
+def _closing_bracket(text: str) -> int:
+    """Return the position of the bracket that closes the one at the beginning of a text."""
+    depth = 0
+    for position, character in enumerate(text):
+        depth += (character == "[") - (character == "]")
+        if not depth:
+            return position
+    return len(text)
