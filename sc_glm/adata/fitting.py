@@ -7,7 +7,7 @@ from anndata import AnnData
 from numpy.typing import ArrayLike
 
 from sc_glm._contract.docstrings import documented
-from sc_glm._contract.validation import check_same_order
+from sc_glm._contract.validation import check_same_order, column_or_values
 from sc_glm._counts.on_disk import parse_bytes
 from sc_glm.adata.docstring_entries import ENTRIES
 from sc_glm.adata.models import fitted_regressor, model_of_search
@@ -27,7 +27,7 @@ def fit(
     *,
     layer: str | None = None,
     key_added: str = "sc_glm",
-    sample_weight: ArrayLike | None = None,
+    sample_weight: str | ArrayLike | None = None,
     memory_budget: int | str = "4GB",
 ) -> Any:
     """Fit a model to cells and keep its coefficients and each gene's status in the AnnData.
@@ -98,13 +98,14 @@ def fit_in_place(
     model: Any,
     adata: AnnData,
     layer: str | None,
-    sample_weight: ArrayLike | None,
+    sample_weight: str | ArrayLike | None,
     memory_budget: int | str,
 ) -> None:
     """Fit ``model`` itself to an AnnData, which is not changed."""
     is_search = model_of_search(model) is not model
     budget = parse_bytes(memory_budget, "memory_budget")
     obs = read_covariates(adata)
+    sample_weight = column_or_values(obs, sample_weight, "sample_weight")
     check_same_order(obs, sample_weight, "sample_weight", of="adata.obs")
     if isinstance(model, CountRegressor):
         _check_numeric(obs, type(model).__name__)

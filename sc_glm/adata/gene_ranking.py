@@ -109,8 +109,8 @@ def rank_genes(
     - ``pvals``, at least 2.2e-308, and ``pvals_adj`` (Benjamini and Hochberg 1995).
 
     With `pts`, the frames ``pts`` and, against the rest, ``pts_rest`` are added. ``params`` has
-    ``groupby``, ``reference``, ``method``, ``use_raw``, ``layer`` and ``corr_method``. If the
-    contrasts do not share one factor or reference, ``"contrast"`` stands in their place: then give
+    ``groupby``, ``reference``, ``method``, ``use_raw``, ``corr_method`` and, unless it is None,
+    ``layer``. If the contrasts do not share one factor or reference, ``"contrast"`` stands in their place: then give
     ``groupby=`` to functions of scanpy that draw cells.
 
     Examples
@@ -142,15 +142,18 @@ def rank_genes(
     )
     tables = {name: _ranked(table[table["contrast"] == name]) for name in contrasts}
     factor, base = _common_factor_and_reference(contrasts)
+    params = {
+        "groupby": factor,
+        "reference": base,
+        "method": method,
+        "use_raw": False,
+        "corr_method": "benjamini-hochberg",
+    }
+    layer = fitted_regressor(model).layer_
+    if layer is not None:  # anndata 0.11 cannot write None
+        params["layer"] = layer
     entry = {
-        "params": {
-            "groupby": factor,
-            "reference": base,
-            "method": method,
-            "use_raw": False,
-            "layer": fitted_regressor(model).layer_,
-            "corr_method": "benjamini-hochberg",
-        },
+        "params": params,
         **{field: _structured(tables, *source, n_genes) for field, source in _FIELDS.items()},
     }
     if pts:
@@ -190,9 +193,8 @@ def _ranked(table: pd.DataFrame) -> pd.DataFrame:
     log_tail = table["log10_p_value"].to_numpy() * np.log(10) - np.log(2)
     size = -special.ndtri_exp(log_tail)
     is_negative = table["log2_fold_change"].to_numpy() < 0
-    ranked = (
-        table.rename_axis("gene").reset_index().assign(score=np.where(is_negative, -size, size))
-    )
+    ranked = table.rename_axis("gene").reset_index()
+    ranked["score"] = np.where(is_negative, -size, size)
     return ranked.sort_values("score", ascending=False, kind="stable", ignore_index=True)
 
 
