@@ -1,6 +1,7 @@
 """Functions of a fitted model and its data take an AnnData, in the layer of the fit."""
 
 import pickle
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -263,12 +264,11 @@ def test_new_cells_are_read_from_the_layer(name, models, of_frames, adata):
 
 @every_function
 def test_a_model_of_arrays_does_not_guess_the_layer(name, of_frames, adata):
-    match = "fitted to arrays|nor fitted by sc_glm.adata.fit"
-    with pytest.raises(ValueError, match=match):
-        if name == "likelihood_ratio_test":
-            inference.likelihood_ratio_test(of_frames, of_frames, adata)
-        else:
-            EVERY[name](of_frames, adata)
+    call = EVERY[name]
+    if name == "likelihood_ratio_test":
+        call = partial(inference.likelihood_ratio_test, of_frames)
+    with pytest.raises(ValueError, match=r"fitted to arrays|nor fitted by sc_glm\.adata\.fit"):
+        call(of_frames, adata)
 
 
 def test_covariates_of_an_anndata_go_with_counts_that_are_given(of_frames, models, adata):
@@ -344,7 +344,7 @@ def test_groups_may_be_the_name_of_a_column(name, models, of_frames, adata):
     expected = call(of_frames, adata.obs, counts, kind="cluster", groups=adata.obs["donor"])
     assert_same(call(of_frames, adata.obs, counts, kind="cluster", groups="donor"), expected)
     assert_same(call(models["fit"], adata, kind="cluster", groups="donor"), expected)
-    with pytest.raises(ValueError, match="groups='doner': X has no column 'doner'. Did you mean"):
+    with pytest.raises(ValueError, match=r"groups='doner': X has no .* Did you mean"):
         call(models["fit"], adata, kind="cluster", groups="doner")
 
 

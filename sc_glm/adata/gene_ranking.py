@@ -110,8 +110,8 @@ def rank_genes(
 
     With `pts`, the frames ``pts`` and, against the rest, ``pts_rest`` are added. ``params`` has
     ``groupby``, ``reference``, ``method``, ``use_raw``, ``corr_method`` and, unless it is None,
-    ``layer``. If the contrasts do not share one factor or reference, ``"contrast"`` stands in their place: then give
-    ``groupby=`` to functions of scanpy that draw cells.
+    ``layer``. If the contrasts do not share one factor or reference, ``"contrast"`` stands in their
+    place: then give ``groupby=`` to functions of scanpy that draw cells.
 
     Examples
     --------

@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from pandas.testing import assert_frame_equal
 from scipy import stats
 
 from sc_glm import adata as scg
 from sc_glm import inference
 from tests.adata.cells import GENES, assert_unchanged, pipeline
+
+pytestmark = pytest.mark.usefixtures("asked", "pyplot")
 
 LEVELS = ["Ngn3 high EP", "a/b β", "c"]
 # Of GENES: a gene that only this level has, one that it lacks, one without a test, one like others
@@ -88,7 +89,7 @@ def test_each_level_is_compared_with_the_rest(cells, model, asked):
         assert ranked[name].shape == (len(GENES),)
 
 
-def test_genes_are_by_falling_score_and_those_without_a_test_are_last(cells, model, asked):
+def test_genes_are_by_falling_score_and_those_without_a_test_are_last(cells, model):
     scg.rank_genes(cells, model, "cell_type")
     ranked = cells.uns["rank_genes_groups"]
     level = LEVELS[0]
@@ -117,7 +118,7 @@ def test_a_reference_and_a_number_of_genes(cells, model, asked):
     assert_array_equal(ranked["pts"]["c"], [0.0, 0.3, 0.1, 0.5])
 
 
-def test_fractions_are_of_all_genes(cells, model, asked):
+def test_fractions_are_of_all_genes(cells, model):
     scg.rank_genes(cells, model, "cell_type", n_genes=1, pts=True)
     ranked = cells.uns["rank_genes_groups"]
     assert list(ranked["pts"].index) == GENES
@@ -126,18 +127,23 @@ def test_fractions_are_of_all_genes(cells, model, asked):
 
 
 @pytest.mark.parametrize(
-    ("contrast", "groupby", "reference"),
+    ("contrast", "names"),
     [
-        (("cell_type", "c", "a/b β"), "cell_type", "a/b β"),
-        ({"x": ("cell_type", "c", "rest"), "y": ("cell_type", "a/b β", "c")}, "cell_type", None),
-        ({"x": ("cell_type", "c", "rest"), "y": "`cell_type[T.c]` = 0"}, None, None),
+        (("cell_type", "c", "a/b β"), ("cell_type", "a/b β")),
+        (
+            {"x": ("cell_type", "c", "rest"), "y": ("cell_type", "a/b β", "c")},
+            ("cell_type", "contrast"),
+        ),
+        (
+            {"x": ("cell_type", "c", "rest"), "y": "`cell_type[T.c]` = 0"},
+            ("contrast", "contrast"),
+        ),
     ],
 )
-def test_contrasts_of_several_kinds(cells, model, asked, contrast, groupby, reference):
+def test_contrasts_of_several_kinds(cells, model, asked, contrast, names):
     scg.rank_genes(cells, model, contrast)
     params = cells.uns["rank_genes_groups"]["params"]
-    assert params["groupby"] == (groupby or "contrast")
-    assert params["reference"] == (reference or "contrast")
+    assert (params["groupby"], params["reference"]) == names
     expected = {"c": contrast} if isinstance(contrast, tuple) else contrast
     assert asked[0]["contrast"] == expected
 
@@ -149,7 +155,7 @@ def test_levels_that_are_numbers_have_names(cells, asked):
     assert asked[0]["contrast"] == {"0": ("batch", 0, "rest"), "1": ("batch", 1, "rest")}
 
 
-def test_views_and_models_of_every_kind(cells, asked):
+def test_views_and_models_of_every_kind(cells):
     model = scg.AnnDataRegressor(pipeline("~ cell_type"), layer="counts").fit(cells)
     view = cells[:, ::-1]
     scg.rank_genes(view, model, "cell_type")
@@ -159,7 +165,7 @@ def test_views_and_models_of_every_kind(cells, asked):
     assert view.uns["rank_genes_groups"]["params"]["layer"] == "counts"
 
 
-def test_wrong_questions(cells, model, asked):
+def test_wrong_questions(cells, model):
     def refused(match, *contrast, error=ValueError, **options):
         with pytest.raises(error, match=match):
             scg.rank_genes(cells, model, *contrast, **options)
@@ -183,7 +189,7 @@ def test_fractions_need_two_levels(cells, model, monkeypatch):
         scg.rank_genes(cells, model, {"x": "`cell_type[T.c]` = 0"}, pts=True)
 
 
-def test_a_file_keeps_it(cells, model, asked, tmp_path):
+def test_a_file_keeps_it(cells, model, tmp_path):
     scg.rank_genes(cells, model, "cell_type", pts=True)
     del cells.layers["counts"]
     uns = {"rank_genes_groups": cells.uns["rank_genes_groups"]}
@@ -204,7 +210,7 @@ def test_a_file_keeps_it(cells, model, asked, tmp_path):
 
 
 @pytest.fixture
-def scanpy(pyplot):
+def scanpy():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of its own dependencies, when it is imported
         try:
@@ -214,7 +220,7 @@ def scanpy(pyplot):
 
 
 @pytest.mark.filterwarnings("ignore")  # scanpy's own, of packages that it uses
-def test_scanpy_reads_the_table(cells, model, asked, scanpy):
+def test_scanpy_reads_the_table(cells, model, scanpy):
     scg.rank_genes(cells, model, "cell_type", pts=True)
     table = scanpy.get.rank_genes_groups_df(cells, group=None)
     assert list(table["group"].unique()) == LEVELS
@@ -231,7 +237,7 @@ def test_scanpy_reads_the_table(cells, model, asked, scanpy):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_the_structure_is_that_of_scanpy(cells, model, asked, scanpy):
+def test_the_structure_is_that_of_scanpy(cells, model, scanpy):
     scg.rank_genes(cells, model, "cell_type", pts=True)
     scanpy.tl.rank_genes_groups(cells, "cell_type", use_raw=False, pts=True, key_added="its")
     ours, its = cells.uns["rank_genes_groups"], cells.uns["its"]
@@ -241,7 +247,9 @@ def test_the_structure_is_that_of_scanpy(cells, model, asked, scanpy):
         assert type(ours[name]) is type(its[name])
         assert ours[name].dtype == its[name].dtype
     for name in ("pts", "pts_rest"):
-        assert_frame_equal(ours[name], its[name], check_exact=False, rtol=1e9)
+        assert ours[name].shape == its[name].shape
+        assert_array_equal(ours[name].index, its[name].index)
+        assert_array_equal(ours[name].columns, its[name].columns)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -256,14 +264,14 @@ def test_the_structure_is_that_of_scanpy(cells, model, asked, scanpy):
         "rank_genes_groups_tracksplot",
     ],
 )
-def test_scanpy_draws_it(cells, model, asked, scanpy, plot):
+def test_scanpy_draws_it(cells, model, scanpy, plot):
     scg.rank_genes(cells, model, "cell_type")
     options = {} if plot == "rank_genes_groups" else {"dendrogram": False}
     getattr(scanpy.pl, plot)(cells, n_genes=2, show=False, **options)
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_dots_show_fold_changes(cells, model, asked, scanpy):
+def test_dots_show_fold_changes(cells, model, scanpy):
     scg.rank_genes(cells, model, "cell_type")
     axes = scanpy.pl.rank_genes_groups_dotplot(
         cells,
