@@ -159,6 +159,10 @@ class CountMatrix:
             return self  # SciPy would copy them
         return replace(self, matrix=self.by_column[:, genes], names=self.names[genes])
 
+    def of_genes(self, genes: NDArray[np.intp]) -> "CountMatrix":
+        """Return the counts of genes at some positions, in this order."""
+        return replace(self, matrix=self.by_column[:, genes], names=self.names[genes])
+
     def load(self) -> "CountMatrix":
         """Return the counts in memory: these, as they are there already."""
         return self

@@ -6,6 +6,7 @@ here. ``diagnostics`` asks how well a model describes its counts.
 """
 
 from sc_glm.inference.coefficients import coefficient_table, covariance, standard_errors
+from sc_glm.inference.contrast_tests import differential_expression
 from sc_glm.inference.information_criteria import aic, bic
 from sc_glm.inference.intervals import confidence_intervals
 from sc_glm.inference.likelihood_ratio import likelihood_ratio_test
@@ -19,6 +20,7 @@ __all__ = [
     "coefficient_table",
     "confidence_intervals",
     "covariance",
+    "differential_expression",
     "gene_summary",
     "likelihood_ratio_test",
     "standard_errors",

@@ -33,6 +33,9 @@ class Estimates(NamedTuple):
         Degrees of freedom of the covariance.
     reason : ndarray of str of shape (n_genes, n_tests)
         Why there is no standard error; empty if there is one.
+    flat : ndarray of bool of shape (n_genes, n_tests)
+        Whether the likelihood is flat along a combination of a test: its estimate is infinite, or
+        the counts do not determine it.
     """
 
     combinations: LinearCombinations
@@ -40,11 +43,12 @@ class Estimates(NamedTuple):
     covariance: FloatArray
     df: FloatArray
     reason: NDArray[np.object_]
+    flat: NDArray[np.bool_]
 
-    def covariances_of_tests(self) -> FloatArray:
-        """Return the covariances of each test's combinations."""
-        tests = self.combinations.theta_matrix
-        return tests @ self.covariance[:, None] @ np.swapaxes(tests, 1, 2)
+    def covariances_of_test(self, number: int) -> FloatArray:
+        """Return the covariance of one test's combinations, genes x constraints x constraints."""
+        test = self.combinations.theta_matrix[number]
+        return test @ self.covariance @ test.T
 
     def standard_errors(self) -> FloatArray:
         """Return the standard error of each test's first combination, (n_genes, n_tests)."""
@@ -94,6 +98,7 @@ def estimate_combinations(
         found.covariance,
         found.df,
         _reasons(fitted, estimator, combinations, found),
+        found.flat,
     )
 
 

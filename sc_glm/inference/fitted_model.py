@@ -119,11 +119,14 @@ class FittedData:
         covariates = regressor._check_covariates(design, reset=False)
         counts = regressor._check_counts(design, y, len(covariates))
         chosen = np.arange(counts.n_genes)
-        if genes is not None:
-            chosen = _positions(regressor.target_names_, genes)
-            matrix = counts.by_column[:, chosen]
-            counts = replace(counts, matrix=matrix, names=counts.names[chosen])
-        return cls(regressor, X, covariates, counts, chosen)
+        all_genes = cls(regressor, X, covariates, counts, chosen)
+        if genes is None:
+            return all_genes
+        return all_genes.of_genes(_positions(regressor.target_names_, genes))
+
+    def of_genes(self, genes: NDArray[np.intp]) -> FittedData:
+        """Return the genes at some positions among these, in this order."""
+        return replace(self, counts=self.counts.of_genes(genes), genes=self.genes[genes])
 
     @property
     def names(self) -> NDArray[np.object_]:

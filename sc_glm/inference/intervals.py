@@ -9,6 +9,7 @@ import numpy as np
 from sklearn.utils import check_scalar
 
 from sc_glm._contract.docstrings import documented
+from sc_glm.inference.constrained_fits import FittedCells
 from sc_glm.inference.docstring_entries import ENTRIES
 from sc_glm.inference.estimates import coefficient_rows, estimate_coefficients
 from sc_glm.inference.fitted_model import FittedData
@@ -118,7 +119,8 @@ def confidence_intervals(
         reason = estimates.reason
     else:
         combinations, errors = estimates.combinations, estimates.standard_errors()
-        lower, upper = profile_limits(fitted, combinations, errors, level, sample_weight)
+        cells = FittedCells.of(fitted, sample_weight)
+        lower, upper = profile_limits(cells, combinations, errors, level)
         reason = np.where(np.isnan(lower) | np.isnan(upper), "no end found", "")
         reason[:, ~combinations.estimable] = "aliased"
     known = reason == ""

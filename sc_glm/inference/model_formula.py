@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,13 +11,13 @@ from sklearn.pipeline import Pipeline
 
 from sc_glm._contract.validation import as_pandas, quoted, similar_names
 from sc_glm.formula.transformer import FormulaTransformer
-from sc_glm.inference.fitted_model import FittedData
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sc_glm._design.design import FloatArray
     from sc_glm.formula.terms import Covariate, FittedTerms
+    from sc_glm.inference.fitted_model import FittedData
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,10 @@ class ModelFormula:
                 f"The formula of the {part} has no factor {quoted(name)}: it reads {known}.{hint}"
             )
         return found
+
+    def of_first_cell(self) -> ModelFormula:
+        """Return the formulas with the first cell alone."""
+        return replace(self, cells=self.cells.iloc[:1])
 
     def average_row(
         self, part: str, values: Mapping[str, Any], weights: FloatArray | None = None

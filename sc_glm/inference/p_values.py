@@ -49,6 +49,21 @@ def log_f_tail(statistic: ArrayLike, df: ArrayLike, df_denominator: ArrayLike) -
     return result
 
 
+def log_t_tail(statistic: ArrayLike, df: ArrayLike) -> FloatArray:
+    """Return the logarithm of the upper tail of the t distribution, or of the normal one.
+
+    Parameters
+    ----------
+    statistic, df : array-like
+        Statistics and degrees of freedom, which broadcast. The distribution is normal if ``df`` is
+        infinite.
+    """
+    statistic = np.asarray(statistic, float)
+    half = log_f_tail(statistic**2, 1.0, df) - np.log(2)
+    with np.errstate(invalid="ignore"):
+        return np.where(statistic >= 0, half, np.log1p(-np.exp(half)))
+
+
 def log_kolmogorov_tail(statistic: FloatArray, n: FloatArray) -> FloatArray:
     """Return the logarithms of p-values of two-sided Kolmogorov-Smirnov tests.
 

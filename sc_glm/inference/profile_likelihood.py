@@ -22,7 +22,6 @@ from sc_glm.inference.observed_information import SETTINGS
 from sc_glm.inference.restricted_objective import RestrictedObjective
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
     from torch import Tensor
 
     from sc_glm._design.design import FloatArray
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from sc_glm._likelihood.objective import Objective
     from sc_glm._solver.gene_block import Designs
     from sc_glm._solver.trust_region import Solution
-    from sc_glm.inference.fitted_model import FittedData
+    from sc_glm.inference.constrained_fits import FittedCells
     from sc_glm.inference.linear_combinations import LinearCombinations
 
 _TOL = 1e-8  # tolerance of a maximisation over nuisance parameters, in log-likelihood
@@ -56,34 +55,31 @@ class Limits(NamedTuple):
 
 
 def profile_limits(
-    fitted: FittedData,
+    cells: FittedCells,
     combinations: LinearCombinations,
     standard_errors: FloatArray,
     level: float,
-    sample_weight: ArrayLike | None,
 ) -> Limits:
     """Find the ends of the profile likelihood intervals of combinations.
 
     Parameters
     ----------
-    fitted : FittedData
+    cells : FittedCells
     combinations : LinearCombinations
         One in each test.
     standard_errors : ndarray of shape (n_genes, n_tests)
         They determine the first trial; NaN if unknown.
     level : float
         Confidence level.
-    sample_weight : array-like of shape (n_cells,) or None
-        Weights of the fit.
     """
-    counts, designs = fitted.counts_and_designs(fitted.weights(sample_weight))
+    fitted, counts, designs = cells
     tests = np.where(combinations.estimable[:, None], combinations.theta_matrix[:, 0], 0.0)
     threshold = float(np.sqrt(stats.chi2.ppf(level, 1)))
     blocks = map_blocks(
         _limits_of_block,
         counts,
         designs,
-        [fitted.coordinates(designs), standard_errors],
+        [cells.coordinates(), standard_errors],
         (fitted.family, designs),
         (tests, threshold),
         n_jobs=fitted.regressor.n_jobs,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from sc_glm._design.design import FloatArray
+    from sc_glm.inference.estimates import Estimates
 
 __all__ = ["wald_test"]
 
@@ -117,34 +118,69 @@ def wald_test(
     fitted = FittedData.of(model, X, y)
     coef_matrix, values = _constraint_matrix(fitted, part, constraint)
     estimates = estimate_combinations(fitted, coef_matrix[None], kind, groups, sample_weight)
-    difference = estimates.estimate[:, 0] - values
-    q, satterthwaite_df = len(values), estimates.df[:, 0]
-    df = satterthwaite_df - q + 1
-    reason = estimates.reason[:, 0]
-    reason = np.where((reason == "") & (df < 1), "too few groups", reason)
-    known = reason == ""
-    statistic = _wald_statistic(difference, estimates.covariances_of_tests()[:, 0], known)
-    with np.errstate(invalid="ignore"):
-        # Scale of Pustejovsky and Tipton's F distribution; it is one in the chi-squared limit.
-        scaled = np.where(np.isinf(df), 1.0, df / satterthwaite_df) * statistic / q
-    df = np.where(known, df, np.nan)
-    p_values = p_value_columns(log_f_tail(scaled, q, df))
-    is_single = known & (q == 1)
-    estimate = np.where(is_single, difference[:, 0], np.nan)
+    found, q = wald_statistics(estimates, 0, values), len(values)
+    p_values = p_value_columns(log_f_tail(found.scaled, q, found.df))
+    is_single = (found.reason == "") & (q == 1)
+    estimate = np.where(is_single, estimates.estimate[:, 0, 0] - values[0], np.nan)
     return pd.DataFrame(
         {
             "estimate": estimate,
             "standard_error": np.where(is_single, estimates.standard_errors()[:, 0], np.nan),
             "log2_fold_change": estimate / np.log(2) if part == MEAN else np.nan,
-            "statistic": statistic,
+            "statistic": found.statistic,
             "df": q,
-            "df_denominator": df,
+            "df_denominator": found.df,
             **p_values,
             "p_adjusted": adjust_p_values(p_values["p_value"]),
-            "reason": reason,
+            "reason": found.reason,
         },
         index=fitted.gene_index,
     )
+
+
+class WaldStatistics(NamedTuple):
+    """Wald statistics of one test for all genes.
+
+    Attributes
+    ----------
+    statistic : ndarray of shape (n_genes,)
+        ``d' V^-1 d`` with the differences d from the hypothesis and their covariance V.
+    scaled : ndarray of shape (n_genes,)
+        The statistic in units of the F distribution.
+    df : ndarray of shape (n_genes,)
+        Denominator degrees of freedom.
+    reason : ndarray of str of shape (n_genes,)
+        Why there is no statistic; empty if there is one.
+    """
+
+    statistic: FloatArray
+    scaled: FloatArray
+    df: FloatArray
+    reason: NDArray[np.object_]
+
+
+def wald_statistics(estimates: Estimates, number: int, values: FloatArray) -> WaldStatistics:
+    """Return the statistics of one of several estimated tests.
+
+    Parameters
+    ----------
+    estimates : Estimates
+    number : int
+        Number of the test.
+    values : ndarray of shape (n_constraints,)
+        The test's combinations under the hypothesis.
+    """
+    difference = estimates.estimate[:, number] - values
+    q, satterthwaite_df = len(values), estimates.df[:, number]
+    df = satterthwaite_df - q + 1
+    reason = estimates.reason[:, number]
+    reason = np.where((reason == "") & (df < 1), "too few groups", reason)
+    known = reason == ""
+    statistic = _wald_statistic(difference, estimates.covariances_of_test(number), known)
+    with np.errstate(invalid="ignore"):
+        # Scale of Pustejovsky and Tipton's F distribution; it is one in the chi-squared limit.
+        scaled = np.where(np.isinf(df), 1.0, df / satterthwaite_df) * statistic / q
+    return WaldStatistics(statistic, scaled, np.where(known, df, np.nan), reason)
 
 
 def _constraint_matrix(

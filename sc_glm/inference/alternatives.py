@@ -1,0 +1,59 @@
+"""Alternatives of a test: both sides or one, beyond a threshold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sc_glm.inference.p_values import log_t_tail
+
+if TYPE_CHECKING:
+    from sc_glm._design.design import FloatArray
+
+ALTERNATIVES = ("two-sided", "greater", "less")
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """What a test of one combination asks.
+
+    Attributes
+    ----------
+    direction : {"two-sided", "greater", "less"}
+    threshold : float
+        The null hypothesis holds combinations up to it, in absolute value, or on one side.
+    """
+
+    direction: str = "two-sided"
+    threshold: float = 0.0
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether this is the two-sided test against zero, the only one of joint hypotheses."""
+        return self.direction == "two-sided" and not self.threshold
+
+    def log_p_value(self, upper: FloatArray, lower: FloatArray, df: FloatArray) -> FloatArray:
+        """Return the logarithms of p-values.
+
+        The two-sided test beyond a threshold is that of McCarthy and Smyth (2009, Bioinformatics
+        25: 765): the probability, at the nearer threshold, of an estimate at least as far out on
+        either side.
+
+        Parameters
+        ----------
+        upper, lower : ndarray of shape (n_genes,)
+            Signed statistics of the hypotheses that the combination is the threshold, or minus the
+            threshold: its distance from each in standard errors, or signed roots of likelihood
+            ratios.
+        df : ndarray of shape (n_genes,)
+            Degrees of freedom of the t distribution of these statistics.
+        """
+        if self.direction == "greater":
+            return log_t_tail(upper, df)
+        if self.direction == "less":
+            return log_t_tail(-lower, df)
+        is_positive = upper + lower >= 0
+        near, far = np.where(is_positive, upper, -lower), np.where(is_positive, lower, -upper)
+        return np.logaddexp(log_t_tail(near, df), log_t_tail(far, df))

@@ -1,0 +1,73 @@
+"""Sizes of genes and of effects beside tests: average counts, fractions of cells, ranges."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import scipy.sparse as sp
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from sc_glm._counts.count_matrix import CountMatrix
+    from sc_glm._design.design import FloatArray
+    from sc_glm.inference.fitted_model import FittedData
+
+_MAX_DENSE_ENTRIES = 2_000_000  # cells x genes at a time
+
+
+def mean_counts(counts: CountMatrix, weights: FloatArray) -> FloatArray:
+    """Return each gene's average count over the cells."""
+    return np.asarray(counts.by_column.T @ weights).ravel() / weights.sum()
+
+
+def fractions_with_counts(
+    counts: CountMatrix, weights: FloatArray, sets: Sequence[NDArray[np.bool_]]
+) -> FloatArray:
+    """Return the fraction of cells with counts in several sets of cells.
+
+    Returns
+    -------
+    ndarray of shape (n_genes, n_sets)
+        NaN for a set without cells of positive weight.
+    """
+    in_set = np.column_stack(sets) * weights[:, None]
+    matrix = counts.by_column
+    if sp.issparse(matrix):
+        positive = matrix.copy()
+        positive.data = np.ones(len(matrix.data))
+        sums = positive.T @ in_set
+    else:
+        step = max(1, _MAX_DENSE_ENTRIES // len(weights))
+        genes = range(0, counts.n_genes, step)
+        sums = np.vstack([(matrix[:, g : g + step] > 0).T @ in_set for g in genes])
+    totals = in_set.sum(axis=0)
+    return np.asarray(sums) / np.where(totals > 0, totals, np.nan)
+
+
+def predictor_ranges(
+    fitted: FittedData, part: str, columns: NDArray[np.bool_], cells: NDArray[np.bool_]
+) -> FloatArray:
+    """Return the largest minus the smallest contribution of some columns to the predictor.
+
+    Parameters
+    ----------
+    fitted : FittedData
+    part : str
+    columns : ndarray of bool of shape (n_columns,)
+        Columns of the part.
+    cells : ndarray of bool of shape (n_cells,)
+        Cells over which the range is taken.
+
+    Returns
+    -------
+    ndarray of shape (n_genes,)
+    """
+    rows = np.unique(fitted.designs[part][cells][:, columns], axis=0)
+    coef = fitted.params[part].to_numpy()[columns]
+    step = max(1, _MAX_DENSE_ENTRIES // len(rows))
+    genes = range(0, coef.shape[1], step)
+    return np.concatenate([np.ptp(rows @ coef[:, g : g + step], axis=0) for g in genes])

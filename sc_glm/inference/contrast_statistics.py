@@ -1,0 +1,196 @@
+"""Statistics of one contrast for all genes, by Wald, likelihood ratio and score tests.
+
+A statistic of one combination is signed: the distance of the estimate from a value in standard
+errors, or the signed root of a likelihood ratio. There are two, for both ends of the threshold. A
+joint test has one statistic, with a chi-squared or F distribution.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sc_glm.inference.constrained_fits import constrained_maxima, maxima_from
+from sc_glm.inference.log_likelihood import log_likelihoods
+from sc_glm.inference.p_values import log_f_tail
+from sc_glm.inference.score_tests import score_tests
+from sc_glm.inference.wald import wald_statistics
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from sc_glm._design.design import FloatArray
+    from sc_glm.inference.alternatives import Alternative
+    from sc_glm.inference.constrained_fits import ConstrainedMaxima, FittedCells
+    from sc_glm.inference.contrasts import Contrast
+    from sc_glm.inference.estimates import Estimates
+
+# Log-likelihood by which a constrained maximum may exceed the fit's, by the solver's tolerance.
+_LOG_LIKELIHOOD_TOLERANCE = 1e-4
+
+
+@dataclass
+class Statistics:
+    """Statistics of a contrast.
+
+    Attributes
+    ----------
+    upper, lower : ndarray of shape (n_genes,)
+        Signed statistics at the threshold and at minus the threshold. For a joint test, both are
+        its statistic.
+    scaled : ndarray of shape (n_genes,)
+        Statistic of a joint test in units of the F distribution.
+    df : ndarray of shape (n_genes,)
+        Degrees of freedom of the t distribution, or the denominator's of the F distribution.
+    test : ndarray of str of shape (n_genes,)
+    reason : ndarray of str of shape (n_genes,)
+        Why there is no statistic; empty if there is one.
+    """
+
+    upper: FloatArray
+    lower: FloatArray
+    scaled: FloatArray
+    df: FloatArray
+    test: NDArray[np.object_]
+    reason: NDArray[np.object_]
+
+    @classmethod
+    def of(
+        cls, upper: FloatArray, lower: FloatArray, df: FloatArray, test: str, reason: str = ""
+    ) -> Statistics:
+        """Return statistics of one combination; those that are NaN have the reason."""
+        reasons = np.where(np.isnan(upper) | np.isnan(lower), reason, "").astype(object)
+        names = np.full(len(upper), test, dtype=object)
+        return cls(upper, lower, np.full(len(upper), np.nan), df, names, reasons)
+
+    @classmethod
+    def of_joint_test(
+        cls, statistic: FloatArray, n_constraints: int, df: FloatArray, test: str, reason: str = ""
+    ) -> Statistics:
+        """Return statistics of a joint test."""
+        result = cls.of(statistic, statistic, df, test, reason)
+        result.scaled = statistic / n_constraints
+        return result
+
+    def put(self, genes: NDArray[np.intp], other: Statistics) -> None:
+        """Replace the statistics of some genes."""
+        for field in fields(self):
+            getattr(self, field.name)[genes] = getattr(other, field.name)
+
+    def log_p_values(self, alternative: Alternative, n_constraints: int) -> FloatArray:
+        """Return the logarithms of the p-values."""
+        if n_constraints > 1:
+            log_p = log_f_tail(self.scaled, n_constraints, self.df)
+        else:
+            log_p = alternative.log_p_value(self.upper, self.lower, self.df)
+        return np.where(self.reason == "", log_p, np.nan)
+
+
+def wald(
+    estimates: Estimates, number: int, contrast: Contrast, alternative: Alternative
+) -> Statistics:
+    """Return the Wald statistics of one of several estimated contrasts."""
+    found = wald_statistics(estimates, number, contrast.right_hand_side)
+    if contrast.n_constraints > 1:
+        result = Statistics.of_joint_test(found.statistic, contrast.n_constraints, found.df, "wald")
+        result.scaled = found.scaled
+    else:
+        error = estimates.standard_errors()[:, number]
+        difference = estimates.estimate[:, number, 0] - contrast.right_hand_side[0]
+        shift = alternative.threshold
+        upper, lower = (difference - shift) / error, (difference + shift) / error
+        result = Statistics.of(upper, lower, found.df, "wald")
+    result.reason = found.reason.astype(object)
+    return result
+
+
+def likelihood_ratio(
+    cells: FittedCells, part: str, contrast: Contrast, sign: FloatArray, alternative: Alternative
+) -> Statistics:
+    """Return likelihood-ratio statistics.
+
+    Parameters
+    ----------
+    cells : FittedCells
+    part : str
+    contrast : Contrast
+    sign : ndarray of shape (n_genes,)
+        Signed difference of the estimate from the contrast's value, for one combination.
+    alternative : Alternative
+    """
+    rows = contrast.matrix @ cells.designs.parts[part].to_coef
+    shifts = [alternative.threshold, -alternative.threshold]
+    maxima = [
+        constrained_maxima(cells, part, rows, contrast.right_hand_side + shift)
+        for shift in dict.fromkeys(shifts)
+    ]
+    highest = _highest_likelihood(cells, maxima)
+    infinite = np.full(len(sign), np.inf)
+    reason = "iteration limit"
+    deviances = [
+        np.where(at.converged, 2 * np.maximum(highest - at.log_likelihood, 0.0), np.nan)
+        for at in maxima
+    ]
+    if contrast.n_constraints > 1:
+        return Statistics.of_joint_test(
+            deviances[0], contrast.n_constraints, infinite, "lr", reason
+        )
+    upper, lower = (
+        np.sign(sign - shift) * np.sqrt(deviance)
+        for shift, deviance in zip(shifts, deviances * (2 // len(deviances)), strict=True)
+    )
+    return Statistics.of(upper, lower, infinite, "lr", reason)
+
+
+def _highest_likelihood(cells: FittedCells, maxima: list[ConstrainedMaxima]) -> FloatArray:
+    """Return the log-likelihood of the fit, or a higher one that a constrained maximum leads to."""
+    highest = log_likelihoods(cells.fitted, cells.counts, cells.designs)
+    for at in maxima:
+        missed = np.flatnonzero(at.log_likelihood > highest + _LOG_LIKELIHOOD_TOLERANCE)
+        if len(missed):
+            found = maxima_from(cells.of_genes(missed), at.coordinates[missed])
+            highest[missed] = np.maximum(found, at.log_likelihood[missed])
+    return highest
+
+
+def score(
+    cells: FittedCells, part: str, contrasts: list[Contrast], *, robust: bool
+) -> list[Statistics]:
+    """Return score statistics of contrasts with one null model, and equal numbers of constraints.
+
+    Parameters
+    ----------
+    cells : FittedCells
+    part : str
+    contrasts : list of Contrast
+        Their ``wider`` combinations are the same; the null model has them at zero.
+    robust : bool
+        Whether the variance is the sandwich of the cells' scores.
+    """
+    design = cells.designs.parts[part]
+    wider = contrasts[0].wider @ design.to_coef
+    null = constrained_maxima(cells, part, wider, np.zeros(len(wider)))
+    start = 0
+    for name, other in cells.designs.parts.items():
+        if name == part:
+            break
+        start += other.rank
+    tests = np.zeros((len(contrasts), contrasts[0].n_constraints, null.coordinates.shape[1]))
+    for number, contrast in enumerate(contrasts):
+        tests[number, :, start : start + design.rank] = contrast.matrix @ design.to_coef
+    found = score_tests(cells, null.coordinates, tests, robust=robust)
+    result = []
+    for number, contrast in enumerate(contrasts):
+        statistic = np.where(null.converged, found.statistic[:, number], np.nan)
+        df = found.df_denominator[:, number]
+        if contrast.n_constraints > 1:
+            result.append(
+                Statistics.of_joint_test(
+                    statistic, contrast.n_constraints, df, "score", "no information"
+                )
+            )
+        else:
+            result.append(Statistics.of(statistic, statistic, df, "score", "no information"))
+    return result

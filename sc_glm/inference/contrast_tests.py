@@ -1,0 +1,461 @@
+"""Tests of contrasts by name, in one table: which genes differ, by how much, and by which test."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from numbers import Real
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from sklearn.utils import check_scalar
+
+from sc_glm._contract.docstrings import documented
+from sc_glm._likelihood.family import MEAN
+from sc_glm._solver.status import Status
+from sc_glm.inference.alternatives import ALTERNATIVES, Alternative
+from sc_glm.inference.constrained_fits import FittedCells
+from sc_glm.inference.contrast_effects import (
+    fractions_with_counts,
+    mean_counts,
+    predictor_ranges,
+)
+from sc_glm.inference.contrast_statistics import likelihood_ratio, score, wald
+from sc_glm.inference.contrasts import ContrastReader
+from sc_glm.inference.docstring_entries import ENTRIES
+from sc_glm.inference.estimates import estimate_combinations
+from sc_glm.inference.fitted_model import FittedData
+from sc_glm.inference.log_likelihood import check_maximum, requirement_of_maximum
+from sc_glm.inference.model_formula import ModelFormula
+from sc_glm.inference.p_values import adjust_p_values, p_value_columns
+from sc_glm.inference.profile_likelihood import profile_limits
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from sc_glm._design.design import FloatArray
+    from sc_glm.inference.contrast_statistics import Statistics
+    from sc_glm.inference.contrasts import Contrast
+    from sc_glm.inference.estimates import Estimates
+    from sc_glm.inference.linear_combinations import LinearCombinations
+
+__all__ = ["differential_expression"]
+
+_METHODS = ("auto", "wald", "lr", "score")
+_LOG_2 = np.log(2.0)
+
+
+@documented(ENTRIES)
+def differential_expression(
+    model: Any,
+    X: Any,
+    y: Any = None,
+    contrast: Any = None,
+    *,
+    part: str = MEAN,
+    method: str = "auto",
+    kind: str = "observed",
+    groups: ArrayLike | None = None,
+    alternative: str = "two-sided",
+    log2_threshold: float = 0.0,
+    level: float = 0.95,
+    sample_weight: ArrayLike | None = None,
+) -> pd.DataFrame:
+    """Test which genes differ in a contrast: a number for every gene that has counts.
+
+    A gene that one of two groups does not express has an infinite fold change and no standard
+    error. It is tested by its likelihood ratio, and all other genes by their estimate.
+
+    Parameters
+    ----------
+    {model}
+    {X_of_fit}
+    {y_of_fit}
+    contrast : tuple, str, list of str, array-like or dict
+        What is tested:
+
+        - ``(factor, level, reference)``, such as ``("cell_type", "T", "B")``: the difference of
+          two levels. If the factor interacts with other covariates, it is averaged over the cells.
+          The reference ``"rest"`` is the mean of all other levels. Two values of a number are
+          compared in the same way: ``("pseudotime", 1.0, 0.0)``;
+        - a term of the formula, such as ``"cell_type"`` or ``"bs(pseudotime, df=5)"``: all its
+          coefficients jointly;
+        - a constraint, as in :func:`wald_test`: ``"x - z = 0"``;
+        - a vector with a weight for each coefficient of the part, or several as rows;
+        - a dict of names and any of these.
+    part : str, default="mean"
+        The part of the model whose coefficients are tested.
+    method : {{"auto", "wald", "lr", "score"}}, default="auto"
+        ``"wald"`` compares the estimate with its standard error; infinite estimates have none.
+        ``"lr"`` is the likelihood ratio of the fit without and with the contrast, one more fit for
+        each contrast. ``"score"`` needs the fit without the contrast alone; one such fit serves all
+        contrasts of a factor. ``"auto"`` is Wald, and for infinite estimates the likelihood ratio,
+        or for ``kind="robust"`` the score test with the sandwich.
+    {kind}
+    {groups}
+    alternative : {{"two-sided", "greater", "less"}}, default="two-sided"
+        Whether the contrast is different from zero, greater or less.
+    log2_threshold : float, default=0
+        The test asks for a log2 fold change beyond this one, in either direction or in that of
+        `alternative`. It is not a filter of estimates.
+    level : float, default=0.95
+        Confidence level of the intervals.
+    {sample_weight_of_fit}
+
+    Returns
+    -------
+    DataFrame
+        One row per gene, with the genes as index; for a dict, one row per contrast and gene. The
+        columns are
+
+        contrast
+            Name of the contrast, if `contrast` is a dict.
+        base_mean
+            Average count of the cells.
+        fraction, fraction_reference
+            Fractions of the cells of both sides with counts; NaN if no levels are compared.
+        log2_fold_change
+            Estimate of the contrast to the base 2: of the ratio of means, of sizes, or of the odds
+            of a structural zero. It is infinite if one side has no counts. For a joint test, it is
+            the largest minus the smallest value of the tested term over the cells.
+        log2_low, log2_high
+            Ends of its confidence interval: of Wald, and of the profile likelihood for an infinite
+            estimate; NaN for a joint test.
+        standard_error
+            Standard error of `log2_fold_change`; NaN if this is infinite or of a joint test.
+        statistic
+            Signed: the estimate in standard errors, or the signed root of the likelihood ratio or
+            score statistic. For a joint test, the statistic with `df` degrees of freedom.
+        df
+            Number of constraints.
+        df_denominator
+            Degrees of freedom of the t or F distribution; infinite for a normal or chi-squared one.
+        p_value
+            P-value, at least 2.2e-308, the smallest normal number.
+        {log10_p_value}
+        p_adjusted
+            P-value adjusted for the number of genes of the contrast (Benjamini and Hochberg 1995).
+        p_adjusted_all
+            P-value adjusted over all contrasts and genes, if `contrast` is a dict.
+        test
+            ``wald``, ``lr`` or ``score``.
+        reason
+            Why there is no p-value; empty if there is one.
+
+    Raises
+    ------
+    TypeError
+        If `contrast` is missing or of another type.
+    ValueError
+        If `contrast` names an unknown factor, level or coefficient. If `method`, `kind`,
+        `alternative` and `log2_threshold` do not go together, or are unknown. If the model has no
+        such part. A likelihood ratio or score needs a fit without a penalty or moderation.
+    {raises_not_of_fit}
+
+    See Also
+    --------
+    wald_test : Constraints on coefficients, with denominator degrees of freedom.
+    likelihood_ratio_test : Two models that were both fitted.
+
+    Notes
+    -----
+    A reason belongs to a contrast. A gene that is silent in some group has infinite coefficients,
+    and its contrasts of other groups have estimates and standard errors like those of any gene.
+
+    Examples
+    --------
+    >>> from sc_glm import FormulaTransformer, NegBinRegressor, make_pipeline
+    >>> from sc_glm.datasets import make_counts
+    >>> from sc_glm.inference import differential_expression
+    >>> data = make_counts(n_targets=3, random_state=0)
+    >>> model = make_pipeline(FormulaTransformer("~ cell_type"), NegBinRegressor())
+    >>> model = model.fit(data.obs, data.counts)
+    >>> contrast = ("cell_type", "b", "c")
+    >>> table = differential_expression(model, data.obs, data.counts, contrast)
+    >>> table.reset_index()[["gene", "log2_fold_change", "standard_error", "p_value"]].round(2)
+         gene  log2_fold_change  standard_error  p_value
+    0  gene_0              3.66            0.29     0.00
+    1  gene_1             -3.39            0.19     0.00
+    2  gene_2             -0.77            0.41     0.06
+    >>> differential_expression(model, data.obs, data.counts, "cell_type")["df"].unique()
+    array([2])
+    """
+    if contrast is None:
+        raise TypeError(
+            "differential_expression needs a contrast by its name or after y, such as "
+            "contrast=('cell_type', 'T', 'B')."
+        )
+    question = _question(method, kind, alternative, log2_threshold)
+    check_scalar(level, "level", Real, min_val=0, max_val=1, include_boundaries="neither")
+    fitted = FittedData.of(model, X, y)
+    if part not in fitted.params:
+        raise ValueError(f"This model has no part {part!r}: its parts are {list(fitted.params)}.")
+    if method in ("lr", "score"):
+        check_maximum(fitted, f"method={method!r}")
+    cells = FittedCells.of(fitted, sample_weight)
+    weights = fitted.weights(sample_weight)
+    reader = ContrastReader(
+        fitted, ModelFormula.of(fitted, model, X), part, cells.designs.parts[part].null, weights
+    )
+    named = isinstance(contrast, Mapping)
+    contrasts = reader.read_all(contrast) if named else {"": reader.read(contrast)}
+    tests = _Tests(cells, part, method, kind, question, level, weights, groups, sample_weight)
+    table = pd.concat(tests.tables(contrasts))
+    if not named:
+        return table.drop(columns="contrast")
+    table["p_adjusted_all"] = adjust_p_values(table["p_value"].to_numpy())
+    order = list(table.columns)
+    order.insert(order.index("p_adjusted") + 1, order.pop(order.index("p_adjusted_all")))
+    return table[order]
+
+
+def _question(method: str, kind: str, alternative: str, log2_threshold: float) -> Alternative:
+    """Check which test is asked for."""
+    if method not in _METHODS:
+        raise ValueError(f"method must be one of {list(_METHODS)}, not {method!r}.")
+    if alternative not in ALTERNATIVES:
+        raise ValueError(f"alternative must be one of {list(ALTERNATIVES)}, not {alternative!r}.")
+    threshold = check_scalar(log2_threshold, "log2_threshold", Real, min_val=0)
+    if not np.isfinite(threshold):
+        raise ValueError(f"log2_threshold must be finite, not {threshold}.")
+    if method == "lr" and kind != "observed":
+        raise ValueError(
+            "method='lr' uses the likelihood of the model, so it goes with kind='observed', not "
+            f"kind={kind!r}."
+        )
+    if method == "score" and kind == "cluster":
+        raise ValueError("method='score' goes with kind='observed' or 'robust', not 'cluster'.")
+    if method == "score" and threshold:
+        raise ValueError("method='score' tests a difference from zero: it takes no log2_threshold.")
+    return Alternative(alternative, float(threshold) * _LOG_2)
+
+
+@dataclass(frozen=True)
+class _Tests:
+    """Tests of contrasts of one part of a fitted model."""
+
+    cells: FittedCells
+    part: str
+    method: str
+    kind: str
+    question: Alternative
+    level: float
+    weights: FloatArray
+    groups: ArrayLike | None
+    sample_weight: ArrayLike | None
+
+    def tables(self, contrasts: dict[str, Contrast]) -> list[pd.DataFrame]:
+        """Return a table of each contrast, in their order."""
+        tables: dict[str, pd.DataFrame] = {}
+        for n_constraints in {contrast.n_constraints for contrast in contrasts.values()}:
+            alike = {
+                name: contrast
+                for name, contrast in contrasts.items()
+                if contrast.n_constraints == n_constraints
+            }
+            if n_constraints > 1 and not self.question.is_plain:
+                raise ValueError(
+                    f"A joint test of {n_constraints} combinations has no direction: it takes no "
+                    "alternative and no log2_threshold."
+                )
+            tables |= self._tables_of_one_size(alike)
+        return [tables[name] for name in contrasts]
+
+    def _tables_of_one_size(self, contrasts: dict[str, Contrast]) -> dict[str, pd.DataFrame]:
+        """Return the tables of contrasts with equal numbers of constraints."""
+        fitted = self.cells.fitted
+        coef_matrix = np.array(
+            [
+                np.hstack(
+                    [
+                        contrast.matrix
+                        if part == self.part
+                        else np.zeros((contrast.n_constraints, len(table)))
+                        for part, table in fitted.params.items()
+                    ]
+                )
+                for contrast in contrasts.values()
+            ]
+        )
+        estimates = estimate_combinations(
+            fitted, coef_matrix, self.kind, self.groups, self.sample_weight
+        )
+        scores = self._scores(contrasts) if self.method == "score" else {}
+        result = {}
+        for number, (name, contrast) in enumerate(contrasts.items()):
+            effect = _Effect.of(self, estimates, number, contrast)
+            statistics = self._statistics(estimates, number, contrast, effect, scores.get(name))
+            result[name] = self._table(name, contrast, effect, statistics)
+        return result
+
+    def _scores(self, contrasts: dict[str, Contrast]) -> dict[str, Statistics]:
+        """Return score statistics of all genes, with one null fit for contrasts of a factor."""
+        result: dict[str, Statistics] = {}
+        by_null: dict[bytes, list[str]] = {}
+        for name, contrast in contrasts.items():
+            by_null.setdefault(contrast.wider.tobytes(), []).append(name)
+        for names in by_null.values():
+            chosen = [contrasts[name] for name in names]
+            found = score(self.cells, self.part, chosen, robust=self.kind == "robust")
+            result |= dict(zip(names, found, strict=True))
+        return result
+
+    def _statistics(
+        self,
+        estimates: Estimates,
+        number: int,
+        contrast: Contrast,
+        effect: _Effect,
+        scores: Statistics | None,
+    ) -> Statistics:
+        """Return the statistics of a contrast by the method."""
+        everywhere = np.arange(len(effect.estimate))
+        statistics = wald(estimates, number, contrast, self.question)
+        estimable = bool(estimates.combinations.estimable[number])
+        has_counts = self.cells.fitted.status != Status.ALL_ZERO
+        if not estimable:
+            return statistics
+        if scores is not None:
+            statistics.put(everywhere, scores)
+        elif self.method == "lr":
+            statistics.put(everywhere, self._likelihood_ratio(everywhere, contrast, effect))
+        elif self.method == "auto" and len(effect.infinite):
+            self._replace_infinite(statistics, contrast, effect)
+        statistics.reason[~has_counts] = str(Status.ALL_ZERO)
+        statistics.reason[effect.unknown] = "no counts in the cells compared"
+        return statistics
+
+    def _likelihood_ratio(
+        self, genes: NDArray[np.intp], contrast: Contrast, effect: _Effect
+    ) -> Statistics:
+        cells = self.cells.of_genes(genes)
+        return likelihood_ratio(cells, self.part, contrast, effect.estimate[genes], self.question)
+
+    def _replace_infinite(
+        self, statistics: Statistics, contrast: Contrast, effect: _Effect
+    ) -> None:
+        """Test infinite estimates, which have no standard error, without it."""
+        genes = effect.infinite
+        if self.kind == "observed":
+            statistics.put(genes, self._likelihood_ratio(genes, contrast, effect))
+        elif self.kind == "robust" and not self.question.threshold:
+            (found,) = score(self.cells.of_genes(genes), self.part, [contrast], robust=True)
+            statistics.put(genes, found)
+
+    @cached_property
+    def _base_mean(self) -> FloatArray:
+        return mean_counts(self.cells.fitted.counts, self.weights)
+
+    def _table(
+        self, name: str, contrast: Contrast, effect: _Effect, statistics: Statistics
+    ) -> pd.DataFrame:
+        fitted = self.cells.fitted
+        n_genes, q = len(fitted.names), contrast.n_constraints
+        fractions = np.full((n_genes, 2), np.nan)
+        if contrast.sides is not None:
+            fractions = fractions_with_counts(fitted.counts, self.weights, contrast.sides)
+        p_values = p_value_columns(statistics.log_p_values(self.question, q))
+        known = statistics.reason == ""
+        statistic = np.where(
+            np.abs(statistics.upper) < np.abs(statistics.lower), statistics.upper, statistics.lower
+        )
+        return pd.DataFrame(
+            {
+                "contrast": name,
+                "base_mean": self._base_mean,
+                "fraction": fractions[:, 0],
+                "fraction_reference": fractions[:, 1],
+                "log2_fold_change": effect.estimate / _LOG_2,
+                "log2_low": effect.low / _LOG_2,
+                "log2_high": effect.high / _LOG_2,
+                "standard_error": effect.standard_error / _LOG_2,
+                "statistic": np.where(known, statistic, np.nan),
+                "df": q,
+                "df_denominator": np.where(known, statistics.df, np.nan),
+                **p_values,
+                "p_adjusted": adjust_p_values(p_values["p_value"]),
+                "test": np.where(known, statistics.test, ""),
+                "reason": statistics.reason,
+            },
+            index=pd.Index(fitted.names, name="gene"),
+        )
+
+
+@dataclass
+class _Effect:
+    """Size of a contrast for each gene, in natural logarithms.
+
+    Attributes
+    ----------
+    estimate, low, high, standard_error : ndarray of shape (n_genes,)
+    infinite : ndarray of int
+        Genes with an infinite estimate, which the likelihood can test.
+    unknown : ndarray of int
+        Genes whose counts say nothing about the contrast.
+    """
+
+    estimate: FloatArray
+    low: FloatArray
+    high: FloatArray
+    standard_error: FloatArray
+    infinite: NDArray[np.intp]
+    unknown: NDArray[np.intp]
+
+    @classmethod
+    def of(cls, tests: _Tests, estimates: Estimates, number: int, contrast: Contrast) -> _Effect:
+        """Return the sizes of one of several estimated contrasts."""
+        cells, fitted = tests.cells, tests.cells.fitted
+        nothing = np.full(len(fitted.names), np.nan)
+        flat = estimates.flat[:, number] & (fitted.status != Status.ALL_ZERO)
+        flat &= fitted.status != Status.ITERATION_LIMIT
+        if not estimates.combinations.estimable[number] or requirement_of_maximum(fitted):
+            flat[:] = False
+        genes, no_genes = np.flatnonzero(flat), np.empty(0, dtype=np.intp)
+        known = flat | (estimates.reason[:, number] == "")
+        if contrast.n_constraints > 1:
+            columns = contrast.matrix.any(axis=0)
+            size = predictor_ranges(fitted, tests.part, columns, tests.weights > 0)
+            size = np.where(known, size, np.nan)
+            size[genes] = np.inf
+            return cls(size, nothing, nothing, nothing, genes, no_genes)
+        low, high = (
+            end[:, number] - contrast.right_hand_side[0]
+            for end in estimates.wald_limits(tests.level)
+        )
+        estimate = estimates.estimate[:, number, 0] - contrast.right_hand_side[0]
+        effect = cls(
+            np.where(known, estimate, np.nan),
+            low,
+            high,
+            estimates.standard_errors()[:, number],
+            genes,
+            no_genes,
+        )
+        if len(genes):
+            combination = estimates.combinations.of_test(number)
+            effect._set_infinite(cells.of_genes(genes), combination, contrast, tests.level)
+        return effect
+
+    def _set_infinite(
+        self, cells: FittedCells, combination: LinearCombinations, contrast: Contrast, level: float
+    ) -> None:
+        """Set the estimates of infinite contrasts, and their profile intervals.
+
+        The interval of an infinite estimate has an infinite end on its side. It has two if the
+        counts say nothing about the contrast, and none if the likelihood is only almost flat.
+        """
+        genes = self.infinite
+        unknown_errors = np.full((len(genes), 1), np.nan)
+        limits = profile_limits(cells, combination, unknown_errors, level)
+        low, high = (end[:, 0] - contrast.right_hand_side[0] for end in limits)
+        self.low[genes], self.high[genes] = low, high
+        is_bounded = np.isfinite(low) & np.isfinite(high)
+        infinite = np.copysign(np.inf, self.estimate[genes])
+        infinite[np.isinf(high) & ~np.isinf(low)] = np.inf
+        infinite[np.isinf(low) & ~np.isinf(high)] = -np.inf
+        self.estimate[genes] = np.where(is_bounded, self.estimate[genes], infinite)
+        is_unknown = np.isinf(low) & np.isinf(high)
+        self.estimate[genes[is_unknown]] = np.nan
+        self.unknown, self.infinite = genes[is_unknown], genes[~is_unknown]
