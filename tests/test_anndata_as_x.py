@@ -89,6 +89,9 @@ CALLS = {
         "coefficient_table": inference.coefficient_table,
         "confidence_intervals": inference.confidence_intervals,
         "covariance": inference.covariance,
+        "differential_expression": lambda model, X, y=None: inference.differential_expression(
+            model, X, y, {"a": ("cell_type", "b", "rest"), "b": "cell_type", "c": "pseudotime = 0"}
+        ),
         "gene_summary": lambda model, X, y=None: str(inference.gene_summary(model, X, y, "gene_2")),
         "likelihood_ratio_test": likelihood_ratio,
         "standard_errors": inference.standard_errors,
@@ -329,6 +332,9 @@ def test_another_matrix_than_the_layer_is_never_read(models, adata):
 
 
 BY_DONOR = {
+    "differential_expression": lambda *data, **how: inference.differential_expression(
+        *data, contrast=("cell_type", "b", "c"), **how
+    ),
     "coefficient_table": inference.coefficient_table,
     "confidence_intervals": inference.confidence_intervals,
     "covariance": inference.covariance,

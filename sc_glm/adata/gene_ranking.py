@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from sc_glm import inference
 from sc_glm._contract.docstrings import documented
 from sc_glm._contract.validation import column_or_values, quoted
 from sc_glm.adata.docstring_entries import ENTRIES
 from sc_glm.adata.models import fitted_regressor
 from sc_glm.adata.written_entries import check_writable, writing_into_a_view
+from sc_glm.inference.contrast_tests import differential_expression
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -131,7 +131,7 @@ def rank_genes(
     """
     check_writable(adata, key_added)
     contrasts = _named_contrasts(adata, contrast, reference)
-    table = inference.differential_expression(
+    table = differential_expression(
         model,
         adata,
         contrast=contrasts,
@@ -223,7 +223,7 @@ def _fractions(
     tables: dict[str, pd.DataFrame], genes: pd.Index, reference: str
 ) -> dict[str, pd.DataFrame]:
     """Return the fractions of cells with counts, genes x groups, as scanpy writes them."""
-    columns = {"fraction": {}, "fraction_reference": {}}
+    columns: dict[str, dict[str, pd.Series]] = {"fraction": {}, "fraction_reference": {}}
     for name, table in tables.items():
         by_gene = table.set_index("gene")
         for column, frame in columns.items():

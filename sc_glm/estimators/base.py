@@ -184,7 +184,8 @@ class CountRegressor(
         )
         fits = replace(fits, log_likelihood=unit * fits.log_likelihood)
         self._set_fitted(layout, counts, designs, fits)
-        vars(self).pop("layer_", None)  # of an earlier fit; only a fit of an AnnData has one
+        if hasattr(self, "layer_"):  # of an earlier fit, to an AnnData
+            del self.layer_
         n_rows = max(_N_REPRESENTATIVE_ROWS, 2 * covariates.shape[1])
         self._representative_cells = representative_rows(
             covariates, weights, n_rows, _SPREAD_WITHIN_ROW

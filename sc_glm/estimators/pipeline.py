@@ -72,8 +72,8 @@ def _weight_name(model: Any) -> str:
 def counts_in(model: Any, X: Any) -> Any:
     """Return the counts of a fitted model's genes in the AnnData `X`, if there is no `y`.
 
-    Genes are found by name. The layer is that of the fit. A meta-estimator may have a method
-    ``counts``.
+    Genes are found by name, in the layer that the model was fitted to. A meta-estimator may have a
+    method ``counts``.
 
     Raises
     ------

@@ -11,7 +11,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import stats
 
 from sc_glm import adata as scg
-from sc_glm import inference
+from sc_glm.adata import gene_ranking
+from sc_glm.inference import differential_expression
 from tests.adata.cells import GENES, assert_unchanged, pipeline
 
 pytestmark = pytest.mark.usefixtures("asked", "pyplot")
@@ -50,7 +51,7 @@ def asked(monkeypatch):
         calls.append({"model": model, "X": X, "y": y, "contrast": contrast, **options})
         return table_of_tests(contrast)
 
-    monkeypatch.setattr(inference, "differential_expression", tests_of_genes, raising=False)
+    monkeypatch.setattr(gene_ranking, "differential_expression", tests_of_genes)
     return calls
 
 
@@ -184,7 +185,7 @@ def test_wrong_questions(cells, model):
 
 def test_fractions_need_two_levels(cells, model, monkeypatch):
     table = table_of_tests({"x": ""}).drop(columns=["fraction", "fraction_reference"])
-    monkeypatch.setattr(inference, "differential_expression", lambda *_, **__: table, raising=False)
+    monkeypatch.setattr(gene_ranking, "differential_expression", lambda *_, **__: table)
     with pytest.raises(ValueError, match="the contrast 'x' does not compare two levels"):
         scg.rank_genes(cells, model, {"x": "`cell_type[T.c]` = 0"}, pts=True)
 
@@ -234,6 +235,26 @@ def test_scanpy_reads_the_table(cells, model, scanpy):
         cells, group=LEVELS[0], pval_cutoff=0.05, log2fc_min=1
     )
     assert list(significant["names"]) == [GENES[0]]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_scanpy_reads_the_tests_of_genes(cells, model, monkeypatch, scanpy):
+    monkeypatch.setattr(gene_ranking, "differential_expression", differential_expression)
+    scg.rank_genes(cells, model, "cell_type", pts=True)
+    for level in LEVELS:
+        table = scanpy.get.rank_genes_groups_df(cells, group=level).set_index("names")
+        contrast = ("cell_type", level, "rest")
+        expected = differential_expression(model, cells, contrast=contrast).loc[table.index]
+        for name, column in {
+            "logfoldchanges": "log2_fold_change",
+            "pvals": "p_value",
+            "pvals_adj": "p_adjusted",
+            "pct_nz_group": "fraction",
+            "pct_nz_reference": "fraction_reference",
+        }.items():
+            assert_allclose(table[name], expected[column], rtol=1e-6, err_msg=name)
+        # Without clusters, a test of one contrast is a normal one.
+        assert_allclose(table["scores"], expected["statistic"], rtol=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore")
