@@ -3,6 +3,7 @@
 import pickle
 from functools import partial
 
+import anndata
 import numpy as np
 import pandas as pd
 import pytest
@@ -383,6 +384,39 @@ def test_models_of_different_layers_are_not_compared(models, adata):
     mixed = {"a": models["fit"], "b": models["AnnDataRegressor"]}
     with pytest.raises(ValueError, match="only some are an AnnDataRegressor"):
         selection.compare_models(mixed, cells, cv=2)
+
+
+def test_models_of_different_layers_are_not_nested(models, adata):
+    cells = adata.copy()
+    cells.layers["other"] = cells.layers["counts"] * 2
+    other = scg.fit(cells, pipeline("~ 1"), layer="other")
+    with pytest.raises(ValueError, match="fitted to different counts"):
+        inference.likelihood_ratio_test(other, models["fit"], cells)
+
+
+@pytest.mark.parametrize("storage", [sp.csr_matrix, sp.csc_matrix, lambda x: x.toarray()])
+def test_counts_may_be_in_a_file(adata, of_frames, tmp_path, storage):
+    cells = AnnData(storage(adata.layers["counts"]), obs=adata.obs, var=adata.var)
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    backed = anndata.read_h5ad(tmp_path / "cells.h5ad", backed="r")
+    model = scg.fit(backed, pipeline())
+    counts = adata.to_df("counts")
+    expected = inference.coefficient_table(of_frames, adata.obs, counts)
+    assert_frame_equal(inference.coefficient_table(model, backed), expected, rtol=1e-5)
+    found = diagnostics.pearson_residuals(model, backed[30:60])
+    expected = diagnostics.pearson_residuals(of_frames, adata.obs[30:60], counts[30:60])
+    assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+    backed.file.close()
+
+
+def test_a_regressor_of_an_anndata_predicts_from_covariates_too(models, of_frames, adata):
+    model = models["AnnDataRegressor"]
+    assert_allclose(model.predict(adata.obs), of_frames.predict(adata.obs), rtol=1e-6)
+    assert_array_equal(model.predict(adata), model.predict(adata.obs))
+    weights = adata.obs["pseudotime"]
+    assert model.score(adata, sample_weight="pseudotime") == model.score(
+        adata, sample_weight=weights
+    )
 
 
 def test_the_shortest_code_names_the_genes(adata):

@@ -12,7 +12,7 @@ from sklearn.utils import Tags
 from sc_glm._contract.callbacks import CallbackSupportMixin, reporting_to_callbacks, with_callbacks
 from sc_glm._contract.docstrings import documented
 from sc_glm._contract.state import StateMixin
-from sc_glm._contract.validation import check_same_order
+from sc_glm._contract.validation import check_same_order, column_or_values
 from sc_glm._counts.anndata_matrix import read_counts_of_genes
 from sc_glm.adata.docstring_entries import ENTRIES
 from sc_glm.adata.fitting import fit_in_place
@@ -97,7 +97,7 @@ class AnnDataRegressor(
 
     @documented(ENTRIES)
     @with_callbacks
-    def fit(self, X: AnnData, y: None = None, sample_weight: ArrayLike | None = None) -> Self:
+    def fit(self, X: AnnData, y: None = None, sample_weight: str | ArrayLike | None = None) -> Self:
         """Fit a clone of the model to cells. The AnnData is not changed.
 
         Parameters
@@ -166,7 +166,7 @@ class AnnDataRegressor(
         return read_counts_of_genes(check_anndata(X), self.layer, genes)
 
     @documented(ENTRIES)
-    def last_step(self, X: AnnData) -> tuple[Any, Any]:
+    def last_step(self, X: AnnData | pd.DataFrame) -> tuple[Any, Any]:
         """Return the fitted regressor, and its `X` for the cells of an AnnData.
 
         Parameters
@@ -183,7 +183,7 @@ class AnnDataRegressor(
         return regressor_and_design(self, covariates_of(X))
 
     @documented(ENTRIES)
-    def predict(self, X: AnnData) -> NDArray[np.float64]:
+    def predict(self, X: AnnData | pd.DataFrame) -> NDArray[np.float64]:
         """Return the expected counts.
 
         Parameters
@@ -202,7 +202,7 @@ class AnnDataRegressor(
         return regressor.predict(design)
 
     @documented(ENTRIES)
-    def predict_params(self, X: AnnData) -> dict[str, NDArray[np.float64]]:
+    def predict_params(self, X: AnnData | pd.DataFrame) -> dict[str, NDArray[np.float64]]:
         """Return the value of each part for every cell and gene.
 
         Parameters
@@ -221,7 +221,7 @@ class AnnDataRegressor(
         return regressor.predict_params(design)
 
     @documented(ENTRIES)
-    def predict_dist(self, X: AnnData) -> NB | ZINB:
+    def predict_dist(self, X: AnnData | pd.DataFrame) -> NB | ZINB:
         """Return the fitted distribution of every cell's and gene's count.
 
         Parameters
@@ -242,7 +242,7 @@ class AnnDataRegressor(
     @documented(ENTRIES)
     def sample(
         self,
-        X: AnnData,
+        X: AnnData | pd.DataFrame,
         n_draws: int | None = None,
         random_state: int | np.random.RandomState | np.random.Generator | None = None,
     ) -> NDArray[np.int64]:
@@ -289,7 +289,9 @@ class AnnDataRegressor(
         return regressor.log_prob(design, self.counts(X))
 
     @documented(ENTRIES)
-    def score(self, X: AnnData, y: None = None, sample_weight: ArrayLike | None = None) -> float:
+    def score(
+        self, X: AnnData, y: None = None, sample_weight: str | ArrayLike | None = None
+    ) -> float:
         """Return the mean log-likelihood per cell and gene; a larger value is a better fit.
 
         Parameters
@@ -307,6 +309,7 @@ class AnnDataRegressor(
         {raises_other_genes}
         """
         _check_no_target(y)
+        sample_weight = column_or_values(X, sample_weight, "sample_weight")
         check_same_order(X, sample_weight, "sample_weight")
         regressor, design = self.last_step(X)
         return regressor.score(design, self.counts(X), sample_weight=sample_weight)

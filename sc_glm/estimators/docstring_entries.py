@@ -129,8 +129,8 @@ ENTRIES = {
             Covariates of the cells, as the first step takes them.
     """,
     "adata": """
-        X : AnnData
-            The cells; their covariates are in ``obs``.
+        X : AnnData or DataFrame
+            The cells, whose covariates are in ``obs``; or these covariates.
     """,
     "adata_with_counts": """
         X : AnnData

@@ -110,6 +110,12 @@ def likelihood_ratio_test(
         check_maximum(fitted, f"The likelihood ratio of the {name} model")
     smaller, larger = fits
     nesting = compare_nested_models(smaller, larger, sample_weight)
+    digests = [fitted.counts.cell_digests() for fitted in fits] if y is None else []
+    if digests and not np.array_equal(*digests):
+        raise ValueError(
+            "The two models were fitted to different counts, for example to different layers. "
+            "Likelihoods of different counts cannot be compared."
+        )
     smaller_log_likelihood, larger_log_likelihood = (
         log_likelihoods(fitted, *fitted.counts_and_designs(fitted.weights(sample_weight)))
         for fitted in fits
