@@ -97,7 +97,7 @@ class AnnDataRegressor(
 
     @documented(ENTRIES)
     @with_callbacks
-    def fit(self, X: AnnData, y: None = None, sample_weight: str | ArrayLike | None = None) -> Self:
+    def fit(self, X: AnnData, y: None = None, sample_weight: ArrayLike | None = None) -> Self:
         """Fit a clone of the model to cells. The AnnData is not changed.
 
         Parameters
@@ -289,9 +289,7 @@ class AnnDataRegressor(
         return regressor.log_prob(design, self.counts(X))
 
     @documented(ENTRIES)
-    def score(
-        self, X: AnnData, y: None = None, sample_weight: str | ArrayLike | None = None
-    ) -> float:
+    def score(self, X: AnnData, y: None = None, sample_weight: ArrayLike | None = None) -> float:
         """Return the mean log-likelihood per cell and gene; a larger value is a better fit.
 
         Parameters

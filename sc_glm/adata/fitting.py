@@ -27,7 +27,7 @@ def fit(
     *,
     layer: str | None = None,
     key_added: str = "sc_glm",
-    sample_weight: str | ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
     memory_budget: int | str = "4GB",
 ) -> Any:
     """Fit a model to cells and keep its coefficients and each gene's status in the AnnData.
@@ -98,7 +98,7 @@ def fit_in_place(
     model: Any,
     adata: AnnData,
     layer: str | None,
-    sample_weight: str | ArrayLike | None,
+    sample_weight: ArrayLike | None,
     memory_budget: int | str,
 ) -> None:
     """Fit ``model`` itself to an AnnData, which is not changed."""

@@ -110,8 +110,8 @@ def likelihood_ratio_test(
         check_maximum(fitted, f"The likelihood ratio of the {name} model")
     smaller, larger = fits
     nesting = compare_nested_models(smaller, larger, sample_weight)
-    digests = [fitted.counts.cell_digests() for fitted in fits] if y is None else []
-    if digests and not np.array_equal(*digests):
+    of_reduced, of_full = (fitted.counts for fitted in fits)
+    if y is None and not np.array_equal(of_reduced.cell_digests(), of_full.cell_digests()):
         raise ValueError(
             "The two models were fitted to different counts, for example to different layers. "
             "Likelihoods of different counts cannot be compared."
