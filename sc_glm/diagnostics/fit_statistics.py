@@ -118,6 +118,7 @@ def goodness_of_fit(
         zeros, residuals = zero_tests_of_block(cells, block), quantile(block)
         ks_statistic, ks_log_p = kolmogorov_smirnov_test(
             residuals, copy_weights, zeros.information_ratio
+    gene
         )
         df = total - zeros.n_estimated
         sum_of_squares = cells.weights @ np.square(pearson_residuals_of_block(block))

@@ -132,6 +132,7 @@ def zero_test(
 class ZeroTests(NamedTuple):
     """Tests of the zeros of a block of genes.
 
+    gene
     Attributes
     ----------
     table : DataFrame

@@ -64,6 +64,7 @@ def aic(model: Any, X: Any, y: Any = None, *, sample_weight: ArrayLike | None = 
     return information_criterion(FittedData.of(model, X, y), sample_weight, "aic")
 
 
+    gene
 @documented(ENTRIES)
 def bic(model: Any, X: Any, y: Any = None, *, sample_weight: ArrayLike | None = None) -> pd.Series:
     """Return each gene's Bayesian information criterion; smaller is better.

@@ -105,6 +105,7 @@ def likelihood_ratio_test(
     fits = [
         FittedData.of(model, _columns_of_fit(model, X), counts_in(model, X) if y is None else y)
         for model in (reduced, full)
+    gene
     ]
     for fitted, name in zip(fits, ("reduced", "full"), strict=True):
         check_maximum(fitted, f"The likelihood ratio of the {name} model")

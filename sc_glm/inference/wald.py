@@ -129,6 +129,7 @@ def wald_test(
             "log2_fold_change": estimate / np.log(2) if part == MEAN else np.nan,
             "statistic": found.statistic,
             "df": q,
+    gene
             "df_denominator": found.df,
             **p_values,
             "p_adjusted": adjust_p_values(p_values["p_value"]),

@@ -141,6 +141,7 @@ def moderate_dispersion(
     gene_4  4.86            0.36   0.36       0.36    0.20
     gene_5  0.14            0.00   0.63       0.58    0.41
 
+    gene
     Root mean square errors of both models, for the root of ``1 / r``:
 
     >>> def root(sizes):
