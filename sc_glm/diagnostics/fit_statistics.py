@@ -105,6 +105,7 @@ def goodness_of_fit(
     >>> table = goodness_of_fit(NegBinRegressor().fit(X, y), X, y, random_state=0)
     >>> table[["status", "pearson", "n_outliers", "zeros_p_value"]].round(2)
            status  pearson  n_outliers  zeros_p_value
+    gene
     y0  converged     1.03           0           0.64
     y1  converged     1.85           3           0.05
     """
@@ -118,7 +119,6 @@ def goodness_of_fit(
         zeros, residuals = zero_tests_of_block(cells, block), quantile(block)
         ks_statistic, ks_log_p = kolmogorov_smirnov_test(
             residuals, copy_weights, zeros.information_ratio
-    gene
         )
         df = total - zeros.n_estimated
         sum_of_squares = cells.weights @ np.square(pearson_residuals_of_block(block))

@@ -119,6 +119,7 @@ def zero_test(
     >>> y[:, 1] *= rng.random(500) < 0.8
     >>> zero_test(NegBinRegressor().fit(X, y), X, y)[["observed", "expected", "p_value"]].round(3)
         observed  expected  p_value
+    gene
     y0        12    13.413    0.638
     y1       118    83.957    0.000
     """
@@ -132,7 +133,6 @@ def zero_test(
 class ZeroTests(NamedTuple):
     """Tests of the zeros of a block of genes.
 
-    gene
     Attributes
     ----------
     table : DataFrame

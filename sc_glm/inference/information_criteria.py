@@ -56,6 +56,7 @@ def aic(model: Any, X: Any, y: Any = None, *, sample_weight: ArrayLike | None = 
     >>> models = [NegBinRegressor(), ZINBRegressor()]
     >>> negative_binomial, inflated = (aic(m.fit(X, data.counts), X, data.counts) for m in models)
     >>> (inflated - negative_binomial).round(1)
+    gene
     gene_0    1.3
     gene_1    2.0
     gene_2    2.0
@@ -64,7 +65,6 @@ def aic(model: Any, X: Any, y: Any = None, *, sample_weight: ArrayLike | None = 
     return information_criterion(FittedData.of(model, X, y), sample_weight, "aic")
 
 
-    gene
 @documented(ENTRIES)
 def bic(model: Any, X: Any, y: Any = None, *, sample_weight: ArrayLike | None = None) -> pd.Series:
     """Return each gene's Bayesian information criterion; smaller is better.

@@ -98,6 +98,7 @@ def likelihood_ratio_test(
     ... )
     >>> likelihood_ratio_test(reduced, full, data.obs, data.counts)[["statistic", "df"]].round(2)
             statistic  df
+    gene
     gene_0       8.42   1
     gene_1      35.06   1
     gene_2      17.30   1
@@ -105,7 +106,6 @@ def likelihood_ratio_test(
     fits = [
         FittedData.of(model, _columns_of_fit(model, X), counts_in(model, X) if y is None else y)
         for model in (reduced, full)
-    gene
     ]
     for fitted, name in zip(fits, ("reduced", "full"), strict=True):
         check_maximum(fitted, f"The likelihood ratio of the {name} model")

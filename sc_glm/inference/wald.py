@@ -107,6 +107,7 @@ def wald_test(
     >>> test = wald_test(model, data.obs, data.counts, "cell_type[T.b] - cell_type[T.c] = 0")
     >>> test[["estimate", "log2_fold_change", "p_value"]].round(3)
             estimate  log2_fold_change  p_value
+    gene
     gene_0     2.535             3.657     0.00
     gene_1    -2.353            -3.394     0.00
     gene_2    -0.537            -0.774     0.06
@@ -129,7 +130,6 @@ def wald_test(
             "log2_fold_change": estimate / np.log(2) if part == MEAN else np.nan,
             "statistic": found.statistic,
             "df": q,
-    gene
             "df_denominator": found.df,
             **p_values,
             "p_adjusted": adjust_p_values(p_values["p_value"]),

@@ -136,12 +136,12 @@ def moderate_dispersion(
     >>> result = moderate_dispersion(model, X, data.counts)
     >>> result.table.iloc[2:6].round(2)
             mean  overdispersion  trend  moderated  spread
+    gene
     gene_2  0.38            1.11   0.71       0.79    0.36
     gene_3  0.32            0.06   0.69       0.61    0.39
     gene_4  4.86            0.36   0.36       0.36    0.20
     gene_5  0.14            0.00   0.63       0.58    0.41
 
-    gene
     Root mean square errors of both models, for the root of ``1 / r``:
 
     >>> def root(sizes):
