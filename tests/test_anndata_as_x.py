@@ -110,20 +110,26 @@ CALLS = {
     selection: {"choose_model": chosen, "compare_models": compared},
     plots: {
         "CovariateDisplay": drawn("CovariateDisplay", gene="gene_1", covariate="pseudotime"),
+        "CurveHeatmapDisplay": drawn("CurveHeatmapDisplay", covariate="pseudotime"),
+        "MeanFoldChangeDisplay": drawn("MeanFoldChangeDisplay", contrast="pseudotime"),
         "MeanVarianceDisplay": drawn("MeanVarianceDisplay"),
+        "PValueDisplay": drawn("PValueDisplay", contrast="pseudotime"),
         "QuantileQuantileDisplay": drawn("QuantileQuantileDisplay", random_state=0),
         "RootogramDisplay": drawn("RootogramDisplay", genes=["gene_1", "gene_2"]),
         "SimulatedSummariesDisplay": drawn("SimulatedSummariesDisplay", random_state=0),
-        "VolcanoDisplay": drawn("VolcanoDisplay", constraint="pseudotime"),
+        "VolcanoDisplay": drawn("VolcanoDisplay", contrast="pseudotime"),
     },
     metrics: {name: getattr(metrics, name) for name in metrics.__all__ if "scorer" in name},
 }
-RESULTS = {"GeneSummary", "DispersionTrend", "ModeratedDispersion"}  # not functions of a model
+RESULTS = {"GeneSummary", "DispersionTrend", "ModeratedDispersion", "style"}  # take no model
 EVERY = {name: call for calls in CALLS.values() for name, call in calls.items()}
 ROWS_BY_GENE = ["wald_test", "likelihood_ratio_test", "goodness_of_fit", "zero_test"]
 ROWS_BY_GENE += ["moderate_dispersion", "aic", "bic", "choose_model"]
 
 every_function = pytest.mark.parametrize("name", EVERY)
+every_function_of_counts = pytest.mark.parametrize(
+    "name", [name for name in EVERY if name != "CurveHeatmapDisplay"]
+)
 
 
 @pytest.fixture(scope="module")
@@ -232,7 +238,7 @@ def test_genes_are_found_by_name(name, form, models, adata, expected):
     assert_same(found, expected(name))
 
 
-@every_function
+@every_function_of_counts
 def test_counts_of_named_genes_in_another_order_are_refused(name, of_frames, adata):
     if name in ("compare_models", "choose_model"):
         return  # they fit the counts that they are given
@@ -266,7 +272,7 @@ def test_new_cells_are_read_from_the_layer(name, models, of_frames, adata):
     assert_same(found, EVERY[name](of_frames, cells.obs, cells.to_df("counts")))
 
 
-@every_function
+@every_function_of_counts
 def test_a_model_of_arrays_does_not_guess_the_layer(name, of_frames, adata):
     call = EVERY[name]
     if name == "likelihood_ratio_test":

@@ -171,13 +171,13 @@ class _Path(NamedTuple):
         distance = (value - self.contrast)[:, None]
         start = self.theta + distance * self.direction
         found = self._maximize(start, everywhere)
-        intercept, params = size
-        start = found.theta[sparse].clone()
-        start = self.restricted.to_theta(start, sparse)
-        start[:, params] = _POISSON_LOG_SIZE * intercept
-        other = self._maximize(start, sparse)
-        better = other.value > found.value[sparse]
-        found.put(sparse[better], other.rows(better))
+        if len(sparse):
+            intercept, params = size
+            start = self.restricted.to_theta(found.theta[sparse], sparse)
+            start[:, params] = _POISSON_LOG_SIZE * intercept
+            other = self._maximize(start, sparse)
+            better = other.value > found.value[sparse]
+            found.put(sparse[better], other.rows(better))
         return torch.where(found.converged, found.value, torch.nan)
 
     def _maximize(self, start: Tensor, genes: Tensor) -> Solution:
