@@ -21,6 +21,7 @@ def residuals(
     model: Any,
     *,
     kind: str = "pearson",
+    clip: float | str | None = None,
     key_added: str | None = None,
     random_state: int | np.random.RandomState | np.random.Generator | None = None,
     dtype: str = "float32",
@@ -37,6 +38,8 @@ def residuals(
         Residuals of :func:`~sc_glm.diagnostics.pearson_residuals`,
         :func:`~sc_glm.diagnostics.quantile_residuals` or
         :func:`~sc_glm.diagnostics.deviance_residuals`.
+    clip : float, "sqrt_n" or None, default=None
+        Bound of Pearson residuals, as in :func:`~sc_glm.diagnostics.pearson_residuals`.
     key_added : str, default=None
         Name of the layer; None is ``f"{kind}_residuals"``.
     random_state : int, RandomState, Generator or None, default=None
@@ -49,7 +52,7 @@ def residuals(
     TypeError
         If `adata` is not an AnnData.
     ValueError
-        If `kind` or `dtype` is unknown, if the genes of the AnnData are not those of the fit, or
+        If `kind`, `dtype` or `clip` is not valid, if the genes of the AnnData are not those of the fit, or
         if the model was not fitted to an AnnData.
 
     See Also
@@ -87,7 +90,13 @@ def residuals(
             f"{list(other[:_MAX_NAMES_SHOWN])}. A layer has all genes: give "
             "adata[:, model_genes].copy(), or fit all genes."
         )
-    blocks = residual_blocks(model, adata, kind=kind, random_state=random_state)  # type: ignore[arg-type]
+    blocks = residual_blocks(
+        model,
+        adata,
+        kind=kind,  # type: ignore[arg-type]
+        random_state=random_state,
+        clip=clip,  # type: ignore[arg-type]
+    )
     layer = np.empty(adata.shape, dtype=dtype)
     for genes, values in blocks:
         layer[:, positions[genes]] = values

@@ -46,7 +46,8 @@ class EvaluatedCells:
     @cached_property
     def bases(self) -> list[FloatArray]:
         """An orthonormal basis of each part's design in these cells, cells x rank."""
-        return [PartDesign.of(design, self.weights).U for design in self.data.designs.values()]
+        designs = [PartDesign.of(design, self.weights) for design in self.data.designs.values()]
+        return self._of_estimated_parts([design.U for design in designs])
 
     @cached_property
     def typical_cells(self) -> tuple[FittedData, FloatArray]:
@@ -63,7 +64,19 @@ class EvaluatedCells:
     def in_bases_of_fit(self) -> list[FloatArray]:
         """Designs of these cells in the coordinates of ``designs_of_fit``, cells x rank."""
         designs = self.data.designs.values()
-        return [x @ part.to_coef for x, part in zip(designs, self.designs_of_fit, strict=True)]
+        return self._of_estimated_parts(
+            [x @ part.to_coef for x, part in zip(designs, self.designs_of_fit, strict=True)]
+        )
+
+    def _of_estimated_parts(self, bases: list[FloatArray]) -> list[FloatArray]:
+        """Return the bases of the parts; a part whose values were given has none."""
+        if not self.data.has_given_size:
+            return bases
+        fixed = [part in self.data.fixed_parts for part in self.data.designs]
+        return [
+            basis[:, :0] if is_fixed else basis
+            for basis, is_fixed in zip(bases, fixed, strict=True)
+        ]
 
     def as_counts(self, sums: FloatArray) -> NDArray[Any]:
         """Return sums of weights, as integers if the weights are integers."""
@@ -85,7 +98,8 @@ class EvaluatedCells:
         """Return the expected information of the fit, in the coordinates of its bases."""
         fit, weights = self.typical_cells
         predictors = fit.predictors(genes)
-        zeros, bases = Zeros.of(fit.family, predictors), [part.U for part in self.designs_of_fit]
+        zeros = Zeros.of(fit.family, predictors)
+        bases = self._of_estimated_parts([part.U for part in self.designs_of_fit])
         return _weighted_information(zeros, predictors, weights, bases)
 
 

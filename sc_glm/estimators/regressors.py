@@ -32,6 +32,7 @@ class NegBinRegressor(CountRegressor):
     {warm_start}
     {checkpoint_dir}
     {verbose}
+    {size}
 
     Attributes
     ----------
@@ -108,6 +109,7 @@ class ZINBRegressor(CountRegressor):
     {warm_start}
     {checkpoint_dir}
     {verbose}
+    {size}
 
     Attributes
     ----------

@@ -28,7 +28,7 @@ from sc_glm.inference.docstring_entries import ENTRIES
 from sc_glm.inference.estimates import estimate_combinations
 from sc_glm.inference.fitted_model import FittedData
 from sc_glm.inference.infinite_contrasts import profile_of_infinite_contrast
-from sc_glm.inference.log_likelihood import check_maximum, requirement_of_maximum
+from sc_glm.inference.log_likelihood import check_maximum
 from sc_glm.inference.model_formula import ModelFormula
 from sc_glm.inference.p_values import adjust_p_values, p_value_columns
 
@@ -416,13 +416,14 @@ class _Effect:
         nothing = np.full(len(fitted.names), np.nan)
         flat = estimates.flat[:, number] & (fitted.status != Status.ALL_ZERO)
         flat &= fitted.status != Status.ITERATION_LIMIT
-        if not estimates.combinations.estimable[number] or requirement_of_maximum(fitted):
+        if fitted.is_penalised or not estimates.combinations.estimable[number]:
             flat[:] = False
         genes, no_genes = np.flatnonzero(flat), np.empty(0, dtype=np.intp)
         known = flat | (estimates.reason[:, number] == "")
         if contrast.n_constraints > 1:
             columns = contrast.matrix.any(axis=0)
-            size = predictor_ranges(fitted, tests.part, columns, tests.weights > 0)
+            cells_of_fit = np.flatnonzero(tests.weights)
+            size = predictor_ranges(fitted, tests.part, np.flatnonzero(columns), cells_of_fit)
             size = np.where(known, size, np.nan)
             size[genes] = np.inf
             return cls(size, nothing, nothing, nothing, genes, no_genes)

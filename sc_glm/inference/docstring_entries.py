@@ -60,6 +60,11 @@ ENTRIES = {
             Label of each cell's group, such as its donor, or the name of a column of `X`, such as
             ``"donor"``. ``kind="cluster"`` needs it, and the other kinds do not take it.
     """,
+    "clip": """
+        clip : float or "sqrt_n", default=None
+            Largest absolute value; larger residuals are set to it. ``"sqrt_n"`` is the square root
+            of the number of cells, as in scanpy. None does not change residuals.
+    """,
     "genes": """
         genes : str or sequence of str, default=None
             Names of the genes, in the order of the result; None means all genes of the fit.

@@ -120,7 +120,7 @@ def _reasons(
     limit = status == Status.ITERATION_LIMIT
     reason[limit] = status[limit]
     in_fixed_part = (combinations.theta_matrix[..., estimator.fixed] != 0).any(axis=(1, 2))
-    reason[:, in_fixed_part] = "moderated"
+    reason[:, in_fixed_part] = "given" if fitted.has_given_size else "moderated"
     reason[:, ~combinations.estimable] = "aliased"
     return reason
 

@@ -164,8 +164,13 @@ class FittedData:
 
     @property
     def fixed_parts(self) -> tuple[str, ...]:
-        """Parts whose coefficients were fixed in the fit, as moderated sizes are."""
+        """Parts whose coefficients were fixed in the fit, as moderated and given sizes are."""
         return self.regressor._fixed_parts
+
+    @property
+    def has_given_size(self) -> bool:
+        """Whether the sizes are constants of the model, and not estimates from its counts."""
+        return self.regressor._has_given_size
 
     @property
     def designs(self) -> dict[str, FloatArray]:

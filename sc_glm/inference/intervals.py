@@ -123,6 +123,7 @@ def confidence_intervals(
         lower, upper = profile_limits(cells, combinations, errors, level)
         reason = np.where(np.isnan(lower) | np.isnan(upper), "no end found", "")
         reason[:, ~combinations.estimable] = "aliased"
+        reason = np.where(estimates.reason == "given", "given", reason)
     known = reason == ""
     finite = estimates.reason == ""
     table = coefficient_rows(fitted)

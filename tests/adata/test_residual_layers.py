@@ -47,6 +47,13 @@ def test_genes_in_another_order_and_new_cells(adata, model):
     assert_allclose(adata.layers["pearson_residuals"], expected, rtol=1e-5)
 
 
+def test_pearson_residuals_may_be_clipped(adata, model):
+    scg.residuals(adata, model, clip=1.5, dtype="float64")
+    expected = diagnostics.pearson_residuals(model, adata.obs, adata.layers["counts"], clip=1.5)
+    assert_allclose(adata.layers["pearson_residuals"], expected, rtol=1e-12)
+    assert abs(expected).max() == 1.5
+
+
 def test_counts_in_a_file_and_a_file_with_residuals(adata, model, tmp_path):
     scg.residuals(adata, model)
     names = [name.replace("/", "_") for name in adata.obs["cell_type"].cat.categories]

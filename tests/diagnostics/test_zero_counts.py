@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import pandas as pd
+import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import stats
 from sklearn.exceptions import ConvergenceWarning
@@ -136,3 +137,19 @@ def test_a_part_of_the_cells_of_the_fit_rejects_too_little():
     assert (zero_test(model, x[:200], y[:200])["p_value"] < 0.05).mean() < 0.03
     weights = np.random.default_rng(0).integers(1, 4, 300)
     assert (zero_test(model, x, y, sample_weight=weights)["p_value"] < 0.05).mean() < 0.2
+
+
+@pytest.mark.parametrize("size", [1.5, np.inf])
+def test_given_sizes_do_not_explain_zeros(size):
+    """The statistic is standard normal if only the mean is taken to be fitted."""
+    rng = np.random.default_rng(6)
+    x = rng.normal(size=(300, 1))
+    mu = np.exp(0.2 + 0.4 * x)
+    draw = rng.poisson(np.broadcast_to(mu, (300, 800))) if np.isinf(size) else None
+    y = rng.negative_binomial(size, size / (size + mu), (300, 800)) if draw is None else draw
+    model = NegBinRegressor(size=size).fit(x, y)
+    statistic = zero_test(model, x, y)["statistic"]
+    assert statistic.mean() == pytest.approx(0, abs=4 / np.sqrt(800))
+    assert statistic.std() == pytest.approx(1, abs=4 / np.sqrt(2 * 800))
+    new = zero_test(model, x, y[rng.permutation(300)])
+    assert np.isfinite(new["statistic"]).all()
