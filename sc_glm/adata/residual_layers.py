@@ -52,8 +52,8 @@ def residuals(
     TypeError
         If `adata` is not an AnnData.
     ValueError
-        If `kind`, `dtype` or `clip` is not valid, if the genes of the AnnData are not those of the fit, or
-        if the model was not fitted to an AnnData.
+        If `kind`, `dtype` or `clip` is not valid, if the genes of the AnnData are not those of the
+        fit, or if the model was not fitted to an AnnData.
 
     See Also
     --------
