@@ -96,6 +96,14 @@ CALLS = {
         ),
         "gene_summary": lambda model, X, y=None: str(inference.gene_summary(model, X, y, "gene_2")),
         "likelihood_ratio_test": likelihood_ratio,
+        "marginal_comparisons": lambda model, X, y=None: inference.marginal_comparisons(
+            model, X, y, "cell_type"
+        ),
+        "marginal_means": lambda model, X, y=None: inference.marginal_means(
+            model, X, y, "cell_type"
+        ),
+        "prediction_intervals": inference.prediction_intervals,
+        "predictions": inference.predictions,
         "standard_errors": inference.standard_errors,
         "wald_test": lambda model, X, y=None: inference.wald_test(model, X, y, "pseudotime"),
     },

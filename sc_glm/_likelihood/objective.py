@@ -331,7 +331,7 @@ class Objective:
     @cached_property
     def _distinct_counts(self) -> DistinctCounts:
         block = self.block
-        return DistinctCounts(block.genes, block.y, self._weights_of_counts(), block.n_genes)
+        return DistinctCounts(block.genes, block.y, self.weights_of_counts(), block.n_genes)
 
     @cached_property
     def _magnitude_of_counts(self) -> Tensor:
@@ -340,11 +340,11 @@ class Objective:
         Rounding errors of different counts are independent, so that their squares add up.
         """
         block = self.block
-        weighted_squares = block.y.square().mul_(self._weights_of_counts())
+        weighted_squares = block.y.square().mul_(self.weights_of_counts())
         squares = self.weights.new_zeros(block.n_genes).index_add_(0, block.genes, weighted_squares)
         return squares.sqrt_() * (1 + block.largest.clamp_min(1.0).log())
 
-    def _weights_of_counts(self) -> Tensor:
+    def weights_of_counts(self) -> Tensor:
         """Return the weight of each positive count."""
         weights = self.weights.index_select(0, self.block.cells)
         shares = self.block.shares

@@ -159,7 +159,7 @@ class Designs:
     def squared(self) -> "Designs":
         """Return the designs with the squares of the weights of cells."""
         if self.cells is None:
-            return replace(self, weights=self.weights**2, groups=None)
+            return replace(self, weights=self.weights**2)
         cells = replace(self.cells, weights=self.cells.weights**2)
         return replace(self, weights=cells.row_weights(), cells=cells)
 

@@ -310,7 +310,7 @@ def _clip_bound(clip: Any, n_cells: int) -> float:
     return float(clip)
 
 
-def pearson_residuals_of_block(block: Block) -> FloatArray:
+def _pearson_residuals_of_block(block: Block) -> FloatArray:
     """Return the Pearson residuals of a block of genes."""
     error, scale = block.counts - block.dist.mean(), block.dist.std()
     # A zero has a residual of zero if the model has no other count.
@@ -323,7 +323,7 @@ def _deviance_residuals_of_block(block: Block) -> FloatArray:
     return sign * np.sqrt(block.dist.unit_deviance(block.counts))
 
 
-_DETERMINISTIC = {"pearson": pearson_residuals_of_block, "deviance": _deviance_residuals_of_block}
+_DETERMINISTIC = {"pearson": _pearson_residuals_of_block, "deviance": _deviance_residuals_of_block}
 
 
 def quantile_residuals_of_block(
@@ -337,12 +337,18 @@ def quantile_residuals_of_block(
 
     def residuals_of_block(block: Block) -> FloatArray:
         counts, dist = block.counts[cells], block.dist[cells]
-        uniform = np.empty(counts.shape[::-1])
-        for row, gene in zip(uniform, data.genes[block.genes], strict=True):
-            random_stream(seed, int(gene)).random(out=row)
-        return _normal_quantiles(counts, dist, np.maximum(uniform.T, _SMALLEST_UNIFORM))
+        uniform = uniform_numbers(seed, data.genes[block.genes], len(counts))
+        return _normal_quantiles(counts, dist, uniform.T)
 
     return residuals_of_block
+
+
+def uniform_numbers(seed: int, genes: NDArray[np.intp], n_cells: int) -> FloatArray:
+    """Return the random numbers of genes, which are positions in the fit: genes x cells."""
+    uniform = np.empty((len(genes), n_cells))
+    for row, gene in zip(uniform, genes, strict=True):
+        random_stream(seed, int(gene)).random(out=row)
+    return np.maximum(uniform, _SMALLEST_UNIFORM, out=uniform)
 
 
 def _normal_quantiles(
