@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from sc_glm._contract.validation import as_pandas, covariates_in
+from sc_glm._contract.validation import as_pandas
 from sc_glm._likelihood.family import MEAN, ZERO_INFLATION
 from sc_glm._solver.status import Status
 from sc_glm.estimators.pipeline import last_step
@@ -70,7 +70,7 @@ class PredictorErrors(NamedTuple):
 
 def labels_of_cells(X: Any, n_cells: int) -> pd.Index:
     """Return the labels of the rows of `X`, or their numbers."""
-    frame = as_pandas(covariates_in(X))
+    frame = as_pandas(X)
     return frame.index if isinstance(frame, pd.DataFrame) else pd.RangeIndex(n_cells)
 
 
