@@ -10,6 +10,7 @@ from sc_glm.inference.contrast_tests import differential_expression
 from sc_glm.inference.information_criteria import aic, bic
 from sc_glm.inference.intervals import confidence_intervals
 from sc_glm.inference.likelihood_ratio import likelihood_ratio_test
+from sc_glm.inference.quasi_likelihood import quasi_likelihood_test
 from sc_glm.inference.summary import GeneSummary, gene_summary
 from sc_glm.inference.wald import wald_test
 
@@ -23,6 +24,7 @@ __all__ = [
     "differential_expression",
     "gene_summary",
     "likelihood_ratio_test",
+    "quasi_likelihood_test",
     "standard_errors",
     "wald_test",
 ]
