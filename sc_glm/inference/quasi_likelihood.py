@@ -47,7 +47,12 @@ _MAX_CORRECTION = 0.5  # of a statistic, relative
 _INFINITE_VARIANCE = 1e4  # of an estimate: its information is that of less than a single count
 _MIN_GENES = 10
 _LOG_2 = np.log(2.0)
-_DISPERSIONS = ("overdispersion_trend", "overdispersion", "quasi_dispersion_raw", "quasi_dispersion")
+_DISPERSIONS = (
+    "overdispersion_trend",
+    "overdispersion",
+    "quasi_dispersion_raw",
+    "quasi_dispersion",
+)
 
 
 @documented(ENTRIES)
@@ -283,9 +288,7 @@ class _Question:
             fitted = FittedData.of(model.fit(obs, ones), obs, ones)
         _, designs = fitted.counts_and_designs(ones)
         null_space = designs.parts[MEAN].null
-        reader = ContrastReader(
-            fitted, ModelFormula.of(fitted, model, obs), MEAN, null_space, ones
-        )
+        reader = ContrastReader(fitted, ModelFormula.of(fitted, model, obs), MEAN, null_space, ones)
         found = reader.read(contrast)
         if null_space.not_estimable(found.matrix).any():
             raise ValueError(
@@ -354,7 +357,9 @@ class _Question:
                 corrections.append(np.clip(excess / self.df, 0.0, _MAX_CORRECTION))
         adjusted, ratio, pearson, variance = (np.stack(x, 1) for x in zip(*found, strict=True))
         weights = np.stack([np.interp(range(len(found)), nodes, e) for e in np.eye(len(nodes))])
-        return _Profiles(adjusted, ratio / (1 + np.stack(corrections, 1) @ weights), pearson, variance)
+        return _Profiles(
+            adjusted, ratio / (1 + np.stack(corrections, 1) @ weights), pearson, variance
+        )
 
     def effects(
         self, block: Samples, overdispersion: FloatArray, scale: FloatArray
@@ -364,7 +369,9 @@ class _Question:
         if self.df > 1:
             tested = self.contrast.matrix.any(axis=0)
             of_columns = coef @ self.to_coef[tested].T
-            return np.ptp(of_columns @ self.columns[:, tested].T, axis=1), np.full(len(coef), np.nan)
+            return np.ptp(of_columns @ self.columns[:, tested].T, axis=1), np.full(
+                len(coef), np.nan
+            )
         estimate = coef @ self.matrix[0] - self.contrast.right_hand_side[0]
         variance = block.at(coef, overdispersion).variance(self.matrix)[:, 0, 0] * scale
         infinite = variance > _INFINITE_VARIANCE
