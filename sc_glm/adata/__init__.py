@@ -4,7 +4,8 @@ The cells' covariates are ``adata.obs``. Their counts are ``adata.X`` or a layer
 in a file. (Counts of ``adata.raw`` are the ``X`` of ``adata.raw.to_adata()``.) :func:`fit`,
 :func:`predict`, :func:`pseudobulk`, :func:`sample` and :func:`read_params` follow scanpy: `adata`
 first, results under a key. :class:`AnnDataRegressor` follows scikit-learn: a model whose `X` is an
-AnnData, for cross-validation and searches. Functions that read or write an AnnData belong here, and no others.
+AnnData, for cross-validation and searches. Only functions that read or write an AnnData belong
+here.
 """
 
 from sc_glm.adata.anndata_regressor import AnnDataRegressor

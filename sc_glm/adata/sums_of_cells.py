@@ -58,8 +58,8 @@ def pseudobulk(
         - every other column of ``adata.obs`` that has only one value within each sum, such as a
           donor's condition. A missing value is a value.
 
-        Names are the values joined by an underscore, ``donor1_T``. The order is that of the
-        categories, and otherwise sorted; the first column of `by` varies slowest.
+        Names are the values joined by an underscore, ``donor1_T``. Categories keep their order, and
+        other values are sorted; the first column of `by` varies slowest.
 
     Raises
     ------
@@ -82,12 +82,13 @@ def pseudobulk(
     ...     {"donor": ["d2", "d1", "d1"], "sex": ["f", "m", "m"], "batch": [1, 1, 2]},
     ...     index=["a", "b", "c"],
     ... )
-    >>> cells = AnnData(pd.DataFrame({"Ins1": [1, 2, 3], "Gcg": [0, 5, 0]}, index=obs.index), obs=obs)
+    >>> counts = pd.DataFrame({"Ins1": [1, 2, 3], "Gcg": [0, 5, 0]}, index=obs.index)
+    >>> cells = AnnData(counts, obs=obs)
     >>> sums = scg.pseudobulk(cells, "donor")
     >>> sums.obs.round(2)
        donor  n_cells  log_depth sex
-    d1    d1        2       2.30   m
-    d2    d2        1       0.00   f
+    d1    d1        2        2.3   m
+    d2    d2        1        0.0   f
     >>> sums.to_df()
         Ins1  Gcg
     d1     5    5
@@ -110,8 +111,9 @@ def pseudobulk(
     of_sums.insert(len(columns), "n_cells", n_cells[kept])
     depth = np.asarray(sums.sum(axis=1)).ravel()
     if (depth == 0).any():
+        silent = of_sums.index[(depth == 0).argmax()]
         raise ValueError(
-            f"The cells of {quoted(of_sums.index[(depth == 0).argmax()])} have no counts at all, so "
+            f"The cells of {quoted(silent)} have no counts at all, so "
             "that their depth has no logarithm. Leave them out."
         )
     of_sums.insert(len(columns) + 1, "log_depth", np.log(depth))
@@ -134,9 +136,10 @@ def _groups(obs: pd.DataFrame, columns: list[str]) -> tuple[NDArray[np.intp], ND
         values = obs[column]
         missing = values.isna().to_numpy()
         if missing.any():
+            cell = obs.index[missing.argmax()]
             raise ValueError(
-                f"adata.obs[{column!r}] has no value for cell {quoted(obs.index[missing.argmax()])}, "
-                f"and for {missing.sum()} cell(s) in all."
+                f"adata.obs[{column!r}] has no value for cell {quoted(cell)}, and "
+                f"for {missing.sum()} cell(s) in all."
             )
         is_factor = isinstance(values.dtype, pd.CategoricalDtype)
         codes.append(values.cat.codes if is_factor else pd.factorize(values, sort=True)[0])
@@ -163,10 +166,9 @@ def _covariates_of_groups(
         if column not in (*by, *_NEW_COLUMNS) and _is_constant(obs[column], codes, first)
     ]
     result = obs[[*by, *constant]].iloc[first]
-    names = pd.Index(
-        ["_".join(map(str, row)) for row in zip(*(result[x] for x in by), strict=True)]
-    )
-    return result.set_axis(make_index_unique(names)).copy()
+    values = zip(*(result[column] for column in by), strict=True)
+    names = make_index_unique(pd.Index(["_".join(map(str, row)) for row in values]))
+    return result.set_axis(names).copy()
 
 
 def _is_constant(values: pd.Series, codes: NDArray[np.intp], first: NDArray[np.intp]) -> bool:

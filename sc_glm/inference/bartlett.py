@@ -45,7 +45,7 @@ def lawley_epsilon(design: FloatArray, fit: Fit, overdispersion: FloatArray) -> 
     root = np.linalg.cholesky(np.linalg.inv(fit.information))
     rows = design @ root
     leverage = (rows**2).sum(axis=2)
-    n_genes, n_samples, n_coef = rows.shape
+    n_genes, n_samples, _ = rows.shape
     pairs = (rows[..., :, None] * rows[..., None, :]).reshape(n_genes, n_samples, -1)
 
     def cubes(factor: FloatArray) -> FloatArray:

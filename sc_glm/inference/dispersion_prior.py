@@ -46,7 +46,7 @@ class Posterior(NamedTuple):
         return np.asarray((self.weight * values).sum(axis=1))
 
     def average_by_dispersion(self, ratios: FloatArray) -> FloatArray:
-        """Return the average of genes' ratios at each dispersion of the grid, near one for few genes.
+        """Return averages of genes' ratios at each dispersion of the grid; near one for few genes.
 
         Genes count by their posterior probabilities. If the model were true, a ratio that has the
         expectation one at the true dispersion of its gene would have an average of one.

@@ -169,8 +169,8 @@ def quasi_likelihood_test(
        \sum_\varphi P(\varphi \mid y) \; P\left(\chi^2_q > \Lambda_\varphi / [\sigma^2_\varphi
        (1 + \epsilon_\varphi / q)]\right).
 
-    The posterior :math:`P(\varphi \mid y)` is on a grid from 0.0001 to 20. The likelihood of a gene is
-    the profile likelihood with the adjustment of Cox and Reid. The prior is the nonparametric
+    The posterior :math:`P(\varphi \mid y)` is on a grid from 0.0001 to 20. The likelihood is the
+    profile likelihood with the adjustment of Cox and Reid. The prior is the nonparametric
     maximum-likelihood estimate over all genes; its EM algorithm ends after 50 steps from a uniform
     distribution. It interpolates between up to six means.
 
@@ -188,7 +188,11 @@ def quasi_likelihood_test(
     >>> obs["log_depth"] = np.log(sums.sum(axis=1))
     >>> contrast = ("condition", "case", "control")
     >>> test = quasi_likelihood_test(obs, "~ condition", contrast, y=sums)
-    >>> test[["log2_fold_change", "statistic", "df_denominator", "p_value"]].head(3).round(3)
+    >>> test.reset_index()[["gene", "log2_fold_change", "statistic", "p_value"]].head(3).round(2)
+         gene  log2_fold_change  statistic  p_value
+    0  gene_0              0.55       1.43     0.24
+    1  gene_1             -0.00       0.00     1.00
+    2  gene_2              0.61       2.10     0.15
     """
     question = _Question.of(pseudobulk, formula, contrast, y, offset)
     counts, n_genes = question.counts, question.counts.n_genes
@@ -300,8 +304,8 @@ class _Question:
         samples = Samples(np.zeros((0, len(obs))), design, fitted.offset)
         if samples.df < 1:
             raise ValueError(
-                f"The formula {formula!r} has {samples.n_coef} coefficients for {len(obs)} samples, "
-                "which leaves no degrees of freedom to estimate dispersions. More samples or a "
+                f"The formula {formula!r} has {samples.n_coef} coefficients for {len(obs)} "
+                "samples, which leaves no degrees of freedom to estimate dispersions. More samples or a "
                 "smaller formula are needed."
             )
         return cls(counts, samples, to_coef, found, columns)
