@@ -15,6 +15,7 @@ import intervals
 import nulls
 import pandas as pd
 import pictures
+import sums
 import torch
 import wrong_models
 
@@ -43,6 +44,11 @@ def of_donors(folder):
     return donors.tables(results, OF_DONORS)
 
 
+def of_sums(_):
+    """Test true and false hypotheses by sums of donors."""
+    return sums.tables(N_GENES)
+
+
 def of_wrong_models(_):
     """Test true hypotheses with a model that is not."""
     return wrong_models.tables(N_GENES)
@@ -52,6 +58,7 @@ STUDIES = {
     "nulls": of_nulls,
     "intervals": of_intervals,
     "donors": of_donors,
+    "sums": of_sums,
     "wrong_models": of_wrong_models,
 }
 

@@ -305,8 +305,8 @@ class _Question:
         if samples.df < 1:
             raise ValueError(
                 f"The formula {formula!r} has {samples.n_coef} coefficients for {len(obs)} "
-                "samples, which leaves no degrees of freedom to estimate dispersions. More samples or a "
-                "smaller formula are needed."
+                "samples, which leaves no degrees of freedom to estimate dispersions. More samples "
+                "or a smaller formula are needed."
             )
         return cls(counts, samples, to_coef, found, columns)
 
