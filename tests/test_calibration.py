@@ -110,6 +110,21 @@ def test_intervals_of_donors():
     assert holds["condition", "observed"] < 0.7
 
 
+@pytest.mark.parametrize("design", ["3 v 3", "2 v 10, 20 to 600 cells", "10 v 10"])
+def test_sums_of_donors(design):
+    sums = study("sums")
+    data, p_values = sums.find(design, 4000, with_r=False)
+    p, null = p_values["quasi_likelihood_test"], data.effects == 0
+    assert p.notna().all()
+    n = null.sum()
+    for low, level, high in ((0.04, 0.05, 0.06), (0.007, 0.01, 0.014), (0.0005, 0.001, 0.002)):
+        error = 3.5 * np.sqrt(level * (1 - level) / n)
+        assert low - error < rate(p[null], level) < high + error
+    found = sums.called(p)
+    assert found.sum() > 15
+    assert null[found].mean() < 0.1 + 3 * np.sqrt(0.1 * 0.9 / found.sum())
+
+
 def test_robust_where_the_model_is_wrong():
     n_genes = 1000
     tests = study("wrong_models").nulls("ZINB, in one cell of five", n_genes)
@@ -125,6 +140,8 @@ def test_a_whole_run(tmp_path, monkeypatch):
     few = {name: donors.DESIGNS[name] for name in ("4 v 4", "6 v 6, 5 to 220 cells")}
     monkeypatch.setattr(donors, "DESIGNS", few)
     monkeypatch.setattr(donors, "WITH_INTERVALS", ["4 v 4"])
+    monkeypatch.setattr(study("sums"), "DESIGNS", {"4 v 4": (4, 4, False)})
+    monkeypatch.setattr(study("sums"), "by_r", lambda _: None)
     monkeypatch.setattr(run, "N_GENES", 60)
     monkeypatch.setattr(run, "OF_DONORS", 20)
     monkeypatch.setattr(run, "WITH_PROFILES", 20)

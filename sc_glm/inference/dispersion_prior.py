@@ -4,7 +4,7 @@ The log overdispersion of a gene is drawn from a distribution on a grid, which d
 of the gene. It has no given shape: it is the mixture that maximises the likelihood of all genes
 (Kiefer and Wolfowitz 1956, Annals of Mathematical Statistics 27: 887). Genes of similar means have
 similar distributions, with linear interpolation between a few means. The maximum is approached by
-the EM algorithm from a uniform distribution. Few steps keep it smooth.
+the EM algorithm from a uniform distribution. A limited number of steps keeps it smooth.
 """
 
 from __future__ import annotations
@@ -22,15 +22,14 @@ LOG_OVERDISPERSION = np.linspace(np.log(1e-4), np.log(20.0), 50)  # the grid
 _GENES_PER_KNOT = 300
 _MAX_KNOTS = 6
 _OUTER_QUANTILE = 0.02  # of the means; the distribution is the same beyond
-_N_STEPS = 50
-_PRIOR_GENES = 5.0  # that would have the variance of the model
+_N_STEPS = 200
 
 
 class Posterior(NamedTuple):
-    """Distributions of genes over the grid, (n_genes, n_grid), and how genes depend on knots.
+    """What is known about the log overdispersions of genes.
 
-    ``log_weight`` are the logarithms of the posterior probabilities. ``trend`` (n_genes,) is the
-    mean of the log overdispersion over genes with the same mean count.
+    ``log_weight`` (n_genes, n_grid) are the logarithms of the posterior probabilities on the grid.
+    ``trend`` (n_genes,) is the mean of the log overdispersion over genes with the same mean count.
     """
 
     log_weight: FloatArray
@@ -44,15 +43,6 @@ class Posterior(NamedTuple):
     def mean(self, values: FloatArray) -> FloatArray:
         """Return posterior means of values on the grid, (n_genes,)."""
         return np.asarray((self.weight * values).sum(axis=1))
-
-    def average_by_dispersion(self, ratios: FloatArray) -> FloatArray:
-        """Return averages of genes' ratios at each dispersion of the grid; near one for few genes.
-
-        Genes count by their posterior probabilities. If the model were true, a ratio that has the
-        expectation one at the true dispersion of its gene would have an average of one.
-        """
-        number = self.weight.sum(axis=0)
-        return ((self.weight * ratios).sum(axis=0) + _PRIOR_GENES) / (number + _PRIOR_GENES)
 
 
 def posterior_dispersions(log_likelihood: FloatArray, mean: FloatArray) -> Posterior:

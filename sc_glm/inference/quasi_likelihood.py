@@ -107,8 +107,8 @@ def quasi_likelihood_test(
         standard_error
             Standard error of `log2_fold_change`; NaN if this is infinite or of a joint test.
         statistic
-            F statistic: the likelihood ratio at a known dispersion, divided by the quasi-dispersion
-            and `df`, on average over the dispersions that are possible given the counts.
+            F statistic: the likelihood ratio at a known dispersion, divided by `df`, on average
+            over the dispersions that are possible given the counts.
         df
             Number of constraints.
         df_denominator
@@ -149,30 +149,33 @@ def quasi_likelihood_test(
 
     Notes
     -----
-    The test is a quasi-likelihood F test, as in edgeR (Lund et al. 2012, Statistical Applications
-    in Genetics and Molecular Biology 11(5); Chen, Lun and Smyth 2016, F1000Research 5: 1438) and
-    glmGamPoi (Ahlmann-Eltze and Huber 2020, Bioinformatics 36: 5701). It differs in three ways:
-
-    - The prior of dispersions is no inverse chi-squared distribution. It has any shape, and depends
-      on the mean (see below). P-values are averaged over its posterior. For normal data and an
-      inverse chi-squared prior, this average is the moderated t test of limma.
-    - The quasi-dispersion :math:`\sigma^2_\varphi` is not that of a gene. It is the average of
-      Pearson's statistics over genes of overdispersion :math:`\varphi`, and corrects for donors
-      that vary in another way than the gamma distribution of the model.
-    - Likelihood ratios have Bartlett's correction for few samples :math:`\epsilon_\varphi`.
+    The test is a relative of the quasi-likelihood F tests of edgeR (Lund et al. 2012, Statistical
+    Applications in Genetics and Molecular Biology 11(5); Chen, Lun and Smyth 2016, F1000Research 5:
+    1438) and glmGamPoi (Ahlmann-Eltze and Huber 2020, Bioinformatics 36: 5701). In these, the
+    variance of a gene is that of a trend of dispersions, times a quasi-dispersion with an inverse
+    chi-squared prior. Here, the dispersion :math:`\varphi` itself differs by gene, and its prior
+    has any shape. For normal data and an inverse chi-squared prior, the test would be limma's
+    moderated t test.
 
     With the likelihood ratio :math:`\Lambda_\varphi` at the overdispersion :math:`\varphi` and
     :math:`q` constraints, the p-value is
 
     .. math::
 
-       \sum_\varphi P(\varphi \mid y) \; P\left(\chi^2_q > \Lambda_\varphi / [\sigma^2_\varphi
-       (1 + \epsilon_\varphi / q)]\right).
+       \sum_\varphi P(\varphi \mid y) \;
+       P\left(\chi^2_q > \Lambda_\varphi / (1 + \epsilon_\varphi / q)\right),
 
-    The posterior :math:`P(\varphi \mid y)` is on a grid from 0.0001 to 20. The likelihood is the
-    profile likelihood with the adjustment of Cox and Reid. The prior is the nonparametric
-    maximum-likelihood estimate over all genes; its EM algorithm ends after 50 steps from a uniform
-    distribution. It interpolates between up to six means.
+    where :math:`\epsilon_\varphi` is Bartlett's correction for few samples (Lawley 1956,
+    Biometrika 43: 295). The posterior :math:`P(\varphi \mid y)` is on a grid from 0.0001 to 20.
+    The likelihood is the profile likelihood with the adjustment of Cox and Reid. The prior is the
+    nonparametric maximum-likelihood estimate over all genes: 200 steps of the EM algorithm from a
+    uniform distribution. It depends on the mean, by interpolation between up to six means.
+
+    All samples have the same dispersion. That of a sum is larger if it has very few cells.
+
+    The default offset is the logarithm of all counts. A few genes with most of the counts make it
+    a poor measure of depth, and other genes then seem to change with them. Give an offset of
+    another kind in this case, such as summed size factors.
 
     Rejections of true hypotheses are measured in :doc:`/calibration`.
 
@@ -210,7 +213,7 @@ def quasi_likelihood_test(
     moderated = _moderate(profiles, posterior, question.df)
     ends = np.cumsum([0] + [len(block.counts) for block in blocks])
     effects = [
-        question.effects(block, moderated["overdispersion"][i:j], moderated["scale"][i:j])
+        question.effects(block, moderated["overdispersion"][i:j])
         for block, i, j in zip(blocks, ends, ends[1:], strict=False)
     ]
     estimate, error = map(np.concatenate, zip(*effects, strict=True))
@@ -365,9 +368,7 @@ class _Question:
             adjusted, ratio / (1 + np.stack(corrections, 1) @ weights), pearson, variance
         )
 
-    def effects(
-        self, block: Samples, overdispersion: FloatArray, scale: FloatArray
-    ) -> tuple[FloatArray, FloatArray]:
+    def effects(self, block: Samples, overdispersion: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return estimates and standard errors at moderated dispersions, natural logarithms."""
         coef = block.fit(overdispersion, block.start())
         if self.df > 1:
@@ -377,7 +378,7 @@ class _Question:
                 len(coef), np.nan
             )
         estimate = coef @ self.matrix[0] - self.contrast.right_hand_side[0]
-        variance = block.at(coef, overdispersion).variance(self.matrix)[:, 0, 0] * scale
+        variance = block.at(coef, overdispersion).variance(self.matrix)[:, 0, 0]
         infinite = variance > _INFINITE_VARIANCE
         estimate = np.where(infinite, np.copysign(np.inf, estimate), estimate)
         return estimate, np.where(infinite, np.nan, np.sqrt(variance))
@@ -418,9 +419,7 @@ def _pearson_ratio(samples: Samples, fit: Fit, overdispersion: FloatArray) -> Fl
 
 def _moderate(profiles: _Profiles, posterior: Posterior, df: int) -> dict[str, FloatArray]:
     """Average over the dispersions that are possible given the counts."""
-    scale = posterior.average_by_dispersion(profiles.pearson)
-    ratio = profiles.ratio / scale / df
-    precision = 1 / (profiles.variance * scale)
+    ratio, precision = profiles.ratio / df, 1 / profiles.variance
     mean_precision = posterior.mean(precision)
     variance = posterior.mean((precision - mean_precision[:, None]) ** 2)
     with np.errstate(divide="ignore"):
@@ -430,9 +429,8 @@ def _moderate(profiles: _Profiles, posterior: Posterior, df: int) -> dict[str, F
         "statistic": posterior.mean(ratio),
         "log_p_value": logsumexp(posterior.log_weight + log_f_tail(ratio, df, np.inf), axis=1),
         "df_denominator": df_denominator,
-        "scale": posterior.mean(np.broadcast_to(scale, ratio.shape)),
         "overdispersion_trend": np.exp(posterior.trend),
-        "overdispersion": np.exp(posterior.mean(np.broadcast_to(LOG_OVERDISPERSION, ratio.shape))),
+        "overdispersion": np.exp(posterior.mean(LOG_OVERDISPERSION)),
         "quasi_dispersion_raw": (at_trend * profiles.pearson).sum(axis=1),
         "quasi_dispersion": 1 / (mean_precision * (at_trend * profiles.variance).sum(axis=1)),
     }

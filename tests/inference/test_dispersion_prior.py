@@ -38,9 +38,3 @@ def test_flat_likelihoods_have_the_distribution_of_the_others():
     log_likelihood[:10] = 0.0
     found = posterior_dispersions(log_likelihood, mean)
     assert found.mean(LOG_OVERDISPERSION)[:10] == pytest.approx(found.trend[:10])
-
-
-def test_averages_by_dispersion_are_one_if_the_ratios_are():
-    _, mean, log_likelihood = draw(500)
-    found = posterior_dispersions(log_likelihood, mean)
-    assert found.average_by_dispersion(np.ones_like(log_likelihood)) == pytest.approx(1.0)
