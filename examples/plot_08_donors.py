@@ -91,11 +91,10 @@ axes[0].set_ylabel("genes without effect")
 plt.show()
 
 # %%
-# With a test by cells, nearly half of the genes that do not differ have a p-value below 0.05, and
-# two in three of the genes called at a false discovery rate (FDR) of 5 % are false. The Wald test on
-# sums rejects less, but still too often: it takes the size of each gene, which twelve sums
-# determine, as known. The other two tests reject no more than one in twenty, and call no gene that
-# does not differ:
+# By cells, nearly half of the genes that do not differ have a p-value below 0.05. Two in three of
+# the genes called at a false discovery rate (FDR) of 5 % are false. The Wald test on sums rejects
+# less, but still too often. It takes the size of each gene as known, but twelve sums determine it.
+# The other two tests reject no more than one in twenty, and call no gene that does not differ:
 
 pd.DataFrame.from_dict(
     {
@@ -124,9 +123,9 @@ plt.show()
 # What can twelve donors find?
 # ----------------------------
 #
-# This table has the true effects by size, and the share of them that the two valid tests find. Large
-# effects are found, and small ones are not, whatever the number of cells. To find these, more donors
-# are needed.
+# This table has the true effects by size, and the shares that the two valid tests find. Large
+# effects are found, and small ones are not, whatever the number of cells. To find these, more
+# donors are needed.
 
 size = pd.cut(truth[~null].abs() / np.log(2), [0, 0.5, 1, 1.5, np.inf])
 valid = ("by clusters", "quasi-likelihood")
@@ -136,21 +135,24 @@ power.insert(0, "genes", size.value_counts(sort=False))
 power.rename_axis("log2 fold change").round(2)
 
 # %%
-# With twelve donors, both tests find about as many effects. With three or four donors of a
-# condition, the quasi-likelihood test finds more, because a gene's own sums hardly determine how
-# much donors differ. :doc:`/calibration` measures the tests for such designs.
+# With twelve donors, both tests find about as many effects. With three donors of a condition, the
+# test by clusters finds almost nothing. A gene's own counts then hardly determine how much donors
+# differ, and the quasi-likelihood test learns it from all genes. :doc:`/calibration` measures both.
 
 # %%
 # Which test is right?
 # --------------------
 #
-# - *By cells*: the covariate varies between the cells of a donor, as cell types do, and donors are
-#   in the formula; or the cells are independent.
-# - *By clusters*: the condition belongs to donors, there are at least six donors of each, and the
-#   formula needs covariates of cells. Few genes suffice: each has its own test.
-# - *Wald on sums*: many donors. With few, its p-values are too small.
-# - *Quasi-likelihood*: the condition belongs to donors, also if there are only three of each. It
-#   learns from the other genes, so there should be at least dozens of them.
+# *By cells* is right if the covariate varies between the cells of a donor, as cell types do, and
+# donors are in the formula.
+#
+# *By clusters* is right if the condition belongs to donors, and there are four or more of each. The
+# formula may have covariates of cells. Each gene has its own test, so that few genes suffice.
+#
+# *Quasi-likelihood* is right if the condition belongs to donors, also with only three of each. It
+# needs dozens of genes or more.
+#
+# *Wald on sums* is right only with many donors.
 #
 # Plan for more donors rather than more cells.
 #

@@ -106,7 +106,7 @@ def pseudobulk(
             f"No combination of {quoted(columns)} has min_cells={min_cells} cells: the largest has "
             f"{n_cells.max()}."
         )
-    sums = _sums(counts, codes, len(n_cells))[kept]
+    sums: Any = _sums(counts, codes, len(n_cells))[kept]
     of_sums = _covariates_of_groups(obs, columns, codes, first).loc[kept]
     of_sums.insert(len(columns), "n_cells", n_cells[kept])
     depth = np.asarray(sums.sum(axis=1)).ravel()
@@ -117,7 +117,8 @@ def pseudobulk(
             "that their depth has no logarithm. Leave them out."
         )
     of_sums.insert(len(columns) + 1, "log_depth", np.log(depth))
-    X = sp.csr_matrix(sums) if sp.issparse(sums) else sums
+    is_sparse: bool = sp.issparse(sums)
+    X = sp.csr_matrix(sums) if is_sparse else sums
     return AnnData(X, obs=of_sums, var=pd.DataFrame(adata.var).copy())
 
 
@@ -136,7 +137,7 @@ def _groups(obs: pd.DataFrame, columns: list[str]) -> tuple[NDArray[np.intp], ND
         values = obs[column]
         missing = values.isna().to_numpy()
         if missing.any():
-            cell = obs.index[missing.argmax()]
+            cell = obs.index[int(missing.argmax())]
             raise ValueError(
                 f"adata.obs[{column!r}] has no value for cell {quoted(cell)}, and "
                 f"for {missing.sum()} cell(s) in all."

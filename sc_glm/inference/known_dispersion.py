@@ -53,7 +53,7 @@ class Samples:
         """Residual degrees of freedom."""
         return len(self.offset) - self.n_coef
 
-    def of_genes(self, genes: NDArray[np.bool_] | slice) -> Samples:
+    def of_genes(self, genes: NDArray[np.intp]) -> Samples:
         """Return the samples with some of the genes."""
         return replace(self, counts=self.counts[genes])
 
@@ -82,7 +82,7 @@ class Samples:
         -------
         ndarray of shape (n_genes, n_coef)
         """
-        coef, active = start.copy(), np.arange(len(start))
+        coef, active = start.copy(), np.arange(len(start), dtype=np.intp)
         for _ in range(_MAX_ITER):
             at = self.of_genes(active).at(coef[active], overdispersion[active])
             residual = at.weight * (self.counts[active] / at.mean - 1.0)
