@@ -34,6 +34,11 @@ class Alternative:
         """Whether this is the two-sided test against zero, the only one of joint hypotheses."""
         return self.direction == "two-sided" and not self.threshold
 
+    @property
+    def shifts(self) -> list[float]:
+        """The values of the combination that bound the null hypothesis."""
+        return [self.threshold, -self.threshold] if self.threshold else [0.0]
+
     def log_p_value(self, upper: FloatArray, lower: FloatArray, df: FloatArray) -> FloatArray:
         """Return the logarithms of p-values.
 
@@ -56,4 +61,5 @@ class Alternative:
             return log_t_tail(-lower, df)
         is_positive = upper + lower >= 0
         near, far = np.where(is_positive, upper, -lower), np.where(is_positive, lower, -upper)
-        return np.logaddexp(log_t_tail(near, df), log_t_tail(far, df))
+        with np.errstate(invalid="ignore"):  # of genes without a statistic, which are NaN
+            return np.logaddexp(log_t_tail(near, df), log_t_tail(far, df))

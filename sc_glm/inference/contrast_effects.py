@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -35,10 +35,10 @@ def fractions_with_counts(
         NaN for a set without cells of positive weight.
     """
     in_set = np.column_stack(sets) * weights[:, None]
-    matrix = counts.by_column
-    if sp.issparse(matrix):
+    matrix: Any = counts.by_column
+    if isinstance(matrix, sp.csc_array):
         positive = matrix.copy()
-        positive.data = np.ones(len(matrix.data))
+        positive.data = np.ones(matrix.nnz)
         sums = positive.T @ in_set
     else:
         step = max(1, _MAX_DENSE_ENTRIES // len(weights))
@@ -49,7 +49,7 @@ def fractions_with_counts(
 
 
 def predictor_ranges(
-    fitted: FittedData, part: str, columns: NDArray[np.bool_], cells: NDArray[np.bool_]
+    fitted: FittedData, part: str, columns: NDArray[np.intp], cells: NDArray[np.intp]
 ) -> FloatArray:
     """Return the largest minus the smallest contribution of some columns to the predictor.
 
@@ -57,10 +57,10 @@ def predictor_ranges(
     ----------
     fitted : FittedData
     part : str
-    columns : ndarray of bool of shape (n_columns,)
-        Columns of the part.
-    cells : ndarray of bool of shape (n_cells,)
-        Cells over which the range is taken.
+    columns : ndarray of int
+        Positions of columns of the part.
+    cells : ndarray of int
+        Positions of the cells over which the range is taken.
 
     Returns
     -------

@@ -26,9 +26,11 @@ if TYPE_CHECKING:
     from sc_glm.inference.constrained_fits import ConstrainedMaxima, FittedCells
     from sc_glm.inference.contrasts import Contrast
     from sc_glm.inference.estimates import Estimates
+    from sc_glm.inference.infinite_contrasts import InfiniteContrasts
 
 # Log-likelihood by which a constrained maximum may exceed the fit's, by the solver's tolerance.
 _LOG_LIKELIHOOD_TOLERANCE = 1e-4
+_NOT_FOUND = "iteration limit"  # of the constrained maximum
 
 
 @dataclass
@@ -121,27 +123,37 @@ def likelihood_ratio(
     alternative : Alternative
     """
     rows = contrast.matrix @ cells.designs.parts[part].to_coef
-    shifts = [alternative.threshold, -alternative.threshold]
     maxima = [
         constrained_maxima(cells, part, rows, contrast.right_hand_side + shift)
-        for shift in dict.fromkeys(shifts)
+        for shift in alternative.shifts
     ]
     highest = _highest_likelihood(cells, maxima)
-    infinite = np.full(len(sign), np.inf)
-    reason = "iteration limit"
-    deviances = [
-        np.where(at.converged, 2 * np.maximum(highest - at.log_likelihood, 0.0), np.nan)
-        for at in maxima
-    ]
+    log_likelihoods = [np.where(at.converged, at.log_likelihood, np.nan) for at in maxima]
+    deviances = [2 * np.maximum(highest - value, 0.0) for value in log_likelihoods]
     if contrast.n_constraints > 1:
+        infinite = np.full(len(highest), np.inf)
         return Statistics.of_joint_test(
-            deviances[0], contrast.n_constraints, infinite, "lr", reason
+            deviances[0], contrast.n_constraints, infinite, "lr", _NOT_FOUND
         )
-    upper, lower = (
+    return _signed_roots(deviances, sign, alternative)
+
+
+def profile_ratio(
+    profile: InfiniteContrasts, sign: FloatArray, alternative: Alternative
+) -> Statistics:
+    """Return likelihood-ratio statistics of infinite contrasts."""
+    losses = np.maximum(profile.supremum[:, None] - profile.log_likelihood, 0.0)
+    return _signed_roots(list(2 * losses.T), sign, alternative)
+
+
+def _signed_roots(
+    deviances: list[FloatArray], sign: FloatArray, alternative: Alternative
+) -> Statistics:
+    roots = [
         np.sign(sign - shift) * np.sqrt(deviance)
-        for shift, deviance in zip(shifts, deviances * (2 // len(deviances)), strict=True)
-    )
-    return Statistics.of(upper, lower, infinite, "lr", reason)
+        for shift, deviance in zip(alternative.shifts, deviances, strict=True)
+    ]
+    return Statistics.of(roots[0], roots[-1], np.full(len(sign), np.inf), "lr", _NOT_FOUND)
 
 
 def _highest_likelihood(cells: FittedCells, maxima: list[ConstrainedMaxima]) -> FloatArray:

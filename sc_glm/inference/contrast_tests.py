@@ -22,15 +22,15 @@ from sc_glm.inference.contrast_effects import (
     mean_counts,
     predictor_ranges,
 )
-from sc_glm.inference.contrast_statistics import likelihood_ratio, score, wald
+from sc_glm.inference.contrast_statistics import likelihood_ratio, profile_ratio, score, wald
 from sc_glm.inference.contrasts import ContrastReader
 from sc_glm.inference.docstring_entries import ENTRIES
 from sc_glm.inference.estimates import estimate_combinations
 from sc_glm.inference.fitted_model import FittedData
-from sc_glm.inference.log_likelihood import check_maximum, requirement_of_maximum
+from sc_glm.inference.infinite_contrasts import profile_of_infinite_contrast
+from sc_glm.inference.log_likelihood import check_maximum
 from sc_glm.inference.model_formula import ModelFormula
 from sc_glm.inference.p_values import adjust_p_values, p_value_columns
-from sc_glm.inference.profile_likelihood import profile_limits
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from sc_glm.inference.contrast_statistics import Statistics
     from sc_glm.inference.contrasts import Contrast
     from sc_glm.inference.estimates import Estimates
-    from sc_glm.inference.linear_combinations import LinearCombinations
+    from sc_glm.inference.infinite_contrasts import InfiniteContrasts
 
 __all__ = ["differential_expression"]
 
@@ -338,7 +338,10 @@ class _Tests:
     ) -> None:
         """Test infinite estimates, which have no standard error, without it."""
         genes = effect.infinite
-        if self.kind == "observed":
+        if self.kind == "observed" and effect.profile is not None:
+            sign = effect.estimate[genes]
+            statistics.put(genes, profile_ratio(effect.profile, sign, self.question))
+        elif self.kind == "observed":
             statistics.put(genes, self._likelihood_ratio(genes, contrast, effect))
         elif self.kind == "robust" and not self.question.threshold:
             (found,) = score(self.cells.of_genes(genes), self.part, [contrast], robust=True)
@@ -394,6 +397,8 @@ class _Effect:
         Genes with an infinite estimate, which the likelihood can test.
     unknown : ndarray of int
         Genes whose counts say nothing about the contrast.
+    profile : InfiniteContrasts or None
+        Profile likelihoods of the infinite genes.
     """
 
     estimate: FloatArray
@@ -402,6 +407,7 @@ class _Effect:
     standard_error: FloatArray
     infinite: NDArray[np.intp]
     unknown: NDArray[np.intp]
+    profile: InfiniteContrasts | None = None
 
     @classmethod
     def of(cls, tests: _Tests, estimates: Estimates, number: int, contrast: Contrast) -> _Effect:
@@ -410,13 +416,14 @@ class _Effect:
         nothing = np.full(len(fitted.names), np.nan)
         flat = estimates.flat[:, number] & (fitted.status != Status.ALL_ZERO)
         flat &= fitted.status != Status.ITERATION_LIMIT
-        if not estimates.combinations.estimable[number] or requirement_of_maximum(fitted):
+        if fitted.is_penalised or not estimates.combinations.estimable[number]:
             flat[:] = False
         genes, no_genes = np.flatnonzero(flat), np.empty(0, dtype=np.intp)
         known = flat | (estimates.reason[:, number] == "")
         if contrast.n_constraints > 1:
             columns = contrast.matrix.any(axis=0)
-            size = predictor_ranges(fitted, tests.part, columns, tests.weights > 0)
+            cells_of_fit = np.flatnonzero(tests.weights)
+            size = predictor_ranges(fitted, tests.part, np.flatnonzero(columns), cells_of_fit)
             size = np.where(known, size, np.nan)
             size[genes] = np.inf
             return cls(size, nothing, nothing, nothing, genes, no_genes)
@@ -434,28 +441,26 @@ class _Effect:
             no_genes,
         )
         if len(genes):
-            combination = estimates.combinations.of_test(number)
-            effect._set_infinite(cells.of_genes(genes), combination, contrast, tests.level)
+            test = estimates.combinations.theta_matrix[number, 0]
+            effect._set_infinite(cells.of_genes(genes), tests, contrast, test)
         return effect
 
     def _set_infinite(
-        self, cells: FittedCells, combination: LinearCombinations, contrast: Contrast, level: float
+        self, cells: FittedCells, tests: _Tests, contrast: Contrast, test: FloatArray
     ) -> None:
-        """Set the estimates of infinite contrasts, and their profile intervals.
+        """Set infinite estimates, with the finite ends of their intervals, and keep their profiles.
 
-        The interval of an infinite estimate has an infinite end on its side. It has two if the
-        counts say nothing about the contrast, and none if the likelihood is only almost flat.
+        There is no finite end if the counts say nothing about the contrast.
         """
-        genes = self.infinite
-        unknown_errors = np.full((len(genes), 1), np.nan)
-        limits = profile_limits(cells, combination, unknown_errors, level)
-        low, high = (end[:, 0] - contrast.right_hand_side[0] for end in limits)
-        self.low[genes], self.high[genes] = low, high
-        is_bounded = np.isfinite(low) & np.isfinite(high)
-        infinite = np.copysign(np.inf, self.estimate[genes])
-        infinite[np.isinf(high) & ~np.isinf(low)] = np.inf
-        infinite[np.isinf(low) & ~np.isinf(high)] = -np.inf
-        self.estimate[genes] = np.where(is_bounded, self.estimate[genes], infinite)
-        is_unknown = np.isinf(low) & np.isinf(high)
-        self.estimate[genes[is_unknown]] = np.nan
-        self.unknown, self.infinite = genes[is_unknown], genes[~is_unknown]
+        genes, value = self.infinite, contrast.right_hand_side[0]
+        sign = np.sign(self.estimate[genes])
+        self.profile = profile_of_infinite_contrast(
+            cells, test, sign, [value + shift for shift in tests.question.shifts], tests.level
+        )
+        end = self.profile.end - value
+        is_unknown = np.isinf(end)
+        self.estimate[genes] = np.where(is_unknown, np.nan, sign * np.inf)
+        self.low[genes] = np.where(sign > 0, end, -np.inf)
+        self.high[genes] = np.where(sign > 0, np.inf, end)
+        self.low[genes[is_unknown]], self.high[genes[is_unknown]] = -np.inf, np.inf
+        self.unknown = genes[is_unknown]

@@ -264,7 +264,7 @@ def _position(levels: list[Hashable], level: Any, factor: str) -> int:
 
 
 def _number(value: Any, factor: str) -> float:
-    if not isinstance(value, Real) or not np.isfinite(value):
+    if not (isinstance(value, Real) and np.isfinite(float(value))):
         raise ValueError(
             f"The formula reads {factor!r} as a number, so that its contrast compares two numbers, "
             f"not {quoted(value)}. C({factor}) in the formula makes levels of it."

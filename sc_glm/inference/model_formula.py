@@ -105,12 +105,32 @@ class ModelFormula:
         ndarray of shape (n_columns,)
             The linear predictor of the average is its product with the coefficients of the part.
         """
+        rows = self._with(values).designs[part]
+        return np.asarray(np.average(rows, axis=0, weights=weights))
+
+    def average_offset(self, values: Mapping[str, Any], weights: FloatArray | None = None) -> float:
+        """Return the average offset if covariates are set to values in all cells.
+
+        Parameters
+        ----------
+        values : mapping of str to object
+            Values of covariates by their column.
+        weights : ndarray of shape (n_cells,), optional
+            Weights of the cells in the average.
+
+        Returns
+        -------
+        float
+        """
+        return float(np.average(self._with(values).offset, weights=weights))
+
+    def _with(self, values: Mapping[str, Any]) -> FittedData:
+        """Return the cells with covariates set to values, without counts."""
         columns = {name: _constant(value, len(self.cells)) for name, value in values.items()}
         design = self.transformer.transform(self.cells.assign(**columns))
         if self.later_steps is not None:
             design = self.later_steps.transform(design)
-        rows = self.fitted.designs_of(design)[part]
-        return np.asarray(np.average(rows, axis=0, weights=weights))
+        return self.fitted.at_rows(design)
 
 
 def _constant(value: Any, n_cells: int) -> Any:

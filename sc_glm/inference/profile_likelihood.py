@@ -19,7 +19,7 @@ from sc_glm._solver.gene_block import build_problem, one_thread
 from sc_glm._solver.status import FLAT_INFORMATION
 from sc_glm._solver.trust_region import maximize
 from sc_glm.inference.observed_information import SETTINGS
-from sc_glm.inference.restricted_objective import RestrictedObjective
+from sc_glm.inference.restricted_objective import RestrictedObjective, hold_sizes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,7 +38,7 @@ _MAX_TRIALS = 80  # values of the combination to try for each end
 
 # Distance from the estimate, in units of a predictor, at which an interval counts as infinite. A
 # mean changes by the factor exp(50) over it, so that the likelihood does not fall beyond it either.
-_MAX_DISTANCE = 50.0
+MAX_DISTANCE = 50.0
 _ROOT_TOLERANCE = 1e-5  # relative, of the root of the deviance at an end
 _MIN_BRACKET = 1e-6  # of the largest distance: a bracket that is shorter holds a jump
 # A trial within a bracket divides it at a fraction within the first bounds. A trial above the
@@ -80,7 +80,7 @@ def profile_limits(
         counts,
         designs,
         [cells.coordinates(), standard_errors],
-        (fitted.family, designs),
+        (fitted.family, designs, cells.has_known_sizes),
         (tests, threshold),
         n_jobs=fitted.regressor.n_jobs,
     )
@@ -91,14 +91,15 @@ def _limits_of_block(
     counts: Any,
     theta: FloatArray,
     standard_errors: FloatArray,
-    model: tuple[Family, Designs],
+    model: tuple[Family, Designs, bool],
     interval: tuple[FloatArray, float],
 ) -> Limits:
-    (family, designs), (tests, threshold) = model, interval
+    (family, designs, has_known_sizes), (tests, threshold) = model, interval
     with one_thread(), torch.inference_mode():
         problem = build_problem(family, counts, designs, SETTINGS).unpacked()
-        objective = problem.model_objective()
-        point = torch.from_numpy(theta)
+        objective, point = problem.model_objective(), torch.from_numpy(theta)
+        if has_known_sizes:
+            hold_sizes(objective, point)
         ends = [
             _limits_of_test(
                 objective, point, torch.from_numpy(test), torch.from_numpy(errors), threshold
@@ -120,15 +121,15 @@ def _limits_of_test(
     at_fit = objective.evaluate(theta, torch.arange(len(theta)))
     unit = torch.linalg.vector_norm(test)
     first_trial = torch.where(standard_errors.isfinite(), standard_errors * threshold, unit)
-    direction = _least_favourable_direction(at_fit.hessian, test)
+    direction = least_favourable_direction(at_fit.hessian, test)
     search = _EndSearch(objective, theta, test, direction, at_fit.value, threshold)
     return tuple(  # type: ignore[return-value]
-        estimate + side * search.distance(side, first_trial, float(_MAX_DISTANCE * unit))
+        estimate + side * search.distance(side, first_trial, float(MAX_DISTANCE * unit))
         for side in (-1.0, 1.0)
     )
 
 
-def _least_favourable_direction(hessian: Tensor, test: Tensor) -> Tensor:
+def least_favourable_direction(hessian: Tensor, test: Tensor) -> Tensor:
     """Return the change of the parameters that raises a combination by one at the least loss.
 
     Along flat directions the loss is zero: the difference of a group from a group without counts

@@ -8,6 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from sc_glm import NegBinRegressor, ZINBRegressor
 from sc_glm.inference import confidence_intervals
+from sc_glm.inference.constrained_fits import FittedCells
 from sc_glm.inference.fitted_model import FittedData
 from sc_glm.inference.linear_combinations import LinearCombinations
 from sc_glm.inference.observed_information import score_and_information
@@ -22,11 +23,11 @@ ROOT = np.sqrt(scipy.stats.chi2.ppf(0.95, 1))
 
 def limits(model, y, *, weights=None):
     fitted = FittedData.of(model, X, y)
-    _, designs = fitted.counts_and_designs(fitted.weights(weights))
+    cells = FittedCells.of(fitted, weights)
     n_coef = sum(len(table) for table in fitted.params.values())
-    combinations = LinearCombinations.of(np.eye(n_coef)[:, None], designs)
+    combinations = LinearCombinations.of(np.eye(n_coef)[:, None], cells.designs)
     steps = np.full((len(fitted.names), n_coef), np.nan)
-    return profile_limits(fitted, combinations, steps, 0.95, weights)
+    return profile_limits(cells, combinations, steps, 0.95)
 
 
 def loss_at(model, y, coefficient, value):
@@ -86,10 +87,9 @@ def test_an_infinite_estimate_has_one_finite_end():
     y = np.where(empty, 0, RNG.poisson(3.0, N))
     model = NegBinRegressor().fit(empty[:, None], y)
     assert model.status_[0] == "separated"
-    fitted = FittedData.of(model, empty[:, None], y)
-    _, designs = fitted.counts_and_designs(np.ones(N))
-    combinations = LinearCombinations.of(np.eye(3)[:, None], designs)
-    lower, upper = profile_limits(fitted, combinations, np.full((1, 3), np.nan), 0.95, None)
+    cells = FittedCells.of(FittedData.of(model, empty[:, None], y), None)
+    combinations = LinearCombinations.of(np.eye(3)[:, None], cells.designs)
+    lower, upper = profile_limits(cells, combinations, np.full((1, 3), np.nan), 0.95)
     mean = y[~empty].mean()
     assert (lower[0, 1], upper[0, 2]) == (-np.inf, np.inf)
     assert upper[0, 1] == pytest.approx(np.log(ROOT**2 / 2 / 60 / mean), abs=0.01)
@@ -132,8 +132,7 @@ def test_integer_weights_are_repeated_rows():
     weighted = NegBinRegressor(tol=1e-10).fit(X, y, sample_weight=weights)
     rows = np.repeat(np.arange(N), weights)
     repeated = NegBinRegressor(tol=1e-10).fit(X[rows], y[rows])
-    fitted = FittedData.of(repeated, X[rows], y[rows])
-    _, designs = fitted.counts_and_designs(np.ones(len(rows)))
-    combinations = LinearCombinations.of(np.eye(3)[:, None], designs)
-    expected = profile_limits(fitted, combinations, np.full((1, 3), np.nan), 0.95, None)
+    cells = FittedCells.of(FittedData.of(repeated, X[rows], y[rows]), None)
+    combinations = LinearCombinations.of(np.eye(3)[:, None], cells.designs)
+    expected = profile_limits(cells, combinations, np.full((1, 3), np.nan), 0.95)
     assert_allclose(limits(weighted, y, weights=weights), expected, atol=1e-3)

@@ -1,0 +1,231 @@
+"""Tests and intervals of contrasts with infinite estimates, one combination at a time.
+
+If one side of a contrast has no counts, the likelihood rises towards a supremum as the contrast
+tends to infinity. Its profile likelihood falls towards the other side. The search follows it from
+the fit, along the direction that costs the least likelihood. Near the supremum the loss is an
+exponential of the distance, so that its logarithm is interpolated.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from scipy import stats
+
+from sc_glm._solver.fitting import map_blocks
+from sc_glm._solver.gene_block import build_problem, one_thread
+from sc_glm._solver.submodels import is_sparse
+from sc_glm._solver.trust_region import maximize
+from sc_glm.inference.observed_information import SETTINGS
+from sc_glm.inference.profile_likelihood import (
+    MAX_DISTANCE,
+    least_favourable_direction,
+)
+from sc_glm.inference.restricted_objective import RestrictedObjective, hold_sizes
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from sc_glm._design.design import FloatArray
+    from sc_glm._likelihood.family import Family
+    from sc_glm._likelihood.objective import Objective
+    from sc_glm._solver.gene_block import Designs
+    from sc_glm._solver.trust_region import Solution
+    from sc_glm.inference.constrained_fits import FittedCells
+
+_TOL = 1e-6  # tolerance of a maximisation over nuisance parameters, in log-likelihood
+_MAX_ITER = 100  # of such a maximisation
+_MAX_TRIALS = 40  # distances to try for an end
+_LOSS_TOLERANCE = 2e-3  # relative, of the loss at an end
+_MAX_STEP = 6.0  # between two distances beyond which no end was found, in natural logarithms
+_POISSON_LOG_SIZE = 12.0  # a start that finds the maxima of genes whose counts vary little
+
+
+class InfiniteContrasts(NamedTuple):
+    """Profile likelihood of infinite contrasts.
+
+    Attributes
+    ----------
+    supremum : ndarray of shape (n_genes,)
+        Log-likelihood of the fit.
+    log_likelihood : ndarray of shape (n_genes, n_values)
+        Profile log-likelihood at given values; NaN if it was not found.
+    end : ndarray of shape (n_genes,)
+        Finite end of the profile interval: infinite if there is none, NaN if it was not found.
+    """
+
+    supremum: FloatArray
+    log_likelihood: FloatArray
+    end: FloatArray
+
+
+def profile_of_infinite_contrast(
+    cells: FittedCells,
+    test: FloatArray,
+    sign: NDArray[np.float64],
+    values: Sequence[float],
+    level: float,
+) -> InfiniteContrasts:
+    """Compute the profile likelihood of a contrast that is infinite.
+
+    Parameters
+    ----------
+    cells : FittedCells
+        Genes with an infinite estimate of the contrast.
+    test : ndarray of shape (n_params,)
+        The contrast as a combination of the coordinates in the bases of the designs.
+    sign : ndarray of shape (n_genes,)
+        Whether the estimate is plus or minus infinity.
+    values : sequence of float
+        Values of the contrast at which the likelihood is maximised.
+    level : float
+        Confidence level of the interval.
+    """
+    fitted, counts, designs = cells
+    loss = float(stats.chi2.ppf(level, 1)) / 2
+    blocks = map_blocks(
+        _profile_of_block,
+        counts,
+        designs,
+        [cells.coordinates(), sign],
+        (fitted.family, designs, cells.has_known_sizes),
+        (test, tuple(values), loss),
+        n_jobs=fitted.regressor.n_jobs,
+    )
+    return InfiniteContrasts(*(np.concatenate(arrays) for arrays in zip(*blocks, strict=True)))
+
+
+def _profile_of_block(
+    counts: Any,
+    theta: FloatArray,
+    sign: FloatArray,
+    model: tuple[Family, Designs, bool],
+    question: tuple[FloatArray, tuple[float, ...], float],
+) -> InfiniteContrasts:
+    (family, designs, has_known_sizes), (test, values, loss) = model, question
+    with one_thread(), torch.inference_mode():
+        problem = build_problem(family, counts, designs, SETTINGS).unpacked()
+        objective = problem.model_objective()
+        point = torch.from_numpy(theta)
+        sparse = torch.nonzero(is_sparse(problem))[:, 0]
+        if has_known_sizes:
+            hold_sizes(objective, point)
+            sparse = sparse[:0]  # the second start differs in the size alone
+        path = _Path.of(objective, point, *(torch.from_numpy(x) for x in (test, sign)))
+        size = problem.intercept(problem.bases[1]), objective.slices[1]
+        at_values = [path.maximum_at(value, sparse, size) for value in values]
+        return InfiniteContrasts(
+            path.supremum.numpy(), torch.stack(at_values, 1).numpy(), path.end(loss).numpy()
+        )
+
+
+class _Path(NamedTuple):
+    """The way from the fit towards finite values of a contrast, at the least loss.
+
+    Attributes
+    ----------
+    restricted : RestrictedObjective
+    theta, direction : Tensor of shape (n_genes, n_params)
+        The fit, and the change of the parameters that raises the contrast by one.
+    contrast, side : Tensor of shape (n_genes,)
+        The contrast at the fit, and the sign of its changes.
+    curvature : Tensor of shape (n_genes,)
+        Loss at the fit by which the supremum exceeds it, which grows exponentially.
+    supremum : Tensor of shape (n_genes,)
+    max_distance : float
+    """
+
+    restricted: RestrictedObjective
+    theta: Tensor
+    direction: Tensor
+    contrast: Tensor
+    side: Tensor
+    curvature: Tensor
+    supremum: Tensor
+    max_distance: float
+
+    @classmethod
+    def of(cls, objective: Objective, theta: Tensor, test: Tensor, sign: Tensor) -> _Path:
+        at_fit = objective.evaluate(theta, torch.arange(len(theta)))
+        direction = least_favourable_direction(at_fit.hessian, test)
+        curvature = -(direction[:, None] @ at_fit.hessian @ direction[:, :, None])[:, 0, 0]
+        return cls(
+            RestrictedObjective(objective, test, torch.zeros_like(at_fit.value)),
+            theta,
+            direction,
+            theta @ test,
+            -sign,
+            curvature.clamp_min(torch.finfo(theta.dtype).tiny),
+            at_fit.value,
+            MAX_DISTANCE * float(torch.linalg.vector_norm(test)),
+        )
+
+    def maximum_at(self, value: float, sparse: Tensor, size: tuple[Tensor, slice]) -> Tensor:
+        """Return the profile log-likelihood at a value of the contrast.
+
+        Genes with sparse counts are also maximised from a Poisson distribution.
+        """
+        everywhere = torch.arange(len(self.theta))
+        self.restricted.values = torch.full_like(self.contrast, value)
+        distance = (value - self.contrast)[:, None]
+        start = self.theta + distance * self.direction
+        found = self._maximize(start, everywhere)
+        if len(sparse):
+            intercept, params = size
+            start = self.restricted.to_theta(found.theta[sparse], sparse)
+            start[:, params] = _POISSON_LOG_SIZE * intercept
+            other = self._maximize(start, sparse)
+            better = other.value > found.value[sparse]
+            found.put(sparse[better], other.rows(better))
+        return torch.where(found.converged, found.value, torch.nan)
+
+    def _maximize(self, start: Tensor, genes: Tensor) -> Solution:
+        nuisance = self.restricted.to_nuisance(start)
+        return maximize(self.restricted, nuisance, max_iter=_MAX_ITER, tol=_TOL, genes=genes)
+
+    def end(self, loss: float) -> Tensor:
+        """Return the value of the contrast at which the profile likelihood has lost ``loss``.
+
+        The search is by regula falsi on the logarithm of the loss.
+        """
+        goal = float(np.log(loss))
+        low, log_low = torch.zeros_like(self.contrast), self.curvature.log()
+        high = torch.full_like(low, torch.inf)
+        log_high = torch.full_like(low, torch.nan)
+        distance = (goal - log_low).clamp(1.0, self.max_distance)
+        result = torch.full_like(low, torch.nan)
+        nuisance, last = self.restricted.to_nuisance(self.theta), torch.zeros_like(low)
+        direction = self.restricted.to_nuisance(self.direction)
+        active = torch.arange(len(low))
+        for _ in range(_MAX_TRIALS):
+            self.restricted.values = self.contrast + self.side * distance
+            change = (self.side * (distance - last))[active, None]
+            start = nuisance[active] + change * direction[active]
+            found = maximize(self.restricted, start, max_iter=_MAX_ITER, tol=_TOL, genes=active)
+            nuisance[active], last[active] = found.theta, distance[active]
+            lost = self.supremum[active] - found.value
+            log_lost = lost.clamp_min(torch.finfo(lost.dtype).tiny).log()
+            is_below = log_lost < goal
+            below, above = active[is_below], active[~is_below]
+            low[below], log_low[below] = distance[below], log_lost[is_below]
+            high[above], log_high[above] = distance[above], log_lost[~is_below]
+            is_found = (lost / loss - 1).abs() <= _LOSS_TOLERANCE
+            is_unbounded = is_below & (distance[active] >= self.max_distance)
+            result[active[is_found]] = self.restricted.values[active[is_found]]
+            unbounded = active[is_unbounded]
+            result[unbounded] = self.side[unbounded] * torch.inf
+            active = active[~(is_found | is_unbounded | ~found.converged)]
+            if not len(active):
+                break
+            fraction = (goal - log_low) / (log_high - log_low)
+            inside = low + (high - low) * fraction.clamp(0.05, 0.95)
+            outside = (distance + (goal - log_low).clamp(0.1, _MAX_STEP)).clamp_max(
+                self.max_distance
+            )
+            distance = torch.where(high.isfinite(), inside, outside)
+        return result
