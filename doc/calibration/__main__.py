@@ -15,11 +15,8 @@ import intervals
 import nulls
 import pandas as pd
 import pictures
-<<<<<<< HEAD
-import sums
-=======
 import predictions
->>>>>>> main
+import sums
 import torch
 import wrong_models
 

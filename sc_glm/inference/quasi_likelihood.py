@@ -193,9 +193,9 @@ def quasi_likelihood_test(
     >>> test = quasi_likelihood_test(obs, "~ condition", contrast, y=sums)
     >>> test.reset_index()[["gene", "log2_fold_change", "statistic", "p_value"]].head(3).round(2)
          gene  log2_fold_change  statistic  p_value
-    0  gene_0              0.55       1.43     0.24
-    1  gene_1             -0.00       0.00     1.00
-    2  gene_2              0.61       2.10     0.15
+    0  gene_0              0.55       1.42     0.24
+    1  gene_1             -0.00       0.00     0.99
+    2  gene_2              0.61       2.05     0.16
     """
     question = _Question.of(pseudobulk, formula, contrast, y, offset)
     counts, n_genes = question.counts, question.counts.n_genes
