@@ -135,9 +135,10 @@ power.insert(0, "genes", size.value_counts(sort=False))
 power.rename_axis("log2 fold change").round(2)
 
 # %%
-# With twelve donors, both tests find about as many effects. With three donors of a condition, the
-# test by clusters finds almost nothing. A gene's own counts then hardly determine how much donors
-# differ, and the quasi-likelihood test learns it from all genes. :doc:`/calibration` measures both.
+# With twelve donors, both tests find about as many effects here. With three donors of a condition,
+# the test by clusters finds almost nothing. A gene's own counts then hardly determine how much
+# donors differ, and the quasi-likelihood test learns it from all genes. :doc:`/calibration` has
+# both.
 
 # %%
 # Which test is right?

@@ -8,10 +8,11 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
+import donors
 import numpy as np
 import pandas as pd
-from draws import SIZES, log_uniform
-from judging import rejected, share
+from draws import SIZES, log_uniform, pseudobulk
+from judging import fit, rejected, share, wald
 from scipy import stats
 
 from sc_glm.inference import quasi_likelihood_test
@@ -31,6 +32,8 @@ DESIGNS = {
     for treated, others in ((3, 3), (4, 4), (6, 6), (2, 10), (10, 10))
     for cells in ("", f", {UNEVEN[0]} to {UNEVEN[1]} cells")
 }
+BESIDE_CLUSTERS = ("3 v 3", "4 v 4", "6 v 6")
+OF_CELLS = 1500  # genes whose cells are drawn one by one
 NOT_INSTALLED = 3  # exit status of the script in R
 
 
@@ -101,6 +104,16 @@ def called(p_value):
     return stats.false_discovery_control(p_value) < 0.05
 
 
+def beside_clusters(design, n_genes):
+    """Return shares of genes that are called by the test of sums and by the cluster-robust one."""
+    data, _ = donors.simulate(design, n_genes, effects=EFFECT_SD)
+    of_cells = wald(fit(data, donors.MODEL), data, "condition", "cluster")
+    sums = pseudobulk(data)
+    of_sums = quasi_likelihood_test(sums.obs, "~ condition", "condition", y=sums.counts)
+    tests = {"cluster": of_cells, "quasi_likelihood_test": of_sums}
+    return {name: share(test["p_adjusted"] < 0.05) for name, test in tests.items()}
+
+
 def tables(n_null):
     """Write out how often true hypotheses are rejected, and what is called."""
     nulls, calls = [], []
@@ -125,3 +138,8 @@ def tables(n_null):
     yield pd.DataFrame(nulls)
     yield f"Called at FDR 5 %, where {100 * TRUE:.0f} % of the genes have effects of {EFFECT_SD}"
     yield pd.DataFrame(calls)
+    n_genes = min(n_null, OF_CELLS)
+    yield f"Called at FDR 5 %, of {n_genes} genes that all have an effect, 50 cells a donor"
+    yield pd.DataFrame(
+        {"donors": design, **beside_clusters(design, n_genes)} for design in BESIDE_CLUSTERS
+    )
