@@ -193,6 +193,8 @@ class CountRegressor(
             fits.coef[DISPERSION][:] = log_size
             fixed_parts = (DISPERSION,)
         self._set_fitted(layout, counts, designs, fits, fixed_parts)
+        if hasattr(self, "layer_"):  # of an earlier fit, to an AnnData
+            del self.layer_
         n_rows = max(_N_REPRESENTATIVE_ROWS, 2 * covariates.shape[1])
         self._representative_cells = representative_rows(
             covariates, weights, n_rows, _SPREAD_WITHIN_ROW

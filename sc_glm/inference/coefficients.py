@@ -172,7 +172,7 @@ def coefficient_table(
     DataFrame
         One row per gene and coefficient, with columns
 
-        target, part, feature
+        gene, part, feature
             Names of the gene, the part of the model and the coefficient.
         estimate
             Estimate on the scale of the predictor: a natural logarithm, or a logit for the zero
@@ -220,8 +220,8 @@ def coefficient_table(
     >>> X = data.obs[["pseudotime"]]
     >>> model = NegBinRegressor().fit(X, data.counts)
     >>> table = coefficient_table(model, X, data.counts)
-    >>> table.loc[table["feature"] == "pseudotime", ["target", "estimate", "p_value"]].round(3)
-       target  estimate  p_value
+    >>> table.loc[table["feature"] == "pseudotime", ["gene", "estimate", "p_value"]].round(3)
+         gene  estimate  p_value
     1  gene_0     0.206    0.399
     4  gene_1    -0.922    0.000
     7  gene_2    -1.628    0.000
