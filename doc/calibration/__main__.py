@@ -2,7 +2,7 @@
 
 ``python doc/calibration`` simulates genes, fits and tests them in one thread, and writes tables and
 pictures to ``doc/calibration/results``, which the page *Calibration* of the documentation shows;
-``python doc/calibration nulls donors`` makes some of them. Takes fifteen minutes of a processor, and
+``python doc/calibration nulls donors`` makes some of them. Takes 15 minutes of a processor, and
 needs the ``plots`` extra. Numbers in brackets are binomial standard errors.
 """
 
