@@ -167,6 +167,7 @@ def test_a_whole_run(tmp_path, monkeypatch):
     monkeypatch.setattr(donors, "WITH_INTERVALS", ["4 v 4"])
     monkeypatch.setattr(study("sums"), "DESIGNS", {"4 v 4": (4, 4, False)})
     monkeypatch.setattr(study("sums"), "by_r", lambda _: None)
+    monkeypatch.setattr(study("sums"), "BESIDE_CLUSTERS", ["4 v 4"])
     clusters = study("clusters")
     monkeypatch.setattr(clusters, "DESIGNS", {"6 v 6": clusters.DESIGNS["6 v 6"]})
     monkeypatch.setattr(clusters, "DIFFER", [0.4])
