@@ -1,0 +1,354 @@
+"""Profile likelihoods of differences from levels without counts, for many contrasts at once.
+
+If each group of cells has a mean of its own, a difference of two groups involves only their two
+means and the size. The other groups enter by their profile log-likelihoods as functions of the log
+size. A search over few numbers for each gene and contrast thus replaces one over all parameters and
+cells.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from scipy import stats
+
+from sc_glm._likelihood.family import NegBinFamily
+from sc_glm._likelihood.hessian_assembly import is_constant
+from sc_glm._likelihood.level_terms import LevelTerms
+from sc_glm._solver.fitting import map_blocks
+from sc_glm._solver.gene_block import build_problem, one_thread
+from sc_glm.inference.level_profiles import LevelProfiles
+from sc_glm.inference.observed_information import SETTINGS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from sc_glm._design.design import FloatArray
+    from sc_glm._likelihood.family import Family
+    from sc_glm._solver.gene_block import Designs
+    from sc_glm.inference.constrained_fits import FittedCells
+
+_ROUNDING = 1e-8  # of a difference of two levels, as a combination of coordinates
+_TOL = 1e-5  # gain of a maximisation at which it ends, in log-likelihood
+_MAX_ITER = 60
+_MAX_TRIALS = 60  # of the search for an end
+_LOSS_TOLERANCE = 2e-3  # relative, of the loss at an end
+_MAX_STEP_SIZE, _MAX_STEP_MEAN, _MAX_STEP_CONTRAST = 1.0, 2.0, 2.0
+_DECREASE = 1e-9  # of a log-likelihood, which counts as rounding
+
+
+class SilentLevels(NamedTuple):
+    """Profile likelihoods of several contrasts.
+
+    Attributes
+    ----------
+    supremum : ndarray of shape (n_genes, n_tests)
+        Log-likelihood of the fit.
+    log_likelihood : ndarray of shape (n_genes, n_tests, n_values)
+        Profile log-likelihood at given values.
+    end : ndarray of shape (n_genes, n_tests)
+        Finite end of the profile interval. All are NaN if not computed here.
+    """
+
+    supremum: FloatArray
+    log_likelihood: FloatArray
+    end: FloatArray
+
+
+def are_level_means(cells: FittedCells) -> bool:
+    """Return whether each group of cells has a mean of its own, and all share a gene's size."""
+    designs, groups = cells.designs, cells.designs.groups
+    if groups is None or cells.fitted.family != NegBinFamily() or cells.fitted.is_penalised:
+        return False
+    mean, size = designs.parts.values()
+    is_saturated = mean.rank == groups.max() + 1
+    return bool(is_saturated and size.rank == 1 and is_constant(torch.from_numpy(size.U)))
+
+
+def profiles_of_silent_levels(
+    cells: FittedCells,
+    tests: FloatArray,
+    signs: FloatArray,
+    values: Sequence[float],
+    level: float,
+) -> SilentLevels:
+    """Compute the profile likelihoods of infinite differences of two levels.
+
+    Parameters
+    ----------
+    cells : FittedCells
+        Each group of their designs has a mean of its own.
+    tests : ndarray of shape (n_tests, n_params)
+        Contrasts as combinations of the coordinates in the bases of the designs.
+    signs : ndarray of shape (n_genes, n_tests)
+        Whether an estimate is plus or minus infinity; zero if it is finite.
+    values : sequence of float
+        Values of the contrasts at which the likelihood is maximised.
+    level : float
+        Confidence level of the interval.
+    """
+    fitted, counts, designs = cells
+    loss = float(stats.chi2.ppf(level, 1)) / 2
+    blocks = map_blocks(
+        _profiles_of_block,
+        counts,
+        designs,
+        [cells.coordinates(), signs],
+        (fitted.family, designs),
+        (tests, tuple(values), loss),
+        n_jobs=fitted.regressor.n_jobs,
+    )
+    return SilentLevels(*(np.concatenate(arrays) for arrays in zip(*blocks, strict=True)))
+
+
+def _profiles_of_block(
+    counts: Any,
+    theta: FloatArray,
+    signs: FloatArray,
+    model: tuple[Family, Designs],
+    question: tuple[FloatArray, tuple[float, ...], float],
+) -> SilentLevels:
+    (family, designs), (tests, values, loss) = model, question
+    shape = signs.shape
+    result = SilentLevels(
+        np.full(shape, np.nan), np.full((*shape, len(values)), np.nan), np.full(shape, np.nan)
+    )
+    with one_thread(), torch.inference_mode():
+        problem = build_problem(family, counts, designs, SETTINGS).unpacked()
+        assert problem.groups is not None  # noqa: S101 - are_level_means
+        terms = LevelTerms(problem.block(), problem.groups, problem.offset, problem.weights)
+        basis = problem.bases[0].U[problem.groups.first]
+        pairs = _pairs_of_levels(tests[:, : basis.shape[1]], basis.numpy())
+        rows = _rows(torch.from_numpy(signs), terms.sum_of_y > 0, *map(torch.from_numpy, pairs))
+        if not len(rows.genes):
+            return result
+        point = torch.from_numpy(theta)
+        eta = point[:, : basis.shape[1]] @ basis.mT
+        rho = point[:, basis.shape[1]] * problem.bases[1].U[0, 0]
+        search = _Search.of(rows, LevelProfiles(terms, eta, rho))
+        place = rows.genes.numpy(), rows.tests.numpy()
+        result.supremum[place] = search.supremum.numpy()
+        for number, value in enumerate(values):
+            result.log_likelihood[*place, number] = search.maximum_at(value / rows.scale).numpy()
+        result.end[place] = (rows.scale * search.end(loss)).numpy()
+    return result
+
+
+def _pairs_of_levels(
+    tests: FloatArray, basis: FloatArray
+) -> tuple[NDArray[np.intp], FloatArray]:
+    """Return which two groups each test compares, and its weight of the first.
+
+    The weight is zero if a test is no multiple of a difference of two groups.
+    """
+    weights = np.linalg.solve(basis.T, tests.T).T  # of the groups' predictors
+    size = np.abs(weights)
+    first = size.argmax(axis=1)
+    order = np.argsort(size, axis=1)
+    second = np.where(order[:, -1] == first, order[:, -2], order[:, -1])
+    numbers = np.arange(len(tests))
+    scale = weights[numbers, first]
+    rest = weights.copy()
+    rest[numbers, first] = 0.0
+    rest[numbers, second] += scale
+    is_pair = np.abs(rest).max(axis=1) <= _ROUNDING * np.abs(scale)
+    return np.column_stack([first, second]), np.where(is_pair, scale, 0.0)
+
+
+class _Rows(NamedTuple):
+    """Genes and tests whose contrast is the difference of a group from a silent one.
+
+    Attributes
+    ----------
+    genes, tests : Tensor of int of shape (n,)
+    group, silent : Tensor of int of shape (n,)
+        Numbers of the groups with and without counts.
+    scale : Tensor of shape (n,)
+        The contrast is this number times the difference of the predictors of group and silent.
+    """
+
+    genes: Tensor
+    tests: Tensor
+    group: Tensor
+    silent: Tensor
+    scale: Tensor
+
+
+def _rows(signs: Tensor, has_counts: Tensor, pairs: Tensor, scale: Tensor) -> _Rows:
+    """Return the infinite differences of a group from a silent one, in their direction."""
+    genes, tests = torch.nonzero((signs != 0) & (scale != 0)).unbind(1)
+    first, second = pairs[tests].unbind(1)
+    first_has_counts = has_counts[genes, first]
+    group = torch.where(first_has_counts, first, second)
+    silent = torch.where(first_has_counts, second, first)
+    scale = torch.where(first_has_counts, scale[tests], -scale[tests])
+    chosen = first_has_counts != has_counts[genes, second]
+    chosen &= signs[genes, tests] * scale > 0
+    return _Rows(*(x[chosen] for x in (genes, tests, group, silent, scale)))
+
+
+@dataclass
+class _Model:
+    """Log-likelihood and derivatives at a mean, a log size and a difference, a row for each."""
+
+    value: Tensor
+    gradient: tuple[Tensor, Tensor]  # in the group's predictor and the log size
+    hessian: tuple[Tensor, Tensor, Tensor]
+    of_silent: tuple[Tensor, Tensor, Tensor]  # its score, and derivatives in predictor and log size
+
+    def rows(self, index: Tensor) -> _Model:
+        """Return some of the rows."""
+        return _Model(
+            self.value[index],
+            *(tuple(x[index] for x in getattr(self, field.name)) for field in fields(self)[1:]),
+        )
+
+    def replaced(self, accepted: Tensor, other: _Model) -> _Model:
+        """Return the model with the accepted rows of another one."""
+        return _Model(
+            torch.where(accepted, other.value, self.value),
+            *(
+                tuple(
+                    torch.where(accepted, new, old)
+                    for new, old in zip(
+                        getattr(other, field.name), getattr(self, field.name), strict=True
+                    )
+                )
+                for field in fields(self)[1:]
+            ),
+        )
+
+    def step(self, difference: Tensor | float) -> tuple[Tensor, Tensor, Tensor]:
+        """Return a Newton step of predictor and log size, and its gain.
+
+        ``difference`` is the change of the difference that comes with the step.
+        """
+        _, by_eta, by_rho = self.of_silent
+        g_eta, g_rho = self.gradient
+        h_ee, h_er, h_rr = self.hessian
+        curvature = h_rr - h_er / h_ee * h_er
+        slope = g_rho - h_er / h_ee * g_eta
+        is_concave = curvature < 0
+        step = torch.where(is_concave, slope / curvature.neg(), slope.sign() * _MAX_STEP_SIZE)
+        gain = 0.5 * g_eta * g_eta / h_ee.neg()
+        gain += torch.where(is_concave, 0.5, 1.0) * step * slope
+        moved = slope - (by_rho - h_er / h_ee * by_eta) * difference
+        step = torch.where(is_concave, moved / curvature.neg(), step)
+        step = step.clamp(-_MAX_STEP_SIZE, _MAX_STEP_SIZE)
+        along = -(g_eta - by_eta * difference + h_er * step) / h_ee
+        return along.clamp(-_MAX_STEP_MEAN, _MAX_STEP_MEAN), step, gain
+
+
+class _Search(NamedTuple):
+    """Maximisation over a group's mean and the size, at values of the difference.
+
+    Attributes
+    ----------
+    rows : _Rows
+    profiles : LevelProfiles
+    supremum : Tensor of shape (n,)
+    """
+
+    rows: _Rows
+    profiles: LevelProfiles
+    supremum: Tensor
+
+    @classmethod
+    def of(cls, rows: _Rows, profiles: LevelProfiles) -> _Search:
+        """Compute the likelihoods of the fit."""
+        genes = rows.genes
+        all_groups = profiles.of_all(genes, profiles.rho[genes])
+        return cls(rows, profiles, all_groups.value)
+
+    def _start(self, difference: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the predictor that a Poisson distribution has, and the fitted log size."""
+        genes, _, group, silent, _ = self.rows
+        terms = self.profiles.terms
+        exposure = terms.exposure[group] + terms.exposure[silent] * difference.neg().exp()
+        eta = (terms.sum_of_y[genes, group] / exposure).log()
+        return eta, self.profiles.rho[genes].clone()
+
+    def _evaluate(self, index: Tensor, eta: Tensor, rho: Tensor, difference: Tensor) -> _Model:
+        genes, _, group, silent, _ = (x[index] for x in self.rows)
+        terms = self.profiles.terms
+        of_group = terms.at(genes, group, eta, rho)
+        of_silent = terms.of_silent(silent, eta - difference, rho)
+        of_others = self.profiles.of_others(genes, group, rho)
+        (g_eta, g_rho), (h_ee, h_er, h_rr) = of_group.score, of_group.hessian
+        (s_eta, s_rho), (s_ee, s_er, s_rr) = of_silent.score, of_silent.hessian
+        return _Model(
+            of_group.value + of_silent.value + of_others.value,
+            (g_eta + s_eta, g_rho + s_rho + of_others.first),
+            (h_ee + s_ee, h_er + s_er, h_rr + s_rr + of_others.second),
+            (s_eta, s_ee, s_er),
+        )
+
+    def _bounded(self, index: Tensor, rho: Tensor) -> Tensor:
+        """Return log sizes within the range of the profiles."""
+        fitted, most = self.profiles.rho[self.rows.genes[index]], self.profiles.max_distance
+        return fitted + (rho - fitted).clamp(-most, most)
+
+    def maximum_at(self, difference: Tensor) -> Tensor:
+        """Return the profile log-likelihood at values of the difference; NaN if not found."""
+        eta, rho = self._start(difference)
+        result = torch.full_like(eta, torch.nan)
+        active = torch.arange(len(eta))
+        at = self._evaluate(active, eta, rho, difference)
+        share = torch.ones_like(eta)  # of a Newton step
+        for _ in range(_MAX_ITER):
+            along, step, gain = at.step(0.0)
+            found = gain <= _TOL
+            result[active[found]] = (at.value + gain)[found]
+            left = torch.nonzero(~found)[:, 0]
+            if not len(left):
+                break
+            active, at, eta, rho, share = active[left], at.rows(left), eta[left], rho[left], share[left]
+            new_eta = eta + share * along[left]
+            new_rho = self._bounded(active, rho + share * step[left])
+            new = self._evaluate(active, new_eta, new_rho, difference[active])
+            accepted = new.value >= at.value - _DECREASE * at.value.abs()
+            share = torch.where(accepted, 1.0, 0.25 * share)
+            eta, rho = torch.where(accepted, new_eta, eta), torch.where(accepted, new_rho, rho)
+            at = at.replaced(accepted, new)
+        return result
+
+    def end(self, loss: float) -> Tensor:
+        """Return the difference at which the profile log-likelihood has lost ``loss``.
+
+        Newton steps of the logarithm of the loss, which is nearly linear in the difference, go
+        along with those of mean and size. NaN if it was not found.
+        """
+        genes, _, group, silent, _ = self.rows
+        terms = self.profiles.terms
+        difference = self.profiles.eta[genes, group] - (loss / terms.exposure[silent]).log()
+        eta, rho = self._start(difference)
+        result = torch.full_like(eta, torch.nan)
+        active = torch.arange(len(eta))
+        for _ in range(_MAX_TRIALS):
+            at = self._evaluate(active, eta, rho, difference)
+            along, step, gain = at.step(0.0)
+            score, by_eta, by_rho = at.of_silent
+            lost = self.supremum[active] - at.value - gain
+            is_near = gain < 0.5 * loss
+            lost = torch.where(is_near & (lost > 0), lost, self.supremum[active] - at.value)
+            excess = (lost.clamp_min(1e-3 * loss) / loss).log()
+            slope = score + torch.where(is_near, by_eta * along + by_rho * step, 0.0)
+            change = (excess * lost.clamp_min(1e-3 * loss) / slope.clamp_max(0.1 * score).neg())
+            change = change.clamp(-_MAX_STEP_CONTRAST, _MAX_STEP_CONTRAST)
+            found = ((lost / loss - 1).abs() <= _LOSS_TOLERANCE) & (gain <= _LOSS_TOLERANCE * loss)
+            result[active[found]] = (difference + change)[found]
+            left = torch.nonzero(~found)[:, 0]
+            if not len(left):
+                break
+            along, step, _ = at.rows(left).step(change[left])
+            active = active[left]
+            difference = difference[left] + change[left]
+            eta = eta[left] + along
+            rho = self._bounded(active, rho[left] + step)
+        return result
