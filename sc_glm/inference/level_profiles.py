@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _SPACING = 0.5  # of the nodes. The error is 3e-7 of a function's sixth derivative
 N_NODES = 40  # on each side of the fit
+_POISSON_LOG_SIZE = 12.0  # above it, a likelihood is Poisson's
 _TOL = 1e-7  # of the maximisation over a mean, in log-likelihood
 _MAX_ITER = 30
 _MAX_STEP = 2.0
@@ -42,10 +43,16 @@ class LevelProfiles:
         Fitted predictors of the means, without the offset.
     rho : Tensor of shape (n_genes,)
         Fitted log sizes.
+
+    Attributes
+    ----------
+    rho : Tensor of shape (n_genes,)
+        Centre of the nodes: the fitted log size, or one that is as good as Poisson's.
     """
 
     def __init__(self, terms: LevelTerms, eta: Tensor, rho: Tensor) -> None:
-        self.terms, self.eta, self.rho = terms, eta, rho
+        self.terms, self.eta = terms, eta
+        self._fitted, self.rho = rho, rho.clamp_max(_POISSON_LOG_SIZE)
         n_genes, self._n_groups = eta.shape
         self._row = torch.full((n_genes * (2 * N_NODES + 1),), -1)
         # Value and derivatives of each group, and of all groups with the gamma ratios
@@ -56,9 +63,12 @@ class LevelProfiles:
         """Distance of the log size from the fit up to which profiles are known."""
         return N_NODES * _SPACING
 
-    def of_all(self, genes: Tensor, rho: Tensor) -> Curve:
-        """Return the profile log-likelihood of all groups, with the gamma ratios."""
-        return self._sums(genes, None, rho)
+    def at_fit(self, genes: Tensor) -> Tensor:
+        """Return the log-likelihood of the fit."""
+        rows, groups = torch.nonzero(self.terms.sum_of_y > 0).unbind(1)
+        value = self.terms.gamma_ratio(self._fitted, torch.arange(len(self.rho))).value
+        value.index_add_(0, rows, self._profiles(rows, groups, self._fitted[rows])[:, 0])
+        return value[genes]
 
     def of_others(self, genes: Tensor, groups: Tensor, rho: Tensor) -> Curve:
         """Return the sum over all groups but one, with the gamma ratios of all.
@@ -70,9 +80,6 @@ class LevelProfiles:
         rho : Tensor of shape (n,)
             Log size, not farther from the fit than :attr:`max_distance`.
         """
-        return self._sums(genes, groups, rho)
-
-    def _sums(self, genes: Tensor, without: Tensor | None, rho: Tensor) -> Curve:
         position = (rho - self.rho[genes]) / _SPACING
         node = position.floor().clamp(-N_NODES, N_NODES - 1)
         t = position - node
@@ -82,8 +89,7 @@ class LevelProfiles:
         for key in (left, left + 1):
             rows = self._row[key] * (self._n_groups + 1)
             flat = self._table.view(-1, 3)
-            sums = flat[rows + self._n_groups]
-            ends.append((sums if without is None else sums - flat[rows + without]).unbind(1))
+            ends.append((flat[rows + self._n_groups] - flat[rows + groups]).unbind(1))
         return _interpolate(ends, t)
 
     def _evaluate(self, keys: Tensor) -> None:

@@ -39,7 +39,11 @@ _TOL = 1e-5  # gain of a maximisation at which it ends, in log-likelihood
 _MAX_ITER = 60
 _MAX_TRIALS = 60  # of the search for an end
 _LOSS_TOLERANCE = 2e-3  # relative, of the loss at an end
-_MAX_STEP_SIZE, _MAX_STEP_MEAN, _MAX_STEP_CONTRAST = 1.0, 2.0, 2.0
+_MIN_LOSS, _MIN_SLOPE = 1e-3, 0.1  # bounds of the loss and its slope in a Newton step for an end
+_STEPS_OF_SIZE = (-1.0, 4.0)  # bounds of a step of the log size: towards Poisson all is flat
+_MAX_STEP_MEAN, _MAX_STEP_CONTRAST = 2.0, 2.0
+_LARGE_LOG_SIZE = 3.0  # of a fit, above which a second search begins at a low size
+_LOW_LOG_SIZE = -1.0
 _DECREASE = 1e-9  # of a log-likelihood, which counts as rounding
 
 
@@ -235,12 +239,12 @@ class _Model:
         curvature = h_rr - h_er / h_ee * h_er
         slope = g_rho - h_er / h_ee * g_eta
         is_concave = curvature < 0
-        step = torch.where(is_concave, slope / curvature.neg(), slope.sign() * _MAX_STEP_SIZE)
         gain = 0.5 * g_eta * g_eta / h_ee.neg()
-        gain += torch.where(is_concave, 0.5, 1.0) * step * slope
+        gain += torch.where(is_concave, 0.5 * slope * slope / curvature.neg(), slope.abs())
         moved = slope - (by_rho - h_er / h_ee * by_eta) * difference
-        step = torch.where(is_concave, moved / curvature.neg(), step)
-        step = step.clamp(-_MAX_STEP_SIZE, _MAX_STEP_SIZE)
+        lowest, highest = _STEPS_OF_SIZE
+        furthest = torch.where(moved > 0, highest, lowest)
+        step = torch.where(is_concave, moved / curvature.neg(), furthest).clamp(lowest, highest)
         along = -(g_eta - by_eta * difference + h_er * step) / h_ee
         return along.clamp(-_MAX_STEP_MEAN, _MAX_STEP_MEAN), step, gain
 
@@ -262,17 +266,42 @@ class _Search(NamedTuple):
     @classmethod
     def of(cls, rows: _Rows, profiles: LevelProfiles) -> _Search:
         """Compute the likelihoods of the fit."""
-        genes = rows.genes
-        all_groups = profiles.of_all(genes, profiles.rho[genes])
-        return cls(rows, profiles, all_groups.value)
+        return cls(rows, profiles, profiles.at_fit(rows.genes))
 
-    def _start(self, difference: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the predictor that a Poisson distribution has, and the fitted log size."""
-        genes, _, group, silent, _ = self.rows
+    @property
+    def _of_low_size(self) -> Tensor:
+        """Rows that are also searched from a low size.
+
+        If counts vary little, the likelihood is flat between a Poisson distribution and large
+        sizes. There may be another maximum with a small size, which makes a silent group likelier.
+        """
+        return torch.nonzero(self.profiles.rho[self.rows.genes] > _LARGE_LOG_SIZE)[:, 0]
+
+    def maximum_at(self, difference: Tensor) -> Tensor:
+        """Return the profile log-likelihood at values of the difference; NaN if not found."""
+        rows, low = torch.arange(len(difference)), self._of_low_size
+        result = self._maximum_from(rows, self.profiles.rho[self.rows.genes], difference)
+        other = self._maximum_from(low, torch.full_like(result[low], _LOW_LOG_SIZE), difference)
+        result[low] = torch.fmax(result[low], other)
+        return result
+
+    def end(self, loss: float) -> Tensor:
+        """Return the lowest difference at which the profile log-likelihood has lost ``loss``.
+
+        It is NaN if it was not found.
+        """
+        low, rho = self._of_low_size, self.profiles.rho[self.rows.genes]
+        result = self._end_from(torch.arange(len(rho)), rho, loss)
+        other = self._end_from(low, torch.full_like(rho[low], _LOW_LOG_SIZE), loss)
+        result[low] = torch.fmin(result[low], other)
+        return result
+
+    def _poisson_mean(self, index: Tensor, difference: Tensor) -> Tensor:
+        """Return the group's predictor at the maximum of a Poisson distribution."""
+        genes, _, group, silent, _ = (x[index] for x in self.rows)
         terms = self.profiles.terms
         exposure = terms.exposure[group] + terms.exposure[silent] * difference.neg().exp()
-        eta = (terms.sum_of_y[genes, group] / exposure).log()
-        return eta, self.profiles.rho[genes].clone()
+        return (terms.sum_of_y[genes, group] / exposure).log()
 
     def _evaluate(self, index: Tensor, eta: Tensor, rho: Tensor, difference: Tensor) -> _Model:
         genes, _, group, silent, _ = (x[index] for x in self.rows)
@@ -294,23 +323,25 @@ class _Search(NamedTuple):
         fitted, most = self.profiles.rho[self.rows.genes[index]], self.profiles.max_distance
         return fitted + (rho - fitted).clamp(-most, most)
 
-    def maximum_at(self, difference: Tensor) -> Tensor:
-        """Return the profile log-likelihood at values of the difference; NaN if not found."""
-        eta, rho = self._start(difference)
-        result = torch.full_like(eta, torch.nan)
-        active = torch.arange(len(eta))
-        at = self._evaluate(active, eta, rho, difference)
+    def _maximum_from(self, active: Tensor, rho: Tensor, difference: Tensor) -> Tensor:
+        """Maximise some rows from log sizes; NaN if no maximum was found."""
+        eta = self._poisson_mean(active, difference[active])
+        result, position = torch.full_like(eta, torch.nan), torch.arange(len(active))
+        at = self._evaluate(active, eta, rho, difference[active])
         share = torch.ones_like(eta)  # of a Newton step
         for _ in range(_MAX_ITER):
             along, step, gain = at.step(0.0)
             found = gain <= _TOL
-            result[active[found]] = (at.value + gain)[found]
+            result[position[found]] = (at.value + gain)[found]
             left = torch.nonzero(~found)[:, 0]
             if not len(left):
                 break
-            active, at, eta, rho, share = active[left], at.rows(left), eta[left], rho[left], share[left]
-            new_eta = eta + share * along[left]
-            new_rho = self._bounded(active, rho + share * step[left])
+            at, along, step = at.rows(left), along[left], step[left]
+            active, position, eta, rho, share = (
+                x[left] for x in (active, position, eta, rho, share)
+            )
+            new_eta = eta + share * along
+            new_rho = self._bounded(active, rho + share * step)
             new = self._evaluate(active, new_eta, new_rho, difference[active])
             accepted = new.value >= at.value - _DECREASE * at.value.abs()
             share = torch.where(accepted, 1.0, 0.25 * share)
@@ -318,37 +349,36 @@ class _Search(NamedTuple):
             at = at.replaced(accepted, new)
         return result
 
-    def end(self, loss: float) -> Tensor:
-        """Return the difference at which the profile log-likelihood has lost ``loss``.
+    def _end_from(self, active: Tensor, rho: Tensor, loss: float) -> Tensor:
+        """Search ends of some rows from log sizes.
 
         Newton steps of the logarithm of the loss, which is nearly linear in the difference, go
-        along with those of mean and size. NaN if it was not found.
+        along with those of mean and size.
         """
-        genes, _, group, silent, _ = self.rows
-        terms = self.profiles.terms
-        difference = self.profiles.eta[genes, group] - (loss / terms.exposure[silent]).log()
-        eta, rho = self._start(difference)
-        result = torch.full_like(eta, torch.nan)
-        active = torch.arange(len(eta))
+        genes, _, group, silent, _ = (x[active] for x in self.rows)
+        exposure = self.profiles.terms.exposure[silent]
+        difference = self.profiles.eta[genes, group] - (loss / exposure).log()
+        eta = self._poisson_mean(active, difference)
+        result, position = torch.full_like(eta, torch.nan), torch.arange(len(active))
         for _ in range(_MAX_TRIALS):
             at = self._evaluate(active, eta, rho, difference)
             along, step, gain = at.step(0.0)
             score, by_eta, by_rho = at.of_silent
-            lost = self.supremum[active] - at.value - gain
-            is_near = gain < 0.5 * loss
-            lost = torch.where(is_near & (lost > 0), lost, self.supremum[active] - at.value)
-            excess = (lost.clamp_min(1e-3 * loss) / loss).log()
+            lost = self.supremum[active] - at.value
+            is_near = (gain < 0.5 * loss) & (lost > gain)
+            lost = torch.where(is_near, lost - gain, lost)
             slope = score + torch.where(is_near, by_eta * along + by_rho * step, 0.0)
-            change = (excess * lost.clamp_min(1e-3 * loss) / slope.clamp_max(0.1 * score).neg())
+            bounded = lost.clamp_min(_MIN_LOSS * loss)
+            change = bounded * (bounded / loss).log() / slope.clamp_max(_MIN_SLOPE * score).neg()
             change = change.clamp(-_MAX_STEP_CONTRAST, _MAX_STEP_CONTRAST)
             found = ((lost / loss - 1).abs() <= _LOSS_TOLERANCE) & (gain <= _LOSS_TOLERANCE * loss)
-            result[active[found]] = (difference + change)[found]
+            result[position[found]] = (difference + change)[found]
             left = torch.nonzero(~found)[:, 0]
             if not len(left):
                 break
             along, step, _ = at.rows(left).step(change[left])
-            active = active[left]
-            difference = difference[left] + change[left]
+            active, position, change = active[left], position[left], change[left]
+            difference = difference[left] + change
             eta = eta[left] + along
             rho = self._bounded(active, rho[left] + step)
         return result
