@@ -99,7 +99,7 @@ def wald(
         result = Statistics.of_joint_test(found.statistic, contrast.n_constraints, found.df, "wald")
         result.scaled = found.scaled
     else:
-        error = estimates.standard_errors()[:, number]
+        error = estimates.of_test(number).standard_errors()[:, 0]
         difference = estimates.estimate[:, number, 0] - contrast.right_hand_side[0]
         shift = alternative.threshold
         upper, lower = (difference - shift) / error, (difference + shift) / error

@@ -27,7 +27,7 @@ from sc_glm.inference.contrasts import ContrastReader
 from sc_glm.inference.docstring_entries import ENTRIES
 from sc_glm.inference.estimates import estimate_combinations
 from sc_glm.inference.fitted_model import FittedData
-from sc_glm.inference.infinite_contrasts import profile_of_infinite_contrast
+from sc_glm.inference.infinite_contrasts import profiles_of_infinite_contrasts
 from sc_glm.inference.log_likelihood import check_maximum, requirement_of_maximum
 from sc_glm.inference.model_formula import ModelFormula
 from sc_glm.inference.p_values import adjust_p_values, p_value_columns
@@ -283,12 +283,38 @@ class _Tests:
             fitted, coef_matrix, self.kind, self.groups, self.sample_weight
         )
         scores = self._scores(contrasts) if self.method == "score" else {}
+        effects = [
+            _Effect.of(self, estimates, number, contrast)
+            for number, contrast in enumerate(contrasts.values())
+        ]
+        self._set_infinite(effects, estimates, list(contrasts.values()))
         result = {}
         for number, (name, contrast) in enumerate(contrasts.items()):
-            effect = _Effect.of(self, estimates, number, contrast)
+            effect = effects[number]
             statistics = self._statistics(estimates, number, contrast, effect, scores.get(name))
             result[name] = self._table(name, contrast, effect, statistics)
         return result
+
+    def _set_infinite(
+        self, effects: list[_Effect], estimates: Estimates, contrasts: list[Contrast]
+    ) -> None:
+        """Compute the profile likelihoods of infinite estimates, and set their intervals."""
+        if contrasts[0].n_constraints > 1 or not any(len(effect.infinite) for effect in effects):
+            return
+        values = np.array([contrast.right_hand_side for contrast in contrasts])
+        signs = np.zeros((len(self.cells.fitted.names), len(effects)))
+        for number, effect in enumerate(effects):
+            estimate = effect.estimate[effect.infinite]
+            signs[effect.infinite, number] = np.where(estimate < 0, -1.0, 1.0)
+        profiles = profiles_of_infinite_contrasts(
+            self.cells,
+            estimates.combinations.theta_matrix[:, 0],
+            signs,
+            values + self.question.shifts,
+            self.level,
+        )
+        for effect, profile, value in zip(effects, profiles, values[:, 0], strict=True):
+            effect.set_infinite(profile, value)
 
     def _scores(self, contrasts: dict[str, Contrast]) -> dict[str, Statistics]:
         """Return score statistics of all genes, with one null fit for contrasts of a factor."""
@@ -412,7 +438,7 @@ class _Effect:
     @classmethod
     def of(cls, tests: _Tests, estimates: Estimates, number: int, contrast: Contrast) -> _Effect:
         """Return the sizes of one of several estimated contrasts."""
-        cells, fitted = tests.cells, tests.cells.fitted
+        fitted = tests.cells.fitted
         nothing = np.full(len(fitted.names), np.nan)
         flat = estimates.flat[:, number] & (fitted.status != Status.ALL_ZERO)
         flat &= fitted.status != Status.ITERATION_LIMIT
@@ -426,37 +452,24 @@ class _Effect:
             size = np.where(known, size, np.nan)
             size[genes] = np.inf
             return cls(size, nothing, nothing, nothing, genes, no_genes)
+        of_test = estimates.of_test(number)
         low, high = (
-            end[:, number] - contrast.right_hand_side[0]
-            for end in estimates.wald_limits(tests.level)
+            end[:, 0] - contrast.right_hand_side[0] for end in of_test.wald_limits(tests.level)
         )
         estimate = estimates.estimate[:, number, 0] - contrast.right_hand_side[0]
-        effect = cls(
-            np.where(known, estimate, np.nan),
-            low,
-            high,
-            estimates.standard_errors()[:, number],
-            genes,
-            no_genes,
-        )
-        if len(genes):
-            test = estimates.combinations.theta_matrix[number, 0]
-            effect._set_infinite(cells.of_genes(genes), tests, contrast, test)
-        return effect
+        errors = of_test.standard_errors()[:, 0]
+        return cls(np.where(known, estimate, np.nan), low, high, errors, genes, no_genes)
 
-    def _set_infinite(
-        self, cells: FittedCells, tests: _Tests, contrast: Contrast, test: FloatArray
-    ) -> None:
+    def set_infinite(self, profile: InfiniteContrasts, value: float) -> None:
         """Set infinite estimates, with the finite ends of their intervals, and keep their profiles.
 
-        There is no finite end if the counts say nothing about the contrast.
+        There is no finite end if the counts say nothing about the contrast. ``value`` is that of
+        the contrast under the hypothesis.
         """
-        genes, value = self.infinite, contrast.right_hand_side[0]
-        sign = np.sign(self.estimate[genes])
-        self.profile = profile_of_infinite_contrast(
-            cells, test, sign, [value + shift for shift in tests.question.shifts], tests.level
-        )
-        end = self.profile.end - value
+        genes = self.infinite
+        sign = np.where(self.estimate[genes] < 0, -1.0, 1.0)
+        self.profile = profile
+        end = profile.end - value
         is_unknown = np.isinf(end)
         self.estimate[genes] = np.where(is_unknown, np.nan, sign * np.inf)
         self.low[genes] = np.where(sign > 0, end, -np.inf)

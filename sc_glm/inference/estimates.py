@@ -45,6 +45,18 @@ class Estimates(NamedTuple):
     reason: NDArray[np.object_]
     flat: NDArray[np.bool_]
 
+    def of_test(self, number: int) -> Estimates:
+        """Return the estimates of one test."""
+        one = slice(number, number + 1)
+        return Estimates(
+            self.combinations.of_test(number),
+            self.estimate[:, one],
+            self.covariance,
+            self.df[:, one],
+            self.reason[:, one],
+            self.flat[:, one],
+        )
+
     def covariances_of_test(self, number: int) -> FloatArray:
         """Return the covariance of one test's combinations, genes x constraints x constraints."""
         test = self.combinations.theta_matrix[number]
@@ -53,7 +65,7 @@ class Estimates(NamedTuple):
     def standard_errors(self) -> FloatArray:
         """Return the standard error of each test's first combination, (n_genes, n_tests)."""
         first = self.combinations.theta_matrix[:, 0]
-        variance = np.einsum("tk,gkl,tl->gt", first, self.covariance, first)
+        variance = np.einsum("gtl,tl->gt", first @ self.covariance, first)
         return np.where(self.reason == "", np.sqrt(np.maximum(variance, 0.0)), np.nan)
 
     def wald_limits(self, level: float) -> tuple[FloatArray, FloatArray]:

@@ -24,9 +24,6 @@ from sc_glm.inference.level_profiles import LevelProfiles
 from sc_glm.inference.observed_information import SETTINGS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
     from torch import Tensor
 
     from sc_glm._design.design import FloatArray
@@ -53,11 +50,12 @@ class SilentLevels(NamedTuple):
     Attributes
     ----------
     supremum : ndarray of shape (n_genes, n_tests)
-        Log-likelihood of the fit.
+        Log-likelihood of the fit; zero if both groups are silent.
     log_likelihood : ndarray of shape (n_genes, n_tests, n_values)
         Profile log-likelihood at given values.
     end : ndarray of shape (n_genes, n_tests)
-        Finite end of the profile interval. All are NaN if not computed here.
+        Finite end of the profile interval; infinite if both groups are silent. All are NaN if not
+        found.
     """
 
     supremum: FloatArray
@@ -79,7 +77,7 @@ def profiles_of_silent_levels(
     cells: FittedCells,
     tests: FloatArray,
     signs: FloatArray,
-    values: Sequence[float],
+    values: FloatArray,
     level: float,
 ) -> SilentLevels:
     """Compute the profile likelihoods of infinite differences of two levels.
@@ -92,7 +90,7 @@ def profiles_of_silent_levels(
         Contrasts as combinations of the coordinates in the bases of the designs.
     signs : ndarray of shape (n_genes, n_tests)
         Whether an estimate is plus or minus infinity; zero if it is finite.
-    values : sequence of float
+    values : ndarray of shape (n_tests, n_values)
         Values of the contrasts at which the likelihood is maximised.
     level : float
         Confidence level of the interval.
@@ -105,7 +103,7 @@ def profiles_of_silent_levels(
         designs,
         [cells.coordinates(), signs],
         (fitted.family, designs),
-        (tests, tuple(values), loss),
+        (tests, values, loss),
         n_jobs=fitted.regressor.n_jobs,
     )
     return SilentLevels(*(np.concatenate(arrays) for arrays in zip(*blocks, strict=True)))
@@ -116,37 +114,39 @@ def _profiles_of_block(
     theta: FloatArray,
     signs: FloatArray,
     model: tuple[Family, Designs],
-    question: tuple[FloatArray, tuple[float, ...], float],
+    question: tuple[FloatArray, FloatArray, float],
 ) -> SilentLevels:
     (family, designs), (tests, values, loss) = model, question
     shape = signs.shape
     result = SilentLevels(
-        np.full(shape, np.nan), np.full((*shape, len(values)), np.nan), np.full(shape, np.nan)
+        np.full(shape, np.nan), np.full((*shape, values.shape[1]), np.nan), np.full(shape, np.nan)
     )
     with one_thread(), torch.inference_mode():
         problem = build_problem(family, counts, designs, SETTINGS).unpacked()
         assert problem.groups is not None  # noqa: S101 - are_level_means
         terms = LevelTerms(problem.block(), problem.groups, problem.offset, problem.weights)
         basis = problem.bases[0].U[problem.groups.first]
-        pairs = _pairs_of_levels(tests[:, : basis.shape[1]], basis.numpy())
-        rows = _rows(torch.from_numpy(signs), terms.sum_of_y > 0, *map(torch.from_numpy, pairs))
-        if not len(rows.genes):
-            return result
+        pairs, scale = _pairs_of_levels(tests[:, : basis.shape[1]], basis.numpy())
+        has_counts = terms.sum_of_y > 0
+        rows = _rows(torch.from_numpy(signs), has_counts, pairs, scale)
         point = torch.from_numpy(theta)
         eta = point[:, : basis.shape[1]] @ basis.mT
         rho = point[:, basis.shape[1]] * problem.bases[1].U[0, 0]
         search = _Search.of(rows, LevelProfiles(terms, eta, rho))
         place = rows.genes.numpy(), rows.tests.numpy()
         result.supremum[place] = search.supremum.numpy()
-        for number, value in enumerate(values):
-            result.log_likelihood[*place, number] = search.maximum_at(value / rows.scale).numpy()
+        for number, at in enumerate(torch.from_numpy(values).unbind(1)):
+            found = search.maximum_at(at[rows.tests] / rows.scale)
+            result.log_likelihood[(*place, number)] = found.numpy()
         result.end[place] = (rows.scale * search.end(loss)).numpy()
+        is_silent = ~has_counts[:, pairs].any(2) & (scale != 0)
+        empty = np.nonzero(is_silent.numpy() & (signs != 0))
+        result.supremum[empty], result.log_likelihood[empty] = 0.0, 0.0
+        result.end[empty] = np.inf
     return result
 
 
-def _pairs_of_levels(
-    tests: FloatArray, basis: FloatArray
-) -> tuple[NDArray[np.intp], FloatArray]:
+def _pairs_of_levels(tests: FloatArray, basis: FloatArray) -> tuple[Tensor, Tensor]:
     """Return which two groups each test compares, and its weight of the first.
 
     The weight is zero if a test is no multiple of a difference of two groups.
@@ -162,7 +162,8 @@ def _pairs_of_levels(
     rest[numbers, first] = 0.0
     rest[numbers, second] += scale
     is_pair = np.abs(rest).max(axis=1) <= _ROUNDING * np.abs(scale)
-    return np.column_stack([first, second]), np.where(is_pair, scale, 0.0)
+    pairs = torch.from_numpy(np.column_stack([first, second]))
+    return pairs, torch.from_numpy(np.where(is_pair, scale, 0.0))
 
 
 class _Rows(NamedTuple):
