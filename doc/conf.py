@@ -5,6 +5,8 @@ import re
 from importlib.metadata import version as installed_version
 from pathlib import Path
 
+from sc_glm import plots
+
 project = "sc_glm"
 author = "the sc_glm developers"
 project_copyright = "the sc_glm developers"
@@ -31,6 +33,15 @@ autodoc_typehints = "none"  # types stand in the docstrings
 numpydoc_show_class_members = False
 # Parameters that are documented exist (PR02), in the signature's order (PR03).
 numpydoc_validation_checks = {"PR02", "PR03"}
+
+# A display has a picture on its page, which has the name of its module.
+autosummary_context = {
+    "pictures": {
+        name: f"/_static/plots/{getattr(plots, name).__module__.rsplit('.')[-1]}.png"
+        for name in plots.__all__
+        if name.endswith("Display")
+    }
+}
 
 examples = Path(__file__).parents[1] / "examples"
 

@@ -1,10 +1,12 @@
 """Draw the pictures of the pages on the model and on diagnostics and plots.
 
 ``python doc/pictures.py`` writes into ``doc/_static/plots``. For the page on diagnostics it fits
-100 genes of the pancreas set, which it looks for in the folder that ``SC_GLM_DATA`` names.
+100 genes of the pancreas set, and 1000 genes for tests, which it looks for in the folder that
+``SC_GLM_DATA`` names.
 """
 
 import os
+import warnings
 from pathlib import Path
 
 import anndata
@@ -14,21 +16,28 @@ import numpy as np
 mpl.use("Agg")
 
 from matplotlib import pyplot as plt
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
 
 from sc_glm import FormulaTransformer, NegBinRegressor, make_pipeline
 from sc_glm.adata import AnnDataRegressor
 from sc_glm.distributions import ZINB
 from sc_glm.plots import (
     CovariateDisplay,
+    CurveHeatmapDisplay,
+    MeanFoldChangeDisplay,
     MeanVarianceDisplay,
+    PValueDisplay,
     QuantileQuantileDisplay,
     RootogramDisplay,
     SimulatedSummariesDisplay,
     VolcanoDisplay,
+    style,
 )
 
 FOLDER = Path(__file__).parent / "_static" / "plots"
 GENE = "Pyy"
+CONTRAST = "clusters", "Beta", "Pre-endocrine"
 
 
 def draw_parts():
@@ -40,14 +49,17 @@ def draw_parts():
         ("zero_inflation", "pi", "π", [0.0, 0.2, 0.4]),
     ]
     counts = np.arange(16)
-    figure, axes = plt.subplots(1, 3, figsize=(9, 2.9), sharey=True, layout="constrained")
-    for axis, (part, name, symbol, values) in zip(axes, panels, strict=True):
-        for value, colour in zip(values, ("#9ecae1", "#4292c6", "#08306b"), strict=True):
-            mass = ZINB(**typical | {name: value}).pmf(counts)
-            axis.plot(counts, mass, "o-", ms=3.5, lw=1, color=colour, label=f"{symbol} = {value:g}")
-        axis.set(title=part, xlabel="count")
-        axis.legend(frameon=False)
-    axes[0].set(ylabel="probability", ylim=(0, None))
+    with plt.style.context(style()):
+        figure, axes = plt.subplots(1, 3, figsize=(9, 2.9), sharey=True)
+        for axis, (part, name, symbol, values) in zip(axes, panels, strict=True):
+            for value, colour in zip(values, ("#9ecae1", "#4292c6", "#08306b"), strict=True):
+                mass = ZINB(**typical | {name: value}).pmf(counts)
+                axis.plot(
+                    counts, mass, "o-", ms=3.5, lw=1, color=colour, label=f"{symbol} = {value:g}"
+                )
+            axis.set(title=part, xlabel="count")
+            axis.legend()
+        axes[0].set(ylabel="probability", ylim=(0, None))
     figure.savefig(FOLDER / "parts.png", dpi=110)
 
 
@@ -55,12 +67,22 @@ def main():
     """Draw one picture of each kind."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     draw_parts()
-    adata = anndata.read_h5ad(Path(os.environ["SC_GLM_DATA"]) / "pancreas_100.h5ad")
-    spline = FormulaTransformer("~ bs(pseudotime, df=5)", dispersion="~ pseudotime")
+    adata, more_genes = (
+        anndata.read_h5ad(Path(os.environ["SC_GLM_DATA"]) / f"pancreas_{n_genes}.h5ad")
+        for n_genes in (100, 1000)
+    )
+    spline = FormulaTransformer(
+        "~ bs(pseudotime, df=5)", dispersion="~ pseudotime", offset="np.log(sizeFactor)"
+    )
     model = AnnDataRegressor(make_pipeline(spline, NegBinRegressor()), layer="counts").fit(adata)
-    by_cluster = AnnDataRegressor(
-        make_pipeline(FormulaTransformer("~ clusters"), NegBinRegressor()), layer="counts"
-    ).fit(adata)
+    clusters = FormulaTransformer("~ clusters", offset="np.log(sizeFactor)")
+    by_cluster = AnnDataRegressor(make_pipeline(clusters, NegBinRegressor()), layer="counts")
+    few_cells = more_genes[::6].copy()  # in which fewer differences are significant
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # separated genes are in the pictures
+        of_few = clone(by_cluster).fit(few_cells)
+        by_cluster.fit(more_genes)
+    contrast = by_cluster, more_genes, None, CONTRAST
     displays = {
         "covariate": CovariateDisplay.from_estimator(
             model, adata, gene=GENE, covariate="pseudotime"
@@ -71,9 +93,12 @@ def main():
         ),
         "moments": MeanVarianceDisplay.from_estimator(model, adata),
         "summaries": SimulatedSummariesDisplay.from_estimator(model, adata, random_state=0),
-        "volcano": VolcanoDisplay.from_estimator(
-            by_cluster, adata, constraint="clusters[T.Beta] - clusters[T.Pre-endocrine] = 0"
+        "curve_heatmap": CurveHeatmapDisplay.from_estimator(
+            model, adata, covariate="pseudotime", genes=list(adata.var_names[:30])
         ),
+        "volcano": VolcanoDisplay.from_estimator(*contrast, genes=GENE),
+        "fold_changes": MeanFoldChangeDisplay.from_estimator(*contrast, genes=GENE),
+        "p_values": PValueDisplay.from_estimator(of_few, few_cells, None, CONTRAST),
     }
     for name, display in displays.items():
         display.figure_.savefig(FOLDER / f"{name}.png", dpi=110)

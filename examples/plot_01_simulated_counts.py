@@ -20,6 +20,9 @@ import numpy as np
 import pandas as pd
 
 from sc_glm import FormulaTransformer, NegBinRegressor, inference, make_pipeline
+from sc_glm.plots import style
+
+plt.style.use(style())  # the style of the displays
 
 rng = np.random.default_rng(0)
 n_cells, n_genes = 1000, 20
@@ -68,13 +71,13 @@ table.loc[table["target"] == "y0", ["part", "feature", "truth", "estimate", "sta
 # more. The bars are 95 % intervals.
 
 colors = {"mean": "C0", "dispersion": "C1"}
-figure, ax = plt.subplots(figsize=(5, 4.2), layout="constrained")
+figure, ax = plt.subplots(figsize=(5, 4.2))
 for part, rows in table.groupby("part", sort=False):
     bars = 1.96 * rows["standard_error"]
     ax.errorbar(rows["truth"], rows["estimate"], bars, fmt=".", color=colors[part], label=part)
 ax.axline((0, 0), slope=1, color="0.6", linewidth=1, zorder=0)
 ax.set(xlabel="true coefficient", ylabel="estimate")
-legend = ax.legend(frameon=False)
+legend = ax.legend()
 
 # %%
 # This table has the mean absolute error, the average standard error, and the share of intervals
@@ -96,11 +99,11 @@ table.groupby("part", sort=False)[["error", "standard_error", "covered"]].mean()
 
 errors = table.pivot_table("standard_error", "target", "part")
 average = pd.Series(counts.mean(axis=0), index=model.params_["mean"].columns)
-figure, ax = plt.subplots(figsize=(5, 3.4), layout="constrained")
+figure, ax = plt.subplots(figsize=(5, 3.4))
 for part, color in colors.items():
     ax.plot(average[errors.index], errors[part], "o", color=color, label=part)
 ax.set(xscale="log", xlabel="mean count of the gene", ylabel="standard error", ylim=(0, None))
-legend = ax.legend(frameon=False)
+legend = ax.legend()
 
 # %%
 # Summary

@@ -20,6 +20,9 @@ import pandas as pd
 from scipy.special import expit
 
 from sc_glm import FormulaTransformer, NegBinRegressor, ZINBRegressor, make_pipeline
+from sc_glm.plots import style
+
+plt.style.use(style())  # the style of the displays
 
 rng = np.random.default_rng(0)
 n_cells, n_genes = 50_000, 20
@@ -71,12 +74,12 @@ def compare(model):
 
 def draw(table, title):
     """Draw estimate against truth, a colour for each part."""
-    _, ax = plt.subplots(figsize=(5, 4.2), layout="constrained")
+    _, ax = plt.subplots(figsize=(5, 4.2))
     for part, rows in table.groupby("part", sort=False):
         ax.plot(rows["truth"], rows["estimate"], "o", markersize=4, label=part)
     ax.axline((0, 0), slope=1, color="0.6", linewidth=1, zorder=0)
     ax.set(title=title, xlabel="true coefficient", ylabel="estimate")
-    ax.legend(frameon=False)
+    ax.legend()
 
 
 table = compare(model)

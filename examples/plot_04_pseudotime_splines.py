@@ -20,7 +20,9 @@ import pandas as pd
 
 from sc_glm import FormulaTransformer, NegBinRegressor, inference, make_pipeline
 from sc_glm.datasets import fetch_pancreas
-from sc_glm.plots import CovariateDisplay
+from sc_glm.plots import CovariateDisplay, CurveHeatmapDisplay, style
+
+plt.style.use(style())  # the style of the displays
 
 adata = fetch_pancreas()
 obs, counts = adata.obs[["pseudotime"]], adata.to_df("counts")
@@ -55,10 +57,16 @@ _ = display.ax_.plot(grid["pseudotime"], straight, "--", color="0.3", linewidth=
 # own curve. Where a gene is being switched, cells of equal pseudotime differ by orders of
 # magnitude.
 
-figure, axes = plt.subplots(2, 2, figsize=(6, 5.4), layout="constrained")
+figure, axes = plt.subplots(2, 2, figsize=(6, 5.4))
 for ax, gene in zip(axes.flat, ["Ins2", "Spp1", "Cck", "Xist"], strict=True):
     CovariateDisplay.from_estimator(spline, obs, counts, gene=gene, covariate="pseudotime", ax=ax)
     ax.get_legend().remove()
+
+# %%
+# A heat map has room for all genes. Each row is a fitted mean, divided by its maximum, and the rows
+# are ordered by the position of the maximum.
+
+_ = CurveHeatmapDisplay.from_estimator(spline, obs, covariate="pseudotime")
 
 # %%
 # How flexible must the mean be?
@@ -77,7 +85,7 @@ means = {
 aic = pd.DataFrame({name: inference.aic(fit(mean), obs, counts) for name, mean in means.items()})
 above_best = aic.sub(aic.min(axis=1), axis=0)
 
-figure, ax = plt.subplots(figsize=(5.4, 3.6), layout="constrained")
+figure, ax = plt.subplots(figsize=(5.4, 3.6))
 ax.boxplot(above_best.to_numpy(), tick_labels=list(means), whis=(0, 100))
 ax.set_yscale("symlog", linthresh=10)
 _ = ax.set(ylabel="AIC above the gene's best", ylim=(-1, None))
@@ -110,12 +118,12 @@ by_dispersion.idxmin(axis=1).value_counts().reindex(list(fits)).rename("genes").
 # the other.)
 
 pyy = counts.columns.get_loc("Pyy")
-figure, ax = plt.subplots(figsize=(5, 3.4), layout="constrained")
-for (name, model), style in zip(fits.items(), ["-", "--", "-"], strict=True):
+figure, ax = plt.subplots(figsize=(5, 3.4))
+for (name, model), line in zip(fits.items(), ["-", "--", "-"], strict=True):
     overdispersion = 1 / model.predict_params(grid)["dispersion"][:, pyy]
-    ax.plot(grid["pseudotime"], overdispersion, style, label=name)
+    ax.plot(grid["pseudotime"], overdispersion, line, label=name)
 ax.set(title="Pyy", xlabel="pseudotime", ylabel="overdispersion, 1 / r")
-_ = ax.legend(frameon=False)
+_ = ax.legend()
 
 # %%
 # Summary
@@ -126,5 +134,5 @@ _ = ax.legend(frameon=False)
 # seconds.
 #
 # :doc:`plot_06_cross_validation` compares models on held-out cells. See :doc:`/formulas` for
-# splines, :doc:`/model_choice`, :func:`sc_glm.inference.aic` and
-# :class:`~sc_glm.plots.CovariateDisplay`.
+# splines, :doc:`/model_choice`, :func:`sc_glm.inference.aic`,
+# :class:`~sc_glm.plots.CovariateDisplay` and :class:`~sc_glm.plots.CurveHeatmapDisplay`.

@@ -22,7 +22,9 @@ from sklearn.model_selection import GridSearchCV, KFold
 
 from sc_glm import FormulaTransformer, NegBinRegressor, ZINBRegressor, make_pipeline
 from sc_glm.datasets import make_counts
-from sc_glm.plots import CovariateDisplay
+from sc_glm.plots import CovariateDisplay, style
+
+plt.style.use(style())  # the style of the displays
 
 data = make_counts(
     900,
@@ -70,7 +72,7 @@ table = (
     .loc[means, dispersions]
 )
 
-figure, ax = plt.subplots(figsize=(6.4, 4), layout="constrained")
+figure, ax = plt.subplots(figsize=(6.4, 4))
 ax.imshow(table, cmap="YlOrBr", vmax=0.12, aspect="auto")
 for row, values in enumerate(table.to_numpy()):
     for column, value in enumerate(values):

@@ -25,7 +25,10 @@ from sc_glm import FormulaTransformer, NegBinRegressor, make_pipeline
 from sc_glm.adata import AnnDataRegressor
 from sc_glm.datasets import make_counts
 from sc_glm.metrics import neg_brier_zeros_scorer, neg_crps_scorer, neg_deviance_scorer
+from sc_glm.plots import style
 from sc_glm.selection import choose_model, compare_models
+
+plt.style.use(style())  # the style of the displays
 
 data = make_counts(1500, 200, preset="donors", random_state=0)
 groups = [data.obs["condition"], data.obs["cell_type"]]
@@ -76,7 +79,7 @@ pd.DataFrame({held_out: table.mean() for held_out, table in scores.items()}).rou
 # it is positive in some folds and negative in others. Most of what the condition says about known
 # donors does not hold for new ones.
 
-figure, ax = plt.subplots(figsize=(5, 3.4), layout="constrained")
+figure, ax = plt.subplots(figsize=(5, 3.4))
 for place, table in enumerate(scores.values()):
     gain = table["+ condition"] - table["cell type"]
     ax.plot([place] * len(gain), gain, "o", alpha=0.7)
@@ -144,14 +147,14 @@ gains = pd.DataFrame(
         for held_out, table in {"cells": by_cells, "donors": by_donors}.items()
     }
 )
-figure, ax = plt.subplots(figsize=(5, 4), layout="constrained")
-for truth, color in {"no effect": "0.6", "effect": "C3"}.items():
+figure, ax = plt.subplots(figsize=(5, 4))
+for truth, color in {"no effect": "0.6", "effect": "C2"}.items():
     rows = gains[affected == truth]
     ax.plot(rows["cells"], rows["donors"], "o", color=color, markersize=5, label=truth)
 ax.axline((0, 0), slope=1, color="0.6", linewidth=1, zorder=0)
 ax.axhline(0, color="0.6", linewidth=1, zorder=0)
 ax.set(xlabel="gain in held-out cells", ylabel="gain in held-out donors")
-_ = ax.legend(frameon=False, title="condition")
+_ = ax.legend(title="condition")
 
 # %%
 # Summary

@@ -22,6 +22,9 @@ from sklearn.model_selection import KFold, cross_val_score
 from sc_glm import FormulaTransformer, NegBinRegressor, inference, make_pipeline
 from sc_glm.adata import AnnDataRegressor
 from sc_glm.datasets import fetch_pbmc3k
+from sc_glm.plots import style
+
+plt.style.use(style())  # the style of the displays
 
 adata = fetch_pbmc3k()
 adata.obs["depth"] = adata.obs["total_counts"] / adata.obs["total_counts"].median()
@@ -60,12 +63,12 @@ effects = {
 }
 fold_changes = pd.DataFrame(effects) / np.log(2)
 
-figure, ax = plt.subplots(figsize=(5.4, 3.6), layout="constrained")
+figure, ax = plt.subplots(figsize=(5.4, 3.6))
 for name in ["no depth", "offset"]:
     ax.hist(fold_changes[name], bins=np.arange(-4, 6.5, 0.25), alpha=0.6, label=name)
 ax.axvline(0, color="0.3", linewidth=1)
 ax.set(xlabel=r"$\log_2$ fold change, monocytes against B cells", ylabel="genes")
-_ = ax.legend(frameon=False)
+_ = ax.legend()
 
 # %%
 
@@ -82,7 +85,7 @@ summary.assign(share_higher=(fold_changes > 0).mean().round(2))
 overdispersion = pd.DataFrame(
     {name: np.exp(-model.params_["dispersion"].loc["Intercept"]) for name, model in models.items()}
 )
-figure, ax = plt.subplots(figsize=(4.6, 4), layout="constrained")
+figure, ax = plt.subplots(figsize=(4.6, 4))
 ax.loglog(overdispersion["no depth"], overdispersion["offset"], "o", markersize=4, alpha=0.6)
 ax.axline((0.1, 0.1), (1, 1), color="0.6", linewidth=1, zorder=0)
 _ = ax.set(xlabel="overdispersion without depth", ylabel="overdispersion with the offset")

@@ -18,8 +18,10 @@ from sc_glm.adata import AnnDataRegressor
 from sc_glm.datasets import fetch_pbmc3k, make_counts
 from sc_glm.diagnostics import zero_test
 from sc_glm.inference import likelihood_ratio_test
-from sc_glm.plots import RootogramDisplay
+from sc_glm.plots import RootogramDisplay, style
 from sc_glm.selection import choose_model, compare_models
+
+plt.style.use(style())  # the style of the displays
 
 # %%
 # The example uses the 300 genes with the largest means, because zero inflation is easiest to see
@@ -58,8 +60,8 @@ pi = pd.DataFrame(
 inflated = pd.DataFrame({mean: test["p_adjusted"] < 0.05 for mean, test in tests.items()})
 
 zeros = zero_test(fits["~ 1"][0], adata)
-figure, axes = plt.subplots(1, 2, figsize=(6.6, 3.4), layout="constrained")
-for which, color in ((~inflated["~ 1"], "#3f90da"), (inflated["~ 1"], "#bd1f01")):
+figure, axes = plt.subplots(1, 2, figsize=(6.6, 3.4))
+for which, color in ((~inflated["~ 1"], "C0"), (inflated["~ 1"], "C2")):
     shares = zeros.loc[which, ["expected", "observed"]] / adata.n_obs
     axes[0].plot(shares["expected"], shares["observed"], ".", color=color, alpha=0.7)
     axes[1].plot(pi["~ 1"][which], pi["~ cell_type"][which], ".", color=color, alpha=0.7)
@@ -83,10 +85,10 @@ pi.loc[first].round(3)
 # The plot has rootograms of one of these genes for the two negative binomials. Bars hang from the
 # expected frequencies, and in a good model they end at zero. The first model lacked a covariate.
 
-figure, axes = plt.subplots(1, 2, figsize=(6.6, 3.2), sharey=True, layout="constrained")
+figure, axes = plt.subplots(1, 2, figsize=(6.6, 3.2), sharey=True)
 for ax, (mean, (nb, _)) in zip(axes, fits.items(), strict=True):
     RootogramDisplay.from_estimator(nb, adata, genes="TYROBP", ax=ax)
-    ax.set_title(f"TYROBP, mean {mean}", fontsize="medium", loc="left")
+    ax.set_title(f"TYROBP, mean {mean}")
 plt.show()
 
 # %%

@@ -17,6 +17,9 @@ import pandas as pd
 from sc_glm import FormulaTransformer, NegBinRegressor, make_pipeline
 from sc_glm.datasets import make_counts
 from sc_glm.inference import wald_test
+from sc_glm.plots import style
+
+plt.style.use(style())  # the style of the displays
 
 # %%
 # Pilot cells
@@ -95,11 +98,11 @@ def draw(ax, shares, name):
 
 
 power = pd.DataFrame({key: share(trials) for key, trials in found.items()}).T
-figure, ax = plt.subplots(figsize=(6, 3.8), layout="constrained")
+figure, ax = plt.subplots(figsize=(6, 3.8))
 for fold in folds[::-1]:
     draw(ax, power.loc[fold], f"{fold:g}")
 ax.axhline(100 * ALPHA, color="0.6", linewidth=1, zorder=0)
-ax.legend(title="fold change", frameon=False)
+ax.legend(title="fold change")
 plt.show()
 
 # %%
@@ -120,11 +123,11 @@ power.loc[1.0].round(2).rename_axis("cells in each group")
 
 names = ["below 0.3", "0.3 to 1", "1 and more"]
 level = pd.cut(pd.Series(means, index=counts.columns), [0, 0.3, 1, np.inf], labels=names)
-figure, ax = plt.subplots(figsize=(6, 3.6), layout="constrained")
+figure, ax = plt.subplots(figsize=(6, 3.6))
 for name, genes in level.groupby(level, observed=True):
     own = pd.DataFrame({n: share(found[1.5, n].loc[genes.index]) for n in sizes}).T
     draw(ax, own, f"{name} ({len(genes)} genes)")
-ax.legend(title="mean count, fold change 1.5", frameon=False)
+ax.legend(title="mean count, fold change 1.5")
 plt.show()
 
 # %%

@@ -21,7 +21,9 @@ from sc_glm import FormulaTransformer, NegBinRegressor, make_pipeline
 from sc_glm import adata as scg
 from sc_glm.datasets import fetch_pancreas
 from sc_glm.inference import wald_test
-from sc_glm.plots import CovariateDisplay, SimulatedSummariesDisplay
+from sc_glm.plots import CovariateDisplay, SimulatedSummariesDisplay, style
+
+plt.style.use(style())  # the style of the displays
 
 # %%
 # Simulating the same cells again
@@ -40,14 +42,14 @@ formula = FormulaTransformer(
 model = scg.fit(adata, make_pipeline(formula, NegBinRegressor()), layer="counts")
 again = scg.sample(adata, model, random_state=0)
 
-figure, axes = plt.subplots(1, 2, figsize=(6.8, 3.2), sharey=True, layout="constrained")
+figure, axes = plt.subplots(1, 2, figsize=(6.8, 3.2), sharey=True)
 for ax, cells, counts, name in zip(
     axes, (adata, again), (adata.layers["counts"], again.X), ("real", "simulated"), strict=True
 ):
     CovariateDisplay.from_estimator(
         model, cells.obs, counts, gene="Iapp", covariate="pseudotime", ax=ax
     )
-    ax.set_title(f"Iapp, {name} cells", loc="left", fontsize="medium")
+    ax.set_title(f"Iapp, {name} cells")
 plt.show()
 
 # %%
@@ -108,12 +110,12 @@ found.groupby(np.where(truth == 0, "without effect", "with effect")).sum()
 
 order = truth.argsort()
 estimates = test.iloc[order]
-figure, ax = plt.subplots(figsize=(6.4, 3.4), layout="constrained")
+figure, ax = plt.subplots(figsize=(6.4, 3.4))
 rank, half = np.arange(len(truth)), 1.96 * estimates["standard_error"]
-ax.errorbar(rank, estimates["estimate"], half, fmt=".", color="#3f90da", label="95 % interval")
-ax.step(rank, truth.iloc[order], where="mid", color="#bd1f01", label="truth")
+ax.errorbar(rank, estimates["estimate"], half, fmt=".", color="C0", label="95 % interval")
+ax.step(rank, truth.iloc[order], where="mid", color="C2", label="truth")
 ax.set(xlabel="gene, in the order of its true effect", ylabel="log fold change of treatment")
-ax.legend(frameon=False, loc="upper left")
+ax.legend(loc="upper left")
 plt.show()
 
 # %%

@@ -25,6 +25,9 @@ from sklearn.preprocessing import KBinsDiscretizer, StandardScaler
 from sc_glm import FormulaTransformer, NegBinRegressor, make_pipeline
 from sc_glm.datasets import make_counts
 from sc_glm.inference import wald_test
+from sc_glm.plots import style
+
+plt.style.use(style())  # the style of the displays
 
 # %%
 # Cells with missing values
@@ -80,15 +83,15 @@ search = GridSearchCV(model, grid, cv=cv).fit(X, y)
 
 without = clone(model).set_params(formulatransformer__mean="~ pseudotime + batch")
 known = make_pipeline(FormulaTransformer(**data.formulas), NegBinRegressor())
-figure, ax = plt.subplots(figsize=(6, 3.6), layout="constrained")
-ax.plot(numbers, search.cv_results_["mean_test_score"], "o-", color="#3f90da", label="components")
-for name, score, style in (
+figure, ax = plt.subplots(figsize=(6, 3.6))
+ax.plot(numbers, search.cv_results_["mean_test_score"], "o-", color="C0", label="components")
+for name, score, line in (
     ("none", cross_val_score(without, X, y, cv=cv).mean(), ":"),
     ("true formula, nothing missing", cross_val_score(known, data.obs, y, cv=cv).mean(), "--"),
 ):
-    ax.axhline(score, color="black", linestyle=style, linewidth=1, label=name)
+    ax.axhline(score, color="black", linestyle=line, linewidth=1, label=name)
 ax.set(xlabel="number of components", ylabel="log-likelihood per held-out count")
-ax.legend(frameon=False)
+ax.legend()
 plt.show()
 
 # %%

@@ -18,6 +18,9 @@ import pandas as pd
 from sc_glm import FormulaTransformer, NegBinRegressor, make_pipeline
 from sc_glm import adata as scg
 from sc_glm.datasets import make_counts
+from sc_glm.plots import style
+
+plt.style.use(style())  # the style of the displays
 
 # %%
 # A large .h5ad file
@@ -63,11 +66,10 @@ checkpoint = Path(folder.name) / "checkpoint"
 fits = {"in memory": fit(), "budget 20 MB": fit("20MB", checkpoint_dir=checkpoint)}
 peaks = pd.Series({name: peak for name, (_, peak) in fits.items()})
 
-figure, ax = plt.subplots(figsize=(6, 2), layout="constrained")
-bars = ax.barh(peaks.index[::-1], peaks[::-1], color="#3f90da")
+figure, ax = plt.subplots(figsize=(6, 2))
+bars = ax.barh(peaks.index[::-1], peaks[::-1], color="C0")
 ax.bar_label(bars, fmt=" %.0f MB")
 ax.set(xlabel="peak of memory, MB", xlim=(0, 1.15 * peaks.max()))
-ax.spines[["top", "right"]].set_visible(False)
 plt.show()
 
 # %%

@@ -83,3 +83,16 @@ def test_the_study_of_the_likelihood_kernel_runs():
         [sys.executable, "-c", code], cwd=SUITE, capture_output=True, text=True, check=True
     )
     assert "ns per entry" in done.stdout
+
+
+def test_the_comparison_of_what_follows_a_fit_runs():
+    """It takes the package itself as the other checkout, whose results are the same."""
+    options = [str(SUITE.parents[2]), "--simulated", "--repeats", "1", "--genes", "4"]
+    script = str(SUITE.parent / "diagnostics_speed.py")
+    done = subprocess.run(  # noqa: S603 - our own code
+        [sys.executable, script, *options], capture_output=True, text=True, check=True
+    )
+    this, other, *table = done.stdout.splitlines()
+    assert this.split(": ")[1] == other.split(": ")[1]
+    assert len(table) == 2 + 6
+    assert all(row.endswith(" 0.0e+00 |") for row in table[2:])

@@ -117,6 +117,19 @@ def test_robust_where_the_model_is_wrong():
     assert rate(tests["group", "robust"]["p_value"]) < 0.08
 
 
+def test_counts_of_new_cells_after_few_cells():
+    n_genes = 400
+    held = study("predictions").find(20, n_genes)
+    average, plug_in = (float(np.nanmean(held[name])) for name in ("average", "plug-in"))
+    assert all(np.isnan(values).mean() < 0.01 for values in held.values())
+    assert average == near(0.95, n_genes)
+    assert plug_in < 0.935
+    assert average > plug_in + 0.01
+    many = study("predictions").find(200, n_genes)
+    assert np.nanmean(many["mean"]) == near(0.95, n_genes)
+    assert np.nanmean(many["average"]) == near(0.95, n_genes)
+
+
 def test_a_whole_run(tmp_path, monkeypatch):
     spec = importlib.util.spec_from_file_location("calibration", FOLDER / "__main__.py")
     run = importlib.util.module_from_spec(spec)
@@ -128,6 +141,7 @@ def test_a_whole_run(tmp_path, monkeypatch):
     monkeypatch.setattr(run, "N_GENES", 60)
     monkeypatch.setattr(run, "OF_DONORS", 20)
     monkeypatch.setattr(run, "WITH_PROFILES", 20)
+    monkeypatch.setattr(run, "OF_NEW_CELLS", 20)
     monkeypatch.setattr(sys, "argv", ["calibration", "--output", str(tmp_path)])
     run.main()
     for name in run.STUDIES:

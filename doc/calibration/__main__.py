@@ -2,7 +2,7 @@
 
 ``python doc/calibration`` simulates genes, fits and tests them in one thread, and writes tables and
 pictures to ``doc/calibration/results``, which the page *Calibration* of the documentation shows;
-``python doc/calibration nulls donors`` makes some of them. Takes six minutes of a processor, and
+``python doc/calibration nulls donors`` makes some of them. Takes seven minutes of a processor, and
 needs the ``plots`` extra. Numbers in brackets are binomial standard errors.
 """
 
@@ -15,6 +15,7 @@ import intervals
 import nulls
 import pandas as pd
 import pictures
+import predictions
 import torch
 import wrong_models
 
@@ -22,6 +23,7 @@ RESULTS = Path(__file__).parent / "results"
 N_GENES = 20_000
 OF_DONORS = 5_000
 WITH_PROFILES = 5_000
+OF_NEW_CELLS = 2_000
 
 
 def of_nulls(folder):
@@ -48,11 +50,17 @@ def of_wrong_models(_):
     return wrong_models.tables(N_GENES)
 
 
+def of_predictions(_):
+    """Predict means and counts of new cells, after fits of few cells and of many."""
+    return predictions.tables((10, 20, 50, 200), OF_NEW_CELLS)
+
+
 STUDIES = {
     "nulls": of_nulls,
     "intervals": of_intervals,
     "donors": of_donors,
     "wrong_models": of_wrong_models,
+    "predictions": of_predictions,
 }
 
 

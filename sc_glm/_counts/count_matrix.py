@@ -133,6 +133,11 @@ class CountMatrix:
         """
         return self.matrix.tocsc() if isinstance(self.matrix, sp.csr_array) else self.matrix
 
+    @property
+    def by_row(self) -> Any:
+        """The matrix in the form from which cells are read: dense, or CSR."""
+        return self.matrix.tocsr() if isinstance(self.matrix, sp.csc_array) else self.matrix
+
     def n_positive(self) -> NDArray[np.int64]:
         """Return each gene's number of positive counts."""
         if sp.issparse(self.matrix):

@@ -134,6 +134,9 @@ class Family(Protocol):
     def zeros(self, predictors: Sequence[Tensor]) -> Terms:
         """Return the terms of entries with a count of zero."""
 
+    def log_mass_of_zero(self, predictors: Sequence[Tensor]) -> Tensor:
+        """Return the value of :meth:`zeros` alone; predictors may have shapes that broadcast."""
+
     def saturated(self, counts: Counts, rho: Tensor) -> SaturatedLogMass:
         """Return the saturated log-mass of positive counts, a function of count and size."""
 
@@ -177,6 +180,12 @@ class NegBinFamily:
         s_rho = rest.mul_(r)
         h_er = s_eta * m
         return Terms(log.mul_(r), (s_eta, s_rho), (s_eta * q, h_er, s_rho - h_er))
+
+    def log_mass_of_zero(self, predictors: Sequence[Tensor]) -> Tensor:
+        """Return the value of :meth:`zeros` alone; predictors may have shapes that broadcast."""
+        eta, rho = predictors
+        r = bounded_size(rho)
+        return (_bounded(eta).exp_() * r.reciprocal()).log1p_() * r.neg_()
 
     def saturated(self, counts: Counts, rho: Tensor) -> SaturatedLogMass:
         """Return the saturated log-mass of positive counts, a function of count and size."""
@@ -245,11 +254,7 @@ class ZINBFamily:
         nb, (a, b), (h_ee, h_er, h_rr) = NegBinFamily().zeros(count_predictors)
         pi, not_pi = logistic(zeta)
         structural, s = logistic(zeta - nb)  # posterior probabilities; s: of a sampled zero
-        positive = nb.expm1().neg_().mul_(not_pi)  # probability of a positive count
-        value = (-positive).log1p_()
-        if _reaches(positive, _PROBABLY_POSITIVE):  # 1 - positive cancels, the sum of masses not
-            log_sum = (not_pi / torch.maximum(s, structural)).log_().add_(torch.maximum(nb, zeta))
-            value = torch.where(positive >= _PROBABLY_POSITIVE, log_sum, value)
+        value, positive = _inflated_zero(nb, zeta, not_pi)
         s_eta, s_rho = s * a, s * b
         s_zeta = structural * positive  # equals structural - pi
         va, vb = s_eta * structural, s_rho * structural
@@ -265,6 +270,12 @@ class ZINBFamily:
                 s.sub_(pi).mul_(s_zeta),
             ),
         )
+
+    def log_mass_of_zero(self, predictors: Sequence[Tensor]) -> Tensor:
+        """Return the value of :meth:`zeros` alone; predictors may have shapes that broadcast."""
+        *count_predictors, zeta = predictors
+        nb = NegBinFamily().log_mass_of_zero(count_predictors)
+        return _inflated_zero(nb, zeta, logistic(zeta)[1])[0]
 
     def saturated(self, counts: Counts, rho: Tensor) -> SaturatedLogMass:
         """Return the saturated log-mass of positive counts, a function of count and size."""
@@ -337,6 +348,25 @@ def gamma_ratio(counts: Counts, rho: Tensor) -> GammaRatio:
         first,
         (saturated.second + first).sub_(r * y / (r + y)),
     )
+
+
+def _inflated_zero(nb: Tensor, zeta: Tensor, not_pi: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the log-mass of a zero of an inflated count, and the mass of positive counts.
+
+    Parameters
+    ----------
+    nb : Tensor
+        Log-mass of a zero without inflation.
+    zeta, not_pi : Tensor
+        Predictor of the inflation, and the probability of none.
+    """
+    positive = nb.expm1().neg_() * not_pi
+    value = (-positive).log1p_()
+    if _reaches(positive, _PROBABLY_POSITIVE):  # 1 - positive cancels, the sum of masses not
+        structural, sampled = logistic(zeta - nb)
+        log_sum = (not_pi / torch.maximum(sampled, structural)).log_() + torch.maximum(nb, zeta)
+        value = torch.where(positive >= _PROBABLY_POSITIVE, log_sum, value)
+    return value, positive
 
 
 class _TileParts(NamedTuple):

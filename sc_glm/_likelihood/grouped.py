@@ -179,6 +179,11 @@ class GroupedObjective(Objective):
         Weight of each cell.
     groups : Groups
         Groups of the cells.
+
+    Attributes
+    ----------
+    numbers_of_counts : Tensor of int of shape (n_counts,)
+        Number of the group of each positive count.
     """
 
     def __init__(
@@ -202,10 +207,10 @@ class GroupedObjective(Objective):
         # Numbers that do not change between passes: of each positive count, and their sums by gene
         # and group.
         above = (offset - groups.lowest).index_select(0, block.cells)
-        self._numbers = groups.numbers.index_select(0, block.cells)
+        self.numbers_of_counts = groups.numbers.index_select(0, block.cells)
         self._odds = above.exp()
-        self._y = self._weights_of_counts() * block.y
-        target = self._numbers + block.genes * len(groups)
+        self._y = self.weights_of_counts() * block.y
+        target = self.numbers_of_counts + block.genes * len(groups)
         sums = weights.new_zeros(2, block.n_genes * len(groups))
         sums[0].scatter_add_(0, target, self._y)
         sums[1].scatter_add_(0, target, above.add_(groups.lowest).mul_(self._y))
@@ -214,7 +219,8 @@ class GroupedObjective(Objective):
     def _row_bounds(self) -> Sequence[int]:
         return [0, len(self._groups)]
 
-    def _weights_of_counts(self) -> Tensor:
+    def weights_of_counts(self) -> Tensor:
+        """Return the weight of each positive count."""
         return self._weights_of_cells.index_select(0, self.block.cells)
 
     def terms(self, theta: Tensor, genes: Tensor, tile: int) -> Terms:
@@ -245,7 +251,7 @@ class GroupedObjective(Objective):
         `odds` are ``exp(eta - rho)`` at the lowest offset, genes x groups.
         """
         entries, rows = entries_of_rows(self.block.indptr, genes)
-        targets = rows.mul_(len(self._groups)).add_(self._numbers.index_select(0, entries))
+        targets = rows.mul_(len(self._groups)).add_(self.numbers_of_counts.index_select(0, entries))
         sums = odds.new_zeros(3, odds.numel())
         odds = odds.view(-1)
         blocks = (torch.split(x, _BLOCK_COUNTS) for x in (targets, entries))

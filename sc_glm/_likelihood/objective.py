@@ -153,6 +153,8 @@ class Objective:
 
     The attribute ``tile_terms`` is the function that computes the terms of a tile. A compiled
     function of the same terms may replace it. The attribute ``assembly`` sums terms over the cells.
+    If ``log_size`` is set, it holds the known log size of each gene. The coordinate of the size is
+    then ignored: it has no slope, and a curvature of minus one.
 
     Parameters
     ----------
@@ -182,6 +184,7 @@ class Objective:
         self.bases = list(bases)
         self.offset = offset
         self.weights = weights
+        self.log_size: Tensor | None = None
         self.n_levels = bases[0].n_levels
         self.ranks = [basis.rank for basis in bases]
         stops = [sum(self.ranks[: i + 1]) for i in range(len(self.ranks))]
@@ -246,6 +249,7 @@ class Objective:
         genes : Tensor of int of shape (n,)
             Numbers of the genes in the block.
         """
+        theta = self.with_known_sizes(theta, genes)
         sums = self.assembly.begin(genes.numel())
         for tile, rows in self.pieces(genes.numel()):
             terms = self.terms(theta[rows], genes[rows], tile)
@@ -263,8 +267,22 @@ class Objective:
         value -= self.penalty_of(theta)
         slope -= rowwise.product(others, self.penalty)
         corner -= self.penalty
+        if self.log_size is not None:
+            params = self.slices_without_levels[1]
+            slope[:, params] = 0.0
+            hessian[:, self.slices[1], :] = 0.0
+            hessian[:, :, hessian.shape[2] - others.shape[1] :][:, :, params] = 0.0
+            corner[:, params, params] = -1.0
         magnitude = value.abs() + self._magnitude_of_counts[genes]
         return Evaluation(value, gradient, hessian, magnitude)
+
+    def with_known_sizes(self, theta: Tensor, genes: Tensor) -> Tensor:
+        """Return coordinates of some genes with the known size of each, if sizes are known."""
+        if self.log_size is None:
+            return theta
+        theta = theta.clone()
+        theta[:, self.slices[1]] = self.log_size[genes, None] / self.bases[1].U[0]
+        return theta
 
     def pieces(self, n_genes: int) -> Iterator[tuple[int, slice]]:
         """Yield the pieces of a pass over some genes: numbers of tiles, and slices of genes."""
@@ -313,7 +331,7 @@ class Objective:
     @cached_property
     def _distinct_counts(self) -> DistinctCounts:
         block = self.block
-        return DistinctCounts(block.genes, block.y, self._weights_of_counts(), block.n_genes)
+        return DistinctCounts(block.genes, block.y, self.weights_of_counts(), block.n_genes)
 
     @cached_property
     def _magnitude_of_counts(self) -> Tensor:
@@ -322,11 +340,11 @@ class Objective:
         Rounding errors of different counts are independent, so that their squares add up.
         """
         block = self.block
-        weighted_squares = block.y.square().mul_(self._weights_of_counts())
+        weighted_squares = block.y.square().mul_(self.weights_of_counts())
         squares = self.weights.new_zeros(block.n_genes).index_add_(0, block.genes, weighted_squares)
         return squares.sqrt_() * (1 + block.largest.clamp_min(1.0).log())
 
-    def _weights_of_counts(self) -> Tensor:
+    def weights_of_counts(self) -> Tensor:
         """Return the weight of each positive count."""
         weights = self.weights.index_select(0, self.block.cells)
         shares = self.block.shares

@@ -53,8 +53,8 @@ def _products(objective: Objective, theta: Tensor, genes: Tensor, tile: int) -> 
     counts = positive_counts(block.y.index_select(0, entries.which))
     at_counts = [predictor.index_select(0, entries.flat) for predictor in at_entries]
     saturated = family.saturated(counts, at_counts[1])
-    positive_products = _outer(family.positives(counts, at_counts, saturated).score)
-    products = _outer(family.zeros(at_entries).score)
+    positive_products = outer(family.positives(counts, at_counts, saturated).score)
+    products = outer(family.zeros(at_entries).score)
     if block.shares is None:
         for product, positive in zip(products, positive_products, strict=True):
             product.index_copy_(0, entries.flat, positive)
@@ -67,6 +67,6 @@ def _products(objective: Objective, theta: Tensor, genes: Tensor, tile: int) -> 
     return Terms(zero, (zero,) * len(predictors), tuple(x.view(shape) for x in products))
 
 
-def _outer(scores: Sequence[Tensor]) -> list[Tensor]:
+def outer(scores: Sequence[Tensor]) -> list[Tensor]:
     """Return the products of all pairs of scores."""
     return [scores[a] * scores[b] for a, b in pairs(len(scores))]

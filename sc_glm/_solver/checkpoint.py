@@ -63,6 +63,7 @@ class Checkpoint:
         settings: Settings,
         *,
         start: dict[str, FloatArray] | None,
+        log_size: FloatArray | None = None,
     ) -> "Checkpoint":
         """Open the checkpoint of a fit, or create it in an empty or missing folder.
 
@@ -70,7 +71,7 @@ class Checkpoint:
         ----------
         folder : path-like
             Created if it does not exist.
-        family, counts, designs, settings, start
+        family, counts, designs, settings, start, log_size
             The arguments of :func:`~sc_glm._solver.fitting.fit_genes`.
 
         Raises
@@ -84,7 +85,7 @@ class Checkpoint:
         folder = Path(folder)
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"checkpoint_dir={str(folder)!r} is a file; name a folder.")
-        expected = fingerprint(family, counts, designs, settings, start)
+        expected = fingerprint(family, counts, designs, settings, start, log_size=log_size)
         manifest = folder / _MANIFEST
         content = json.dumps(expected, indent=2).encode()
         try:
@@ -178,6 +179,8 @@ def fingerprint(
     designs: Designs,
     settings: Settings,
     start: dict[str, FloatArray] | None,
+    *,
+    log_size: FloatArray | None = None,
 ) -> Fingerprint:
     """Return a description of all that the results of a fit depend on: settings and data digests.
 
@@ -209,6 +212,7 @@ def fingerprint(
                 f"{part} design or penalty": design.source for part, design in designs.parts.items()
             },
             "warm start": None if start is None else _digest(start.values()),
+            "size": None if log_size is None else _digest([log_size]),
         },
     }
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import joblib
 import numpy as np
@@ -42,9 +42,31 @@ _MIN_BLOCK_GENES = 4
 _MIN_BLOCKS_PER_WORKER = 4  # so that the last worker does not run much longer than the others
 _MAX_LOADED_GENES = 512  # genes that a worker reads from a file at a time
 
-_Start = dict[str, FloatArray] | None
 _Model = tuple[Family, Designs, Settings]
 _Result = TypeVar("_Result")
+
+
+class _Given(NamedTuple):
+    """What is given of each gene besides its counts.
+
+    Attributes
+    ----------
+    start : dict of str to ndarray of shape (n_columns, n_genes), or None
+        Coefficients to start from.
+    log_size : ndarray of shape (n_genes,) or None
+        Known log sizes.
+    """
+
+    start: dict[str, FloatArray] | None
+    log_size: FloatArray | None
+
+    def of_genes(self, genes: slice) -> "_Given":
+        """Return what is given of some genes."""
+        start, log_size = self
+        return _Given(
+            None if start is None else {part: coef[:, genes] for part, coef in start.items()},
+            None if log_size is None else log_size[genes],
+        )
 
 
 def fit_genes(
@@ -55,7 +77,8 @@ def fit_genes(
     *,
     batch_size: int | str,
     n_jobs: int | None,
-    start: _Start,
+    start: dict[str, FloatArray] | None,
+    log_size: FloatArray | None = None,
     checkpoint_dir: str | os.PathLike[str] | None = None,
     progress: bool,
 ) -> GeneFits:
@@ -74,6 +97,8 @@ def fit_genes(
         Number of workers, as in joblib.
     start : dict of str to ndarray of shape (n_columns, n_genes), or None
         Coefficients to start from; by default, several candidate starts are tried.
+    log_size : ndarray of shape (n_genes,), optional
+        Log sizes that are known. The other coefficients maximise the likelihood at these.
     checkpoint_dir : path-like or None
         Folder to which finished blocks are written, and from which the same fit is resumed.
     progress : bool
@@ -95,12 +120,15 @@ def fit_genes(
     checkpoint = None
     fits: dict[int, GeneFits] = {}  # by first gene
     if checkpoint_dir is not None:
-        checkpoint = Checkpoint.open(checkpoint_dir, family, counts, designs, settings, start=start)
+        checkpoint = Checkpoint.open(
+            checkpoint_dir, family, counts, designs, settings, start=start, log_size=log_size
+        )
         fits = checkpoint.read()
     n_entries = len(designs.weights) * counts.n_genes
     fused = is_worth_fusing(family, n_entries, settings.device, settings.dtype)
     model = family, designs, replace(settings, fused=fused)
-    tasks = _tasks(counts, model, fits, start, batch_size=batch_size, n_jobs=n_jobs)
+    given = _Given(start, log_size)
+    tasks = _tasks(counts, model, fits, given, batch_size=batch_size, n_jobs=n_jobs)
 
     def store(first: int, fit: GeneFits) -> None:
         fits[first] = fit
@@ -116,7 +144,7 @@ def _tasks(
     counts: CountMatrix,
     model: _Model,
     fits: dict[int, GeneFits],
-    start: _Start,
+    given: _Given,
     *,
     batch_size: int | str,
     n_jobs: int | None,
@@ -133,9 +161,9 @@ def _tasks(
     blocks = gene_blocks(counts if tally is None else tally, designs, batch_size, max_task_genes)
     remaining = _remaining_blocks(fits, counts.n_genes, [*blocks, *groups])
     if tally is not None:
-        return _tasks_of_tally(tally, remaining, start, model)
+        return _tasks_of_tally(tally, remaining, given, model)
     tasks_of = _tasks_that_load if loads_in_worker else _tasks_with_counts
-    return tasks_of(counts, groups, remaining, start, model)
+    return tasks_of(counts, groups, remaining, given, model)
 
 
 def _run(
@@ -239,22 +267,20 @@ def _tabulate_counts(counts: CountMatrix, designs: Designs) -> Tally | None:
 def _tasks_of_tally(
     tally: Tally,
     blocks: Sequence[slice],
-    start: _Start,
+    given: _Given,
     model: _Model,
 ) -> Iterator[Any]:
     """Yield a task for each block, with its tally."""
     for block in blocks:
         block_tally = tally.of_genes(np.arange(block.start, block.stop))
-        yield joblib.delayed(_fit_block)(
-            block.start, block_tally, _start_of_genes(start, block), *model
-        )
+        yield joblib.delayed(_fit_block)(block.start, block_tally, given.of_genes(block), *model)
 
 
 def _tasks_with_counts(
     counts: CountMatrix,
     groups: Sequence[slice],
     blocks: Sequence[slice],
-    start: _Start,
+    given: _Given,
     model: _Model,
 ) -> Iterator[Any]:
     """Yield a task for each block, with its counts; one group of genes is in memory at a time."""
@@ -263,8 +289,8 @@ def _tasks_with_counts(
         loaded = counts.select_genes(group).load() if blocks_of_group else counts
         for block in blocks_of_group:
             first = group.start + block.start
-            initial_coef = _start_of_genes(start, slice(first, group.start + block.stop))
-            yield joblib.delayed(_fit_block)(first, loaded.by_gene(block), initial_coef, *model)
+            given_of_block = given.of_genes(slice(first, group.start + block.stop))
+            yield joblib.delayed(_fit_block)(first, loaded.by_gene(block), given_of_block, *model)
         del loaded  # before the next group is loaded
 
 
@@ -272,7 +298,7 @@ def _tasks_that_load(
     counts: CountMatrix,
     groups: Sequence[slice],
     blocks: Sequence[slice],
-    start: _Start,
+    given: _Given,
     model: _Model,
 ) -> Iterator[Any]:
     """Yield a task for each group of genes, which loads its counts in the worker."""
@@ -282,29 +308,30 @@ def _tasks_that_load(
             task = (
                 group.start,
                 counts.select_genes(group),
-                _start_of_genes(start, group),
+                given.of_genes(group),
                 blocks_of_group,
             )
             yield joblib.delayed(_fit_group)(*task, *model)
 
 
 def _fit_block(
-    first: int, counts: sp.csr_array | Tally, start: _Start, *model: Any
+    first: int, counts: sp.csr_array | Tally, given: _Given, *model: Any
 ) -> list[tuple[int, GeneFits]]:
     """Fit a block, and return its first gene with the result."""
     family, designs, settings = model
-    return [(first, fit_block(family, counts, designs, settings, start))]
+    fit = fit_block(family, counts, designs, settings, given.start, log_size=given.log_size)
+    return [(first, fit)]
 
 
 def _fit_group(
-    first: int, counts: CountMatrix, start: _Start, blocks: Sequence[slice], *model: Any
+    first: int, counts: CountMatrix, given: _Given, blocks: Sequence[slice], *model: Any
 ) -> list[tuple[int, GeneFits]]:
     """Load a group of genes, and fit its blocks."""
     loaded = counts.load()
     fits: list[tuple[int, GeneFits]] = []
     for block in blocks:
-        initial_coef = _start_of_genes(start, block)
-        fits += _fit_block(first + block.start, loaded.by_gene(block), initial_coef, *model)
+        given_of_block = given.of_genes(block)
+        fits += _fit_block(first + block.start, loaded.by_gene(block), given_of_block, *model)
     return fits
 
 
@@ -322,10 +349,6 @@ def _errors_of_lost_workers() -> tuple[type[Exception], ...]:
     distributed = sys.modules.get("distributed")  # is loaded if its backend is in use
     of_dask = () if distributed is None else (distributed.KilledWorker,)
     return (BrokenProcessPool, CancelledError, *of_dask)
-
-
-def _start_of_genes(start: _Start, genes: slice) -> _Start:
-    return None if start is None else {part: coef[:, genes] for part, coef in start.items()}
 
 
 def _blocks_in_group(group: slice, blocks: Iterable[slice]) -> list[slice]:

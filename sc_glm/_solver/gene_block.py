@@ -159,7 +159,7 @@ class Designs:
     def squared(self) -> "Designs":
         """Return the designs with the squares of the weights of cells."""
         if self.cells is None:
-            return replace(self, weights=self.weights**2, groups=None)
+            return replace(self, weights=self.weights**2)
         cells = replace(self.cells, weights=self.cells.weights**2)
         return replace(self, weights=cells.row_weights(), cells=cells)
 
@@ -197,6 +197,8 @@ def fit_block(
     designs: Designs,
     settings: Settings,
     start: dict[str, FloatArray] | None,
+    *,
+    log_size: FloatArray | None = None,
 ) -> GeneFits:
     """Fit the genes of ``counts``, one per row.
 
@@ -209,9 +211,13 @@ def fit_block(
     settings : Settings
     start : dict of str to ndarray of shape (n_columns, n_genes), or None
         Coefficients to start from; by default, several candidate starts are tried.
+    log_size : ndarray of shape (n_genes,), optional
+        Log sizes that are known. The other coefficients maximise the likelihood at these.
     """
     with one_thread(), torch.inference_mode():
         problem = build_problem(family, counts, designs, settings)
+        if log_size is not None:
+            problem = replace(problem, log_size=torch.as_tensor(log_size).to(problem.offset))
         objective = problem.model_objective()
         if settings.fused:
             objective.tile_terms = fused_tile(family)
@@ -232,6 +238,8 @@ def fit_block(
         infinite_estimates.follow_infinite_estimates(
             problem, objective, solution, max_iter=settings.max_iter, tol=settings.tol
         )
+        all_genes = torch.arange(len(solution.theta), device=solution.theta.device)
+        solution.theta = objective.with_known_sizes(solution.theta, all_genes)
         return fits_at(problem, objective, designs, solution)
 
 

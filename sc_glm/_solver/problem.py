@@ -50,6 +50,8 @@ class Problem:
         Counts of merged cells, with the same ``counts``. None if no cells are merged.
     groups : Groups or None
         Groups of cells with equal designs, if there are few groups and no cells are merged.
+    log_size : Tensor of shape (n_genes,) or None
+        Log sizes, if they are known. The basis of the size is then constant.
     is_approximation : bool
         Whether cells were merged whose designs are similar and not equal.
     """
@@ -61,14 +63,18 @@ class Problem:
     weights: Tensor
     tally: Tally | None = None
     groups: Groups | None = None
+    log_size: Tensor | None = None
     is_approximation: bool = False
 
     def objective(self, block: CountBlock, family: Family, bases: Sequence[PartBasis]) -> Objective:
         """Return the objective of a model on these cells."""
         model = family, block, bases, self.offset, self.weights
         if self.groups is None or not self._is_grouped(family, bases):
-            return Objective(*model)
-        return GroupedObjective(*model, groups=self.groups)
+            objective = Objective(*model)
+        else:
+            objective = GroupedObjective(*model, groups=self.groups)
+        objective.log_size = self.log_size
+        return objective
 
     def model_objective(self) -> Objective:
         """Return the objective of the problem's family and bases, for all its genes."""
@@ -207,6 +213,7 @@ class Problem:
             bases=[basis.double() for basis in self.bases],
             offset=self.offset.double(),
             weights=self.weights.double(),
+            log_size=None if self.log_size is None else self.log_size.double(),
         )
 
     def subsample(self, n_cells: int) -> "Problem":
@@ -229,10 +236,11 @@ class Problem:
     def of_genes(self, genes: Tensor) -> "Problem":
         """Return the problem of some of the genes."""
         index = genes.cpu().numpy()
+        log_size = None if self.log_size is None else self.log_size[genes]
         if self.tally is None:
-            return replace(self, counts=sp.csr_array(self.counts[index]))
+            return replace(self, counts=sp.csr_array(self.counts[index]), log_size=log_size)
         tally = self.tally.of_genes(index)
-        return replace(self, counts=tally.counts, tally=tally)
+        return replace(self, counts=tally.counts, tally=tally, log_size=log_size)
 
     @cached_property
     def n_positive(self) -> NDArray[np.int64]:

@@ -184,6 +184,8 @@ def _restart_from_poisson(
     problem: Problem, objective: Objective, solution: Solution, *, max_iter: int, tol: float
 ) -> None:
     """Maximise also from an infinite size, for genes with sparse counts."""
+    if problem.log_size is not None:
+        return
     size, params = problem.bases[1], objective.slices[1]
     genes = torch.nonzero(is_sparse(problem))[:, 0]
     if not len(genes) or not _has_intercept(problem, size) or _penalty_of_intercept(problem, size):

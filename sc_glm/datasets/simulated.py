@@ -243,7 +243,8 @@ def _designs(
     formulas: dict[str, str | None], obs: pd.DataFrame
 ) -> tuple[dict[str, pd.DataFrame], FloatArray]:
     """Return the design of each part that has a formula, and a column of offsets."""
-    design = FormulaTransformer(**formulas).fit_transform(obs)
+    transformer = FormulaTransformer().set_params(**formulas)
+    design = transformer.fit_transform(obs)
     columns = {part: design.filter(regex=f"^{part}__") for part in formulas}
     designs = {
         part: columns[part].rename(columns=lambda name: name.split("__", 1)[1])

@@ -12,6 +12,7 @@ from sc_glm.diagnostics.residuals import (
     quantile_residuals,
     residual_blocks,
 )
+from sc_glm.diagnostics.structural_zeros import zero_probability
 from sc_glm.diagnostics.zero_counts import zero_test
 
 __all__ = [
@@ -20,5 +21,6 @@ __all__ = [
     "pearson_residuals",
     "quantile_residuals",
     "residual_blocks",
+    "zero_probability",
     "zero_test",
 ]

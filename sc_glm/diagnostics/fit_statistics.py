@@ -6,22 +6,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special
 
 from sc_glm._contract.docstrings import documented
 from sc_glm.diagnostics.evaluated_cells import EvaluatedCells
-from sc_glm.diagnostics.kolmogorov_smirnov import kolmogorov_smirnov_test
-from sc_glm.diagnostics.residuals import pearson_residuals_of_block, quantile_residuals_of_block
-from sc_glm.diagnostics.zero_counts import zero_tests_of_block
-from sc_glm.distributions.sampling import replicate_cells
+from sc_glm.diagnostics.kolmogorov_smirnov import kolmogorov_smirnov_statistic, log_p_values
+from sc_glm.diagnostics.uniform_residuals import UniformResiduals
+from sc_glm.diagnostics.zero_counts import ZeroSums, zero_tests_of_genes
 from sc_glm.inference.docstring_entries import ENTRIES
 from sc_glm.inference.fitted_model import FittedData
+from sc_glm.inference.gene_tiles import gene_tiles
 from sc_glm.inference.p_values import p_value_columns
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
+    from numpy.typing import ArrayLike, NDArray
 
     from sc_glm.inference.fitted_model import Seed
+    from sc_glm.inference.gene_tiles import GeneTile
+
+    FloatArray = NDArray[np.float64]
 
 __all__ = ["goodness_of_fit"]
 
@@ -109,29 +112,69 @@ def goodness_of_fit(
     y1  converged     1.85           3           0.05
     """
     cells = EvaluatedCells.of(FittedData.of(model, X, y), sample_weight)
+    draws = UniformResiduals.of(cells, random_state)
+    slices = cells.data.gene_slices(len(draws.copies))
+    return pd.concat([_statistics_of_genes(cells, genes, draws) for genes in slices])
+
+
+def _statistics_of_genes(
+    cells: EvaluatedCells, genes: slice, draws: UniformResiduals
+) -> pd.DataFrame:
+    """Return the table of :func:`goodness_of_fit` for some genes."""
     total = cells.weights.sum()
-    copied_cells, copy_weights = replicate_cells(cells.weights)
-    quantile = quantile_residuals_of_block(cells.data, random_state, copied_cells)
-    threshold = stats.norm.isf(-np.expm1(np.log1p(-_OUTLIER_PROBABILITY) / total) / 2)
-    tables = []
-    for block in cells.data.blocks(len(copied_cells)):
-        zeros, residuals = zero_tests_of_block(cells, block), quantile(block)
-        ks_statistic, ks_log_p = kolmogorov_smirnov_test(
-            residuals, copy_weights, zeros.information_ratio
+    outlier = -np.expm1(np.log1p(-_OUTLIER_PROBABILITY) / total) / 2  # on one side
+    sums, statistics = [], []
+    for tile in gene_tiles(cells.data, genes):
+        p = np.exp(tile.log_zero)
+        sums.append(ZeroSums.of(tile, p, cells.weights))
+        residuals = draws.of_tile(tile, p)
+        is_outlier = (residuals < outlier) | (1 - residuals < outlier)
+        statistics.append(
+            (
+                _squared_pearson_residuals(cells.data, tile) @ cells.weights,
+                _unit_deviances(tile) @ cells.weights / total,
+                kolmogorov_smirnov_statistic(residuals, draws.weights),
+                is_outlier @ draws.weights,
+            )
         )
-        df = total - zeros.n_estimated
-        sum_of_squares = cells.weights @ np.square(pearson_residuals_of_block(block))
-        table = {
-            "status": cells.data.status[block.genes],
-            "pearson": sum_of_squares / np.where(df > 0, df, np.nan),
-            "deviance": cells.weights @ block.dist.unit_deviance(block.counts) / total,
-            "ks_statistic": ks_statistic,
-            **p_value_columns(ks_log_p, "ks_"),
-            "n_outliers": cells.as_counts(copy_weights @ (np.abs(residuals) > threshold)),
-            "observed_zeros": zeros.table["observed"],
-            "expected_zeros": zeros.table["expected"],
-            "zeros_p_value": zeros.table["p_value"],
-            "zeros_log10_p_value": zeros.table["log10_p_value"],
-        }
-        tables.append(pd.DataFrame(table, index=zeros.table.index))
-    return pd.concat(tables)
+    sum_of_squares, deviance, ks_statistic, n_outliers = map(
+        np.concatenate, zip(*statistics, strict=True)
+    )
+    zeros = zero_tests_of_genes(cells, genes, ZeroSums.join(sums))
+    ks_log_p = log_p_values(ks_statistic, draws.weights, zeros.information_ratio)
+    df = total - zeros.n_estimated
+    table = {
+        "status": cells.data.status[genes],
+        "pearson": sum_of_squares / np.where(df > 0, df, np.nan),
+        "deviance": deviance,
+        "ks_statistic": ks_statistic,
+        **p_value_columns(ks_log_p, "ks_"),
+        "n_outliers": cells.as_counts(n_outliers),
+        "observed_zeros": zeros.table["observed"],
+        "expected_zeros": zeros.table["expected"],
+        "zeros_p_value": zeros.table["p_value"],
+        "zeros_log10_p_value": zeros.table["log10_p_value"],
+    }
+    return pd.DataFrame(table, index=zeros.table.index)
+
+
+def _squared_pearson_residuals(data: FittedData, tile: GeneTile) -> FloatArray:
+    """Return the squares of the residuals of :func:`pearson_residuals`, genes x cells."""
+    by_part = dict(zip(data.family.parts, tile.predictors, strict=True))
+    dist = data.distribution_of(by_part)
+    mean, variance = dist.mean(), dist.var()
+    # A zero has a residual of zero if the model has no other count.
+    squares = mean**2
+    np.divide(squares, variance, out=squares, where=squares > 0)
+    mean, variance = mean.reshape(-1)[tile.flat], variance.reshape(-1)[tile.flat]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        of_counts = np.where(tile.y == mean, 0.0, (tile.y - mean) ** 2 / variance)
+    return tile.with_positives(squares, of_counts)
+
+
+def _unit_deviances(tile: GeneTile) -> FloatArray:
+    """Return the deviances of the counts, genes x cells."""
+    log_ratio = tile.log_ratio
+    if len(tile.at_counts) > 2:  # a structural zero may be certain, up to rounding
+        log_ratio = np.where(special.expit(tile.at_counts[2]) < 1, log_ratio, -np.inf)
+    return -2 * tile.with_positives(tile.log_zero, log_ratio)

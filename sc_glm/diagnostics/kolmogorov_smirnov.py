@@ -27,7 +27,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import special
 
 from sc_glm.inference.p_values import log_kolmogorov_tail
 
@@ -39,28 +38,55 @@ if TYPE_CHECKING:
 _ROUNDING = 1e-6  # of a number of cells, which is rounded down to an integer
 
 
-def kolmogorov_smirnov_test(
-    residuals: FloatArray, weights: FloatArray, information_ratio: FloatArray
-) -> tuple[FloatArray, FloatArray]:
-    """Return the statistics of weighted residuals, and the logarithms of p-values.
+def kolmogorov_smirnov_statistic(probabilities: FloatArray, weights: FloatArray) -> FloatArray:
+    """Return the statistics of weighted residuals.
+
+    Parameters
+    ----------
+    probabilities : ndarray of shape (n_genes, n_residuals)
+        Residuals that are uniform if the model is true.
+    weights : ndarray of shape (n_residuals,)
+
+    Returns
+    -------
+    ndarray of shape (n_genes,)
+    """
+    if np.ptp(weights) == 0:
+        probabilities = np.sort(probabilities, axis=1)
+        upper = np.arange(1.0, len(weights) + 1) / len(weights)
+        lower = np.append(0.0, upper[:-1])
+        differences = (upper - probabilities).max(axis=1), (probabilities - lower).max(axis=1)
+        return np.asarray(np.maximum(*differences))
+    order, total = np.argsort(probabilities, axis=1), weights.sum()
+    upper = np.cumsum(weights[order], axis=1)
+    probabilities = np.take_along_axis(probabilities, order, axis=1)
+    lower = upper - weights[order]
+    differences = np.maximum(upper / total - probabilities, probabilities - lower / total)
+    return np.asarray(differences.max(axis=1))
+
+
+def log_p_values(
+    statistic: FloatArray, weights: FloatArray, information_ratio: FloatArray
+) -> FloatArray:
+    """Return the logarithms of the p-values of statistics.
 
     Residuals of unequal weight count as fewer residuals of equal weight, by the effective sample
     size of Kish (1965, Survey Sampling).
 
     Parameters
     ----------
-    residuals : ndarray of shape (n_residuals, n_genes)
+    statistic : ndarray of shape (n_genes,)
     weights : ndarray of shape (n_residuals,)
     information_ratio : ndarray of shape (n_genes,)
         Largest eigenvalue of the information of these cells relative to the fit's; zero for the
         cells of the fit.
+
+    Returns
+    -------
+    ndarray of shape (n_genes,)
     """
-    order, total = np.argsort(residuals, axis=0), weights.sum()
-    upper = np.cumsum(weights[order], axis=0)
-    probability = special.ndtr(np.take_along_axis(residuals, order, axis=0))
-    lower = upper - weights[order]
-    statistic = np.maximum(upper / total - probability, probability - lower / total).max(axis=0)
+    total = weights.sum()
     n_effective = total**2 / np.square(weights).sum()
     n_effective = n_effective / (1 + information_ratio * n_effective / total)
     n = np.maximum(np.floor(n_effective + _ROUNDING), 1.0)
-    return statistic, log_kolmogorov_tail(statistic, n)
+    return log_kolmogorov_tail(statistic, n)

@@ -5,6 +5,7 @@ They are computed by blocks of genes, so that sparse counts are never dense as a
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     FloatArray: TypeAlias = NDArray[np.float64]
     Kind: TypeAlias = Literal["quantile", "pearson", "deviance"]
+    Clip: TypeAlias = float | Literal["sqrt_n"] | None
     Genes: TypeAlias = str | Sequence[str] | None
     ResidualsOfBlock: TypeAlias = Callable[[Block], FloatArray]
 
@@ -103,7 +105,9 @@ def quantile_residuals(
 
 
 @documented(ENTRIES)
-def pearson_residuals(model: Any, X: Any, y: Any = None, *, genes: Genes = None) -> FloatArray:
+def pearson_residuals(
+    model: Any, X: Any, y: Any = None, *, genes: Genes = None, clip: Clip = None
+) -> FloatArray:
     """Return Pearson residuals: counts minus their mean, divided by their standard deviation.
 
     Mean and standard deviation are those of the fitted distribution, including zero inflation.
@@ -114,6 +118,7 @@ def pearson_residuals(model: Any, X: Any, y: Any = None, *, genes: Genes = None)
     {X}
     {y}
     {genes}
+    {clip}
 
     Returns
     -------
@@ -124,6 +129,16 @@ def pearson_residuals(model: Any, X: Any, y: Any = None, *, genes: Genes = None)
     ------
     {raises_not_a_regressor}
     {raises_invalid_data}
+    ValueError
+        If `clip` is not valid.
+
+    Notes
+    -----
+    Residuals of a size of maximum likelihood have a variance near one in every gene. A size that is
+    equal for all genes leaves a larger variance to genes that differ between cells. So the analytic
+    Pearson residuals of Lause, Berens and Kobak (2021, Genome Biology 22: 258) have the size 100.
+    These are the residuals of ``NegBinRegressor(size=100)`` with the mean ``~ 1``, the log depth as
+    offset and ``clip="sqrt_n"``, up to the estimate of the mean.
 
     Examples
     --------
@@ -137,8 +152,11 @@ def pearson_residuals(model: Any, X: Any, y: Any = None, *, genes: Genes = None)
     (500,)
     >>> float((residuals**2).mean().round(1))
     1.0
+    >>> clipped = pearson_residuals(NegBinRegressor(size=2.0).fit(X, y), X, y, clip=2.0)
+    >>> float(clipped.max())
+    2.0
     """
-    return _residuals(FittedData.of(model, X, y, genes=genes), "pearson")
+    return _residuals(FittedData.of(model, X, y, genes=genes), "pearson", clip=clip)
 
 
 @documented(ENTRIES)
@@ -190,6 +208,7 @@ def residual_blocks(
     kind: Kind = "quantile",
     genes: Genes = None,
     random_state: Seed = None,
+    clip: Clip = None,
 ) -> Iterator[tuple[slice, FloatArray]]:
     """Return residuals by blocks of genes, with one block at a time in memory.
 
@@ -203,6 +222,7 @@ def residual_blocks(
         :func:`deviance_residuals`.
     {genes}
     {random_state}
+    {clip}
 
     Returns
     -------
@@ -214,7 +234,8 @@ def residual_blocks(
     {raises_not_a_regressor}
     {raises_invalid_data}
     ValueError
-        If `kind` is unknown. The call raises it, and not the iterator.
+        If `kind` is unknown, or if `clip` is not valid or given for another kind than
+        ``"pearson"``. The call raises it, and not the iterator.
 
     Examples
     --------
@@ -230,7 +251,7 @@ def residual_blocks(
     >>> bool((largest > 2).all())
     True
     """
-    return _residual_blocks(FittedData.of(model, X, y, genes=genes), kind, random_state)
+    return _residual_blocks(FittedData.of(model, X, y, genes=genes), kind, random_state, clip)
 
 
 def weighted_quantile_residuals(
@@ -253,15 +274,17 @@ def weighted_quantile_residuals(
     return residuals, copy_weights
 
 
-def _residuals(data: FittedData, kind: Kind, random_state: Seed = None) -> FloatArray:
+def _residuals(
+    data: FittedData, kind: Kind, random_state: Seed = None, clip: Clip = None
+) -> FloatArray:
     residuals = np.empty(data.counts.shape)
-    for genes, values in _residual_blocks(data, kind, random_state):
+    for genes, values in _residual_blocks(data, kind, random_state, clip):
         residuals[:, genes] = values
     return data.in_shape_of_counts(residuals)
 
 
 def _residual_blocks(
-    data: FittedData, kind: Kind, random_state: Seed = None
+    data: FittedData, kind: Kind, random_state: Seed, clip: Clip
 ) -> Iterator[tuple[slice, FloatArray]]:
     """Check the kind and draw the seed at once; compute a block when the iterator reaches it."""
     if kind not in {"quantile", *_DETERMINISTIC}:
@@ -270,10 +293,24 @@ def _residual_blocks(
         residuals = quantile_residuals_of_block(data, random_state)
     else:
         residuals = _DETERMINISTIC[kind]
-    return ((block.genes, residuals(block)) for block in data.blocks())
+    if clip is not None and kind != "pearson":
+        raise ValueError(f"clip={clip!r} goes with kind='pearson', not kind={kind!r}.")
+    bound = _clip_bound(clip, len(data.counts))
+    return ((block.genes, residuals(block).clip(-bound, bound)) for block in data.blocks())
 
 
-def pearson_residuals_of_block(block: Block) -> FloatArray:
+def _clip_bound(clip: Any, n_cells: int) -> float:
+    """Return the largest absolute value of a residual."""
+    if clip is None:
+        return np.inf
+    if clip == "sqrt_n":
+        return float(np.sqrt(n_cells))
+    if isinstance(clip, bool | str) or not isinstance(clip, Real) or not float(clip) > 0:
+        raise ValueError(f"clip must be a positive number, 'sqrt_n' or None, got {clip!r}.")
+    return float(clip)
+
+
+def _pearson_residuals_of_block(block: Block) -> FloatArray:
     """Return the Pearson residuals of a block of genes."""
     error, scale = block.counts - block.dist.mean(), block.dist.std()
     # A zero has a residual of zero if the model has no other count.
@@ -286,7 +323,7 @@ def _deviance_residuals_of_block(block: Block) -> FloatArray:
     return sign * np.sqrt(block.dist.unit_deviance(block.counts))
 
 
-_DETERMINISTIC = {"pearson": pearson_residuals_of_block, "deviance": _deviance_residuals_of_block}
+_DETERMINISTIC = {"pearson": _pearson_residuals_of_block, "deviance": _deviance_residuals_of_block}
 
 
 def quantile_residuals_of_block(
@@ -300,12 +337,18 @@ def quantile_residuals_of_block(
 
     def residuals_of_block(block: Block) -> FloatArray:
         counts, dist = block.counts[cells], block.dist[cells]
-        uniform = np.empty(counts.shape[::-1])
-        for row, gene in zip(uniform, data.genes[block.genes], strict=True):
-            random_stream(seed, int(gene)).random(out=row)
-        return _normal_quantiles(counts, dist, np.maximum(uniform.T, _SMALLEST_UNIFORM))
+        uniform = uniform_numbers(seed, data.genes[block.genes], len(counts))
+        return _normal_quantiles(counts, dist, uniform.T)
 
     return residuals_of_block
+
+
+def uniform_numbers(seed: int, genes: NDArray[np.intp], n_cells: int) -> FloatArray:
+    """Return the random numbers of genes, which are positions in the fit: genes x cells."""
+    uniform = np.empty((len(genes), n_cells))
+    for row, gene in zip(uniform, genes, strict=True):
+        random_stream(seed, int(gene)).random(out=row)
+    return np.maximum(uniform, _SMALLEST_UNIFORM, out=uniform)
 
 
 def _normal_quantiles(

@@ -9,16 +9,19 @@ import pandas as pd
 
 from sc_glm._contract.docstrings import documented
 from sc_glm._solver.status import FLAT_INFORMATION, Status
-from sc_glm.diagnostics.evaluated_cells import EvaluatedCells
+from sc_glm.diagnostics.evaluated_cells import EvaluatedCells, weighted_information
 from sc_glm.distributions.expected_information import Zeros
 from sc_glm.inference.docstring_entries import ENTRIES
 from sc_glm.inference.fitted_model import FittedData
+from sc_glm.inference.gene_tiles import gene_tiles
 from sc_glm.inference.p_values import adjust_p_values, log_f_tail, p_value_columns
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import ArrayLike, NDArray
 
-    from sc_glm.inference.fitted_model import Block
+    from sc_glm.inference.gene_tiles import GeneTile
 
     FloatArray = NDArray[np.float64]
 
@@ -123,7 +126,12 @@ def zero_test(
     y1       118    83.957    0.000
     """
     cells = EvaluatedCells.of(FittedData.of(model, X, y), sample_weight)
-    table = pd.concat([zero_tests_of_block(cells, block).table for block in cells.data.blocks()])
+    tables = []
+    for genes in cells.data.gene_slices():
+        tiles = gene_tiles(cells.data, genes)
+        sums = [ZeroSums.of(tile, np.exp(tile.log_zero), cells.weights) for tile in tiles]
+        tables.append(zero_tests_of_genes(cells, genes, ZeroSums.join(sums)).table)
+    table = pd.concat(tables)
     table["p_adjusted"] = adjust_p_values(table["p_value"].to_numpy())
     tests = ["statistic", "p_value", "log10_p_value", "p_adjusted", "reason"]
     return table[["observed", "expected", "ratio", *tests]]
@@ -148,16 +156,47 @@ class ZeroTests(NamedTuple):
     information_ratio: FloatArray
 
 
-def zero_tests_of_block(cells: EvaluatedCells, block: Block) -> ZeroTests:
-    """Test the number of zeros of a block of genes."""
-    data, weights = cells.data, cells.weights
-    predictors = list(block.predictors.values())
+class ZeroSums(NamedTuple):
+    """Weighted sums over the cells, by gene.
+
+    Attributes
+    ----------
+    log_likelihood : ndarray of shape (n_genes,)
+    observed, expected : ndarray of shape (n_genes,)
+        Number of zeros in the counts and in the model.
+    variance : ndarray of shape (n_genes,)
+        Variance of the number of zeros, given the coefficients.
+    """
+
+    log_likelihood: FloatArray
+    observed: FloatArray
+    expected: FloatArray
+    variance: FloatArray
+
+    @classmethod
+    def of(cls, tile: GeneTile, p: FloatArray, weights: FloatArray) -> ZeroSums:
+        """Sum over the cells of a tile, with the probabilities ``p`` of a zero."""
+        is_zero = np.ones(p.shape)
+        is_zero.reshape(-1)[tile.flat] = 0.0
+        log_probs = tile.with_positives(tile.log_zero, tile.log_ratio + tile.saturated)
+        variance = -(p * np.expm1(tile.log_zero)) @ weights
+        return cls(log_probs @ weights, is_zero @ weights, p @ weights, variance)
+
+    @classmethod
+    def join(cls, tiles: Sequence[ZeroSums]) -> ZeroSums:
+        """Concatenate the sums of tiles."""
+        return cls(*(np.concatenate(sums) for sums in zip(*tiles, strict=True)))
+
+
+def zero_tests_of_genes(cells: EvaluatedCells, genes: slice, sums: ZeroSums) -> ZeroTests:
+    """Test the number of zeros of some genes, given their sums over the cells."""
+    data, rows = cells.data, cells.rows
+    predictors = data.predictors_at(rows.designs, rows.offset, genes)
     zeros = Zeros.of(data.family, predictors)
-    p = np.exp(zeros.log_mass)
-    gradients = [weights[:, None] * p * score for score in zeros.score]
-    observed, expected = weights @ (block.counts == 0), weights @ p
-    variance_given_coef = -(weights @ (p * np.expm1(zeros.log_mass)))
-    are_of_fit = cells.are_of_fit(block)
+    weighted = rows.weights[:, None] * np.exp(zeros.log_mass)
+    gradients = [weighted * score for score in zeros.score]
+    _, observed, expected, variance_given_coef = sums
+    are_of_fit = cells.are_of_fit(sums.log_likelihood, genes)
     n_genes = len(expected)
     correction, information_ratio = np.zeros(n_genes), np.zeros(n_genes)
     n_estimated = np.zeros(n_genes, dtype=int)
@@ -166,11 +205,11 @@ def zero_tests_of_block(cells: EvaluatedCells, block: Block) -> ZeroTests:
         correction[are_of_fit], n_estimated[are_of_fit] = -explained[are_of_fit], n[are_of_fit]
     if not are_of_fit.all():
         is_new = ~are_of_fit
-        error, ratio = _coefficient_error(cells, block, zeros, predictors, gradients)
+        error, ratio = _coefficient_error(cells, genes, zeros, predictors, gradients)
         correction[is_new], information_ratio[is_new] = error[is_new], ratio[is_new]
 
     variance = variance_given_coef + correction
-    reason = _reasons(data, block, variance_given_coef, variance)
+    reason = _reasons(data, genes, variance_given_coef, variance)
     standard_error = np.sqrt(np.where(reason == "", variance, np.nan))
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = observed / expected
@@ -184,7 +223,7 @@ def zero_tests_of_block(cells: EvaluatedCells, block: Block) -> ZeroTests:
             **p_value_columns(log_f_tail(statistic**2, 1.0, np.inf)),
             "reason": reason,
         },
-        index=pd.Index(data.names[block.genes]),
+        index=pd.Index(data.names[genes]),
     )
     return ZeroTests(table, n_estimated, information_ratio)
 
@@ -199,7 +238,7 @@ def _explained_variance(
 
     Also returns the number of coefficients that these cells determine.
     """
-    information = cells.information(zeros, predictors, cells.bases)
+    information = weighted_information(zeros, predictors, cells.rows.weights, cells.bases)
     gradient, values, _ = _in_principal_directions(gradients, cells.bases, information)
     estimated = values > FLAT_INFORMATION
     explained = np.divide(gradient**2, values, out=np.zeros_like(values), where=estimated)
@@ -208,7 +247,7 @@ def _explained_variance(
 
 def _coefficient_error(
     cells: EvaluatedCells,
-    block: Block,
+    genes: slice,
     zeros: Zeros,
     predictors: list[FloatArray],
     gradients: list[FloatArray],
@@ -217,12 +256,12 @@ def _coefficient_error(
 
     Also returns the largest eigenvalue of the information of these cells relative to the fit's.
     """
-    bases, information = cells.in_bases_of_fit, cells.information_of_fit(block.genes)
+    bases, information = cells.in_bases_of_fit, cells.information_of_fit(genes)
     gradient, values, directions = _in_principal_directions(gradients, bases, information)
     # A coefficient that the fit does not determine is taken to have an error of one unit.
     values = np.where(values > FLAT_INFORMATION, values, 1.0)
     whitening = directions / np.sqrt(values)[:, None]
-    information_of_cells = cells.information(zeros, predictors, bases)
+    information_of_cells = weighted_information(zeros, predictors, cells.rows.weights, bases)
     ratios = np.linalg.eigvalsh(np.swapaxes(whitening, 1, 2) @ information_of_cells @ whitening)
     return (gradient**2 / values).sum(axis=1), np.maximum(ratios[:, -1], 0.0)
 
@@ -241,13 +280,13 @@ def _in_principal_directions(
 
 
 def _reasons(
-    data: FittedData, block: Block, variance_given_coef: FloatArray, variance: FloatArray
+    data: FittedData, genes: slice, variance_given_coef: FloatArray, variance: FloatArray
 ) -> NDArray[np.str_]:
     """Return why genes have no p-value; empty if they have one."""
     min_variance = np.maximum(_MIN_VARIANCE, _ROUNDING * variance_given_coef)
     reasons = {
         "the fit has a penalty": np.full(len(variance), data.is_penalised),
-        "no maximum was reached": data.status[block.genes] == Status.ITERATION_LIMIT,
+        "no maximum was reached": data.status[genes] == Status.ITERATION_LIMIT,
         "zeros are next to certain or impossible": variance_given_coef < _MIN_VARIANCE,
         "the coefficients explain the zeros": variance < min_variance,
     }

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 # computed from a continued fraction.
 _UNDERFLOW = 1e-290
 
+_MAX_SUMMED_COUNT = 64  # up to which a sum of probabilities takes less time than a beta function
+
 
 def tails(k: FloatArray, mu: FloatArray, r: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Return P(X <= k) and P(X > k) of the negative binomial (NIST DLMF 8.17.24).
@@ -55,6 +57,29 @@ def tails(k: FloatArray, mu: FloatArray, r: FloatArray) -> tuple[FloatArray, Flo
     a, b, x = r[common], k[common] + 1, success[common]
     lower[common], upper[common] = special.betainc(a, b, x), special.betaincc(a, b, x)
     return lower, upper
+
+
+def lower_tail(k: FloatArray, mu: FloatArray, r: FloatArray) -> FloatArray:
+    """Return P(X <= k) of the negative binomial, as a sum of probabilities for small counts.
+
+    Parameters are those of :func:`tails`, from whose first result this differs by rounding. It is
+    zero where the probability of a zero underflows and `k` is small.
+    """
+    r = np.minimum(r, POISSON_SIZE)
+    total = np.exp(-r * np.log1p(mu / r))
+    large = k > _MAX_SUMMED_COUNT
+    total[large] = tails(k[large], mu[large], r[large])[0]
+    left = np.flatnonzero((k >= 1) & ~large)
+    k, mu, r, term = k[left], mu[left], r[left], total[left]
+    share = mu / (r + mu)
+    for count in range(1, _MAX_SUMMED_COUNT + 1):
+        # Each probability from the one before
+        term = term * ((r + (count - 1)) / count * share)
+        total[left] += term
+        further = np.flatnonzero(k > count)
+        left, k, r, term = left[further], k[further], r[further], term[further]
+        share = share[further]
+    return total
 
 
 def log_tails(k: FloatArray, mu: FloatArray, r: FloatArray) -> tuple[FloatArray, FloatArray]:

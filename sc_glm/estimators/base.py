@@ -21,12 +21,13 @@ from sc_glm._counts.count_matrix import CountMatrix
 from sc_glm._counts.similar_rows import representative_rows
 from sc_glm._design.design import FloatArray
 from sc_glm._design.layout import INTERCEPT, Layout
-from sc_glm._likelihood.family import MEAN
+from sc_glm._likelihood.family import DISPERSION, MEAN
 from sc_glm._solver.fitting import fit_genes
 from sc_glm._solver.gene_block import Designs, GeneFits
 from sc_glm._solver.status import count_statuses
 from sc_glm.estimators.docstring_entries import ENTRIES
 from sc_glm.estimators.fit_designs import check_unique_columns, designs_of_fit
+from sc_glm.estimators.given_sizes import given_log_sizes
 from sc_glm.estimators.input_checks import (
     check_counts_of_fit,
     check_sample_weight,
@@ -90,6 +91,7 @@ class CountRegressor(
         warm_start: bool = False,
         checkpoint_dir: str | os.PathLike[str] | None = None,
         verbose: int = 0,
+        size: float | ArrayLike | None = None,
     ) -> None:
         self.alpha = alpha
         self.fit_intercept = fit_intercept
@@ -102,6 +104,7 @@ class CountRegressor(
         self.warm_start = warm_start
         self.checkpoint_dir = checkpoint_dir
         self.verbose = verbose
+        self.size = size
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -171,6 +174,7 @@ class CountRegressor(
         counts, weights, covariates = drop_cells_of_zero_weight(counts, weights, covariates)
         unit = _unit_of_weights(weights)
         designs = self._designs_of_fit(layout, covariates, weights / unit)
+        log_size = given_log_sizes(self.size, counts.names, layout.designs(covariates))
         fits = fit_genes(
             self._family,
             counts,
@@ -179,11 +183,16 @@ class CountRegressor(
             batch_size=self.batch_size,
             n_jobs=self.n_jobs,
             start=self._warm_start_values(layout, counts),
+            log_size=log_size,
             checkpoint_dir=self.checkpoint_dir,
             progress=bool(self.verbose),
         )
         fits = replace(fits, log_likelihood=unit * fits.log_likelihood)
-        self._set_fitted(layout, counts, designs, fits)
+        fixed_parts: tuple[str, ...] = ()
+        if log_size is not None:
+            fits.coef[DISPERSION][:] = log_size
+            fixed_parts = (DISPERSION,)
+        self._set_fitted(layout, counts, designs, fits, fixed_parts)
         n_rows = max(_N_REPRESENTATIVE_ROWS, 2 * covariates.shape[1])
         self._representative_cells = representative_rows(
             covariates, weights, n_rows, _SPREAD_WITHIN_ROW
@@ -195,6 +204,11 @@ class CountRegressor(
         """Whether any coefficient has a penalty. Tests that need a maximum depend on it."""
         alpha = self.alpha
         return bool(np.any([*alpha.values()] if isinstance(alpha, dict) else alpha))
+
+    @property
+    def _has_given_size(self) -> bool:
+        """Whether the sizes of the fit were given, as constants of the model."""
+        return bool(self._fixed_parts) and self.size is not None
 
     def _designs_of_fit(
         self, layout: Layout, covariates: FloatArray, weights: FloatArray
@@ -209,6 +223,8 @@ class CountRegressor(
         """Return the coefficients of the last fit as initial values, if this is a warm start."""
         if not (self.warm_start and hasattr(self, "params_")):
             return None
+        if self._fixed_parts and self.size is None:
+            return None  # a given size may be so large that the likelihood is flat there
         same = list(self.target_names_) == list(counts.names) and all(
             list(self.params_[part].index) == columns for part, columns in layout.columns.items()
         )
@@ -322,19 +338,25 @@ class CountRegressor(
         return status_table(self.status_, self.target_names_, self.n_cells_)
 
     def _state_to_plain(self, state: dict[str, Any]) -> dict[str, Any]:
-        arrays = {
+        arrays: dict[str, Any] = {
             name: {part: table.to_numpy() for part, table in state[name].items()}
             for name in _COEFFICIENT_TABLES
             if name in state
         }
+        size = state["size"]
+        if isinstance(size, pd.Series):
+            arrays["size"] = {"genes": size.index.to_numpy(object), "sizes": size.to_numpy()}
         return {**state, **arrays}
 
     def _state_from_plain(self, state: dict[str, Any]) -> dict[str, Any]:
-        tables = {
+        tables: dict[str, Any] = {
             name: _tables(state[name], state["_layout"], state["target_names_"])
             for name in _COEFFICIENT_TABLES
             if name in state
         }
+        size = state["size"]
+        if isinstance(size, dict):
+            tables["size"] = pd.Series(size["sizes"], index=size["genes"])
         return {**state, **tables}
 
 

@@ -61,6 +61,13 @@ ENTRIES = {
             If positive, show in terminals and notebooks how many genes are done and the remaining
             time. Nothing is written to a file.
     """,
+    "size": """
+        size : float, array-like of shape (n_targets,) or Series, default=None
+            Sizes r that are given and not estimated: one for all genes, or one for each. A Series
+            is matched by the names of the genes, and may hold others. The other coefficients
+            maximise the likelihood at these sizes, and standard errors take them as known.
+            ``np.inf`` is the Poisson distribution. The dispersion must not have a formula.
+    """,
     # Attributes of fitted regressors
     "params_": """
         params_ : dict of str to DataFrame

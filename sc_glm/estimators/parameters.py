@@ -29,6 +29,7 @@ PARAMETER_CONSTRAINTS: dict[str, list[Any]] = {
     "warm_start": ["boolean"],
     "checkpoint_dir": [str, os.PathLike, None],
     "verbose": ["verbose"],
+    "size": [Interval(Real, 0, None, closed="right"), "array-like", None],
 }
 
 _FORMULA_ADVICE = (

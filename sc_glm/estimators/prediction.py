@@ -27,7 +27,7 @@ from sc_glm._likelihood.family import (
     Family,
 )
 from sc_glm.distributions.count_distributions import NB, ZINB
-from sc_glm.distributions.log_mass import log_mass
+from sc_glm.distributions.log_mass import log_mass, log_mass_of_matrix
 from sc_glm.distributions.sampling import sample_dense, sample_sparse
 from sc_glm.estimators.docstring_entries import ENTRIES
 from sc_glm.estimators.input_checks import (
@@ -208,10 +208,18 @@ class PredictionMixin:
         ------
         {raises_not_estimable}
         """
-        predictors = list(self._linear_predictors(*self._estimable_designs(X)).values())
-        counts = self._check_counts(X, y, len(predictors[0]))
-        values = counts.dense(slice(None)).astype(np.float64)
-        return self._in_shape_of_counts(log_mass(self._family, values, predictors))
+        designs, offset = self._estimable_designs(X)
+        counts = self._check_counts(X, y, len(offset)).load()
+        designs = without_repeated_rows(designs)
+
+        def predictors_of(cells: slice) -> list[FloatArray]:
+            of_cells = {
+                part: x[cells] if len(x) == len(offset) else x for part, x in designs.items()
+            }
+            return list(self._linear_predictors(of_cells, offset[cells]).values())
+
+        log_probs = log_mass_of_matrix(self._family, counts.by_row, predictors_of)
+        return self._in_shape_of_counts(log_probs)
 
     @documented(ENTRIES)
     def score(self, X: ArrayLike, y: Any, sample_weight: ArrayLike | None = None) -> float:
@@ -357,6 +365,14 @@ class PredictionMixin:
     def _in_shape_of_counts(self, values: NDArray[Any]) -> NDArray[Any]:
         """Drop the last axis if the counts of the fit had one dimension."""
         return values[..., 0] if self._one_dimensional else values
+
+
+def without_repeated_rows(designs: dict[str, FloatArray]) -> dict[str, FloatArray]:
+    """Return one row of the designs that are the same in all cells, except of the mean's."""
+    return {
+        part: x[:1] if part != MEAN and len(x) and (x == x[0]).all() else x
+        for part, x in designs.items()
+    }
 
 
 def _inverse_links(predictors: dict[str, FloatArray]) -> dict[str, FloatArray]:

@@ -32,6 +32,7 @@ class NegBinRegressor(CountRegressor):
     {warm_start}
     {checkpoint_dir}
     {verbose}
+    {size}
 
     Attributes
     ----------
@@ -107,6 +108,7 @@ class ZINBRegressor(CountRegressor):
     {warm_start}
     {checkpoint_dir}
     {verbose}
+    {size}
 
     Attributes
     ----------

@@ -64,7 +64,13 @@ CONTEXT: Mapping[str, Any] = {
 
 
 def fit_spec(
-    formula: SimpleFormula, data: dict[str, Any], index: pd.Index, where: str, *, is_offset: bool
+    formula: SimpleFormula,
+    data: dict[str, Any],
+    index: pd.Index,
+    where: str,
+    *,
+    levels: Mapping[str, list[Any]],
+    is_offset: bool,
 ) -> tuple[NDArray[np.float64], ModelSpec]:
     """Evaluate a formula for the cells of a fit, and keep what it learns from them.
 
@@ -78,6 +84,8 @@ def fit_spec(
         Labels of the cells, for messages.
     where : str
         Part and formula, with which messages begin.
+    levels : mapping of str to list
+        Levels of factors, by expression, in an order that differs from the data's.
     is_offset : bool
         Whether this is an offset: one numeric column, in which conditions are numbers.
 
@@ -92,7 +100,12 @@ def fit_spec(
     ValueError
         If the formula cannot be evaluated, or a result is not a finite number.
     """
-    matrix, spec = evaluate_spec(ModelSpec(formula), data, index, where, is_offset=is_offset)
+    known = {
+        expression: (Factor.Kind.CATEGORICAL, {"categories": order})
+        for expression, order in levels.items()
+    }
+    spec = ModelSpec(formula, encoder_state=known)
+    matrix, spec = evaluate_spec(spec, data, index, where, is_offset=is_offset)
     if is_offset:
         _check_offset(spec, where)
     if not matrix.shape[1]:

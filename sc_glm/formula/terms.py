@@ -21,7 +21,7 @@ __all__ = ["Covariate", "FittedTerms", "NamedColumn"]
 
 
 class NamedColumn(NamedTuple):
-    """A column of a design in words.
+    """The term and the level of a column of a design.
 
     Attributes
     ----------

@@ -22,10 +22,13 @@ from sc_glm.formula.parsing import (
     parse_formula,
     parse_offset,
 )
+from sc_glm.formula.reference_levels import ReferenceLevels
 from sc_glm.formula.saved_formula import plain_spec, plain_values, restored_spec, restored_values
 from sc_glm.formula.terms import FittedTerms
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import ArrayLike, NDArray
     from sklearn.utils import Tags
 
@@ -68,6 +71,13 @@ class FormulaTransformer(
         ``"log_depth"``. It is the logarithm of an exposure, never the exposure itself. No error
         can report this mistake where the exposures are near one. Write arithmetic in braces:
         ``"{np.log(a) + np.log(b)}"``.
+    reference : dict of str to level, default=None
+        Reference levels by column, such as ``{"perturbation": "control"}``, for all parts. The
+        level becomes the first one wherever a formula uses the column as a factor in treatment
+        coding: as a term, in an interaction, and in ``C(x)``. The coefficients of the other levels
+        are differences from it. Contrasts or levels that a formula states itself, such as
+        ``C(x, contr.treatment("a"))``, have precedence. A column that no formula reads has no
+        effect, so that a grid of formulas can share one `reference`.
 
     Attributes
     ----------
@@ -93,7 +103,12 @@ class FormulaTransformer(
           keeps its mean;
         - a spline that cannot be made;
         - a column that formulaic takes for something else, such as one named ``1``, which it
-          takes for the intercept.
+          takes for the intercept;
+        - a `reference` whose column or level does not occur, or whose column is read as a number,
+          or is only used with contrasts that the formula states itself. A boolean term has the
+          reference False; ``C(flag)`` allows True.
+    TypeError
+        From :meth:`fit`, if a formula is not a string, or `reference` is not a dict.
 
     Warns
     -----
@@ -158,6 +173,12 @@ class FormulaTransformer(
 
     >>> design.transform(cells.tail(1))["mean__cell_type[T.T]"].item()
     1.0
+
+    With another reference level:
+
+    >>> design = FormulaTransformer(mean="~ cell_type", reference={"cell_type": "T"})
+    >>> design.fit(cells).get_feature_names_out().tolist()
+    ['mean__Intercept', 'mean__cell_type[T.B]']
     """
 
     _fitted_state = (
@@ -174,11 +195,13 @@ class FormulaTransformer(
         dispersion: str | None = None,
         zero_inflation: str | None = None,
         offset: str | None = None,
+        reference: Mapping[str, Any] | None = None,
     ) -> None:
         self.mean = mean
         self.dispersion = dispersion
         self.zero_inflation = zero_inflation
         self.offset = offset
+        self.reference = reference
 
     @with_callbacks
     def fit(self, X: Any, y: Any = None) -> Self:
@@ -274,6 +297,7 @@ class FormulaTransformer(
         formulas = self._formulas()
         frame = self._frame(X, reset=True)
         columns = Columns(frame)
+        reference = ReferenceLevels(self.reference, frame, columns)
 
         specs, covariates, matrices = {}, {}, []
         example_cell: dict[str, Any] = {}
@@ -287,12 +311,16 @@ class FormulaTransformer(
             booleans |= {name for name in read if columns.is_boolean(name)}
             covariates[part] = {name: columns.is_categorical(name) for name in read}
             data = read_columns(frame, covariates[part], booleans, where)
-            matrix, specs[part] = fit_spec(formula, data, frame.index, where, is_offset=is_offset)
+            levels = {} if is_offset else reference.orders(formula, data)
+            matrix, specs[part] = fit_spec(
+                formula, data, frame.index, where, levels=levels, is_offset=is_offset
+            )
             matrices.append(matrix)
             if not is_offset:
                 label_like |= count_label_like_values(columns_as_terms(formula), data)
             example_cell |= {name: values[:1] for name, values in data.items()}
 
+        reference.check_applied(covariates)
         self._example_cell = example_cell  # evaluating it restores the formulas of a file
         self.model_specs_ = specs
         self.covariates_ = covariates

@@ -7,9 +7,12 @@ here. ``diagnostics`` asks how well a model describes its counts.
 
 from sc_glm.inference.coefficients import coefficient_table, covariance, standard_errors
 from sc_glm.inference.contrast_tests import differential_expression
+from sc_glm.inference.expected_counts import predictions
 from sc_glm.inference.information_criteria import aic, bic
 from sc_glm.inference.intervals import confidence_intervals
 from sc_glm.inference.likelihood_ratio import likelihood_ratio_test
+from sc_glm.inference.margins import marginal_comparisons, marginal_means
+from sc_glm.inference.new_counts import prediction_intervals
 from sc_glm.inference.summary import GeneSummary, gene_summary
 from sc_glm.inference.wald import wald_test
 
@@ -23,6 +26,10 @@ __all__ = [
     "differential_expression",
     "gene_summary",
     "likelihood_ratio_test",
+    "marginal_comparisons",
+    "marginal_means",
+    "prediction_intervals",
+    "predictions",
     "standard_errors",
     "wald_test",
 ]

@@ -61,4 +61,5 @@ class Alternative:
             return log_t_tail(-lower, df)
         is_positive = upper + lower >= 0
         near, far = np.where(is_positive, upper, -lower), np.where(is_positive, lower, -upper)
-        return np.logaddexp(log_t_tail(near, df), log_t_tail(far, df))
+        with np.errstate(invalid="ignore"):  # of genes without a statistic, which are NaN
+            return np.logaddexp(log_t_tail(near, df), log_t_tail(far, df))

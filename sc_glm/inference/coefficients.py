@@ -201,6 +201,7 @@ def coefficient_table(
               nearly one, so that the variance cannot be estimated;
             - ``too few groups``: there is less than one degree of freedom;
             - ``moderated``: :mod:`sc_glm.moderation` has changed the coefficient;
+            - ``given``: it is the logarithm of a given `size`;
             - ``not at a maximum``: the likelihood has no maximum at the coefficients;
             - the status of the gene, such as ``separated`` (the coefficient is infinite) or
               ``Poisson boundary`` (the size is infinite).

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from sc_glm._likelihood.family import MEAN
+from sc_glm._likelihood.family import DISPERSION, MEAN
 from sc_glm._solver.fitting import fit_genes
 from sc_glm._solver.gene_block import Settings
 from sc_glm.inference.observed_information import SETTINGS
@@ -45,9 +45,20 @@ class FittedCells(NamedTuple):
         counts = self.counts.of_genes(genes)
         return FittedCells(self.fitted.of_genes(genes), counts, self.designs)
 
+    @property
+    def has_known_sizes(self) -> bool:
+        """Whether sizes are taken as known, as given and moderated ones are."""
+        return DISPERSION in self.fitted.fixed_parts
+
     def coordinates(self) -> FloatArray:
         """Return the fitted coordinates in the bases of the designs, genes x parameters."""
         return self.fitted.coordinates(self.designs)
+
+    def _known_log_sizes(self) -> FloatArray | None:
+        if not self.has_known_sizes:
+            return None
+        coef = self.fitted.params[DISPERSION].to_numpy()[0]
+        return coef * self.fitted.designs[DISPERSION][0, 0]
 
     def fit(self, designs: Designs, start: dict[str, FloatArray] | None = None) -> GeneFits:
         """Fit the genes again, with other designs or from given coefficients."""
@@ -61,6 +72,7 @@ class FittedCells(NamedTuple):
             batch_size="auto",
             n_jobs=regressor.n_jobs,
             start=start,
+            log_size=self._known_log_sizes(),
             progress=False,
         )
 

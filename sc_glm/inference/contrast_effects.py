@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -34,22 +34,26 @@ def fractions_with_counts(
     ndarray of shape (n_genes, n_sets)
         NaN for a set without cells of positive weight.
     """
-    in_set = np.column_stack(sets) * weights[:, None]
-    matrix = counts.by_column
-    if sp.issparse(matrix):
-        positive = matrix.copy()
-        positive.data = np.ones(len(matrix.data))
-        sums = positive.T @ in_set
+    matrix: Any = counts.by_column
+    step = max(1, _MAX_DENSE_ENTRIES // len(weights))
+    if isinstance(matrix, sp.csc_array):
+        ones = np.ones(matrix.nnz)
+        positives = [sp.csr_array((ones, matrix.indices, matrix.indptr), shape=matrix.shape[::-1])]
     else:
-        step = max(1, _MAX_DENSE_ENTRIES // len(weights))
         genes = range(0, counts.n_genes, step)
-        sums = np.vstack([(matrix[:, g : g + step] > 0).T @ in_set for g in genes])
-    totals = in_set.sum(axis=0)
-    return np.asarray(sums) / np.where(totals > 0, totals, np.nan)
+        positives = [(matrix[:, g : g + step] > 0).T for g in genes]
+    fractions = np.empty((counts.n_genes, len(sets)))
+    for first in range(0, len(sets), step):
+        chosen = slice(first, first + step)
+        in_set = np.column_stack(sets[chosen]) * weights[:, None]
+        totals = in_set.sum(axis=0)
+        sums = np.vstack([positive @ in_set for positive in positives])
+        fractions[:, chosen] = sums / np.where(totals > 0, totals, np.nan)
+    return fractions
 
 
 def predictor_ranges(
-    fitted: FittedData, part: str, columns: NDArray[np.bool_], cells: NDArray[np.bool_]
+    fitted: FittedData, part: str, columns: NDArray[np.intp], cells: NDArray[np.intp]
 ) -> FloatArray:
     """Return the largest minus the smallest contribution of some columns to the predictor.
 
@@ -57,10 +61,10 @@ def predictor_ranges(
     ----------
     fitted : FittedData
     part : str
-    columns : ndarray of bool of shape (n_columns,)
-        Columns of the part.
-    cells : ndarray of bool of shape (n_cells,)
-        Cells over which the range is taken.
+    columns : ndarray of int
+        Positions of columns of the part.
+    cells : ndarray of int
+        Positions of the cells over which the range is taken.
 
     Returns
     -------

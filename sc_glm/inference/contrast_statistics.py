@@ -83,11 +83,13 @@ class Statistics:
 
     def log_p_values(self, alternative: Alternative, n_constraints: int) -> FloatArray:
         """Return the logarithms of the p-values."""
+        known = self.reason == ""
+        result, df = np.full(len(known), np.nan), self.df[known]
         if n_constraints > 1:
-            log_p = log_f_tail(self.scaled, n_constraints, self.df)
+            result[known] = log_f_tail(self.scaled[known], n_constraints, df)
         else:
-            log_p = alternative.log_p_value(self.upper, self.lower, self.df)
-        return np.where(self.reason == "", log_p, np.nan)
+            result[known] = alternative.log_p_value(self.upper[known], self.lower[known], df)
+        return result
 
 
 def wald(

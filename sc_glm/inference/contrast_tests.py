@@ -28,7 +28,7 @@ from sc_glm.inference.docstring_entries import ENTRIES
 from sc_glm.inference.estimates import estimate_combinations
 from sc_glm.inference.fitted_model import FittedData
 from sc_glm.inference.infinite_contrasts import profiles_of_infinite_contrasts
-from sc_glm.inference.log_likelihood import check_maximum, requirement_of_maximum
+from sc_glm.inference.log_likelihood import check_maximum
 from sc_glm.inference.model_formula import ModelFormula
 from sc_glm.inference.p_values import adjust_p_values, p_value_columns
 
@@ -288,11 +288,12 @@ class _Tests:
             for number, contrast in enumerate(contrasts.values())
         ]
         self._set_infinite(effects, estimates, list(contrasts.values()))
+        fractions = self._fractions(list(contrasts.values()))
         result = {}
         for number, (name, contrast) in enumerate(contrasts.items()):
             effect = effects[number]
             statistics = self._statistics(estimates, number, contrast, effect, scores.get(name))
-            result[name] = self._table(name, contrast, effect, statistics)
+            result[name] = self._table(name, contrast, effect, statistics, fractions[number])
         return result
 
     def _set_infinite(
@@ -377,14 +378,32 @@ class _Tests:
     def _base_mean(self) -> FloatArray:
         return mean_counts(self.cells.fitted.counts, self.weights)
 
+    def _fractions(self, contrasts: list[Contrast]) -> list[FloatArray]:
+        """Return the fractions of cells with counts on both sides of each contrast, genes x 2.
+
+        Contrasts share levels, so that each set of cells is counted once.
+        """
+        counts = self.cells.fitted.counts
+        sets = {side.tobytes(): side for contrast in contrasts for side in contrast.sides or ()}
+        numbers = {key: number for number, key in enumerate(sets)}
+        found = fractions_with_counts(counts, self.weights, list(sets.values()))
+        unknown = np.full((counts.n_genes, 2), np.nan)
+        return [
+            unknown
+            if contrast.sides is None
+            else found[:, [numbers[side.tobytes()] for side in contrast.sides]]
+            for contrast in contrasts
+        ]
+
     def _table(
-        self, name: str, contrast: Contrast, effect: _Effect, statistics: Statistics
+        self,
+        name: str,
+        contrast: Contrast,
+        effect: _Effect,
+        statistics: Statistics,
+        fractions: FloatArray,
     ) -> pd.DataFrame:
-        fitted = self.cells.fitted
-        n_genes, q = len(fitted.names), contrast.n_constraints
-        fractions = np.full((n_genes, 2), np.nan)
-        if contrast.sides is not None:
-            fractions = fractions_with_counts(fitted.counts, self.weights, contrast.sides)
+        fitted, q = self.cells.fitted, contrast.n_constraints
         p_values = p_value_columns(statistics.log_p_values(self.question, q))
         known = statistics.reason == ""
         statistic = np.where(
@@ -442,13 +461,14 @@ class _Effect:
         nothing = np.full(len(fitted.names), np.nan)
         flat = estimates.flat[:, number] & (fitted.status != Status.ALL_ZERO)
         flat &= fitted.status != Status.ITERATION_LIMIT
-        if not estimates.combinations.estimable[number] or requirement_of_maximum(fitted):
+        if fitted.is_penalised or not estimates.combinations.estimable[number]:
             flat[:] = False
         genes, no_genes = np.flatnonzero(flat), np.empty(0, dtype=np.intp)
         known = flat | (estimates.reason[:, number] == "")
         if contrast.n_constraints > 1:
             columns = contrast.matrix.any(axis=0)
-            size = predictor_ranges(fitted, tests.part, columns, tests.weights > 0)
+            cells_of_fit = np.flatnonzero(tests.weights)
+            size = predictor_ranges(fitted, tests.part, np.flatnonzero(columns), cells_of_fit)
             size = np.where(known, size, np.nan)
             size[genes] = np.inf
             return cls(size, nothing, nothing, nothing, genes, no_genes)

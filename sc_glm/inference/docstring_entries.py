@@ -30,6 +30,11 @@ ENTRIES = {
         X : array-like, DataFrame or AnnData
             Covariates of the cells of the fit.
     """,
+    "X_new": """
+        X_new : array-like, DataFrame or AnnData, default=None
+            Covariates of the cells to predict, with their offsets. They need not be cells of the
+            fit. None means the cells of the fit.
+    """,
     "y_of_fit": """
         y : array-like, DataFrame or sparse matrix of shape (n_cells, n_genes) or (n_cells,)
             Counts of the fit; None if `X` is an AnnData that holds the counts.
@@ -55,6 +60,11 @@ ENTRIES = {
             Label of each cell's group, such as its donor. ``kind="cluster"`` needs it, and the
             other kinds do not take it.
     """,
+    "clip": """
+        clip : float or "sqrt_n", default=None
+            Largest absolute value; larger residuals are set to it. ``"sqrt_n"`` is the square root
+            of the number of cells, as in scanpy. None does not change residuals.
+    """,
     "genes": """
         genes : str or sequence of str, default=None
             Names of the genes, in the order of the result; None means all genes of the fit.
@@ -63,6 +73,25 @@ ENTRIES = {
         random_state : int, RandomState, Generator or None, default=None
             Seed of the random numbers. An integer gives the same result each time; None uses
             NumPy's global state.
+    """,
+    "by": """
+        by : str or sequence of str, default=None
+            Factors of the formula of `part`, by their columns. There is a mean for each level, or
+            for each combination of levels. None is one mean over all cells.
+    """,
+    "at": """
+        at : mapping of str to object, default=None
+            Values of other covariates by their columns, such as ``{"pseudotime": 0.5}``, which
+            all cells take in the average. Covariates that are not in it keep each cell's own value.
+    """,
+    "level": """
+        level : float, default=0.95
+            Confidence level of the intervals.
+    """,
+    "raises_margins": """
+        ValueError
+            If the model has no formula or no such part, or if a name in `by` or `at` is not that of
+            a covariate. Also if a value is not valid, or `level` is not between 0 and 1.
     """,
     "raises_not_a_regressor": """
         TypeError

@@ -114,6 +114,33 @@ def estimate_combinations(
     )
 
 
+def check_part(fitted: FittedData, part: str) -> None:
+    """Raise a ValueError if the model has no such part."""
+    if part not in fitted.params:
+        raise ValueError(f"This model has no part {part!r}: its parts are {list(fitted.params)}.")
+
+
+def in_all_parts(fitted: FittedData, part: str, rows: FloatArray) -> FloatArray:
+    """Return combinations of the coefficients of a part as combinations of all coefficients.
+
+    Parameters
+    ----------
+    fitted : FittedData
+    part : str
+    rows : ndarray of shape (n_combinations, n_columns)
+
+    Returns
+    -------
+    ndarray of shape (n_combinations, n_coef)
+        With zeros for the other parts.
+    """
+    of_parts = [
+        rows if name == part else np.zeros((len(rows), len(table)))
+        for name, table in fitted.params.items()
+    ]
+    return np.hstack(of_parts)
+
+
 def _reasons(
     fitted: FittedData,
     estimator: CovarianceEstimator,
@@ -132,7 +159,7 @@ def _reasons(
     limit = status == Status.ITERATION_LIMIT
     reason[limit] = status[limit]
     in_fixed_part = (combinations.theta_matrix[..., estimator.fixed] != 0).any(axis=(1, 2))
-    reason[:, in_fixed_part] = "moderated"
+    reason[:, in_fixed_part] = "given" if fitted.has_given_size else "moderated"
     reason[:, ~combinations.estimable] = "aliased"
     return reason
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -15,6 +16,7 @@ from sc_glm.distributions.log_mass import log_mass
 from sc_glm.estimators.base import CountRegressor
 from sc_glm.estimators.input_checks import check_sample_weight, drop_cells_of_zero_weight
 from sc_glm.estimators.pipeline import counts_in, last_step
+from sc_glm.estimators.prediction import without_repeated_rows
 from sc_glm.inference.docstring_entries import ENTRIES
 
 if TYPE_CHECKING:
@@ -111,15 +113,15 @@ class FittedData:
         check_is_fitted(regressor)
         covariates = regressor._check_covariates(design, reset=False)
         counts = regressor._check_counts(design, y, len(covariates))
-        chosen = np.arange(counts.n_genes)
-        all_genes = cls(regressor, X, covariates, counts, chosen)
+        all_genes = cls(regressor, X, covariates, counts, np.arange(counts.n_genes))
         if genes is None:
             return all_genes
-        return all_genes.of_genes(_positions(regressor.target_names_, genes))
+        return all_genes.of_genes(_positions(all_genes.names, genes))
 
-    def of_genes(self, genes: NDArray[np.intp]) -> FittedData:
+    def of_genes(self, positions: NDArray[np.intp]) -> FittedData:
         """Return the genes at some positions among these, in this order."""
-        return replace(self, counts=self.counts.of_genes(genes), genes=self.genes[genes])
+        counts = self.counts.of_genes(positions)
+        return replace(self, counts=counts, genes=self.genes[positions])
 
     @property
     def names(self) -> NDArray[np.object_]:
@@ -152,17 +154,23 @@ class FittedData:
 
     @property
     def fixed_parts(self) -> tuple[str, ...]:
-        """Parts whose coefficients were fixed in the fit, as moderated sizes are."""
+        """Parts whose coefficients were fixed in the fit, as moderated and given sizes are."""
         return self.regressor._fixed_parts
+
+    @property
+    def has_given_size(self) -> bool:
+        """Whether the sizes are constants of the model, and not estimates from its counts."""
+        return self.regressor._has_given_size
 
     @property
     def designs(self) -> dict[str, FloatArray]:
         """Design matrix of each part, a row for each cell."""
         return self.regressor._layout.designs(self.covariates)
 
-    def designs_of(self, design: Any) -> dict[str, FloatArray]:
-        """Return the design matrix of each part for other rows, as the regressor takes its X."""
-        return self.regressor._layout.designs(self.regressor._check_covariates(design, reset=False))
+    def at_rows(self, design: Any) -> FittedData:
+        """Return the model at other rows, as the regressor takes its X, without their counts."""
+        covariates = self.regressor._check_covariates(design, reset=False)
+        return replace(self, X=design, covariates=covariates)
 
     @property
     def offset(self) -> FloatArray:
@@ -204,8 +212,34 @@ class FittedData:
 
     def predictors(self, genes: slice) -> list[FloatArray]:
         """Return the linear predictor of each part for some genes, cells x genes."""
-        by_part = self.regressor._linear_predictors(self.designs, self.offset, self.genes[genes])
+        return self.predictors_at(self.designs, self.offset, genes)
+
+    def predictors_by_gene(self, genes: slice) -> list[FloatArray]:
+        """Return the linear predictors of each part for some genes, genes x cells.
+
+        Parts other than the mean have one column if their design is the same in all cells.
+        """
+        predictors = self.predictors_at(self._short_designs, self._offset, genes)
+        return [np.ascontiguousarray(by_cell.T) for by_cell in predictors]
+
+    @cached_property
+    def _short_designs(self) -> dict[str, FloatArray]:
+        return without_repeated_rows(self.designs)
+
+    @cached_property
+    def _offset(self) -> FloatArray:
+        return self.offset
+
+    def predictors_at(
+        self, designs: dict[str, FloatArray], offset: FloatArray, genes: slice
+    ) -> list[FloatArray]:
+        """Return the linear predictor of each part at rows of the designs, rows x genes."""
+        by_part = self.regressor._linear_predictors(designs, offset, self.genes[genes])
         return list(by_part.values())
+
+    def distribution_of(self, predictors: dict[str, FloatArray]) -> NB | ZINB:
+        """Return the distribution of counts with these linear predictors of the parts."""
+        return self.regressor._distribution_of(predictors)
 
     def counts_and_designs(self, weights: FloatArray) -> tuple[CountMatrix, Designs]:
         """Return the counts and the designs of the cells of positive weight, as a fit has them."""
@@ -233,22 +267,26 @@ class FittedData:
         )
         regressor._set_fitted(regressor._layout, counts, designs, fits, fixed_parts)
 
-    def blocks(self, n_rows: int = 0) -> Iterator[Block]:
-        """Yield blocks of genes, so that arrays of cells x genes, or rows x genes, stay small.
+    def gene_slices(self, n_rows: int = 0) -> list[slice]:
+        """Return slices of genes, so that arrays of cells x genes, or rows x genes, stay small.
 
         Raises
         ------
         ValueError
             If the fit does not determine the predictor of a cell.
         """
+        self.regressor._check_estimable(self.X, self.designs, np.ones(len(self.counts)))
         step = max(1, _MAX_DENSE_ENTRIES // max(len(self.counts), n_rows))
+        n_genes = len(self.genes)
+        return [slice(first, min(first + step, n_genes)) for first in range(0, n_genes, step)]
+
+    def blocks(self, n_rows: int = 0) -> Iterator[Block]:
+        """Yield blocks of genes by :meth:`gene_slices`, whose error this raises as well."""
         designs, offset = self.designs, self.offset
-        self.regressor._check_estimable(self.X, designs, np.ones(len(offset)))
-        for first in range(0, len(self.genes), step):
-            genes = slice(first, min(first + step, len(self.genes)))
+        for genes in self.gene_slices(n_rows):
             predictors = self.regressor._linear_predictors(designs, offset, self.genes[genes])
             values = self.counts.dense(genes).astype(np.float64)
-            dist = self.regressor._distribution_of(predictors)
+            dist = self.distribution_of(predictors)
             yield Block(genes, values, dist, predictors)
 
     def log_probs(self) -> Iterator[tuple[slice, FloatArray]]:

@@ -23,7 +23,7 @@ from sc_glm.inference.profile_likelihood import (
     MAX_DISTANCE,
     least_favourable_direction,
 )
-from sc_glm.inference.restricted_objective import RestrictedObjective
+from sc_glm.inference.restricted_objective import RestrictedObjective, hold_sizes
 from sc_glm.inference.silent_levels import (
     SilentLevels,
     are_level_means,
@@ -149,7 +149,7 @@ def profile_of_infinite_contrast(
         counts,
         designs,
         [cells.coordinates(), sign],
-        (fitted.family, designs),
+        (fitted.family, designs, cells.has_known_sizes),
         (test, tuple(float(value) for value in values), loss),
         n_jobs=fitted.regressor.n_jobs,
     )
@@ -160,15 +160,19 @@ def _profile_of_block(
     counts: Any,
     theta: FloatArray,
     sign: FloatArray,
-    model: tuple[Family, Designs],
+    model: tuple[Family, Designs, bool],
     question: tuple[FloatArray, tuple[float, ...], float],
 ) -> InfiniteContrasts:
-    (family, designs), (test, values, loss) = model, question
+    (family, designs, has_known_sizes), (test, values, loss) = model, question
     with one_thread(), torch.inference_mode():
         problem = build_problem(family, counts, designs, SETTINGS).unpacked()
         objective = problem.model_objective()
-        path = _Path.of(objective, *(torch.from_numpy(x) for x in (theta, test, sign)))
+        point = torch.from_numpy(theta)
         sparse = torch.nonzero(is_sparse(problem))[:, 0]
+        if has_known_sizes:
+            hold_sizes(objective, point)
+            sparse = sparse[:0]  # the second start differs in the size alone
+        path = _Path.of(objective, point, *(torch.from_numpy(x) for x in (test, sign)))
         size = problem.intercept(problem.bases[1]), objective.slices[1]
         at_values = [path.maximum_at(value, sparse, size) for value in values]
         return InfiniteContrasts(
@@ -227,13 +231,13 @@ class _Path(NamedTuple):
         distance = (value - self.contrast)[:, None]
         start = self.theta + distance * self.direction
         found = self._maximize(start, everywhere)
-        intercept, params = size
-        start = found.theta[sparse].clone()
-        start = self.restricted.to_theta(start, sparse)
-        start[:, params] = _POISSON_LOG_SIZE * intercept
-        other = self._maximize(start, sparse)
-        better = other.value > found.value[sparse]
-        found.put(sparse[better], other.rows(better))
+        if len(sparse):
+            intercept, params = size
+            start = self.restricted.to_theta(found.theta[sparse], sparse)
+            start[:, params] = _POISSON_LOG_SIZE * intercept
+            other = self._maximize(start, sparse)
+            better = other.value > found.value[sparse]
+            found.put(sparse[better], other.rows(better))
         return torch.where(found.converged, found.value, torch.nan)
 
     def _maximize(self, start: Tensor, genes: Tensor) -> Solution:

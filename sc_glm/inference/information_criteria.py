@@ -38,7 +38,7 @@ def aic(model: Any, X: Any, y: Any = None, *, sample_weight: ArrayLike | None = 
     -------
     Series
         ``2 k - 2 log L`` by gene, with the log-likelihood ``log L`` and the number ``k`` of
-        coefficients that are not aliased.
+        coefficients that are not aliased. Given sizes do not count.
 
     Raises
     ------
@@ -80,7 +80,7 @@ def bic(model: Any, X: Any, y: Any = None, *, sample_weight: ArrayLike | None = 
     Series
         ``log(n) k - 2 log L`` by gene (Schwarz 1978), with the log-likelihood ``log L``, the number
         ``k`` of coefficients that are not aliased, and the number ``n`` of cells or the sum of
-        their weights.
+        their weights. Given sizes do not count as coefficients.
 
     Raises
     ------
@@ -115,7 +115,11 @@ def information_criterion(
     check_maximum(fitted, "An information criterion")
     weights = fitted.weights(sample_weight)
     counts, designs = fitted.counts_and_designs(weights)
-    rank = sum(part.to_coef.shape[1] for part in designs.parts.values())
+    rank = sum(
+        design.to_coef.shape[1]
+        for part, design in designs.parts.items()
+        if part not in fitted.fixed_parts
+    )
     penalty = PENALTIES[name](weights.sum()) * rank
     value = penalty - 2 * log_likelihoods(fitted, counts, designs)
     return pd.Series(value, index=pd.Index(fitted.names))

@@ -103,16 +103,8 @@ def confidence_intervals(
     2  dispersion   Intercept  -0.60     -0.32  -0.01
     """
     check_scalar(level, "level", Real, min_val=0, max_val=1, include_boundaries="neither")
-    if method not in {"wald", "profile"}:
-        raise ValueError(f"method must be 'wald' or 'profile', not {method!r}.")
     fitted = FittedData.of(model, X, y)
-    if method == "profile":
-        if kind != "observed":
-            raise ValueError(
-                "method='profile' uses the likelihood of the model, so it goes with "
-                f"kind='observed', not kind={kind!r}."
-            )
-        check_maximum(fitted, "A profile likelihood")
+    check_method(fitted, method, kind)
     estimates = estimate_coefficients(fitted, kind, groups, sample_weight)
     if method == "wald":
         lower, upper = estimates.wald_limits(level)
@@ -123,6 +115,7 @@ def confidence_intervals(
         lower, upper = profile_limits(cells, combinations, errors, level)
         reason = np.where(np.isnan(lower) | np.isnan(upper), "no end found", "")
         reason[:, ~combinations.estimable] = "aliased"
+        reason = np.where(estimates.reason == "given", "given", reason)
     known = reason == ""
     finite = estimates.reason == ""
     table = coefficient_rows(fitted)
@@ -131,3 +124,16 @@ def confidence_intervals(
     table["upper"] = np.where(known, upper, np.nan).ravel()
     table["reason"] = reason.ravel()
     return table
+
+
+def check_method(fitted: FittedData, method: str, kind: str) -> None:
+    """Raise a ValueError if a method of intervals is unknown, or does not suit the model."""
+    if method not in {"wald", "profile"}:
+        raise ValueError(f"method must be 'wald' or 'profile', not {method!r}.")
+    if method == "profile":
+        if kind != "observed":
+            raise ValueError(
+                "method='profile' uses the likelihood of the model, so it goes with "
+                f"kind='observed', not kind={kind!r}."
+            )
+        check_maximum(fitted, "A profile likelihood")

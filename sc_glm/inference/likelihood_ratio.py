@@ -42,7 +42,8 @@ def likelihood_ratio_test(
         Two fitted models; each is a regressor, a pipeline that ends in one, a search over these, or
         an :class:`~sc_glm.adata.AnnDataRegressor`. Each part of the reduced model must be a special
         case of the same part of the full model. A negative binomial model is a special case of a
-        zero-inflated one.
+        zero-inflated one. A model with given sizes is a special case of one that estimates them;
+        two models with given sizes need the same ones.
     X : array-like, DataFrame or AnnData
         Covariates of the cells of both fits. A regressor without a pipeline takes the columns of
         its own fit from a DataFrame.
@@ -60,10 +61,10 @@ def likelihood_ratio_test(
             Number of additional coefficients of the full model.
         p_value
             P-value of the chi-squared distribution, at least 2.2e-308, the smallest normal number.
-            If the reduced model has no zero inflation, the null hypothesis is on the boundary of
-            the parameter space. The distribution is then the mixture in equal parts of the
-            chi-squared distributions with ``df`` and ``df - 1`` degrees of freedom (Self and Liang
-            1987, cases 5 and 6).
+            If only the reduced model has no zero inflation, or was given an infinite size, the null
+            hypothesis is on the boundary of the parameter space. The distribution is then the
+            mixture in equal parts of the chi-squared distributions with ``df`` and ``df - 1``
+            degrees of freedom (Self and Liang 1987, cases 5 and 6).
         {log10_p_value}
         {p_adjusted}
         reason
@@ -74,10 +75,10 @@ def likelihood_ratio_test(
     Raises
     ------
     ValueError
-        If the models are not nested, or if one is penalised or moderated. Also if only the full
-        model has a zero inflation, and that has covariates: their coefficients have no meaning in
-        the reduced model, and the statistic has no known distribution. Test one step after the
-        other.
+        If the models are not nested, were exchanged or were given different sizes, or if one is
+        penalised or moderated. Also if only the full model has a zero inflation, and that has
+        covariates: their coefficients have no meaning in the reduced model, and the statistic has
+        no known distribution. Test one step after the other.
     {raises_not_of_fit}
 
     Notes

@@ -78,7 +78,7 @@ def requirement_of_maximum(fitted: FittedData) -> str:
     """
     if fitted.is_penalised:
         return f"a fit without a penalty, not alpha={fitted.regressor.alpha!r}"
-    if fitted.fixed_parts:
+    if fitted.fixed_parts and not fitted.has_given_size:
         return f"the model as it was fitted, not a moderated {fitted.fixed_parts[0]}"
     return ""
 

@@ -13,7 +13,7 @@ from sc_glm._contract.validation import as_pandas, quoted, similar_names
 from sc_glm.formula.transformer import FormulaTransformer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from sc_glm._design.design import FloatArray
     from sc_glm.formula.terms import Covariate, FittedTerms
@@ -83,9 +83,22 @@ class ModelFormula:
             )
         return found
 
-    def of_first_cell(self) -> ModelFormula:
-        """Return the formulas with the first cell alone."""
-        return replace(self, cells=self.cells.iloc[:1])
+    def rows_of_first_cell(self, part: str, column: str, values: Sequence[Any]) -> FloatArray:
+        """Return the design rows of a part for the first cell with each of some values in a column.
+
+        Parameters
+        ----------
+        part : str
+        column : str
+        values : sequence of object
+
+        Returns
+        -------
+        ndarray of shape (n_values, n_columns)
+        """
+        cells = self.cells.iloc[np.zeros(len(values), dtype=int)].reset_index(drop=True)
+        copies = replace(self, cells=cells.assign(**{column: pd.Series(list(values)).to_numpy()}))
+        return copies._with({}).designs[part]
 
     def average_row(
         self, part: str, values: Mapping[str, Any], weights: FloatArray | None = None
@@ -105,12 +118,32 @@ class ModelFormula:
         ndarray of shape (n_columns,)
             The linear predictor of the average is its product with the coefficients of the part.
         """
+        rows = self._with(values).designs[part]
+        return np.asarray(np.average(rows, axis=0, weights=weights))
+
+    def average_offset(self, values: Mapping[str, Any], weights: FloatArray | None = None) -> float:
+        """Return the average offset if covariates are set to values in all cells.
+
+        Parameters
+        ----------
+        values : mapping of str to object
+            Values of covariates by their column.
+        weights : ndarray of shape (n_cells,), optional
+            Weights of the cells in the average.
+
+        Returns
+        -------
+        float
+        """
+        return float(np.average(self._with(values).offset, weights=weights))
+
+    def _with(self, values: Mapping[str, Any]) -> FittedData:
+        """Return the cells with covariates set to values, without counts."""
         columns = {name: _constant(value, len(self.cells)) for name, value in values.items()}
         design = self.transformer.transform(self.cells.assign(**columns))
         if self.later_steps is not None:
             design = self.later_steps.transform(design)
-        rows = self.fitted.designs_of(design)[part]
-        return np.asarray(np.average(rows, axis=0, weights=weights))
+        return self.fitted.at_rows(design)
 
 
 def _constant(value: Any, n_cells: int) -> Any:

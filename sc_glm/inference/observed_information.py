@@ -6,12 +6,16 @@ designs.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 
+from sc_glm._counts.offset_nodes import offset_nodes
 from sc_glm._likelihood.arrow_hessian import unpacked
+from sc_glm._likelihood.grouped import GroupedObjective
+from sc_glm._likelihood.grouped_scores import Nodes, grouped_score_products, has_small_means
 from sc_glm._likelihood.scores import score_products
 from sc_glm._solver.gene_block import Designs, Settings, build_problem, one_thread
 
@@ -113,10 +117,20 @@ def outer_products_of_scores(
 
     The parameters are those of :func:`score_and_information`.
     """
+    squared = designs.squared()
     with one_thread(), torch.inference_mode():
-        problem = build_problem(family, counts, designs.squared(), SETTINGS)
-        objective = problem.model_objective()
-        return unpacked(score_products(objective, torch.from_numpy(theta))).numpy()
+        point = torch.from_numpy(theta)
+        objective = build_problem(family, counts, squared, SETTINGS).model_objective()
+        if squared.groups is None or not isinstance(objective, GroupedObjective):
+            return unpacked(score_products(objective, point)).numpy()
+        nodes = offset_nodes(squared.groups, squared.offset, squared.weights)
+        tensors = Nodes(*(torch.from_numpy(values) for values in nodes))
+        products = unpacked(grouped_score_products(objective, point, tensors)).numpy()
+        large = torch.nonzero(~has_small_means(objective, point))[:, 0].numpy()
+    if len(large):
+        by_cell = replace(designs, groups=None)
+        products[large] = outer_products_of_scores(family, counts[large], by_cell, theta[large])
+    return products
 
 
 def score_and_information_by_cluster(

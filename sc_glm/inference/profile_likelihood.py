@@ -19,7 +19,7 @@ from sc_glm._solver.gene_block import build_problem, one_thread
 from sc_glm._solver.status import FLAT_INFORMATION
 from sc_glm._solver.trust_region import maximize
 from sc_glm.inference.observed_information import SETTINGS
-from sc_glm.inference.restricted_objective import RestrictedObjective
+from sc_glm.inference.restricted_objective import RestrictedObjective, hold_sizes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -80,7 +80,7 @@ def profile_limits(
         counts,
         designs,
         [cells.coordinates(), standard_errors],
-        (fitted.family, designs),
+        (fitted.family, designs, cells.has_known_sizes),
         (tests, threshold),
         n_jobs=fitted.regressor.n_jobs,
     )
@@ -91,14 +91,15 @@ def _limits_of_block(
     counts: Any,
     theta: FloatArray,
     standard_errors: FloatArray,
-    model: tuple[Family, Designs],
+    model: tuple[Family, Designs, bool],
     interval: tuple[FloatArray, float],
 ) -> Limits:
-    (family, designs), (tests, threshold) = model, interval
+    (family, designs, has_known_sizes), (tests, threshold) = model, interval
     with one_thread(), torch.inference_mode():
         problem = build_problem(family, counts, designs, SETTINGS).unpacked()
-        objective = problem.model_objective()
-        point = torch.from_numpy(theta)
+        objective, point = problem.model_objective(), torch.from_numpy(theta)
+        if has_known_sizes:
+            hold_sizes(objective, point)
         ends = [
             _limits_of_test(
                 objective, point, torch.from_numpy(test), torch.from_numpy(errors), threshold

@@ -57,3 +57,9 @@ class RestrictedObjective:
             self.nuisance_basis.mT @ at.hessian @ self.nuisance_basis,
             at.magnitude,
         )
+
+
+def hold_sizes(objective: Objective, theta: Tensor) -> None:
+    """Take the sizes at the genes' points as known, which are the same in all cells."""
+    size = theta[:, objective.slices[1]]
+    objective.log_size = rowwise.product(size, objective.bases[1].U[:1].mT)[:, 0]

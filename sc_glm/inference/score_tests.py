@@ -77,7 +77,7 @@ def score_tests(
         [null],
         fitted.family,
         designs,
-        (tests, robust),
+        (tests, robust, cells.has_known_sizes),
         n_jobs=fitted.regressor.n_jobs,
         max_genes=max(1, _MAX_DENSE_ENTRIES // len(designs.offset)),
     )
@@ -89,13 +89,18 @@ def _tests_of_block(
     null: FloatArray,
     family: Family,
     designs: Designs,
-    options: tuple[FloatArray, bool],
+    options: tuple[FloatArray, bool, bool],
 ) -> ScoreTests:
-    tests, robust = options
+    tests, robust, has_known_sizes = options
     finite = np.asarray(np.isfinite(null).all(axis=1))
     theta = np.where(finite[:, None], null, 0.0)
     score = score_and_information(family, counts, designs, theta).score
-    inverse = _pseudo_inverse(_expected_information(family, designs, theta))
+    information = _expected_information(family, designs, theta)
+    if has_known_sizes:
+        mean, size, *_ = (part.rank for part in designs.parts.values())
+        known = slice(mean, mean + size)
+        information[:, known], information[:, :, known] = 0.0, 0.0
+    inverse = _pseudo_inverse(information)
     loadings = tests @ inverse[:, None]
     steps = np.einsum("gtqk,gk->gtq", loadings, score)
     df = np.full(steps.shape[:2], np.inf)

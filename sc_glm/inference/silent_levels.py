@@ -66,7 +66,8 @@ class SilentLevels(NamedTuple):
 def are_level_means(cells: FittedCells) -> bool:
     """Return whether each group of cells has a mean of its own, and all share a gene's size."""
     designs, groups = cells.designs, cells.designs.groups
-    if groups is None or cells.fitted.family != NegBinFamily() or cells.fitted.is_penalised:
+    is_free = not (cells.fitted.is_penalised or cells.has_known_sizes)
+    if groups is None or cells.fitted.family != NegBinFamily() or not is_free:
         return False
     mean, size = designs.parts.values()
     is_saturated = mean.rank == groups.max() + 1

@@ -11,7 +11,7 @@ from sc_glm._contract.docstrings import documented
 from sc_glm._likelihood.family import MEAN
 from sc_glm.formula.constraints import linear_constraints
 from sc_glm.inference.docstring_entries import ENTRIES
-from sc_glm.inference.estimates import estimate_combinations
+from sc_glm.inference.estimates import check_part, estimate_combinations, in_all_parts
 from sc_glm.inference.fitted_model import FittedData
 from sc_glm.inference.p_values import adjust_p_values, log_f_tail, p_value_columns
 
@@ -187,14 +187,9 @@ def _constraint_matrix(
     fitted: FittedData, part: str, constraint: str | Sequence[str]
 ) -> tuple[FloatArray, FloatArray]:
     """Return the matrix of constraints on the coefficients of all parts, and right-hand sides."""
-    if part not in fitted.params:
-        raise ValueError(f"This model has no part {part!r}: its parts are {list(fitted.params)}.")
+    check_part(fitted, part)
     matrix, values = linear_constraints(constraint, list(fitted.params[part].index))
-    of_parts = [
-        matrix if name == part else np.zeros((len(matrix), len(table)))
-        for name, table in fitted.params.items()
-    ]
-    return np.hstack(of_parts), values
+    return in_all_parts(fitted, part, matrix), values
 
 
 def _wald_statistic(

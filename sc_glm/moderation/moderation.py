@@ -93,8 +93,9 @@ def moderate_dispersion(
     Raises
     ------
     ValueError
-        If the dispersion of the model is not ``~ 1`` or is moderated already. If the data are not
-        those of the fit. If fewer than ten genes have counts with information on their dispersion.
+        If the dispersion of the model is not ``~ 1``, is moderated already, or was given. If the
+        data are not those of the fit. If fewer than ten genes have counts with information on their
+        dispersion.
 
     See Also
     --------
@@ -153,6 +154,8 @@ def moderate_dispersion(
     """
     moderated = copy.deepcopy(model)
     fitted = FittedData.of(moderated, X, y)
+    if fitted.has_given_size:
+        raise ValueError("Dispersion shrinkage needs estimated sizes; the model was given sizes.")
     if fitted.fixed_parts:
         raise ValueError(
             "Dispersion shrinkage needs the model as it was fitted, not a moderated one."

@@ -1,7 +1,8 @@
 """Axes in one style, for all displays. It is the only module that imports matplotlib.
 
 matplotlib is imported when a plot is drawn. Properties are set on the axes of the plot. The user's
-``rcParams`` decide about fonts and resolution, and are never changed.
+``rcParams`` decide about fonts and resolution, and are never changed. ``style`` gives a user's own
+plots the style of the displays.
 """
 
 from __future__ import annotations
@@ -43,8 +44,53 @@ BAND = "#c9cdd2"
 
 # Width and height in inches. In a column of 85 mm, a font of 10 points is scaled to 8 points.
 PANEL = (4.2, 3.2)
+_FRAME_WIDTH = 0.6  # of spines and ticks, in points
+_TICK_FONT = "small"
+_LEGEND = {
+    "frameon": False,
+    "fontsize": "small",
+    "title_fontsize": "small",
+    "handlelength": 1.5,
+}
 _MAX_LARGE_POINTS = 200  # up to this number, points are large and nearly opaque
 _MAX_VECTOR_POINTS = 2000  # more points are rasterised, to keep files of vector graphics small
+
+
+def style() -> dict[str, Any]:
+    """Return the style of the displays, for plots of your own next to them.
+
+    Returns
+    -------
+    dict of str to object
+        ``rcParams`` for :func:`matplotlib.style.use` or :func:`matplotlib.style.context`. The
+        colours ``"C0"`` to ``"C9"`` are distinct for people with any colour vision (Petroff 2021,
+        arXiv:2107.02270). Displays draw data in ``"C0"``, and the model in ``"C2"``.
+
+    Examples
+    --------
+    >>> from matplotlib import pyplot as plt
+    >>> from sc_glm.plots import style
+    >>> with plt.style.context(style()):
+    ...     figure, ax = plt.subplots()
+    ...     line = ax.plot([0, 1], [0, 1])[0]
+    >>> line.get_color()
+    '#3f90da'
+    """
+    return {
+        # matplotlib parses the cycle, so that it need not be imported here.
+        "axes.prop_cycle": f"cycler(color={list(LEVELS)})",
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.linewidth": _FRAME_WIDTH,
+        "axes.titlelocation": "left",
+        "axes.titlesize": "medium",
+        "figure.constrained_layout.use": True,
+        "figure.figsize": PANEL,
+        "image.cmap": "viridis",
+        **{f"{x}tick.{level}.width": _FRAME_WIDTH for x in "xy" for level in ("major", "minor")},
+        **{f"{x}tick.labelsize": _TICK_FONT for x in "xy"},
+        **{f"legend.{name}": value for name, value in _LEGEND.items()},
+    }
 
 
 def require_matplotlib(caller: str) -> None:
@@ -104,8 +150,8 @@ def panels(
         )
     for panel in axes:
         panel.spines[["top", "right"]].set_visible(False)
-        panel.spines[["left", "bottom"]].set_linewidth(0.6)
-        panel.tick_params(which="both", width=0.6, labelsize="small")
+        panel.spines[["left", "bottom"]].set_linewidth(_FRAME_WIDTH)
+        panel.tick_params(which="both", width=_FRAME_WIDTH, labelsize=_TICK_FONT)
     return axes
 
 
@@ -164,7 +210,7 @@ def point_style(
 
 
 def log1p_counts(ax: Axes, largest: float) -> None:
-    """Set the scale of an axis of counts to log(1 + count), which can show zero.
+    """Set the scale of an axis of counts to log(1 + count), which can show zero, and label it.
 
     Parameters
     ----------
@@ -182,6 +228,7 @@ def log1p_counts(ax: Axes, largest: float) -> None:
     ax.set_yticks(ticks, labels)
     top = np.log1p(max(largest, 1.0))
     ax.set_ylim(*np.expm1([-0.04 * top, 1.04 * top]))
+    ax.set_ylabel("count (log1p scale)")
 
 
 def log_log(ax: Axes, x: FloatArray, y: FloatArray) -> None:
@@ -194,17 +241,33 @@ def log_log(ax: Axes, x: FloatArray, y: FloatArray) -> None:
     x, y : ndarray
         Coordinates of the points, positive.
     """
+    log_axis(ax, "x", x)
+    log_axis(ax, "y", y)
+
+
+def log_axis(ax: Axes, name: str, values: FloatArray) -> None:
+    """Set a logarithmic scale on one axis, with limits that span at least a decade.
+
+    Parameters
+    ----------
+    ax : Axes
+        The axes.
+    name : {"x", "y"}
+        The axis.
+    values : ndarray
+        Coordinates of the points on this axis, positive.
+    """
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter  # noqa: PLC0415
 
-    ax.set(xscale="log", yscale="log")
-    for axis, set_limits, values in ((ax.xaxis, ax.set_xlim, x), (ax.yaxis, ax.set_ylim, y)):
-        low, high = np.log10(values.min()), np.log10(values.max())
-        margin = max(0.05 * (high - low), (1.0 - high + low) / 2)
-        set_limits(10 ** (low - margin), 10 ** (high + margin))
-        if high - low < 1.5:
-            axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            axis.set_minor_formatter(NullFormatter())
+    ax.set(**{f"{name}scale": "log"})
+    low, high = np.log10(values.min()), np.log10(values.max())
+    margin = max(0.05 * (high - low), (1.0 - high + low) / 2)
+    ax.set(**{f"{name}lim": (10 ** (low - margin), 10 ** (high + margin))})
+    if high - low < 1.5:
+        axis = ax.xaxis if name == "x" else ax.yaxis
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_formatter(NullFormatter())
 
 
 def identity(ax: Axes, low: float, high: float) -> None:
@@ -269,6 +332,85 @@ def title(ax: Axes, text: str | None, note: str | None = None) -> None:
         written[0].set_text(f"{text}\n")
 
 
+def name_ends(ax: Axes, axis: str, low: str, high: str) -> None:
+    """Write next to the label of an axis what its two ends mean.
+
+    If the axis is too short for both, they are on two lines.
+
+    Parameters
+    ----------
+    ax : Axes
+        The axes, which have the label.
+    axis : {"x", "y"}
+        The axis.
+    low, high : str
+        Meanings of the lower and of the upper end. They are written literally.
+    """
+    horizontal = axis == "x"
+    label = ax.xaxis.label if horizontal else ax.yaxis.label
+    common: dict[str, Any] = {"textcoords": "offset points", "fontsize": "x-small", "color": MUTED}
+    ends = []
+    for text, at in ((low, 0.0), (high, 1.0)):
+        # Positions in the extent of the label, which follows fonts and tick labels.
+        place: dict[str, Any] = (
+            {"xy": (at, 0.0), "xycoords": ("axes fraction", label), "xytext": (0.0, -2.0)}
+            | {"ha": "right" if at else "left", "va": "top"}
+            if horizontal
+            else {"xy": (0.0, at), "xycoords": (label, "axes fraction"), "xytext": (-3.0, 0.0)}
+            | {"ha": "right", "va": "top" if at else "bottom", "rotation": 90}
+        )
+        ends.append(ax.annotate(text, **place, **common, annotation_clip=False, parse_math=False))
+    extents = [end.get_window_extent() for end in ends]
+    whole = ax.get_window_extent()
+    if horizontal and sum(extent.width for extent in extents) > 0.95 * whole.width:
+        ends[1].set_text(f"\n{high}")
+    elif not horizontal and sum(extent.height for extent in extents) > 0.95 * whole.height:
+        ends[1].set_text(f"{high}\n")
+
+
+def name_rows(ax: Axes, names: Sequence[str]) -> None:
+    """Name the rows at 0, 1, ... of a vertical axis, if there is room for the names.
+
+    Without room, the axis has no ticks.
+
+    Parameters
+    ----------
+    ax : Axes
+        The axes.
+    names : sequence of str
+        The name of each row. They are written literally.
+    """
+    ax.tick_params(axis="y", which="both", length=0.0)
+    ax.set_yticks(range(len(names)), names, parse_math=False, fontsize="x-small")
+    ax.figure.canvas.figure.draw_without_rendering()  # computes the final size of the axes
+    heights = [label.get_window_extent().height for label in ax.get_yticklabels()]
+    if sum(heights) > 1.3 * ax.get_window_extent().height:
+        ax.set_yticks([])
+
+
+def scale_bar(ax: Axes, mesh: Any, label: str) -> Any:
+    """Draw the scale of colours on the right of the axes, as a part of them.
+
+    Parameters
+    ----------
+    ax : Axes
+        The axes.
+    mesh : matplotlib ScalarMappable
+        What the colours belong to.
+    label : str
+        What they mean.
+
+    Returns
+    -------
+    matplotlib Colorbar
+    """
+    bar = ax.figure.colorbar(mesh, cax=ax.inset_axes((1.03, 0.0, 0.04, 1.0)))
+    bar.set_label(label, fontsize="small")
+    bar.ax.tick_params(width=_FRAME_WIDTH, labelsize=_TICK_FONT)
+    bar.outline.set_visible(False)
+    return bar
+
+
 def legend(ax: Axes, **options: Any) -> matplotlib.legend.Legend:
     """Write a legend without a frame, in a small font.
 
@@ -283,7 +425,7 @@ def legend(ax: Axes, **options: Any) -> matplotlib.legend.Legend:
     -------
     matplotlib Legend
     """
-    return ax.legend(**({"frameon": False, "fontsize": "small", "handlelength": 1.5} | options))
+    return ax.legend(**(_LEGEND | options))
 
 
 def legend_of_names(ax: Axes, lines: Sequence[Any], names: Sequence[str], **options: Any) -> None:

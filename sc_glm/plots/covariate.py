@@ -12,8 +12,6 @@ import pandas as pd
 from sklearn.utils import check_scalar
 
 from sc_glm._contract.docstrings import documented
-from sc_glm._contract.validation import as_pandas
-from sc_glm.formula.covariates import check_cells, missing_column_message
 from sc_glm.inference.fitted_model import FittedData, predicted_distributions
 from sc_glm.plots.axes import (
     DATA,
@@ -28,6 +26,14 @@ from sc_glm.plots.axes import (
     title,
 )
 from sc_glm.plots.docstring_entries import ENTRIES
+from sc_glm.plots.held_covariates import (
+    MEDIAN_DEPTH,
+    check_columns,
+    fixed_values,
+    has_levels,
+    is_at_median_depth,
+    model_and_frame,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -68,6 +74,8 @@ class CovariateDisplay:
         The probabilities of ``lower`` and ``upper``.
     held : dict, default=None
         Values at which the other covariates are fixed in `curves`.
+    at_median_depth : bool, default=False
+        Whether these values are medians of the columns in the model's offset. The plot says so.
 
     Attributes
     ----------
@@ -107,6 +115,7 @@ class CovariateDisplay:
         by: str | None = None,
         quantiles: tuple[float, float] = (0.05, 0.95),
         held: dict[str, Any] | None = None,
+        at_median_depth: bool = False,
     ) -> None:
         self.cells = cells
         self.curves = curves
@@ -115,6 +124,7 @@ class CovariateDisplay:
         self.by = by
         self.quantiles = quantiles
         self.held = held
+        self.at_median_depth = at_median_depth
 
     @classmethod
     @documented(ENTRIES)
@@ -137,9 +147,7 @@ class CovariateDisplay:
 
         Parameters
         ----------
-        model : estimator
-            A fitted pipeline or regressor that predicts from a DataFrame, a search over these, or
-            an :class:`~sc_glm.adata.AnnDataRegressor`.
+        {model_of_frames}
         X : DataFrame or AnnData
             Covariates of the cells.
         {y}
@@ -177,20 +185,18 @@ class CovariateDisplay:
 
         Notes
         -----
-        The other columns are fixed at a typical value: the lower median of numbers, and the most
-        frequent of other values. Thus an offset has the value of a typical cell, such as the median
-        size factor. Cells of another depth deviate from the curve for this reason, too. The
-        attribute ``held`` of the display has the values.
+        {notes_held}
+        Cells of another depth deviate from the curve for this reason, too.
         """
         require_matplotlib(f"{cls.__name__}.from_estimator")
         low, high = _check_quantiles(quantiles)
         check_scalar(grid_resolution, "grid_resolution", Integral, min_val=2)
         fitted = FittedData.of(model, X, y, genes=gene)
-        inner, obs = _model_and_frame(model, X)
+        inner, obs = model_and_frame(model, X)
         at = dict(at or {})
         varying = [covariate] if by is None else [covariate, by]
-        _check_columns(obs, varying, at)
-        fixed = _fixed_values(obs, varying, at)
+        check_columns(obs, varying, at)
+        fixed = fixed_values(obs, varying, at)
         conditional = _ConditionalDistribution(inner, list(obs.columns), covariate, by, gene, fixed)
         count = fitted.counts.dense(slice(None))[:, 0]
         cells = _cells(obs, count, conditional)
@@ -205,6 +211,7 @@ class CovariateDisplay:
             by=by,
             quantiles=(low, high),
             held=fixed,
+            at_median_depth=is_at_median_depth(inner, fixed, at),
         )
         return display.plot(ax, line_kwargs=line_kwargs)
 
@@ -233,8 +240,7 @@ class CovariateDisplay:
         if self._is_categorical:
             _label_categories(axes, self.cells["covariate"].cat.categories)
         axes.set_xlabel(self.covariate, parse_math=False)
-        axes.set_ylabel("count")
-        title(axes, self.gene)
+        title(axes, self.gene, f"fit {MEDIAN_DEPTH}" if self.at_median_depth else None)
         if self.by:
             self._write_legend_of_levels(axes, [str(level) for level in levels])
         else:
@@ -243,7 +249,7 @@ class CovariateDisplay:
         return self
 
     def _write_legend_of_levels(self, axes: Axes, levels: list[str]) -> None:
-        options: dict[str, Any] = {"title": self.by, "title_fontsize": "small"}
+        options: dict[str, Any] = {"title": self.by}
         if len(levels) > _MAX_LEVELS_IN_INNER_LEGEND:
             options |= {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
         legend_of_names(axes, self.lines_, levels, alignment="left", **options)
@@ -331,17 +337,6 @@ def _label_categories(axes: Axes, names: pd.Index) -> None:
             label.set(ha="right", rotation_mode="anchor")
 
 
-def _model_and_frame(model: Any, X: Any) -> tuple[Any, pd.DataFrame]:
-    """Return a model that predicts from a frame of covariates, and the frame of `X`."""
-    model = getattr(model, "best_estimator_", model)
-    if hasattr(model, "model_") and hasattr(X, "obs"):
-        model, X = model.model_, X.obs
-    X = as_pandas(X)
-    if not isinstance(X, pd.DataFrame):
-        raise TypeError(f"X must be a DataFrame with columns to choose, not {type(X).__name__}.")
-    return model, X
-
-
 def _check_quantiles(quantiles: Any) -> tuple[float, float]:
     try:
         low, high = (float(quantile) for quantile in quantiles)
@@ -353,27 +348,6 @@ def _check_quantiles(quantiles: Any) -> tuple[float, float]:
             f"{quantiles!r}."
         )
     return low, high
-
-
-def _check_columns(obs: pd.DataFrame, varying: list[str], at: dict[str, Any]) -> None:
-    for name in [*varying, *at]:
-        if name not in obs.columns:
-            raise ValueError(missing_column_message(name, obs.columns))
-    for name in varying:
-        if name in at:
-            raise ValueError(f"at has a value for {name!r}, which varies along the plot.")
-        check_cells(obs[name].isna().to_numpy(), obs[name], f"column {name!r} is missing")
-    if len(set(varying)) < len(varying):
-        raise ValueError(f"covariate and by are the same column, {varying[0]!r}.")
-
-
-def _fixed_values(obs: pd.DataFrame, varying: list[str], at: dict[str, Any]) -> dict[Any, Any]:
-    """Return the values of the columns that do not vary: given ones, or else typical ones."""
-    return {
-        name: at[name] if name in at else _typical_value(obs[name])
-        for name in obs.columns
-        if name not in varying
-    }
 
 
 def _cells(
@@ -396,10 +370,6 @@ def _cells(
     return cells
 
 
-def _has_levels(column: pd.Series) -> bool:
-    return pd.api.types.is_bool_dtype(column) or not pd.api.types.is_numeric_dtype(column)
-
-
 def _levels(column: pd.Series) -> pd.Categorical:
     return pd.Categorical(column).remove_unused_categories()
 
@@ -412,7 +382,7 @@ def _numbers_or_levels(
     Numbers are levels if the model cannot predict between two of them, as with ``C(batch)``.
     """
     column = obs[conditional.covariate]
-    if _has_levels(column):
+    if has_levels(column):
         return _levels(column)
     values = column.to_numpy()
     observed = np.unique(values)
@@ -425,15 +395,6 @@ def _numbers_or_levels(
         values[first], level
     )
     return _levels(column) if is_categorical else values
-
-
-def _typical_value(column: pd.Series) -> Any:
-    """Return a value of a cell: the lower median of numbers, or the most frequent of others."""
-    if _has_levels(column):
-        modes = column.mode()
-        return modes.iloc[0] if len(modes) else None
-    ascending = column.dropna().sort_values()
-    return ascending.iloc[(len(ascending) - 1) // 2] if len(ascending) else np.nan
 
 
 def _grid(cells: pd.DataFrame, resolution: int) -> pd.DataFrame:

@@ -35,7 +35,7 @@ _SUMMARY_NAMES = {
     "mean": "mean count",
     "variance": "variance of counts",
     "zeros": "fraction of zeros",
-    "correlation": "correlation of genes",
+    "correlation": "correlation of genes (log1p)",
 }
 _MAX_CORRELATED_GENES = 100  # every pair of them is a point
 

@@ -336,3 +336,33 @@ def test_block_sizes_follow_the_memory_of_an_arrow():
     sizes = levels.decompose(LINE, WEIGHTS)
     designs = Designs({"mean": mean, "dispersion": sizes}, OFFSET, WEIGHTS)
     assert designs.hessian_entries == (n_params + 1) * 5
+
+
+@pytest.mark.parametrize("name", ["one size", "zero inflation"])
+@pytest.mark.parametrize("is_packed", [True, False])
+def test_known_sizes_replace_their_coordinate(name, is_packed):
+    """Other derivatives are those at the known size; that coordinate is a parabola of its own."""
+    family, others = MODELS[name]
+    problem = by_levels(family, simulate(5, RNG), *others)
+    problem = problem if is_packed else problem.unpacked()
+    theta, log_size = points(problem, 5), torch.linspace(-1, 3, 5, dtype=torch.float64)
+    size = problem.model_objective().slices[1]
+    at_size = theta.clone()
+    at_size[:, size] = log_size[:, None] / problem.bases[1].U[0]
+    found, plain = (
+        evaluated(replace(problem, log_size=log_size), theta),
+        evaluated(problem, at_size),
+    )
+    assert_allclose(found.value, plain.value, rtol=1e-14)
+    free = torch.ones(theta.shape[1], dtype=torch.bool)
+    free[size] = False
+    assert_allclose(found.gradient[:, free], plain.gradient[:, free], rtol=1e-12)
+    assert not found.gradient[:, size].any()
+    hessian, expected = unpacked(found.hessian), unpacked(plain.hessian)
+    assert_allclose(hessian[:, free][:, :, free], expected[:, free][:, :, free], rtol=1e-12)
+    assert not hessian[:, free][:, :, size].any()
+    assert not hessian[:, size][:, :, free].any()
+    assert (hessian[:, size, size] == -1).all()
+    some = torch.tensor([3, 1])
+    of_some = evaluated(replace(problem, log_size=log_size).of_genes(some), theta[some][:2])
+    assert_allclose(of_some.value, found.value[some], rtol=1e-12)

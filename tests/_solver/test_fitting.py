@@ -216,12 +216,14 @@ def test_workers_have_several_blocks_each(tasks):
 
 
 def test_workers_are_sent_their_block_alone(tasks):
-    fit(*NB, n_jobs=2, batch_size=2, start=fit(*NB).coef)
+    log_size = np.linspace(0, 1, N_GENES)
+    fit(*NB, n_jobs=2, batch_size=2, start=fit(*NB).coef, log_size=log_size)
     own = [given for task in tasks.given[-4:] for given in task]
     assert [x.shape[0] for x in own if sp.issparse(x)] == [2, 2, 2, 1]
     assert not any(isinstance(x, CountMatrix) for x in own)
-    starts = [x["mean"].shape[1] for x in own if isinstance(x, dict)]
-    assert starts == [2, 2, 2, 1]
+    of_genes = [x for x in own if hasattr(x, "log_size")]
+    assert [x.start["mean"].shape[1] for x in of_genes] == [2, 2, 2, 1]
+    assert [len(x.log_size) for x in of_genes] == [2, 2, 2, 1]
 
 
 class Elsewhere(CountMatrix):
@@ -457,11 +459,11 @@ class Counted:
     def __init__(self, most=N_GENES):
         self.n_genes, self.most = 0, most
 
-    def __call__(self, family, counts, *others):
+    def __call__(self, family, counts, *others, **given):
         if self.n_genes + counts.shape[0] > self.most:
             raise KeyboardInterrupt
         self.n_genes += counts.shape[0]
-        return fit_block(family, counts, *others)
+        return fit_block(family, counts, *others, **given)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from anndata import AnnData
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import stats
 
-from sc_glm import NegBinRegressor, ZINBRegressor
+from sc_glm import FormulaTransformer, NegBinRegressor, ZINBRegressor, make_pipeline
 from sc_glm.adata import AnnDataRegressor
 from sc_glm.diagnostics import (
     deviance_residuals,
@@ -245,3 +245,57 @@ def test_weights_and_groups_in_another_order_are_refused(model, data):
             function(model, data.obs, data.counts, sample_weight=weights[::-1])
     with pytest.raises(ValueError, match=r"rows of y .* another order"):
         pearson_residuals(model, data.obs, data.counts[::-1])
+
+
+def scanpy_residuals(y, mu, theta):
+    """Analytic Pearson residuals as scanpy computes them, at means `mu`."""
+    n = len(y)
+    return ((y - mu) / np.sqrt(mu + mu**2 / theta)).clip(-np.sqrt(n), np.sqrt(n))
+
+
+def analytic_residuals(y, theta):
+    """The residuals of the model of which scanpy's are an approximation."""
+    obs = pd.DataFrame({"log_depth": np.log(y.sum(axis=1))})
+    design = FormulaTransformer("~ 1", offset="log_depth")
+    model = make_pipeline(design, NegBinRegressor(size=theta, tol=1e-12)).fit(obs, y)
+    return pearson_residuals(model, obs, y, clip="sqrt_n")
+
+
+def test_poisson_residuals_are_the_analytic_ones():
+    """At infinite size, the fitted means are the products of totals that scanpy takes."""
+    rng = np.random.default_rng(0)
+    y = rng.poisson(rng.uniform(0.3, 3, size=(80, 1)) * np.exp(rng.normal(size=30)))
+    y[0, 0] = 400  # clipped
+    mu = y.sum(axis=1, keepdims=True) * y.sum(axis=0) / y.sum()
+    found = analytic_residuals(y, np.inf)
+    assert_allclose(found, scanpy_residuals(y, mu, np.inf), rtol=1e-5, atol=1e-7)
+    assert found.max() == np.sqrt(len(y))
+
+
+def test_residuals_of_a_given_size_are_the_analytic_ones_at_equal_depths():
+    rng = np.random.default_rng(1)
+    proportions = rng.dirichlet(np.full(30, 0.5), size=80)
+    y = np.stack([rng.multinomial(500, p) for p in proportions])
+    y = y[:, y.any(axis=0)]
+    expected = scanpy_residuals(y, np.broadcast_to(y.mean(axis=0), y.shape), 100.0)
+    assert_allclose(analytic_residuals(y, 100.0), expected, rtol=1e-5, atol=1e-7)
+
+
+def test_clipped_residuals_are_bounded_and_the_others_unchanged(model, data):
+    raw = pearson_residuals(model, data.obs, data.counts)
+    clipped = pearson_residuals(model, data.obs, data.counts, clip=1.5)
+    assert_array_equal(clipped, np.clip(raw, -1.5, 1.5))
+    pieces = residual_blocks(model, data.obs, data.counts, kind="pearson", clip=1.5)
+    blocks = {genes.start: values for genes, values in pieces}
+    assert_array_equal(np.hstack([blocks[first] for first in sorted(blocks)]), clipped)
+
+
+@pytest.mark.parametrize("clip", [0, -1.0, np.nan, True, "sqrt", [1.0]])
+def test_wrong_clips(model, data, clip):
+    with pytest.raises(ValueError, match="clip must be a positive number, 'sqrt_n' or None"):
+        pearson_residuals(model, data.obs, data.counts, clip=clip)
+
+
+def test_only_pearson_residuals_are_clipped(model, data):
+    with pytest.raises(ValueError, match="goes with kind='pearson'"):
+        residual_blocks(model, data.obs, data.counts, clip=2.0)

@@ -4,14 +4,13 @@ import warnings
 
 import numpy as np
 import pandas as pd
+import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import stats
 from sklearn.exceptions import ConvergenceWarning
 
 from sc_glm import NegBinRegressor, ZINBRegressor
-from sc_glm.diagnostics import (
-    zero_test,
-)
+from sc_glm.diagnostics import goodness_of_fit, zero_test
 from sc_glm.distributions import NB
 from tests.diagnostics.simulated import distance_from_uniform, drawn
 
@@ -136,3 +135,43 @@ def test_a_part_of_the_cells_of_the_fit_rejects_too_little():
     assert (zero_test(model, x[:200], y[:200])["p_value"] < 0.05).mean() < 0.03
     weights = np.random.default_rng(0).integers(1, 4, 300)
     assert (zero_test(model, x, y, sample_weight=weights)["p_value"] < 0.05).mean() < 0.2
+
+
+@pytest.mark.parametrize("size", [1.5, np.inf])
+def test_given_sizes_do_not_explain_zeros(size):
+    """The statistic is standard normal if only the mean is taken to be fitted."""
+    rng = np.random.default_rng(6)
+    x = rng.normal(size=(300, 1))
+    mu = np.exp(0.2 + 0.4 * x)
+    draw = rng.poisson(np.broadcast_to(mu, (300, 800))) if np.isinf(size) else None
+    y = rng.negative_binomial(size, size / (size + mu), (300, 800)) if draw is None else draw
+    model = NegBinRegressor(size=size).fit(x, y)
+    statistic = zero_test(model, x, y)["statistic"]
+    assert statistic.mean() == pytest.approx(0, abs=4 / np.sqrt(800))
+    assert statistic.std() == pytest.approx(1, abs=4 / np.sqrt(2 * 800))
+    new = zero_test(model, x, y[rng.permutation(300)])
+    assert np.isfinite(new["statistic"]).all()
+
+
+@pytest.mark.parametrize("regressor", [NegBinRegressor, ZINBRegressor])
+def test_a_few_offsets_stand_for_those_of_many_cells(regressor, monkeypatch):
+    """Sums by cell and by group differ by the interpolation of the information alone."""
+    rng = np.random.default_rng(2)
+    X = pd.DataFrame({"mean__one": 1.0, "mean__b": np.repeat([0.0, 1.0], 300)})
+    X["offset__depth"] = rng.normal(0, 0.7, 600)
+    mu = np.exp(0.3 + 0.5 * X["mean__b"] + X["offset__depth"]).to_numpy()[:, None]
+    y = rng.negative_binomial(2, 2 / (2 + mu), size=(600, 4)) * (rng.random((600, 4)) < 0.8)
+    weights = rng.uniform(0.5, 2, 600)
+    model = regressor().fit(X, y, sample_weight=weights)
+    tables = []
+    for largest in (0.5, 0.0):
+        monkeypatch.setattr("sc_glm.diagnostics.evaluated_cells._MAX_SHARE_OF_ROWS", largest)
+        tables.append(
+            [
+                zero_test(model, X, y, sample_weight=weights),
+                zero_test(model, X[::2], y[::2]),
+                goodness_of_fit(model, X, y, random_state=0),
+            ]
+        )
+    for by_group, by_cell in zip(*tables, strict=True):
+        pd.testing.assert_frame_equal(by_group, by_cell, rtol=1e-5)

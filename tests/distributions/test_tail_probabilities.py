@@ -4,6 +4,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from sc_glm.distributions import NB, ZINB
+from sc_glm.distributions.tail_probabilities import lower_tail, tails
 from tests.exact_probabilities import exact_tails
 
 
@@ -68,3 +69,12 @@ def test_log_tails_are_continuous_where_tails_underflow(k):
     for dist in (NB(mu, np.inf), NB(mu, 1e12), NB(mu, 1e4)):
         slope = np.gradient(dist.logcdf(k), mu)
         assert_allclose(slope[1:], slope[:-1], atol=0.02)
+
+
+def test_lower_tails_by_sums_equal_beta_functions():
+    rng = np.random.default_rng(0)
+    mu, r = 10 ** rng.uniform(-8, 4, 4000), 10 ** rng.uniform(-4, 14, 4000)
+    r[::50] = np.inf
+    k = np.floor(mu * rng.uniform(0, 3, 4000)) + rng.integers(0, 3, 4000)
+    expected = tails(k, mu, r)[0]
+    assert_allclose(lower_tail(k, mu, r), expected, rtol=1e-10, atol=1e-250)

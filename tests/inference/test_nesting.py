@@ -65,6 +65,13 @@ def test_nested_models(name):
     assert compare_nested_models(fitted(**reduced), fitted(**full)) == (df, on_boundary)
 
 
+@pytest.mark.parametrize("name", NESTED)
+def test_exchanged_models_are_recognised(name):
+    full, reduced, _, _ = NESTED[name]
+    with pytest.raises(ValueError, match=r"is the larger one.* Exchange the two models"):
+        compare_nested_models(fitted(**reduced), fitted(**full))
+
+
 @pytest.mark.parametrize(
     ("reduced", "full", "message"),
     [

@@ -96,3 +96,11 @@ def test_adjusted_p_values_are_of_those_that_have_one():
     found = adjust_p_values(p)
     assert_allclose(found[[0, 2, 3]], [0.015, 0.04, 3 * MIN_P_VALUE])
     assert np.isnan(found[1])
+
+
+def test_series_of_the_kolmogorov_distribution():
+    """It takes many p-values at once where SciPy evaluates the same series one by one."""
+    for n in (141, 2638, 100_000):
+        statistic = np.linspace(0.4, 1.48, 60) / np.sqrt(n)
+        found = np.exp(log_kolmogorov_tail(statistic, np.full(60, float(n))))
+        assert_allclose(found, stats.kstwo.sf(statistic, n), rtol=1e-12)

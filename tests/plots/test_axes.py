@@ -4,13 +4,17 @@ import pytest
 from numpy.testing import assert_allclose
 
 from sc_glm.plots.axes import (
+    DATA,
     LEVELS,
+    MODEL,
+    legend,
     legend_of_names,
     line_style,
     log1p_counts,
     log_log,
     panels,
     point_style,
+    style,
     title,
 )
 
@@ -104,3 +108,32 @@ def test_a_title_that_is_not_given_leaves_the_users(pyplot):
     ax.set_title("mine", loc="left")
     title(ax, None, "1000 constant gene(s) not shown")
     assert ax.get_title(loc="left") == "mine"
+
+
+def test_a_plot_of_the_users_has_the_style_of_the_displays(pyplot):
+    with pyplot.style.context(style()):
+        ax = pyplot.subplots()[1]
+        lines = [ax.plot([0, 1], label="a")[0] for _ in LEVELS]
+        assert [line.get_color() for line in lines] == list(LEVELS)
+        ax.set_title("left")
+        ax.legend()
+        theirs = panels(None, "A.plot")[0]
+        legend(theirs, handles=lines[:1], labels=["a"])
+    plain = pyplot.subplots()[1]
+    assert plain.spines["top"].get_visible()  # no other figure is changed
+    assert ax.get_title(loc="left") == "left"
+    assert_allclose(ax.figure.get_size_inches(), theirs.figure.get_size_inches())
+    for side in ("top", "left"):
+        spines = ax.spines[side], theirs.spines[side]
+        assert spines[0].get_visible() == spines[1].get_visible()
+        assert spines[0].get_linewidth() == spines[1].get_linewidth()
+    labels = [axes.get_xticklabels()[0].get_fontsize() for axes in (ax, theirs)]
+    assert labels[0] == labels[1]
+    fonts = [axes.get_legend().get_texts()[0].get_fontsize() for axes in (ax, theirs)]
+    assert fonts[0] == fonts[1]
+
+
+def test_colours_of_data_and_model_are_named_in_the_style(pyplot):
+    with pyplot.style.context(style()):
+        assert mpl.colors.to_hex("C0") == DATA
+        assert mpl.colors.to_hex("C2") == MODEL

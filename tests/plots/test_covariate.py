@@ -283,3 +283,17 @@ def test_numeric_covariates_are_numbers():
     assert len(CovariateDisplay.from_estimator(X=obs, **options).curves) == 100
     alone = obs.assign(batch=2)
     assert CovariateDisplay.from_estimator(X=alone, **options).curves["covariate"].unique() == [2]
+
+
+def test_the_median_depth_is_named(model, data):
+    """The fit is at the median of the offset's columns, unless the user chooses their values."""
+
+    def note(**options):
+        options = {"gene": "gene_1", "covariate": "pseudotime"} | options
+        display = CovariateDisplay.from_estimator(model, data.obs, data.counts, **options)
+        assert display.ax_.get_ylabel() == "count (log1p scale)"
+        return display.ax_.get_title(loc="right")
+
+    assert note() == "fit at the median depth"
+    assert note(at={"size_factor": 2.0}) == ""
+    assert note(covariate="size_factor") == ""

@@ -14,7 +14,10 @@ from sc_glm import FormulaTransformer, NegBinRegressor, make_pipeline, plots
 from sc_glm.datasets import make_counts
 from sc_glm.plots import (
     CovariateDisplay,
+    CurveHeatmapDisplay,
+    MeanFoldChangeDisplay,
     MeanVarianceDisplay,
+    PValueDisplay,
     QuantileQuantileDisplay,
     RootogramDisplay,
     SimulatedSummariesDisplay,
@@ -23,21 +26,31 @@ from sc_glm.plots import (
 
 OPTIONS = {
     CovariateDisplay: {"gene": "gene_1", "covariate": "pseudotime"},
+    CurveHeatmapDisplay: {"covariate": "pseudotime"},
+    MeanFoldChangeDisplay: {"contrast": "pseudotime"},
     MeanVarianceDisplay: {},
+    PValueDisplay: {"contrast": "pseudotime"},
     QuantileQuantileDisplay: {"random_state": 0},
     RootogramDisplay: {"genes": ["gene_1", "gene_2"]},
     SimulatedSummariesDisplay: {"random_state": 0},
-    VolcanoDisplay: {"constraint": "pseudotime"},
+    VolcanoDisplay: {"contrast": "pseudotime"},
 }
-STYLES = dict.fromkeys(OPTIONS, "line_kwargs") | {RootogramDisplay: "bar_kwargs"}
+STYLES = dict.fromkeys(OPTIONS, "line_kwargs") | {
+    CurveHeatmapDisplay: "mesh_kwargs",
+    PValueDisplay: "bar_kwargs",
+    RootogramDisplay: "bar_kwargs",
+}
+OF_TESTS = MeanFoldChangeDisplay, PValueDisplay, VolcanoDisplay
 
-every_display = pytest.mark.parametrize("display", OPTIONS, ids=lambda display: display.__name__)
-# The others read counts themselves; this one leaves them to the test.
-of_counts = pytest.mark.parametrize(
-    "display",
-    [display for display in OPTIONS if display is not VolcanoDisplay],
-    ids=lambda display: display.__name__,
-)
+
+def each(displays):
+    return pytest.mark.parametrize("display", displays, ids=lambda display: display.__name__)
+
+
+every_display = each(OPTIONS)
+# The others leave the counts to the test, which has to be of the counts of the fit.
+of_counts = each([display for display in OPTIONS if display not in OF_TESTS])
+with_lines = each([display for display in OPTIONS if display is not CurveHeatmapDisplay])
 pytestmark = pytest.mark.usefixtures("pyplot")
 
 
@@ -66,7 +79,8 @@ def arrays(display):
 
 
 def test_public_names():
-    assert set(plots.__all__) == {display.__name__ for display in OPTIONS}
+    displays = {display.__name__ for display in OPTIONS}
+    assert set(plots.__all__) == displays | {"style"}
 
 
 @every_display
@@ -130,7 +144,7 @@ def test_sparse_counts_show_the_same(display, model, data):
             assert_array_equal(value, arrays(dense)[name], err_msg=name)
 
 
-@every_display
+@with_lines
 def test_the_style_is_the_users(display, model, data):
     options = OPTIONS[display] | {STYLES[display]: {"color": "#123456", "alpha": 0.25}}
     drawn = display.from_estimator(model, data.obs, data.counts, **options)
@@ -165,7 +179,7 @@ def test_all_genes_without_counts(display, data, model):
     drawn.figure_.draw_without_rendering()
 
 
-@every_display
+@with_lines
 def test_text_is_visible_on_a_dark_background(display, model, data, pyplot):
     with pyplot.style.context("dark_background"):
         drawn = display.from_estimator(model, data.obs, data.counts, **OPTIONS[display])
@@ -175,17 +189,7 @@ def test_text_is_visible_on_a_dark_background(display, model, data, pyplot):
         assert min(max(colour) for colour in colours) > 0.3
 
 
-@pytest.mark.parametrize(
-    "display",
-    [
-        MeanVarianceDisplay,
-        QuantileQuantileDisplay,
-        RootogramDisplay,
-        SimulatedSummariesDisplay,
-        VolcanoDisplay,
-    ],
-    ids=lambda display: display.__name__,
-)
+@each([display for display in OPTIONS if display not in (CovariateDisplay, CurveHeatmapDisplay)])
 def test_weights_are_repeated_cells(display, data):
     weights = pd.Series(np.random.default_rng(0).integers(0, 3, 200), index=data.obs.index)
     rows = np.repeat(np.arange(200), weights)
