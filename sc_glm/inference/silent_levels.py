@@ -38,6 +38,7 @@ _MAX_TRIALS = 60  # of the search for an end
 _LOSS_TOLERANCE = 2e-3  # relative, of the loss at an end
 _MIN_LOSS, _MIN_SLOPE = 1e-3, 0.1  # bounds of the loss and its slope in a Newton step for an end
 _STEPS_OF_SIZE = (-1.0, 4.0)  # bounds of a step of the log size: towards Poisson all is flat
+_TAIL = (0.85, 1.2)  # Newton steps of the log size that may be in the tail towards Poisson
 _MAX_STEP_MEAN, _MAX_STEP_CONTRAST = 2.0, 2.0
 _LARGE_LOG_SIZE = 3.0  # of a fit, above which a second search begins at a low size
 _LOW_LOG_SIZE = -1.0
@@ -246,7 +247,10 @@ class _Model:
         moved = slope - (by_rho - h_er / h_ee * by_eta) * difference
         lowest, highest = _STEPS_OF_SIZE
         furthest = torch.where(moved > 0, highest, lowest)
-        step = torch.where(is_concave, moved / curvature.neg(), furthest).clamp(lowest, highest)
+        newton = moved / curvature.neg()
+        # Towards Poisson, a likelihood is an exponential of the log size, whose Newton steps are 1.
+        is_tail = (newton > _TAIL[0]) & (newton < _TAIL[1])
+        step = torch.where(is_concave & ~is_tail, newton, furthest).clamp(lowest, highest)
         along = -(g_eta - by_eta * difference + h_er * step) / h_ee
         return along.clamp(-_MAX_STEP_MEAN, _MAX_STEP_MEAN), step, gain
 
