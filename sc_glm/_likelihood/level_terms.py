@@ -41,8 +41,10 @@ class LevelTerms:
         place, order = torch.sort(place, stable=True)
         cells = block.cells[order]
         above = (offset - groups.lowest)[cells]
-        of_counts = weights[cells]
-        self._odds, self._y = above.exp(), of_counts * block.y[order]
+        weights_of_counts = weights.index_select(0, block.cells)
+        if block.shares is not None:
+            weights_of_counts *= block.shares.positives
+        self._odds, self._y = above.exp(), (weights_of_counts * block.y)[order]
         n_places = block.n_genes * n_groups
         self._indptr = torch.searchsorted(place, torch.arange(n_places + 1))
         sums = weights.new_zeros(2, n_places)
@@ -53,7 +55,7 @@ class LevelTerms:
         self.exposure = weights.new_zeros(n_groups)
         self.exposure.index_add_(0, groups.numbers, offset.exp() * weights)
         self._distinct_counts = DistinctCounts(
-            block.genes, block.y, weights.index_select(0, block.cells), block.n_genes
+            block.genes, block.y, weights_of_counts, block.n_genes
         )
 
     def gamma_ratio(self, rho: Tensor, genes: Tensor) -> GammaRatio:

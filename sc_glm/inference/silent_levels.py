@@ -8,6 +8,7 @@ cells.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,6 +17,7 @@ import torch
 from scipy import stats
 
 from sc_glm._likelihood.family import NegBinFamily
+from sc_glm._likelihood.grouped import Groups
 from sc_glm._likelihood.hessian_assembly import is_constant
 from sc_glm._likelihood.level_terms import LevelTerms
 from sc_glm._solver.fitting import map_blocks
@@ -66,13 +68,17 @@ class SilentLevels(NamedTuple):
 
 def are_level_means(cells: FittedCells) -> bool:
     """Return whether each group of cells has a mean of its own, and all share a gene's size."""
-    designs, groups = cells.designs, cells.designs.groups
+    designs = cells.designs
     is_free = not (cells.fitted.is_penalised or cells.has_known_sizes)
-    if groups is None or cells.fitted.family != NegBinFamily() or not is_free:
+    if not is_free or cells.fitted.family != NegBinFamily():
         return False
+    if designs.groups is not None:
+        n_groups = designs.groups.max() + 1
+    else:
+        n_groups = math.inf if designs.cells is None else len(designs.weights)
     mean, size = designs.parts.values()
-    is_saturated = mean.rank == groups.max() + 1
-    return bool(is_saturated and size.rank == 1 and is_constant(torch.from_numpy(size.U)))
+    is_constant_size = size.rank == 1 and is_constant(torch.from_numpy(size.U))
+    return bool(mean.rank == n_groups and is_constant_size)
 
 
 def profiles_of_silent_levels(
@@ -125,9 +131,12 @@ def _profiles_of_block(
     )
     with one_thread(), torch.inference_mode():
         problem = build_problem(family, counts, designs, SETTINGS).unpacked()
-        assert problem.groups is not None  # noqa: S101 - are_level_means
-        terms = LevelTerms(problem.block(), problem.groups, problem.offset, problem.weights)
-        basis = problem.bases[0].U[problem.groups.first]
+        groups = problem.groups
+        if groups is None:  # equal cells are one row
+            numbers = torch.arange(len(problem.weights))
+            groups = Groups(numbers, problem.offset, problem.weights)
+        terms = LevelTerms(problem.block(), groups, problem.offset, problem.weights)
+        basis = problem.bases[0].U[groups.first]
         pairs, scale = _pairs_of_levels(tests[:, : basis.shape[1]], basis.numpy())
         has_counts = terms.sum_of_y > 0
         rows = _rows(torch.from_numpy(signs), has_counts, pairs, scale)
