@@ -32,9 +32,7 @@ class LevelTerms:
         Weighted sum of ``exp(offset)`` over the cells of a group.
     """
 
-    def __init__(
-        self, block: CountBlock, groups: Groups, offset: Tensor, weights: Tensor
-    ) -> None:
+    def __init__(self, block: CountBlock, groups: Groups, offset: Tensor, weights: Tensor) -> None:
         self._groups = groups
         n_groups = len(groups)
         place = block.genes * n_groups + groups.numbers.index_select(0, block.cells)

@@ -96,9 +96,7 @@ def profiles_of_infinite_contrasts(
     )
     some = np.flatnonzero(signs.any(axis=1))
     if len(some) and are_level_means(cells):
-        of_some = profiles_of_silent_levels(
-            cells.of_genes(some), tests, signs[some], values, level
-        )
+        of_some = profiles_of_silent_levels(cells.of_genes(some), tests, signs[some], values, level)
         for target, source in zip(found, of_some, strict=True):
             target[some] = source
     result = []

@@ -97,8 +97,7 @@ class ModelFormula:
         ndarray of shape (n_values, n_columns)
         """
         cells = self.cells.iloc[np.zeros(len(values), dtype=int)].reset_index(drop=True)
-        copies = replace(self, cells=cells.assign(**{column: pd.Series(list(values)).to_numpy()}))
-        return copies._with({}).designs[part]
+        return self._at(cells.assign(**{column: pd.Series(list(values)).to_numpy()})).designs[part]
 
     def average_row(
         self, part: str, values: Mapping[str, Any], weights: FloatArray | None = None
@@ -140,7 +139,11 @@ class ModelFormula:
     def _with(self, values: Mapping[str, Any]) -> FittedData:
         """Return the cells with covariates set to values, without counts."""
         columns = {name: _constant(value, len(self.cells)) for name, value in values.items()}
-        design = self.transformer.transform(self.cells.assign(**columns))
+        return self._at(self.cells.assign(**columns))
+
+    def _at(self, cells: pd.DataFrame) -> FittedData:
+        """Return the rows of other cells, without counts."""
+        design = self.transformer.transform(cells)
         if self.later_steps is not None:
             design = self.later_steps.transform(design)
         return self.fitted.at_rows(design)

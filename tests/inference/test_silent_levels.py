@@ -1,4 +1,4 @@
-"""Differences from silent levels: searches over few numbers agree with those over all parameters."""
+"""Differences from silent levels: a search over few numbers agrees with one over all parameters."""
 
 import numpy as np
 import pandas as pd
