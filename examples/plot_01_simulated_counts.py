@@ -64,7 +64,7 @@ model.params_["dispersion"].iloc[:, :6].round(2)
 
 table = inference.coefficient_table(model, obs, counts)
 table.insert(3, "truth", np.vstack([truth["mean"], truth["dispersion"]]).T.ravel())
-table.loc[table["target"] == "y0", ["part", "feature", "truth", "estimate", "standard_error"]]
+table.loc[table["gene"] == "y0", ["part", "feature", "truth", "estimate", "standard_error"]]
 
 # %%
 # All coefficients of all genes lie along the diagonal. The coefficients of the dispersion scatter
@@ -97,7 +97,7 @@ table.groupby("part", sort=False)[["error", "standard_error", "covered"]].mean()
 # certain for genes with large counts. The certainty of the mean's coefficients is about the same
 # for all of these genes.
 
-errors = table.pivot_table("standard_error", "target", "part")
+errors = table.pivot_table("standard_error", "gene", "part")
 average = pd.Series(counts.mean(axis=0), index=model.params_["mean"].columns)
 figure, ax = plt.subplots(figsize=(5, 3.4))
 for part, color in colors.items():

@@ -66,7 +66,7 @@ model.params_["dispersion"].iloc[:, :6].round(2)
 # you want to interpret coefficients.
 
 table = inference.coefficient_table(model, adata.obs, counts)
-own = table[(table["target"] == gene) & (table["part"] == "dispersion")].set_index("feature")
+own = table[(table["gene"] == gene) & (table["part"] == "dispersion")].set_index("feature")
 own[["estimate", "standard_error", "p_value", "reason"]].round(3)
 
 # %%

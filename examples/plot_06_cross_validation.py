@@ -143,7 +143,7 @@ chosen.assign(genes=affected.value_counts()).rename_axis("truth")
 
 gains = pd.DataFrame(
     {
-        held_out: table[table["model"] == "+ condition"].set_index("target")["difference"]
+        held_out: table[table["model"] == "+ condition"].set_index("gene")["difference"]
         for held_out, table in {"cells": by_cells, "donors": by_donors}.items()
     }
 )

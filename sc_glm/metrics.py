@@ -21,7 +21,13 @@ from sklearn.utils import check_array
 from sklearn.utils.metadata_routing import MetadataRequest
 
 from sc_glm._contract.docstrings import documented
-from sc_glm._contract.validation import check_numbers, check_same_order, checked_sparse, quoted
+from sc_glm._contract.validation import (
+    check_numbers,
+    check_same_order,
+    checked_sparse,
+    covariates_in,
+    quoted,
+)
 from sc_glm._counts.count_matrix import check_genes
 from sc_glm.distributions.base import CountDistribution
 from sc_glm.distributions.count_distributions import NB
@@ -484,8 +490,8 @@ class _Scorer:
         X : array-like, DataFrame or AnnData
             Covariates of the rows, as the estimator takes them.
         y : array-like, DataFrame or sparse matrix, optional
-            Observed counts; None if `X` is the AnnData of an
-            :class:`~sc_glm.adata.AnnDataRegressor`, which holds the counts.
+            Observed counts; None if `X` is an AnnData, which holds the counts in the layer
+            of the fit.
         sample_weight : array-like, shape (n_samples,), optional
             Weights of the rows.
 
@@ -498,7 +504,7 @@ class _Scorer:
             y = counts_in(estimator, X)
         check_same_order(X, y, "y")
         check_same_order(X, sample_weight, "sample_weight")
-        predictor, design = last_step(estimator, X)
+        predictor, design = last_step(estimator, covariates_in(X))
         check_genes(y, getattr(predictor, "target_names_", ()))
         value = self.metric(y, predictor.predict_dist(design), sample_weight=sample_weight)
         return float(self.sign * value)

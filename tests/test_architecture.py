@@ -20,9 +20,9 @@ FLOORS = [
     {"_design", "distributions"},
     {"_solver", "datasets"},
     {"estimators"},
-    {"adata", "inference", "metrics"},
+    {"inference", "metrics"},
     {"diagnostics", "moderation", "selection"},
-    {"plots"},
+    {"adata", "plots"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 

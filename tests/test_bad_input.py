@@ -935,7 +935,7 @@ CALLS = {
         "y must be None",
     ),
     "AnnDataRegressor: a frame": (
-        on_anndata("predict"),
+        on_anndata("score"),
         {"X": FRAME},
         TypeError,
         "not a DataFrame",

@@ -110,6 +110,18 @@ def test_intervals_of_donors():
     assert holds["condition", "observed"] < 0.7
 
 
+@pytest.mark.parametrize("inflated", [False, True])
+def test_leverages_of_the_expected_information_leave_no_gene_without_a_p_value(inflated):
+    n_genes = 500
+    tests = study("clusters").compare("6 v 6", n_genes, 0.4, inflated=inflated)
+    p = {which: test["p_value"] for which, test in tests.items()}
+    for feature in ("condition", "cell_type"):
+        assert p[feature, "expected"].isna().mean() < 0.01
+        assert rate(p[feature, "expected"]) == near(0.05, n_genes, errors=3.5)
+        missing = p[feature, "observed"].isna().mean()
+        assert missing > (0.1 if inflated else 0.0)
+
+
 def test_robust_where_the_model_is_wrong():
     n_genes = 1000
     tests = study("wrong_models").nulls("ZINB, in one cell of five", n_genes)
@@ -138,6 +150,11 @@ def test_a_whole_run(tmp_path, monkeypatch):
     few = {name: donors.DESIGNS[name] for name in ("4 v 4", "6 v 6, 5 to 220 cells")}
     monkeypatch.setattr(donors, "DESIGNS", few)
     monkeypatch.setattr(donors, "WITH_INTERVALS", ["4 v 4"])
+    clusters = study("clusters")
+    monkeypatch.setattr(clusters, "DESIGNS", {"6 v 6": clusters.DESIGNS["6 v 6"]})
+    monkeypatch.setattr(clusters, "DIFFER", [0.4])
+    monkeypatch.setattr(clusters, "OF_ZINB", ["6 v 6"])
+    monkeypatch.setattr(run, "OF_CLUSTERS", 20)
     monkeypatch.setattr(run, "N_GENES", 60)
     monkeypatch.setattr(run, "OF_DONORS", 20)
     monkeypatch.setattr(run, "WITH_PROFILES", 20)

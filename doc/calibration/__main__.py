@@ -2,7 +2,7 @@
 
 ``python doc/calibration`` simulates genes, fits and tests them in one thread, and writes tables and
 pictures to ``doc/calibration/results``, which the page *Calibration* of the documentation shows;
-``python doc/calibration nulls donors`` makes some of them. Takes seven minutes of a processor, and
+``python doc/calibration nulls donors`` makes some of them. Takes nine minutes of a processor, and
 needs the ``plots`` extra. Numbers in brackets are binomial standard errors.
 """
 
@@ -10,6 +10,7 @@ import argparse
 import time
 from pathlib import Path
 
+import clusters
 import donors
 import intervals
 import nulls
@@ -22,6 +23,7 @@ import wrong_models
 RESULTS = Path(__file__).parent / "results"
 N_GENES = 20_000
 OF_DONORS = 5_000
+OF_CLUSTERS = 2_000
 WITH_PROFILES = 5_000
 OF_NEW_CELLS = 2_000
 
@@ -45,6 +47,11 @@ def of_donors(folder):
     return donors.tables(results, OF_DONORS)
 
 
+def of_clusters(_):
+    """Compare leverages of the observed and of the expected information."""
+    return clusters.tables(OF_CLUSTERS)
+
+
 def of_wrong_models(_):
     """Test true hypotheses with a model that is not."""
     return wrong_models.tables(N_GENES)
@@ -59,6 +66,7 @@ STUDIES = {
     "nulls": of_nulls,
     "intervals": of_intervals,
     "donors": of_donors,
+    "clusters": of_clusters,
     "wrong_models": of_wrong_models,
     "predictions": of_predictions,
 }

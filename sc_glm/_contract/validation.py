@@ -115,7 +115,7 @@ def check_no_anndata(data: Any, name: str) -> None:
     TypeError
         If it is an AnnData. The message names the functions that take one.
     """
-    if _is_anndata(data):
+    if is_anndata(data):
         raise TypeError(
             f"{name} is an AnnData. sc_glm.adata.fit(adata, model) fits it and "
             "sc_glm.adata.predict(adata, model) predicts for it; sc_glm.adata.AnnDataRegressor("
@@ -123,8 +123,74 @@ def check_no_anndata(data: Any, name: str) -> None:
         )
 
 
-def _is_anndata(data: Any) -> bool:
+def is_anndata(data: Any) -> bool:
+    """Return whether an object is an AnnData, without importing anndata.
+
+    Parameters
+    ----------
+    data : object
+        Any input.
+
+    Returns
+    -------
+    bool
+    """
     return any(kind.__name__ == "AnnData" for kind in type(data).__mro__)
+
+
+def covariates_in(X: Any) -> Any:
+    """Return the covariates of the cells of an AnnData, and everything else unchanged.
+
+    Parameters
+    ----------
+    X : object
+        Any input.
+
+    Returns
+    -------
+    object
+        The ``obs`` of an AnnData, as a DataFrame in memory.
+    """
+    if not is_anndata(X):
+        return X
+    # A lazily loaded frame is read; the frame of a view would warn when it is written to.
+    return X.obs.to_memory() if hasattr(X.obs, "to_memory") else pd.DataFrame(X.obs)
+
+
+def column_or_values(X: Any, values: Any, name: str) -> Any:
+    """Return the column of covariates that ``values`` names, or ``values`` themselves.
+
+    Parameters
+    ----------
+    X : object
+        Covariates of cells.
+    values : str or array-like
+        Name of a column of a DataFrame, or of the ``obs`` of an AnnData; or a value for each cell.
+    name : str
+        Name of the argument, for the message.
+
+    Returns
+    -------
+    Series or array-like
+
+    Raises
+    ------
+    ValueError
+        If `X` has no such column, or no names of columns.
+    """
+    if not isinstance(values, str):
+        return values
+    frame = as_pandas(covariates_in(X))
+    if not isinstance(frame, pd.DataFrame):
+        raise ValueError(  # noqa: TRY004 - the name is what cannot be used
+            f"{name}={values!r} names a column, but X has no names of columns: give a DataFrame, "
+            "an AnnData, or a value for each cell."
+        )
+    if values not in frame.columns:
+        similar = similar_names(values, frame.columns, 1)
+        hint = f"Did you mean {similar[0]!r}?" if similar else f"It has {list(frame.columns)[:10]}."
+        raise ValueError(f"{name}={values!r}: X has no column {values!r}. {hint}")
+    return frame[values]
 
 
 def check_numbers(data: Any, name: str, advice: str = "") -> None:
@@ -265,7 +331,7 @@ def _are_equal(a: Any, b: Any) -> bool:
 
 
 def _row_labels(data: Any) -> pd.Index | None:
-    if _is_anndata(data):
+    if is_anndata(data):
         return pd.Index(data.obs_names)
     if not isinstance(data, pd.DataFrame | pd.Series):
         return None
@@ -278,8 +344,8 @@ def group_codes(groups: Any, X: Any, n_cells: int) -> NDArray[np.intp]:
 
     Parameters
     ----------
-    groups : array-like of shape (n_cells,)
-        Labels of the groups.
+    groups : str or array-like of shape (n_cells,)
+        Labels of the groups, or the name of a column of `X`.
     X : object
         The covariates of the same cells.
     n_cells : int
@@ -295,6 +361,7 @@ def group_codes(groups: Any, X: Any, n_cells: int) -> NDArray[np.intp]:
     ValueError
         If there is not a label for each cell, or their order contradicts the labels of `X`.
     """
+    groups = column_or_values(X, groups, "groups")
     check_same_order(X, groups, "groups")
     # NumPy would convert a NaN among strings to a string.
     values = np.asarray(groups, dtype=object if isinstance(groups, list | tuple) else None)

@@ -8,6 +8,7 @@ can open the file of a :class:`StoredCounts` again.
 
 import os
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -15,7 +16,6 @@ from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
-import h5py
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
@@ -103,7 +103,8 @@ class StoredMatrix:
         None is returned for a matrix that is not in a file.
         """
         stored = getattr(matrix, "group", matrix)
-        in_hdf5 = isinstance(stored, h5py.Group | h5py.Dataset)
+        h5py = sys.modules.get("h5py")  # if it was not imported, nothing is of an HDF5 file
+        in_hdf5 = h5py is not None and isinstance(stored, h5py.Group | h5py.Dataset)
         if not in_hdf5 and type(stored).__module__.partition(".")[0] != "zarr":
             return None
         return cls(
@@ -174,6 +175,8 @@ class StoredMatrix:
         if self.path is None:
             yield self.stored
             return
+        import h5py  # noqa: PLC0415 - only files need it
+
         try:
             file = h5py.File(self.path, "r")
         except OSError as error:

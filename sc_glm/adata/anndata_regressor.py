@@ -12,15 +12,14 @@ from sklearn.utils import Tags
 from sc_glm._contract.callbacks import CallbackSupportMixin, reporting_to_callbacks, with_callbacks
 from sc_glm._contract.docstrings import documented
 from sc_glm._contract.state import StateMixin
-from sc_glm._contract.validation import check_same_order
+from sc_glm._contract.validation import check_same_order, column_or_values
+from sc_glm._counts.anndata_matrix import read_counts_of_genes
 from sc_glm.adata.docstring_entries import ENTRIES
 from sc_glm.adata.fitting import fit_in_place
 from sc_glm.adata.models import fitted_regressor, regressor_and_design
-from sc_glm.adata.reading import read_counts, read_covariates
+from sc_glm.adata.reading import check_anndata, covariates_of
 from sc_glm.distributions.count_distributions import NB, ZINB
 from sc_glm.estimators.notebook import NotebookMixin, notebook_html
-
-_MAX_NAMES_SHOWN = 5  # in a message
 
 
 @documented(ENTRIES)
@@ -164,18 +163,10 @@ class AnnDataRegressor(
             If the AnnData lacks genes of the fit.
         """
         genes = fitted_regressor(self).target_names_
-        matrix = read_counts(X, self.layer)
-        positions = X.var_names.get_indexer(genes)
-        if (positions < 0).any():
-            missing = list(genes[positions < 0])
-            raise ValueError(
-                f"{len(missing)} genes of the fit are not in adata.var_names: "
-                f"{missing[:_MAX_NAMES_SHOWN]}."
-            )
-        return matrix if np.array_equal(positions, np.arange(X.n_vars)) else matrix[:, positions]
+        return read_counts_of_genes(check_anndata(X), self.layer, genes)
 
     @documented(ENTRIES)
-    def last_step(self, X: AnnData) -> tuple[Any, Any]:
+    def last_step(self, X: AnnData | pd.DataFrame) -> tuple[Any, Any]:
         """Return the fitted regressor, and its `X` for the cells of an AnnData.
 
         Parameters
@@ -189,10 +180,10 @@ class AnnDataRegressor(
         design : DataFrame or array-like of n_cells rows
             The covariates as the steps before the regressor transform them.
         """
-        return regressor_and_design(self, read_covariates(X))
+        return regressor_and_design(self, covariates_of(X))
 
     @documented(ENTRIES)
-    def predict(self, X: AnnData) -> NDArray[np.float64]:
+    def predict(self, X: AnnData | pd.DataFrame) -> NDArray[np.float64]:
         """Return the expected counts.
 
         Parameters
@@ -211,7 +202,7 @@ class AnnDataRegressor(
         return regressor.predict(design)
 
     @documented(ENTRIES)
-    def predict_params(self, X: AnnData) -> dict[str, NDArray[np.float64]]:
+    def predict_params(self, X: AnnData | pd.DataFrame) -> dict[str, NDArray[np.float64]]:
         """Return the value of each part for every cell and gene.
 
         Parameters
@@ -230,7 +221,7 @@ class AnnDataRegressor(
         return regressor.predict_params(design)
 
     @documented(ENTRIES)
-    def predict_dist(self, X: AnnData) -> NB | ZINB:
+    def predict_dist(self, X: AnnData | pd.DataFrame) -> NB | ZINB:
         """Return the fitted distribution of every cell's and gene's count.
 
         Parameters
@@ -251,7 +242,7 @@ class AnnDataRegressor(
     @documented(ENTRIES)
     def sample(
         self,
-        X: AnnData,
+        X: AnnData | pd.DataFrame,
         n_draws: int | None = None,
         random_state: int | np.random.RandomState | np.random.Generator | None = None,
     ) -> NDArray[np.int64]:
@@ -316,6 +307,7 @@ class AnnDataRegressor(
         {raises_other_genes}
         """
         _check_no_target(y)
+        sample_weight = column_or_values(X, sample_weight, "sample_weight")
         check_same_order(X, sample_weight, "sample_weight")
         regressor, design = self.last_step(X)
         return regressor.score(design, self.counts(X), sample_weight=sample_weight)

@@ -9,6 +9,11 @@ ENTRIES = ESTIMATOR_ENTRIES | {
         layer : str, default=None
             Name of the layer with the counts; None means ``adata.X``.
     """,
+    "sample_weight": """
+        sample_weight : str or array-like of shape (n_cells,), default=None
+            Weights of the cells, or the name of a column of ``obs``; None is a weight of one for
+            every cell. An integer weight is equivalent to that number of copies of the cell.
+    """,
     "memory_budget": """
         memory_budget : int or str, default="4GB"
             Memory for counts that are in a file (HDF5 or zarr), in bytes or as ``"500MB"``,
@@ -24,6 +29,12 @@ ENTRIES = ESTIMATOR_ENTRIES | {
         model : estimator
             A fitted pipeline or regressor, a fitted :class:`~sc_glm.adata.AnnDataRegressor`, or a
             fitted search.
+    """,
+    "fitted_model_of_adata": """
+        model : estimator
+            A model that :func:`~sc_glm.adata.fit` fitted, a fitted
+            :class:`~sc_glm.adata.AnnDataRegressor`, or a search over these. It knows the layer of
+            its counts.
     """,
     "raises_invalid_counts": """
         ValueError

@@ -1,19 +1,19 @@
 """Fit a model to the cells of an AnnData, and keep the fit in it."""
 
-import warnings
 from typing import Any
 
 import pandas as pd
-from anndata import AnnData, ImplicitModificationWarning
+from anndata import AnnData
 from numpy.typing import ArrayLike
 
 from sc_glm._contract.docstrings import documented
-from sc_glm._contract.validation import check_same_order
+from sc_glm._contract.validation import check_same_order, column_or_values
 from sc_glm._counts.on_disk import parse_bytes
 from sc_glm.adata.docstring_entries import ENTRIES
-from sc_glm.adata.models import model_of_search
-from sc_glm.adata.reading import check_anndata, read_counts_of_fit, read_covariates
+from sc_glm.adata.models import fitted_regressor, model_of_search
+from sc_glm.adata.reading import read_counts_of_fit, read_covariates
 from sc_glm.adata.saved_fit import write_fit
+from sc_glm.adata.written_entries import check_writable, writing_into_a_view
 from sc_glm.estimators.base import CountRegressor
 from sc_glm.estimators.pipeline import fit_params
 
@@ -60,7 +60,9 @@ def fit(
     Returns
     -------
     estimator
-        The fitted `model`.
+        The fitted `model`. It knows the layer of its counts: functions of :mod:`sc_glm.inference`,
+        :mod:`sc_glm.diagnostics`, :mod:`sc_glm.plots`, :mod:`sc_glm.moderation` and
+        :mod:`sc_glm.selection` take it with the AnnData, as in ``coefficient_table(model, adata)``.
 
     Raises
     ------
@@ -85,18 +87,9 @@ def fit(
     >>> scg.read_params(adata)["mean"].equals(model.params_["mean"])
     True
     """
-    if not isinstance(key_added, str) or not key_added:
-        raise TypeError(f"key_added must be a string that is not empty, not {key_added!r}.")
-    if "/" in key_added:
-        raise ValueError(f"key_added={key_added!r}: files cannot hold a key with '/'.")
-    if check_anndata(adata).is_view and adata.isbacked:
-        raise ValueError(
-            "A view of a backed AnnData cannot be written to: fit its .to_memory() instead."
-        )
+    check_writable(adata, key_added)
     fit_in_place(model, adata, layer, sample_weight, memory_budget)
-    with warnings.catch_warnings():
-        # The user asked for the writing that turns a view into an AnnData of its own.
-        warnings.simplefilter("ignore", ImplicitModificationWarning)
+    with writing_into_a_view():
         write_fit(adata, model, layer, key_added)
     return model
 
@@ -112,12 +105,14 @@ def fit_in_place(
     is_search = model_of_search(model) is not model
     budget = parse_bytes(memory_budget, "memory_budget")
     obs = read_covariates(adata)
+    sample_weight = column_or_values(obs, sample_weight, "sample_weight")
     check_same_order(obs, sample_weight, "sample_weight", of="adata.obs")
     if isinstance(model, CountRegressor):
         _check_numeric(obs, type(model).__name__)
     # A search reads the same counts many times, so they are read into memory once.
     counts = read_counts_of_fit(adata, layer, None if is_search else budget)
     model.fit(obs, counts, **fit_params(model, sample_weight))
+    fitted_regressor(model).layer_ = layer
 
 
 def _check_numeric(obs: pd.DataFrame, regressor: str) -> None:

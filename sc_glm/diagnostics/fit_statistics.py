@@ -108,6 +108,7 @@ def goodness_of_fit(
     >>> table = goodness_of_fit(NegBinRegressor().fit(X, y), X, y, random_state=0)
     >>> table[["status", "pearson", "n_outliers", "zeros_p_value"]].round(2)
            status  pearson  n_outliers  zeros_p_value
+    gene
     y0  converged     1.03           0           0.64
     y1  converged     1.85           3           0.05
     """

@@ -122,6 +122,7 @@ def zero_test(
     >>> y[:, 1] *= rng.random(500) < 0.8
     >>> zero_test(NegBinRegressor().fit(X, y), X, y)[["observed", "expected", "p_value"]].round(3)
         observed  expected  p_value
+    gene
     y0        12    13.413    0.638
     y1       118    83.957    0.000
     """
@@ -223,7 +224,7 @@ def zero_tests_of_genes(cells: EvaluatedCells, genes: slice, sums: ZeroSums) -> 
             **p_value_columns(log_f_tail(statistic**2, 1.0, np.inf)),
             "reason": reason,
         },
-        index=pd.Index(data.names[genes]),
+        index=data.gene_index[genes],
     )
     return ZeroTests(table, n_estimated, information_ratio)
 

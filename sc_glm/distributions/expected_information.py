@@ -77,6 +77,11 @@ class Zeros(NamedTuple):
         return cls(log_mass, score, family)
 
 
+def has_expected_information(family: Family) -> bool:
+    """Return whether the expected information of a family is known."""
+    return isinstance(family, NegBinFamily | ZINBFamily)
+
+
 def expected_information(
     zeros: Zeros, predictors: Sequence[FloatArray]
 ) -> dict[tuple[int, int], FloatArray]:
@@ -99,8 +104,8 @@ def expected_information(
     ValueError
         If the family is neither a negative binomial nor its zero-inflated form.
     """
-    if not isinstance(zeros.family, NegBinFamily | ZINBFamily):
-        raise ValueError(  # noqa: TRY004 - a limit of what is known
+    if not has_expected_information(zeros.family):
+        raise ValueError(
             f"The expected information of {type(zeros.family).__name__} is not known. "
             "kind='robust' and tests of zeros need it."
         )

@@ -112,6 +112,12 @@ ENTRIES = {
         n_cells_ : int
             Number of cells of the fit, without cells of weight zero.
     """,
+    "layer_": """
+        layer_ : str or None
+            Layer of the AnnData with the counts of the fit; None is its ``X``. Only fits of an
+            AnnData have it, by :func:`sc_glm.adata.fit` or an
+            :class:`~sc_glm.adata.AnnDataRegressor`.
+    """,
     "n_features_in_": """
         n_features_in_ : int
             Number of columns of `X`.
@@ -130,8 +136,8 @@ ENTRIES = {
             Covariates of the cells, as the first step takes them.
     """,
     "adata": """
-        X : AnnData
-            The cells; their covariates are in ``obs``.
+        X : AnnData or DataFrame
+            The cells, whose covariates are in ``obs``; or these covariates.
     """,
     "adata_with_counts": """
         X : AnnData

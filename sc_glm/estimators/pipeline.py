@@ -12,7 +12,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from sc_glm._contract.docstrings import documented
 from sc_glm._contract.state import StateMixin
-from sc_glm._contract.validation import check_same_order
+from sc_glm._contract.validation import check_same_order, is_anndata
+from sc_glm._counts.anndata_matrix import read_counts_of_genes
 from sc_glm.distributions.count_distributions import NB, ZINB
 from sc_glm.estimators.docstring_entries import ENTRIES
 from sc_glm.estimators.notebook import NotebookMixin, notebook_html
@@ -68,20 +69,34 @@ def _weight_name(model: Any) -> str:
     return f"{last}sample_weight"
 
 
-def counts_in(estimator: Any, X: Any) -> Any:
-    """Return the counts in `X`, if there is no `y`.
+def counts_in(model: Any, X: Any) -> Any:
+    """Return the counts of a fitted model's genes in the AnnData `X`, if there is no `y`.
+
+    Genes are found by name, in the layer that the model was fitted to. A meta-estimator may have a
+    method ``counts``.
 
     Raises
     ------
     ValueError
-        If the estimator does not read counts from `X`.
+        If `X` is not an AnnData, or if the model was not fitted to one.
     """
-    if not hasattr(estimator, "counts"):
+    if hasattr(model, "best_estimator_"):
+        return counts_in(model.best_estimator_, X)
+    if hasattr(model, "counts"):
+        return model.counts(X)
+    regressor = model[-1] if isinstance(model, pipeline.Pipeline) else model
+    if not is_anndata(X):
         raise ValueError(
-            "The target y is None: give the counts as y. (Only the X of a fitted AnnDataRegressor "
-            "holds them too; of another model's adata, X is adata.obs and y the layer of the fit.)"
+            "The target y is None: give the counts as y. (Only an AnnData holds them too, as the X "
+            "of a model that sc_glm.adata.fit or an AnnDataRegressor fitted.)"
         )
-    return estimator.counts(X)
+    if not hasattr(regressor, "layer_"):
+        raise ValueError(
+            "The target y is None, and the model does not know where in the AnnData its counts "
+            "are, because it was fitted to arrays. Give X=adata.obs and the counts as y, or fit "
+            "the model by sc_glm.adata.fit(adata, model, layer=...)."
+        )
+    return read_counts_of_genes(X, regressor.layer_, regressor.target_names_)
 
 
 class Pipeline(NotebookMixin, StateMixin, pipeline.Pipeline):  # type: ignore[misc]

@@ -51,6 +51,7 @@ class NegBinRegressor(CountRegressor):
     {converged_}
     {target_names_}
     {n_cells_}
+    {layer_}
     {n_features_in_}
     {feature_names_in_}
 
@@ -128,6 +129,7 @@ class ZINBRegressor(CountRegressor):
     {converged_}
     {target_names_}
     {n_cells_}
+    {layer_}
     {n_features_in_}
     {feature_names_in_}
 

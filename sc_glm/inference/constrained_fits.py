@@ -50,6 +50,13 @@ class FittedCells(NamedTuple):
         """Whether sizes are taken as known, as given and moderated ones are."""
         return DISPERSION in self.fitted.fixed_parts
 
+    def known_params(self) -> NDArray[np.intp]:
+        """Return the positions of the coordinates that are taken as known."""
+        if not self.has_known_sizes:
+            return np.empty(0, dtype=np.intp)
+        mean, size, *_ = (part.rank for part in self.designs.parts.values())
+        return np.arange(mean, mean + size)
+
     def coordinates(self) -> FloatArray:
         """Return the fitted coordinates in the bases of the designs, genes x parameters."""
         return self.fitted.coordinates(self.designs)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sc_glm.inference.cluster_score import score_tests_by_cluster
 from sc_glm.inference.constrained_fits import constrained_maxima, maxima_from
 from sc_glm.inference.log_likelihood import log_likelihoods
 from sc_glm.inference.p_values import log_f_tail
@@ -27,9 +28,11 @@ if TYPE_CHECKING:
     from sc_glm.inference.contrasts import Contrast
     from sc_glm.inference.estimates import Estimates
     from sc_glm.inference.infinite_contrasts import InfiniteContrasts
+    from sc_glm.inference.observed_information import Clusters
 
 # Log-likelihood by which a constrained maximum may exceed the fit's, by the solver's tolerance.
 _LOG_LIKELIHOOD_TOLERANCE = 1e-4
+_NO_INFORMATION = "no information"
 _NOT_FOUND = "iteration limit"  # of the constrained maximum
 
 
@@ -183,17 +186,9 @@ def score(
     robust : bool
         Whether the variance is the sandwich of the cells' scores.
     """
-    design = cells.designs.parts[part]
-    wider = contrasts[0].wider @ design.to_coef
+    wider = contrasts[0].wider @ cells.designs.parts[part].to_coef
     null = constrained_maxima(cells, part, wider, np.zeros(len(wider)))
-    start = 0
-    for name, other in cells.designs.parts.items():
-        if name == part:
-            break
-        start += other.rank
-    tests = np.zeros((len(contrasts), contrasts[0].n_constraints, null.coordinates.shape[1]))
-    for number, contrast in enumerate(contrasts):
-        tests[number, :, start : start + design.rank] = contrast.matrix @ design.to_coef
+    tests = np.stack([_in_all_parameters(cells, part, contrast.matrix) for contrast in contrasts])
     found = score_tests(cells, null.coordinates, tests, robust=robust)
     result = []
     for number, contrast in enumerate(contrasts):
@@ -202,9 +197,38 @@ def score(
         if contrast.n_constraints > 1:
             result.append(
                 Statistics.of_joint_test(
-                    statistic, contrast.n_constraints, df, "score", "no information"
+                    statistic, contrast.n_constraints, df, "score", _NO_INFORMATION
                 )
             )
         else:
-            result.append(Statistics.of(statistic, statistic, df, "score", "no information"))
+            result.append(Statistics.of(statistic, statistic, df, "score", _NO_INFORMATION))
     return result
+
+
+def score_by_cluster(
+    cells: FittedCells, part: str, contrast: Contrast, clusters: Clusters
+) -> Statistics:
+    """Return score statistics of a contrast by groups of cells; the null model is without it."""
+    rows = contrast.matrix @ cells.designs.parts[part].to_coef
+    null = constrained_maxima(cells, part, rows, contrast.right_hand_side)
+    coordinates = np.where(null.converged[:, None], null.coordinates, np.nan)
+    test = _in_all_parameters(cells, part, contrast.matrix)
+    found = score_tests_by_cluster(cells, clusters, coordinates, test)
+    statistic, df = found.statistic, found.df_denominator
+    if contrast.n_constraints > 1:
+        result = Statistics.of_joint_test(statistic, contrast.n_constraints, df, "score")
+        result.scaled = found.scaled
+    else:
+        root = np.sign(found.step[:, 0]) * np.sqrt(found.scaled)
+        result = Statistics.of(root, root, df, "score")
+    result.reason = found.reason
+    return result
+
+
+def _in_all_parameters(cells: FittedCells, part: str, matrix: FloatArray) -> FloatArray:
+    """Return combinations of a part's coefficients as combinations of all coordinates."""
+    pieces = [
+        (matrix if name == part else np.zeros((len(matrix), len(other.to_coef)))) @ other.to_coef
+        for name, other in cells.designs.parts.items()
+    ]
+    return np.hstack(pieces)

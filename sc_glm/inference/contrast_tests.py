@@ -22,8 +22,15 @@ from sc_glm.inference.contrast_effects import (
     mean_counts,
     predictor_ranges,
 )
-from sc_glm.inference.contrast_statistics import likelihood_ratio, profile_ratio, score, wald
+from sc_glm.inference.contrast_statistics import (
+    likelihood_ratio,
+    profile_ratio,
+    score,
+    score_by_cluster,
+    wald,
+)
 from sc_glm.inference.contrasts import ContrastReader
+from sc_glm.inference.covariance_estimators import clusters_of_cells
 from sc_glm.inference.docstring_entries import ENTRIES
 from sc_glm.inference.estimates import estimate_combinations
 from sc_glm.inference.fitted_model import FittedData
@@ -40,6 +47,7 @@ if TYPE_CHECKING:
     from sc_glm.inference.contrasts import Contrast
     from sc_glm.inference.estimates import Estimates
     from sc_glm.inference.infinite_contrasts import InfiniteContrasts
+    from sc_glm.inference.observed_information import Clusters
 
 __all__ = ["differential_expression"]
 
@@ -92,7 +100,7 @@ def differential_expression(
         ``"lr"`` is the likelihood ratio of the fit without and with the contrast, one more fit for
         each contrast. ``"score"`` needs the fit without the contrast alone; one such fit serves all
         contrasts of a factor. ``"auto"`` is Wald, and for infinite estimates the likelihood ratio,
-        or for ``kind="robust"`` the score test with the sandwich.
+        or the score test for ``kind="robust"`` and ``"cluster"``.
     {kind}
     {groups}
     alternative : {{"two-sided", "greater", "less"}}, default="two-sided"
@@ -225,8 +233,6 @@ def _question(method: str, kind: str, alternative: str, log2_threshold: float) -
             "method='lr' uses the likelihood of the model, so it goes with kind='observed', not "
             f"kind={kind!r}."
         )
-    if method == "score" and kind == "cluster":
-        raise ValueError("method='score' goes with kind='observed' or 'robust', not 'cluster'.")
     if method == "score" and threshold:
         raise ValueError("method='score' tests a difference from zero: it takes no log2_threshold.")
     return Alternative(alternative, float(threshold) * _LOG_2)
@@ -320,6 +326,11 @@ class _Tests:
     def _scores(self, contrasts: dict[str, Contrast]) -> dict[str, Statistics]:
         """Return score statistics of all genes, with one null fit for contrasts of a factor."""
         result: dict[str, Statistics] = {}
+        if self.kind == "cluster":
+            return {
+                name: self._score_by_cluster(self.cells, contrast)
+                for name, contrast in contrasts.items()
+            }
         by_null: dict[bytes, list[str]] = {}
         for name, contrast in contrasts.items():
             by_null.setdefault(contrast.wider.tobytes(), []).append(name)
@@ -373,6 +384,16 @@ class _Tests:
         elif self.kind == "robust" and not self.question.threshold:
             (found,) = score(self.cells.of_genes(genes), self.part, [contrast], robust=True)
             statistics.put(genes, found)
+        elif self.kind == "cluster" and not self.question.threshold:
+            statistics.put(genes, self._score_by_cluster(self.cells.of_genes(genes), contrast))
+
+    def _score_by_cluster(self, cells: FittedCells, contrast: Contrast) -> Statistics:
+        return score_by_cluster(cells, self.part, contrast, self._clusters)
+
+    @cached_property
+    def _clusters(self) -> Clusters:
+        fitted, _, designs = self.cells
+        return clusters_of_cells(fitted, self.groups, self.weights, designs)
 
     @cached_property
     def _base_mean(self) -> FloatArray:

@@ -24,12 +24,17 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.linalg import block_diag
 
 from sc_glm._contract.validation import group_codes
 from sc_glm._solver.fitting import map_blocks
 from sc_glm._solver.status import COEFFICIENT_SHARE, FLAT_INFORMATION, flat_directions
-from sc_glm.inference.cluster_robust import AdjustedClusters
-from sc_glm.inference.effective_sample_size import effective_sample_size
+from sc_glm.distributions.expected_information import has_expected_information
+from sc_glm.inference.cluster_robust import AdjustedClusters, root_of_inverse
+from sc_glm.inference.effective_sample_size import (
+    effective_sample_size,
+    expected_information_by_cluster,
+)
 from sc_glm.inference.log_likelihood import check_data_of_fit
 from sc_glm.inference.observed_information import (
     Clusters,
@@ -56,9 +61,8 @@ _KINDS = ("observed", "robust", "cluster")
 # Step along a direction of recession, in units of a predictor. A mean that the fit left next to
 # zero is zero in double precision after it.
 _RECESSION_STEP = 20.0
-_RANK_TOLERANCE = 1e-14  # of the largest eigenvalue, below which an eigenvalue counts as zero
 _MIN_EFFECTIVE_CELLS = 2.0  # for the variance of a combination; below, one cell dominates
-_MAX_CLUSTER_ENTRIES = 20_000_000  # in the information matrices of all groups and genes of a block
+MAX_CLUSTER_ENTRIES = 20_000_000  # in the information matrices of all groups and genes of a block
 
 
 @dataclass(frozen=True)
@@ -144,12 +148,25 @@ def covariance_estimator(
     fixed = _fixed_coordinates(fitted, designs)
     if groups is None:
         return CovarianceEstimator(kind, designs, None, fixed), counts
-    _, codes = np.unique(
-        group_codes(groups, fitted.X, len(weights))[weights > 0], return_inverse=True
-    )
+    clusters = clusters_of_cells(fitted, groups, weights, designs)
+    return CovarianceEstimator(kind, designs, clusters, fixed), counts
+
+
+def clusters_of_cells(
+    fitted: FittedData, groups: Any, weights: FloatArray, designs: Designs
+) -> Clusters:
+    """Return the groups of the cells of positive weight, which the designs have.
+
+    Raises
+    ------
+    ValueError
+        If groups are not valid, or all the same.
+    """
+    codes = group_codes(groups, fitted.X, len(weights))[weights > 0]
+    _, codes = np.unique(codes, return_inverse=True)
     if codes.max() < 1:
         raise ValueError("groups are all the same: at least two are needed.")
-    return CovarianceEstimator(kind, designs, Clusters.of(codes, designs), fixed), counts
+    return Clusters.of(codes, designs)
 
 
 def _fixed_coordinates(fitted: FittedData, designs: Designs) -> NDArray[np.bool_]:
@@ -174,7 +191,7 @@ def estimate_covariance(
     max_genes = math.inf
     if estimator.clusters is not None:
         entries_of_gene = len(estimator.clusters.designs) * theta.shape[1] ** 2
-        max_genes = max(1, _MAX_CLUSTER_ENTRIES // entries_of_gene)
+        max_genes = max(1, MAX_CLUSTER_ENTRIES // entries_of_gene)
     blocks = map_blocks(
         _estimate_block,
         counts,
@@ -210,7 +227,7 @@ def _estimate_block(
     at_fit = evaluate(slice(None), theta)
     flat = flat_directions(at_fit.information, theta)
     theta, information = _limit_of_recession(at_fit, flat, theta, evaluate)
-    eigenvalues, root = _root_of_inverse(information)
+    eigenvalues, root = root_of_inverse(information)
     covariance = inverse = root @ np.swapaxes(root, -1, -2)
     shape = len(theta), len(tests)
     df, full_leverage = np.full(shape, np.inf), np.zeros(shape, dtype=bool)
@@ -220,12 +237,12 @@ def _estimate_block(
         df = effective_sample_size(family, designs, theta, tests)
         full_leverage = ~(df >= _MIN_EFFECTIVE_CELLS)
     if estimator.clusters is not None:
-        by_cluster = score_and_information_by_cluster(family, counts, estimator.clusters, theta)
-        adjustable = [cluster.with_fixed(estimator.fixed) for cluster in by_cluster]
-        clusters = AdjustedClusters.of(adjustable, root)
-        covariance = clusters.covariance(root)
+        clusters = _adjusted_clusters(
+            family, counts, estimator, estimator.clusters, (theta, inverse)
+        )
+        covariance = clusters.covariance()
         for number, test in enumerate(tests):
-            df[:, number], full_leverage[:, number] = clusters.degrees_of_freedom(test @ root)
+            df[:, number], full_leverage[:, number] = clusters.degrees_of_freedom(test)
     return CovarianceEstimate(
         np.where(finite, at_fit.log_likelihood, np.nan),
         covariance,
@@ -234,6 +251,38 @@ def _estimate_block(
         full_leverage,
         df,
     )
+
+
+def _adjusted_clusters(
+    family: Family,
+    counts: Any,
+    estimator: CovarianceEstimator,
+    groups: Clusters,
+    at: tuple[FloatArray, FloatArray],
+) -> AdjustedClusters:
+    """Adjust the scores of the groups by their leverages, at coordinates and inverse information.
+
+    A family without a known expected information has the leverages of its observed information.
+    """
+    theta, inverse = at
+    free = ~estimator.fixed
+    by_cluster = score_and_information_by_cluster(family, counts, groups, theta)
+    scores = np.stack([cluster.score for cluster in by_cluster], 1) * free
+    if has_expected_information(family):
+        information = expected_information_by_cluster(family, groups, theta)
+    else:
+        information = np.stack([cluster.information for cluster in by_cluster], 1)
+    information = information * free[:, None] * free
+    penalty = _penalty(estimator.designs) * free[:, None] * free
+    whole = information.sum(axis=1) + penalty + np.diag(estimator.fixed)
+    return AdjustedClusters.of(scores, information, whole, inverse)
+
+
+def _penalty(designs: Designs) -> FloatArray:
+    """Return the penalty of all coordinates; indicators of many levels have none."""
+    n_levels = [part.rank - len(part.penalty) for part in designs.parts.values()]
+    parts = zip(designs.parts.values(), n_levels, strict=True)
+    return np.asarray(block_diag(*(np.pad(part.penalty, (n, 0)) for part, n in parts)))
 
 
 def _limit_of_recession(
@@ -258,14 +307,6 @@ def _limit_of_recession(
         theta[genes[accepted]] = further[genes[accepted]]
         information[genes[accepted]] = at_further.information[accepted]
     return theta, information
-
-
-def _root_of_inverse(information: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return the eigenvalues, and matrices R of which R R' is the (pseudo-)inverse."""
-    eigenvalues, vectors = np.linalg.eigh(information)
-    nonzero = eigenvalues > _RANK_TOLERANCE * eigenvalues[:, -1:]
-    scale = np.where(nonzero, 1 / np.sqrt(np.where(nonzero, eigenvalues, 1.0)), 0.0)
-    return eigenvalues, vectors * scale[:, None]
 
 
 def _along_flat_direction(tests: FloatArray, flat: FloatArray) -> NDArray[np.bool_]:

@@ -15,20 +15,23 @@ ENTRIES = {
     """,
     "X": """
         X : array-like, DataFrame or AnnData
-            Covariates of the cells, as the model takes them to predict.
+            Covariates of the cells, as the model takes them to predict. An AnnData has them in
+            ``obs``.
     """,
     "y": """
         y : array-like, DataFrame or sparse matrix of shape (n_cells, n_genes) or (n_cells,)
-            Counts of all genes of the fit; None if `X` is an AnnData that holds the counts.
+            Counts of all genes of the fit. None reads them from the AnnData `X`, in the layer of
+            the fit, which :func:`sc_glm.adata.fit` and an
+            :class:`~sc_glm.adata.AnnDataRegressor` remember. Genes are found by name.
     """,
     "sample_weight": """
-        sample_weight : array-like of shape (n_cells,), default=None
-            Weights of the cells; a weight of three stands for three equal cells. None is a weight
-            of one for every cell.
+        sample_weight : str or array-like of shape (n_cells,), default=None
+            Weights of the cells, or the name of a column of `X`. A weight of three stands for three
+            equal cells. None is a weight of one for every cell.
     """,
     "X_of_fit": """
         X : array-like, DataFrame or AnnData
-            Covariates of the cells of the fit.
+            Covariates of the cells of the fit. An AnnData has them in ``obs``.
     """,
     "X_new": """
         X_new : array-like, DataFrame or AnnData, default=None
@@ -37,11 +40,13 @@ ENTRIES = {
     """,
     "y_of_fit": """
         y : array-like, DataFrame or sparse matrix of shape (n_cells, n_genes) or (n_cells,)
-            Counts of the fit; None if `X` is an AnnData that holds the counts.
+            Counts of the fit. None reads them from the AnnData `X`, in the layer of the fit, which
+            :func:`sc_glm.adata.fit` and an :class:`~sc_glm.adata.AnnDataRegressor` remember. Genes
+            are found by name.
     """,
     "sample_weight_of_fit": """
-        sample_weight : array-like of shape (n_cells,), default=None
-            Weights of the fit; None if the fit had none.
+        sample_weight : str or array-like of shape (n_cells,), default=None
+            Weights of the fit, or the name of a column of `X`; None if the fit had none.
     """,
     "kind": """
         kind : {"observed", "robust", "cluster"}, default="observed"
@@ -56,9 +61,9 @@ ENTRIES = {
               within `groups`, such as donors, if the groups are independent.
     """,
     "groups": """
-        groups : array-like of shape (n_cells,), default=None
-            Label of each cell's group, such as its donor. ``kind="cluster"`` needs it, and the
-            other kinds do not take it.
+        groups : str or array-like of shape (n_cells,), default=None
+            Label of each cell's group, such as its donor, or the name of a column of `X`, such as
+            ``"donor"``. ``kind="cluster"`` needs it, and the other kinds do not take it.
     """,
     "clip": """
         clip : float or "sqrt_n", default=None

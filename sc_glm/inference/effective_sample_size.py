@@ -1,4 +1,4 @@
-"""The effective number of cells that carry the information on combinations of coefficients."""
+"""Expected information of cells: of groups, and the effective number of cells that carry it."""
 
 from __future__ import annotations
 
@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     from sc_glm._design.design import FloatArray
     from sc_glm._likelihood.family import Family
     from sc_glm._solver.gene_block import Designs
+    from sc_glm.inference.observed_information import Clusters
 
 _MAX_ENTRIES = 1_000_000  # cells x genes at a time
 _MAX_ROWS = 1024  # above this number of cells, similar cells are merged
+_MIN_ROWS_OF_GROUP = 16  # of merged cells, on average, where cells are those of groups
 _WITHIN_ROW_SD = 0.1  # standard deviation of a predictor within merged cells, in its own units
 _RANK_TOLERANCE = 1e-6  # of the largest eigenvalue, below which a matrix has not full rank
 
@@ -66,6 +68,44 @@ def effective_sample_size(
     )
 
 
+def expected_information_by_cluster(
+    family: Family, clusters: Clusters, theta: FloatArray
+) -> FloatArray:
+    """Return the expected information of each group of cells, without a penalty.
+
+    If there are many cells, similar cells of a group share the information of their mean:
+    leverages need it only roughly.
+
+    Parameters
+    ----------
+    family : Family
+    clusters : Clusters
+    theta : ndarray of shape (n_genes, n_params)
+        Coordinates in the bases of the designs.
+
+    Returns
+    -------
+    ndarray of shape (n_genes, n_groups, n_params, n_params)
+    """
+    cells, bounds = _RepresentativeCells.of_clusters(clusters)
+    similar, rows = cells, np.arange(len(cells.offset))
+    if len(rows) > _MAX_ROWS:
+        max_rows = max(_MAX_ROWS, _MIN_ROWS_OF_GROUP * len(clusters.designs))
+        codes = np.repeat(np.arange(len(clusters.designs)), np.diff(bounds))
+        rows = similar_rows(cells.bases_and_offset(), max_rows, _WITHIN_ROW_SD, codes)
+        similar = cells.merged(rows)
+    n_genes, n_params = theta.shape
+    result = np.empty((n_genes, len(clusters.designs), n_params, n_params))
+    step = max(1, _MAX_ENTRIES // len(rows))
+    for first in range(0, n_genes, step):
+        genes = slice(first, first + step)
+        information = similar.expected_information(family, theta[genes])
+        for group, members in enumerate(map(slice, bounds[:-1], bounds[1:])):
+            own = {pair: entries[rows[members]] for pair, entries in information.items()}
+            result[genes, group] = cells.of_rows(members).whole(own)
+    return result
+
+
 def inverse_square_root(matrices: FloatArray) -> tuple[FloatArray, NDArray[np.bool_]]:
     """Return the inverse square roots of symmetric matrices, and which have full rank."""
     values, vectors = np.linalg.eigh(matrices)
@@ -93,31 +133,76 @@ class _RepresentativeCells(NamedTuple):
         squares = designs.squared().weights
         if len(weights) <= _MAX_ROWS:
             return cls(bases, designs.offset, weights, squares)
-        bases_and_offset = np.column_stack([*bases, designs.offset])
-        rows = similar_rows(bases_and_offset, _MAX_ROWS, _WITHIN_ROW_SD)
-        total = np.bincount(rows, weights).astype(np.float64)
-        means = sp.csr_array((weights, (rows, np.arange(len(rows))))) / total[:, None]
-        return cls(
-            [np.asarray(means @ basis) for basis in bases],
-            np.asarray(means @ designs.offset),
-            total,
-            np.bincount(rows, squares).astype(np.float64),
+        cells = cls(bases, designs.offset, weights, squares)
+        rows = similar_rows(cells.bases_and_offset(), _MAX_ROWS, _WITHIN_ROW_SD)
+        return cells.merged(rows)
+
+    @classmethod
+    def of_clusters(cls, clusters: Clusters) -> tuple[_RepresentativeCells, NDArray[np.intp]]:
+        """Return the cells in order of their groups, and where each group begins and ends."""
+        parts = zip(*(designs.parts.values() for designs in clusters.designs), strict=True)
+        bases = [np.concatenate([part.basis() for part in groups]) for groups in parts]
+        offset, weights, squares = (
+            np.concatenate(arrays)
+            for arrays in (
+                [designs.offset for designs in clusters.designs],
+                [designs.weights for designs in clusters.designs],
+                [designs.squared().weights for designs in clusters.designs],
+            )
         )
+        bounds = np.cumsum([0, *(len(designs.offset) for designs in clusters.designs)])
+        return cls(bases, offset, weights, squares), bounds
+
+    def bases_and_offset(self) -> FloatArray:
+        """Return what the predictors of the cells depend on, one column after the other."""
+        return np.column_stack([*self.bases, self.offset])
+
+    def of_rows(self, rows: slice) -> _RepresentativeCells:
+        """Return some of the cells."""
+        bases = [basis[rows] for basis in self.bases]
+        return _RepresentativeCells(
+            bases, self.offset[rows], self.weights[rows], self.squares[rows]
+        )
+
+    def merged(self, rows: NDArray[np.intp]) -> _RepresentativeCells:
+        """Replace cells by their weighted means; ``rows`` numbers the results."""
+        total = np.bincount(rows, self.weights).astype(np.float64)
+        means = sp.csr_array((self.weights, (rows, np.arange(len(rows))))) / total[:, None]
+        return _RepresentativeCells(
+            [np.asarray(means @ basis) for basis in self.bases],
+            np.asarray(means @ self.offset),
+            total,
+            np.bincount(rows, self.squares).astype(np.float64),
+        )
+
+    def params_of_parts(self) -> list[slice]:
+        """Return the coordinates of each part."""
+        stops = np.cumsum([0, *(basis.shape[1] for basis in self.bases)])
+        return [slice(*ends) for ends in pairwise(stops)]
+
+    def expected_information(
+        self, family: Family, theta: FloatArray
+    ) -> dict[tuple[int, int], FloatArray]:
+        """Return the expected information of one cell of each row, (n_rows, n_genes) by pairs."""
+        predictors = [
+            basis @ theta[:, part].T
+            for basis, part in zip(self.bases, self.params_of_parts(), strict=True)
+        ]
+        predictors[0] = np.minimum(predictors[0] + self.offset[:, None], LARGEST_LOG_MEAN)
+        return expected_information(Zeros.of(family, predictors), predictors)
+
+    def whole(self, information: dict[tuple[int, int], FloatArray]) -> FloatArray:
+        """Return the information of all cells, in the coordinates of the bases."""
+        weighted = {pair: self.weights[:, None] * x for pair, x in information.items()}
+        return information_in_bases(weighted, self.bases)
 
 
 def _effective_sizes_of_genes(
     family: Family, cells: _RepresentativeCells, theta: FloatArray, tests: FloatArray
 ) -> FloatArray:
-    bases = cells.bases
-    stops = np.cumsum([0, *(basis.shape[1] for basis in bases)])
-    params_of_parts = [slice(*ends) for ends in pairwise(stops)]
-    predictors = [
-        basis @ theta[:, part].T for basis, part in zip(bases, params_of_parts, strict=True)
-    ]
-    predictors[0] = np.minimum(predictors[0] + cells.offset[:, None], LARGEST_LOG_MEAN)
-    information = expected_information(Zeros.of(family, predictors), predictors)
-    weighted = {pair: cells.weights[:, None] * x for pair, x in information.items()}
-    loadings = _standardized_loadings(information_in_bases(weighted, bases), tests)
+    bases, params_of_parts = cells.bases, cells.params_of_parts()
+    information = cells.expected_information(family, theta)
+    loadings = _standardized_loadings(cells.whole(information), tests)
     result = np.empty((len(theta), len(tests)))
     q = tests.shape[1]
     for test in range(len(tests)):

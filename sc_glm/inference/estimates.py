@@ -171,7 +171,7 @@ def coefficient_rows(fitted: FittedData) -> pd.DataFrame:
     n_genes = len(fitted.names)
     return pd.DataFrame(
         {
-            "target": np.repeat(fitted.names, len(rows)),
+            "gene": np.repeat(fitted.names, len(rows)),
             "part": np.tile(np.array(parts, dtype=object), n_genes),
             "feature": np.tile(np.array(features, dtype=object), n_genes),
         }

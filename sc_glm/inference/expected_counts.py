@@ -12,6 +12,7 @@ from scipy.special import expit, log_expit
 from sklearn.utils import check_scalar
 
 from sc_glm._contract.docstrings import documented
+from sc_glm._contract.validation import covariates_in
 from sc_glm._likelihood.family import MEAN, ZERO_INFLATION
 from sc_glm.inference.docstring_entries import ENTRIES
 from sc_glm.inference.estimates import check_part
@@ -116,7 +117,7 @@ def predictions(
     fitted = FittedData.of(model, X, y, genes=genes)
     if part is not None:
         check_part(fitted, part)
-    new = X if X_new is None else X_new
+    new = covariates_in(X if X_new is None else X_new)
     blocks: dict[str, list[Any]] = {}
     for errors in predictor_errors(
         fitted, model, new, kind=kind, groups=groups, sample_weight=sample_weight

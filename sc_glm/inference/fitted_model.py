@@ -11,7 +11,13 @@ import pandas as pd
 from sklearn.utils.validation import check_is_fitted
 
 from sc_glm._contract.docstrings import documented
-from sc_glm._contract.validation import check_same_order, quoted, similar_names
+from sc_glm._contract.validation import (
+    check_same_order,
+    column_or_values,
+    covariates_in,
+    quoted,
+    similar_names,
+)
 from sc_glm.distributions.log_mass import log_mass
 from sc_glm.estimators.base import CountRegressor
 from sc_glm.estimators.input_checks import check_sample_weight, drop_cells_of_zero_weight
@@ -57,9 +63,9 @@ class FittedData:
     ----------
     regressor : CountRegressor
         The last step of the model.
-    X : array-like, DataFrame or AnnData
-        Covariates as the model takes them. It is kept for the labels of its rows, which steps of a
-        pipeline may lose.
+    X : array-like or DataFrame
+        Covariates as the steps of the model take them. It is kept for the labels of its rows, which
+        these steps may lose, and for columns that are not covariates of the model.
     covariates : ndarray of shape (n_cells, n_features)
         Input of the regressor, checked.
     counts : CountMatrix of shape (n_cells, n_genes)
@@ -103,7 +109,8 @@ class FittedData:
         """
         check_same_order(X, y, "y")
         if y is None:
-            y = counts_in(getattr(model, "best_estimator_", model), X)
+            y = counts_in(model, X)
+        X = covariates_in(X)
         regressor, design = last_step(model, X)
         if not isinstance(regressor, CountRegressor):
             raise TypeError(
@@ -127,6 +134,11 @@ class FittedData:
     def names(self) -> NDArray[np.object_]:
         """Names of the genes."""
         return self.regressor.target_names_[self.genes]
+
+    @property
+    def gene_index(self) -> pd.Index:
+        """Index of a table with a row for each gene."""
+        return pd.Index(self.names, name="gene")
 
     @property
     def params(self) -> dict[str, pd.DataFrame]:
@@ -184,6 +196,7 @@ class FittedData:
 
     def weights(self, sample_weight: ArrayLike | None) -> FloatArray:
         """Return the cells' weights, checked."""
+        sample_weight = column_or_values(self.X, sample_weight, "sample_weight")
         return check_sample_weight(sample_weight, self.X, self.covariates)
 
     def with_positive_weight(
@@ -331,7 +344,7 @@ def predicted_distributions(model: Any, X: Any, genes: str | Sequence[str]) -> N
     -------
     NB or ZINB of shape (n_cells, n_genes)
     """
-    regressor, design = last_step(model, X)
+    regressor, design = last_step(model, covariates_in(X))
     designs, offset = regressor._estimable_designs(design)
     chosen = _positions(regressor.target_names_, genes)
     return regressor._distribution_of(regressor._linear_predictors(designs, offset, chosen))

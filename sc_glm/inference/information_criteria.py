@@ -56,6 +56,7 @@ def aic(model: Any, X: Any, y: Any = None, *, sample_weight: ArrayLike | None = 
     >>> models = [NegBinRegressor(), ZINBRegressor()]
     >>> negative_binomial, inflated = (aic(m.fit(X, data.counts), X, data.counts) for m in models)
     >>> (inflated - negative_binomial).round(1)
+    gene
     gene_0    1.3
     gene_1    2.0
     gene_2    2.0
@@ -122,4 +123,4 @@ def information_criterion(
     )
     penalty = PENALTIES[name](weights.sum()) * rank
     value = penalty - 2 * log_likelihoods(fitted, counts, designs)
-    return pd.Series(value, index=pd.Index(fitted.names))
+    return pd.Series(value, index=fitted.gene_index)

@@ -61,7 +61,7 @@ def confidence_intervals(
     DataFrame
         One row per gene and coefficient, with columns
 
-        target, part, feature
+        gene, part, feature
             Names of the gene, the part of the model and the coefficient.
         estimate
             Estimate; NaN if it is infinite.

@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 
 from sc_glm._contract.docstrings import documented
-from sc_glm._contract.validation import as_pandas
+from sc_glm._contract.validation import as_pandas, covariates_in
 from sc_glm._solver.status import Status
 from sc_glm.estimators.base import CountRegressor
+from sc_glm.estimators.pipeline import counts_in
 from sc_glm.inference.docstring_entries import ENTRIES
 from sc_glm.inference.fitted_model import FittedData
 from sc_glm.inference.log_likelihood import check_maximum, log_likelihoods
@@ -98,15 +99,25 @@ def likelihood_ratio_test(
     ... )
     >>> likelihood_ratio_test(reduced, full, data.obs, data.counts)[["statistic", "df"]].round(2)
             statistic  df
+    gene
     gene_0       8.42   1
     gene_1      35.06   1
     gene_2      17.30   1
     """
-    fits = [FittedData.of(model, _columns_of_fit(model, X), y) for model in (reduced, full)]
+    fits = [
+        FittedData.of(model, _columns_of_fit(model, X), counts_in(model, X) if y is None else y)
+        for model in (reduced, full)
+    ]
     for fitted, name in zip(fits, ("reduced", "full"), strict=True):
         check_maximum(fitted, f"The likelihood ratio of the {name} model")
     smaller, larger = fits
     nesting = compare_nested_models(smaller, larger, sample_weight)
+    of_reduced, of_full = (fitted.counts for fitted in fits)
+    if y is None and not np.array_equal(of_reduced.cell_digests(), of_full.cell_digests()):
+        raise ValueError(
+            "The two models were fitted to different counts, for example to different layers. "
+            "Likelihoods of different counts cannot be compared."
+        )
     smaller_log_likelihood, larger_log_likelihood = (
         log_likelihoods(fitted, *fitted.counts_and_designs(fitted.weights(sample_weight)))
         for fitted in fits
@@ -129,7 +140,7 @@ def likelihood_ratio_test(
             "p_adjusted": adjust_p_values(p_values["p_value"]),
             "reason": reason,
         },
-        index=pd.Index(larger.names),
+        index=larger.gene_index,
     )
 
 
@@ -148,7 +159,7 @@ def _log_p_value(statistic: FloatArray, nesting: Nesting) -> FloatArray:
 
 def _columns_of_fit(model: Any, X: Any) -> Any:
     """Return the columns that a regressor was fitted on, if a frame also has others."""
-    names, X = list(getattr(model, "feature_names_in_", [])), as_pandas(X)
+    names, X = list(getattr(model, "feature_names_in_", [])), as_pandas(covariates_in(X))
     if not isinstance(model, CountRegressor) or not isinstance(X, pd.DataFrame):
         return X
     return X[names] if names and set(names) <= {*X.columns} else X

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from sklearn.pipeline import Pipeline
 
-from sc_glm._contract.validation import as_pandas, quoted, similar_names
+from sc_glm._contract.validation import as_pandas, covariates_in, quoted, similar_names
 from sc_glm.formula.transformer import FormulaTransformer
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class ModelFormula:
             return None
         for number, (_, step) in enumerate(steps.steps[:-1]):
             if isinstance(step, FormulaTransformer):
-                cells = as_pandas(getattr(X, "obs", X))
+                cells = as_pandas(covariates_in(X))
                 if number:
                     cells = steps[:number].transform(cells)
                 if not isinstance(cells, pd.DataFrame):

@@ -10,6 +10,7 @@ import pandas as pd
 from sklearn.utils import check_scalar
 
 from sc_glm._contract.docstrings import documented
+from sc_glm._contract.validation import covariates_in
 from sc_glm._likelihood.family import DISPERSION, MEAN, ZERO_INFLATION
 from sc_glm._solver.status import Status
 from sc_glm.distributions.count_distributions import NB
@@ -129,7 +130,7 @@ def prediction_intervals(
     """
     check_scalar(level, "level", Real, min_val=0, max_val=1, include_boundaries="neither")
     fitted = FittedData.of(model, X, y, genes=genes)
-    new = X if X_new is None else X_new
+    new = covariates_in(X if X_new is None else X_new)
     blocks = []
     for errors in predictor_errors(
         fitted, model, new, kind=kind, groups=groups, sample_weight=sample_weight

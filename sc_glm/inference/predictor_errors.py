@@ -70,7 +70,7 @@ class PredictorErrors(NamedTuple):
 
 def labels_of_cells(X: Any, n_cells: int) -> pd.Index:
     """Return the labels of the rows of `X`, or their numbers."""
-    frame = as_pandas(getattr(X, "obs", X))
+    frame = as_pandas(X)
     return frame.index if isinstance(frame, pd.DataFrame) else pd.RangeIndex(n_cells)
 
 

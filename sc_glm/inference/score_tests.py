@@ -28,6 +28,8 @@ from sc_glm.inference.effective_sample_size import effective_sample_size
 from sc_glm.inference.observed_information import outer_products_of_scores, score_and_information
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from sc_glm._design.design import FloatArray
     from sc_glm._likelihood.family import Family
     from sc_glm._solver.gene_block import Designs
@@ -77,7 +79,7 @@ def score_tests(
         [null],
         fitted.family,
         designs,
-        (tests, robust, cells.has_known_sizes),
+        (tests, robust, cells.known_params()),
         n_jobs=fitted.regressor.n_jobs,
         max_genes=max(1, _MAX_DENSE_ENTRIES // len(designs.offset)),
     )
@@ -89,17 +91,14 @@ def _tests_of_block(
     null: FloatArray,
     family: Family,
     designs: Designs,
-    options: tuple[FloatArray, bool, bool],
+    options: tuple[FloatArray, bool, NDArray[np.intp]],
 ) -> ScoreTests:
-    tests, robust, has_known_sizes = options
+    tests, robust, known = options
     finite = np.asarray(np.isfinite(null).all(axis=1))
     theta = np.where(finite[:, None], null, 0.0)
     score = score_and_information(family, counts, designs, theta).score
     information = _expected_information(family, designs, theta)
-    if has_known_sizes:
-        mean, size, *_ = (part.rank for part in designs.parts.values())
-        known = slice(mean, mean + size)
-        information[:, known], information[:, :, known] = 0.0, 0.0
+    information[:, known], information[:, :, known] = 0.0, 0.0
     inverse = _pseudo_inverse(information)
     loadings = tests @ inverse[:, None]
     steps = np.einsum("gtqk,gk->gtq", loadings, score)

@@ -107,6 +107,7 @@ def wald_test(
     >>> test = wald_test(model, data.obs, data.counts, "cell_type[T.b] - cell_type[T.c] = 0")
     >>> test[["estimate", "log2_fold_change", "p_value"]].round(3)
             estimate  log2_fold_change  p_value
+    gene
     gene_0     2.535             3.657     0.00
     gene_1    -2.353            -3.394     0.00
     gene_2    -0.537            -0.774     0.06
@@ -134,7 +135,7 @@ def wald_test(
             "p_adjusted": adjust_p_values(p_values["p_value"]),
             "reason": found.reason,
         },
-        index=pd.Index(fitted.names),
+        index=fitted.gene_index,
     )
 
 

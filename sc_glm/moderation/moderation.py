@@ -137,6 +137,7 @@ def moderate_dispersion(
     >>> result = moderate_dispersion(model, X, data.counts)
     >>> result.table.iloc[2:6].round(2)
             mean  overdispersion  trend  moderated  spread
+    gene
     gene_2  0.38            1.11   0.71       0.79    0.36
     gene_3  0.32            0.06   0.69       0.61    0.39
     gene_4  4.86            0.36   0.36       0.36    0.20
@@ -182,7 +183,7 @@ def moderate_dispersion(
             "moderated": np.exp(-found.mean),
             "spread": found.spread,
         },
-        index=pd.Index(fitted.names),
+        index=fitted.gene_index,
     )
     theta[:, designs.parts[MEAN].to_coef.shape[1]] = found.mean
     fits = fit_given_sizes(fitted.family, counts, designs, theta, n_jobs)

@@ -59,8 +59,7 @@ def names_and_columns(
             f"table has {len(contrasts)} contrasts, {quoted(contrasts[:5])}: choose the rows "
             f"of one, such as table[table['contrast'] == {contrasts[0]!r}]."
         )
-    named = [name for name in ("gene", "target") if name in table.columns]
-    genes = pd.Index(table[named[0]]) if named else table.index
+    genes = pd.Index(table["gene"]) if "gene" in table.columns else table.index
     if not genes.is_unique:
         raise ValueError(
             f"table has several rows of {quoted(genes[genes.duplicated()][0])}: choose those "

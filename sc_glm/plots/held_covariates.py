@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from sc_glm._contract.validation import as_pandas
+from sc_glm._contract.validation import as_pandas, covariates_in
 from sc_glm.formula.covariates import check_cells, missing_column_message
 
 if TYPE_CHECKING:
@@ -19,9 +19,8 @@ MEDIAN_DEPTH = "at the median depth"  # how plots say it
 def model_and_frame(model: Any, X: Any) -> tuple[Any, pd.DataFrame]:
     """Return a model that predicts from a frame of covariates, and the frame of `X`."""
     model = getattr(model, "best_estimator_", model)
-    if hasattr(model, "model_") and hasattr(X, "obs"):
-        model, X = model.model_, X.obs
-    X = as_pandas(X)
+    model = getattr(model, "model_", model)  # of an AnnDataRegressor
+    X = as_pandas(covariates_in(X))
     if not isinstance(X, pd.DataFrame):
         raise TypeError(f"X must be a DataFrame with columns to choose, not {type(X).__name__}.")
     return model, X

@@ -17,7 +17,14 @@ from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import _num_samples
 
 from sc_glm._contract.user_warnings import warn
-from sc_glm._contract.validation import check_same_order, group_codes
+from sc_glm._contract.validation import (
+    check_same_order,
+    column_or_values,
+    covariates_in,
+    group_codes,
+    is_anndata,
+)
+from sc_glm._counts.anndata_matrix import read_counts
 from sc_glm._counts.count_matrix import CountMatrix
 from sc_glm.estimators.base import CountRegressor
 from sc_glm.estimators.input_checks import check_sample_weight
@@ -29,6 +36,7 @@ if TYPE_CHECKING:
 
     from sc_glm._design.design import FloatArray
 
+_NO_LAYER = object()  # of a model that was not fitted to an AnnData
 _MAX_GENES_NAMED = 3  # in a warning
 
 
@@ -51,25 +59,26 @@ def compare_models(
     ----------
     models : dict of str to estimator
         Regressors, pipelines that end in one, searches over these, or
-        :class:`~sc_glm.adata.AnnDataRegressor`. The first is the reference. For
-        :func:`choose_model`, order them from the simplest to the most complex. They are cloned,
-        and not changed.
+        :class:`~sc_glm.adata.AnnDataRegressor`. For an AnnData, they are the latter, or models that
+        :func:`sc_glm.adata.fit` fitted, since these know the layer of the counts. The first is
+        the reference. For :func:`choose_model`, order them from the simplest to the most complex.
+        They are cloned, and not changed.
     X : array-like, DataFrame or AnnData of n_cells rows
         Covariates of the cells, as the models take them.
     y : array-like, DataFrame or sparse matrix of shape (n_cells, n_genes) or (n_cells,)
-        Counts; None if `X` is an AnnData that holds the counts.
+        Counts; None reads them from the AnnData `X`.
     cv : int, splitter or iterable of (train, test), default=None
         How to split the cells, as in :func:`~sklearn.model_selection.cross_validate`; None is 5
         folds. Each cell is held out at most once.
-    groups : array-like of shape (n_cells,), default=None
-        The group of each cell, such as its donor. With groups, a number of folds means
-        :class:`~sklearn.model_selection.GroupKFold`, and standard errors are between groups. The
-        held-out cells of a group must all be in one fold.
-    sample_weight : array-like of shape (n_cells,), default=None
-        Weights of the cells, in fits and in the likelihood of held-out cells. An integer weight is
-        equivalent to that number of copies of the cell, in the same fold and group. Without
-        `groups`, copies count as independent cells. If they are repetitions of one cell, give a
-        label for each cell as `groups`.
+    groups : str or array-like of shape (n_cells,), default=None
+        The group of each cell, such as its donor, or the name of a column of `X`. With groups, a
+        number of folds means :class:`~sklearn.model_selection.GroupKFold`, and standard errors are
+        between groups. The held-out cells of a group must all be in one fold.
+    sample_weight : str or array-like of shape (n_cells,), default=None
+        Weights of the cells, or the name of a column of `X`, in fits and in the likelihood of
+        held-out cells. An integer weight is equivalent to that number of copies of the cell, in
+        the same fold and group. Without `groups`, copies count as independent cells. If they are
+        repetitions of one cell, give a label for each cell as `groups`.
     n_jobs : int, default=None
         Number of folds that are evaluated at the same time, as joblib counts them. The result does
         not depend on it. Parameter ``n_jobs`` of a model is about the genes of one fit.
@@ -79,7 +88,7 @@ def compare_models(
     DataFrame
         One row per gene and model, gene by gene, in the order of the counts and of `models`:
 
-        - ``target``: name of the gene;
+        - ``gene``: name of the gene;
         - ``model``: name of the model, an ordered categorical in the order of `models`;
         - ``log_likelihood``: mean log-likelihood of held-out cells, per cell, in nats;
         - ``difference``: ``log_likelihood`` minus the value of the reference;
@@ -142,16 +151,20 @@ def compare_models(
     ...     "inflated": make_pipeline(FormulaTransformer("~ pseudotime"), ZINBRegressor()),
     ... }
     >>> table = compare_models(models, data.obs, data.counts)
-    >>> table.pivot(index="target", columns="model", values="difference").round(3)
+    >>> table.pivot(index="gene", columns="model", values="difference").round(3)
     model   constant  trend  inflated
-    target
+    gene
     gene_0       0.0  0.006     0.006
     gene_1       0.0  0.055     0.055
     gene_2       0.0  0.078     0.075
     >>> choose_model(table).to_dict()
     {'gene_0': 'trend', 'gene_1': 'trend', 'gene_2': 'trend'}
     """
-    _check_models(models, y)
+    _check_models(models)
+    groups = column_or_values(X, groups, "groups")
+    sample_weight = column_or_values(X, sample_weight, "sample_weight")
+    if y is None:
+        X, y = _covariates_and_counts(models, X)
     X, y = indexable(X, y)
     n_cells = _num_samples(X)
     if y is not None:
@@ -182,7 +195,7 @@ def compare_models(
     return table
 
 
-def _check_models(models: Any, y: Any) -> None:
+def _check_models(models: Any) -> None:
     if not isinstance(models, Mapping):
         raise TypeError(f"models must be a dict of names and estimators, not {models!r}.")
     if not models:
@@ -195,11 +208,44 @@ def _check_models(models: Any, y: Any) -> None:
                 f"models[{name!r}] must be a NegBinRegressor or ZINBRegressor, or end in one, not "
                 f"{model!r}."
             )
-        if y is None and not hasattr(getattr(model, "estimator", model), "counts"):
-            raise ValueError(
-                f"y is None, but models[{name!r}] is not an AnnDataRegressor, and only this reads "
-                "counts from X. Give the counts as y."
-            )
+
+
+def _covariates_and_counts(models: Mapping[str, Any], X: Any) -> tuple[Any, Any]:
+    """Return what models are fitted to if there is no ``y``.
+
+    It is the AnnData itself if all models read their counts from it, and otherwise its covariates,
+    and the counts of all genes in the layer that fitted models remember.
+    """
+    others = {
+        name: model
+        for name, model in models.items()
+        if not hasattr(getattr(model, "estimator", model), "counts")
+    }
+    if not others:
+        return X, None
+    layers = {name: _layer_of_fit(model) for name, model in others.items()}
+    unknown = [name for name, layer in layers.items() if layer is _NO_LAYER]
+    if unknown or not is_anndata(X):
+        raise ValueError(
+            f"y is None, but models[{(unknown or list(others))[0]!r}] is not an AnnDataRegressor, "
+            "nor fitted by sc_glm.adata.fit, and only these know the counts in X. Give the counts "
+            "as y."
+        )
+    layer, *different = {*layers.values()}
+    if different or len(others) < len(models):
+        raise ValueError(
+            f"The models {list(models)} read the counts of different layers, or only some are an "
+            "AnnDataRegressor. Make each one an AnnDataRegressor of the same layer."
+        )
+    return covariates_in(X), CountMatrix.of(
+        read_counts(X, layer), n_cells=X.n_obs, names=np.asarray(X.var_names, dtype=object)
+    )
+
+
+def _layer_of_fit(model: Any) -> Any:
+    """Return the layer of the AnnData that a model was fitted to; ``_NO_LAYER`` if to none."""
+    model = getattr(model, "best_estimator_", model)
+    return getattr(model[-1] if isinstance(model, Pipeline) else model, "layer_", _NO_LAYER)
 
 
 def _unwrapped_regressor(model: Any) -> Any:
@@ -240,7 +286,7 @@ def _table(genes: NDArray[np.object_], names: list[str], sums: HeldOutSums) -> p
     }
     return pd.DataFrame(
         {
-            "target": np.repeat(genes, len(names)),
+            "gene": np.repeat(genes, len(names)),
             "model": pd.Categorical(names * len(genes), categories=names, ordered=True),
             **{name: values.T.ravel() for name, values in columns.items()},
         }
@@ -260,7 +306,7 @@ def _standard_errors(sums: HeldOutSums, other: NDArray[np.intp]) -> FloatArray:
 
 
 def _warn_of_failed_fits(table: pd.DataFrame) -> None:
-    failed = pd.unique(table.loc[table["n_failed"] > 0, "target"])
+    failed = pd.unique(table.loc[table["n_failed"] > 0, "gene"])
     if len(failed):
         more = ", ..." if len(failed) > _MAX_GENES_NAMED else ""
         warn(

@@ -43,7 +43,7 @@ def choose_model(table: pd.DataFrame) -> pd.Series:
     .. [1] Hastie, Tibshirani and Friedman (2009), The Elements of Statistical Learning, 2nd
        edition, section 7.10.
     """
-    needed = ["target", "model", "shortfall", "shortfall_error"]
+    needed = ["gene", "model", "shortfall", "shortfall_error"]
     if not isinstance(table, pd.DataFrame) or not {*needed} <= {*table.columns}:
         raise TypeError(f"table must be a frame of compare_models, with the columns {needed}.")
     if not isinstance(table["model"].dtype, pd.CategoricalDtype):
@@ -51,13 +51,13 @@ def choose_model(table: pd.DataFrame) -> pd.Series:
             "The column 'model' must be categorical, as compare_models returns it: the first of "
             "its categories is the simplest model."
         )
-    names, genes = table["model"].cat.categories, pd.unique(table["target"])
+    names, genes = table["model"].cat.categories, pd.unique(table["gene"])
     order = pd.MultiIndex.from_product([genes, names])
-    rows = table.set_index(["target", "model"])
+    rows = table.set_index(["gene", "model"])
     if len(rows) != len(order) or not order.isin(rows.index).all():
         raise ValueError(f"Each gene must have one row for each of the models {list(names)}.")
     rows = rows.loc[order]
     within = rows["shortfall"] <= rows["shortfall_error"].clip(lower=_LOG_LIKELIHOOD_TOLERANCE)
     first = within.to_numpy().reshape(len(genes), len(names)).argmax(axis=1)
     chosen = pd.Categorical.from_codes(first, dtype=table["model"].dtype)
-    return pd.Series(chosen, index=pd.Index(genes, name="target"), name="model")
+    return pd.Series(chosen, index=pd.Index(genes, name="gene"), name="model")

@@ -38,7 +38,7 @@ def test_every_storage_gives_the_fit_of_frames(adata, fitted, storage, layer):
 
 @pytest.mark.parametrize("storage", ["csr", "csc", "dense"])
 def test_backed_files_are_read_and_not_written(adata, fitted, tmp_path, storage, monkeypatch):
-    monkeypatch.setattr("sc_glm.adata.reading._MAX_DENSE_ENTRIES", 10 * len(GENES))
+    monkeypatch.setattr("sc_glm._counts.anndata_matrix._MAX_DENSE_ENTRIES", 10 * len(GENES))
     adata.X = STORAGE[storage](adata.X)
     path = tmp_path / "cells.h5ad"
     adata.write_h5ad(path)

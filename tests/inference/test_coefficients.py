@@ -69,11 +69,11 @@ def test_covariances_standard_errors_and_tables_agree(model):
     diagonal = np.sqrt(np.einsum("gkk->gk", covariance))
     assert_allclose(np.vstack([*errors.values()]).T, diagonal)
     assert_allclose(table["standard_error"], diagonal.ravel())
-    assert_array_equal(table["target"].unique(), COUNTS.columns)
+    assert_array_equal(table["gene"].unique(), COUNTS.columns)
     for part, own in errors.items():
         assert own.shape == model.params_[part].shape
         wide = table[table["part"] == part].pivot_table(
-            index="feature", columns="target", values="estimate", sort=False
+            index="feature", columns="gene", values="estimate", sort=False
         )
         assert_allclose(wide, model.params_[part])
 

@@ -62,7 +62,7 @@ def test_a_gene_alone_is_the_gene_in_a_matrix(model, name):
     if isinstance(together, dict):
         together = {part: table[["gene_2"]] for part, table in together.items()}
     elif name in ("coefficient_table", "confidence_intervals", "profile"):
-        together = together[together["target"] == "gene_2"].reset_index(drop=True)
+        together = together[together["gene"] == "gene_2"].reset_index(drop=True)
         together, alone = (x.drop(columns="p_adjusted", errors="ignore") for x in (together, alone))
     elif name == "wald_test":
         together = together.loc[["gene_2"]].drop(columns="p_adjusted")
@@ -140,7 +140,7 @@ def test_p_values_beyond_the_smallest_number_have_logarithms():
     reduced = make_pipeline(FormulaTransformer("~ 1"), NegBinRegressor()).fit(X, counts)
     wald = inference.wald_test(full, X, counts, "x")
     table = inference.coefficient_table(full, X, counts)
-    table = table[table["feature"] == "x"].set_index("target")
+    table = table[table["feature"] == "x"].set_index("gene")
     ratio = inference.likelihood_ratio_test(reduced, full, X, counts)
     least = np.finfo(float).tiny
     for found in (wald, table, ratio):

@@ -40,7 +40,7 @@ def test_numbers_are_those_of_the_tables(model, kind, gene):
     table = inference.coefficient_table(model, OBS, COUNTS, **options)
     intervals = inference.confidence_intervals(model, OBS, COUNTS, **options)
     table = table.assign(lower=intervals["lower"], upper=intervals["upper"])
-    table = table[table["target"] == gene]
+    table = table[table["gene"] == gene]
     assert list(summary.coefficients) == list(table["part"].unique())
     for part, own in summary.coefficients.items():
         expected = table[table["part"] == part].set_index("feature")[list(own)]
@@ -63,7 +63,7 @@ def test_text(model):
     assert columns[0] == ["estimate", "standard", "error", "z", "p-value", "2.5", "%", "97.5", "%"]
     assert "reason" not in str(lines)
     intervals = inference.confidence_intervals(model, OBS, COUNTS)
-    own = intervals.query("target == 'gene_1' and feature == 'pseudotime'")[["lower", "upper"]]
+    own = intervals.query("gene == 'gene_1' and feature == 'pseudotime'")[["lower", "upper"]]
     (line,) = [line for line in lines if line.startswith("pseudotime ")]
     ends = [float(word) for word in line.split()[-2:]]
     assert ends == pytest.approx(own.to_numpy()[0].tolist(), abs=1e-4)

@@ -14,7 +14,7 @@ from tests.inference.simulated import COUNTS, DONOR, OBS, pipeline
 def test_a_test_of_one_coefficient_is_that_of_the_table(model):
     for kind, groups in (("observed", None), ("robust", None), ("cluster", DONOR)):
         table = inference.coefficient_table(model, OBS, COUNTS, kind=kind, groups=groups)
-        own = table[(table["feature"] == "cell_type[T.b]")].set_index("target")
+        own = table[(table["feature"] == "cell_type[T.b]")].set_index("gene")
         test = inference.wald_test(
             model, OBS, COUNTS, "cell_type[T.b] = 0", kind=kind, groups=groups
         )

@@ -288,14 +288,16 @@ def known_size_errors(X, y, model, gene, groups):
     shares = (
         D[:, :, None] * D[:, None] * (mu * r * (r + y) / (r + mu) ** 2).to_numpy()[:, None, None]
     )
-    root = np.linalg.cholesky(np.linalg.inv(shares.sum(axis=0)))
+    observed = np.linalg.inv(shares.sum(axis=0))
+    expected = D[:, :, None] * D[:, None] * (mu * r / (r + mu))[:, None, None]
+    root = np.linalg.cholesky(np.linalg.inv(expected.sum(axis=0)))
     clustered = np.zeros((2, 2))
-    for group in np.unique(groups):  # CR2, where the information is one
+    for group in np.unique(groups):  # CR2, where the expected information is one
         own = groups == group
-        values, vectors = np.linalg.eigh(np.eye(2) - root.T @ shares[own].sum(axis=0) @ root)
+        values, vectors = np.linalg.eigh(np.eye(2) - root.T @ expected[own].sum(axis=0) @ root)
         enlarged = vectors / np.sqrt(values) @ vectors.T @ root.T @ scores[own].sum(axis=0)
-        clustered += np.outer(root @ enlarged, root @ enlarged)
-    observed = root @ root.T
+        error = observed @ np.linalg.solve(root.T, enlarged)
+        clustered += np.outer(error, error)
     robust = observed @ scores.T @ scores @ observed
     covariances = {"observed": observed, "robust": robust, "cluster": clustered}
     return {kind: np.sqrt(np.diag(covariance)) for kind, covariance in covariances.items()}

@@ -115,11 +115,11 @@ def test_rows_are_in_the_order_of_genes_and_models(data):
     genes = ["gene_2", "gene_0", "gene_3"]
     models = {"zzz": MODELS["constant"], "aaa": MODELS["types"]}
     table = compare_models(models, data.obs, data.counts[genes], cv=2)
-    assert list(table["target"]) == list(np.repeat(genes, 2))
+    assert list(table["gene"]) == list(np.repeat(genes, 2))
     assert list(table["model"]) == ["zzz", "aaa"] * 3
     assert list(table["model"].cat.categories) == ["zzz", "aaa"]
     assert table["model"].cat.ordered
-    wide = table[::-1].pivot_table("shortfall", "target", "model", observed=True)
+    wide = table[::-1].pivot_table("shortfall", "gene", "model", observed=True)
     assert list(wide) == ["zzz", "aaa"]
 
 
@@ -128,13 +128,13 @@ def test_rows_are_in_the_order_of_genes_and_models(data):
 )
 def test_every_form_of_counts_is_the_same(table, data, form):
     found = compare_models(MODELS, data.obs, form(data.counts), cv=3)
-    assert list(found["target"].unique()) == ["y0", "y1", "y2", "y3"]
-    assert_frame_equal(found.drop(columns="target"), table.drop(columns="target"), rtol=1e-10)
+    assert list(found["gene"].unique()) == ["y0", "y1", "y2", "y3"]
+    assert_frame_equal(found.drop(columns="gene"), table.drop(columns="gene"), rtol=1e-10)
 
 
 def test_counts_of_one_gene(table, data):
     found = compare_models(MODELS, data.obs, data.counts["gene_1"], cv=3)
-    expected = table[table["target"] == "gene_1"].reset_index(drop=True)
+    expected = table[table["gene"] == "gene_1"].reset_index(drop=True)
     assert_frame_equal(found, expected, rtol=1e-10)
 
 
@@ -150,7 +150,7 @@ def test_blocks_and_jobs_change_nothing(table, data, monkeypatch):
     )
     found = compare_models(MODELS, data.obs, counts, cv=3)
     assert set(dense) == {(N_CELLS // 3, 1)}
-    assert_frame_equal(found.drop(columns="target"), table.drop(columns="target"), rtol=1e-10)
+    assert_frame_equal(found.drop(columns="gene"), table.drop(columns="gene"), rtol=1e-10)
 
 
 def test_every_form_of_a_model_is_the_same(data):

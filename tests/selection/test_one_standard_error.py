@@ -13,7 +13,7 @@ def small_table(shortfall, error, genes=("g2", "g1")):
     names = ["a", "b", "c"][:n_models]
     return pd.DataFrame(
         {
-            "target": np.repeat(genes, n_models),
+            "gene": np.repeat(genes, n_models),
             "model": pd.Categorical(names * len(genes), categories=names, ordered=True),
             "shortfall": np.ravel(shortfall),
             "shortfall_error": np.ravel(error),
@@ -29,7 +29,7 @@ def test_the_simplest_within_one_standard_error():
     assert chosen.value_counts().to_dict() == {"a": 1, "b": 1, "c": 0}
     mixed = choose_model(table.iloc[[4, 2, 0, 3, 1, 5]])
     assert mixed.to_dict() == {"g1": "a", "g2": "b"}
-    assert choose_model(table[table["target"] == "g1"]).to_dict() == {"g1": "a"}
+    assert choose_model(table[table["gene"] == "g1"]).to_dict() == {"g1": "a"}
 
 
 def test_rounding_chooses_no_model():
