@@ -305,10 +305,15 @@ class _Tests:
     def _set_infinite(
         self, effects: list[_Effect], estimates: Estimates, contrasts: list[Contrast]
     ) -> None:
-        """Compute the profile likelihoods of infinite estimates, and set their intervals."""
+        """Compute the profile likelihoods of infinite estimates, and set their intervals.
+
+        Their likelihood ratios are computed at the same time if these are the test.
+        """
         if contrasts[0].n_constraints > 1 or not any(len(effect.infinite) for effect in effects):
             return
         values = np.array([contrast.right_hand_side for contrast in contrasts])
+        is_tested = self.method == "auto" and self.kind == "observed"
+        shifts = np.array(self.question.shifts if is_tested else [])
         signs = np.zeros((len(self.cells.fitted.names), len(effects)))
         for number, effect in enumerate(effects):
             estimate = effect.estimate[effect.infinite]
@@ -317,7 +322,7 @@ class _Tests:
             self.cells,
             estimates.combinations.theta_matrix[:, 0],
             signs,
-            values + self.question.shifts,
+            values + shifts,
             self.level,
         )
         for effect, profile, value in zip(effects, profiles, values[:, 0], strict=True):
@@ -504,8 +509,8 @@ class _Effect:
     def set_infinite(self, profile: InfiniteContrasts, value: float) -> None:
         """Set infinite estimates, with the finite ends of their intervals, and keep their profiles.
 
-        There is no finite end if the counts say nothing about the contrast. ``value`` is that of
-        the contrast under the hypothesis.
+        There is no finite end if the counts say nothing about the contrast. Under the hypothesis,
+        the contrast is ``value``.
         """
         genes = self.infinite
         sign = np.where(self.estimate[genes] < 0, -1.0, 1.0)

@@ -172,10 +172,10 @@ def _profile_of_block(
             sparse = sparse[:0]  # the second start differs in the size alone
         path = _Path.of(objective, point, *(torch.from_numpy(x) for x in (test, sign)))
         size = problem.intercept(problem.bases[1]), objective.slices[1]
-        at_values = [path.maximum_at(value, sparse, size) for value in values]
-        return InfiniteContrasts(
-            path.supremum.numpy(), torch.stack(at_values, 1).numpy(), path.end(loss).numpy()
-        )
+        at_values = np.empty((len(theta), len(values)))
+        for number, value in enumerate(values):
+            at_values[:, number] = path.maximum_at(value, sparse, size).numpy()
+        return InfiniteContrasts(path.supremum.numpy(), at_values, path.end(loss).numpy())
 
 
 class _Path(NamedTuple):

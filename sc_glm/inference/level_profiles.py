@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 _SPACING = 0.5  # of the nodes. The error is 3e-7 of a function's sixth derivative
 N_NODES = 40  # on each side of the fit
-_POISSON_LOG_SIZE = 12.0  # above it, a likelihood is Poisson's
 _TOL = 1e-7  # of the maximisation over a mean, in log-likelihood
 _MAX_ITER = 30
 _MAX_STEP = 2.0
@@ -41,18 +40,14 @@ class LevelProfiles:
     terms : LevelTerms
     eta : Tensor of shape (n_genes, n_groups)
         Fitted predictors of the means, without the offset.
-    rho : Tensor of shape (n_genes,)
+    fitted : Tensor of shape (n_genes,)
         Fitted log sizes.
-
-    Attributes
-    ----------
     rho : Tensor of shape (n_genes,)
-        Centre of the nodes: the fitted log size, or one that is as good as Poisson's.
+        Log sizes at the centre of the nodes.
     """
 
-    def __init__(self, terms: LevelTerms, eta: Tensor, rho: Tensor) -> None:
-        self.terms, self.eta = terms, eta
-        self._fitted, self.rho = rho, rho.clamp_max(_POISSON_LOG_SIZE)
+    def __init__(self, terms: LevelTerms, eta: Tensor, fitted: Tensor, rho: Tensor) -> None:
+        self.terms, self.eta, self.rho, self._fitted = terms, eta, rho, fitted
         n_genes, self._n_groups = eta.shape
         self._row = torch.full((n_genes * (2 * N_NODES + 1),), -1)
         # Value and derivatives of each group, and of all groups with the gamma ratios

@@ -9,7 +9,6 @@ cells.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -26,6 +25,8 @@ from sc_glm.inference.level_profiles import LevelProfiles
 from sc_glm.inference.observed_information import SETTINGS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
     from sc_glm._design.design import FloatArray
@@ -42,6 +43,7 @@ _MIN_LOSS, _MIN_SLOPE = 1e-3, 0.1  # bounds of the loss and its slope in a Newto
 _STEPS_OF_SIZE = (-1.0, 4.0)  # bounds of a step of the log size: towards Poisson all is flat
 _TAIL = (0.85, 1.2)  # Newton steps of the log size that may be in the tail towards Poisson
 _MAX_STEP_MEAN, _MAX_STEP_CONTRAST = 2.0, 2.0
+_POISSON_LOG_SIZE = 12.0  # above it, a likelihood is Poisson's
 _LARGE_LOG_SIZE = 3.0  # of a fit, above which a second search begins at a low size
 _LOW_LOG_SIZE = -1.0
 _DECREASE = 1e-9  # of a log-likelihood, which counts as rounding
@@ -67,10 +69,9 @@ class SilentLevels(NamedTuple):
 
 
 def are_level_means(cells: FittedCells) -> bool:
-    """Return whether each group of cells has a mean of its own, and all share a gene's size."""
+    """Return whether each group of cells has a mean of its own, and all share the gene's size."""
     designs = cells.designs
-    is_free = not (cells.fitted.is_penalised or cells.has_known_sizes)
-    if not is_free or cells.fitted.family != NegBinFamily():
+    if cells.fitted.is_penalised or cells.fitted.family != NegBinFamily():
         return False
     if designs.groups is not None:
         n_groups = designs.groups.max() + 1
@@ -110,7 +111,7 @@ def profiles_of_silent_levels(
         counts,
         designs,
         [cells.coordinates(), signs],
-        (fitted.family, designs),
+        (fitted.family, designs, cells.has_known_sizes),
         (tests, values, loss),
         n_jobs=fitted.regressor.n_jobs,
     )
@@ -121,10 +122,10 @@ def _profiles_of_block(
     counts: Any,
     theta: FloatArray,
     signs: FloatArray,
-    model: tuple[Family, Designs],
+    model: tuple[Family, Designs, bool],
     question: tuple[FloatArray, FloatArray, float],
 ) -> SilentLevels:
-    (family, designs), (tests, values, loss) = model, question
+    (family, designs, has_known_sizes), (tests, values, loss) = model, question
     shape = signs.shape
     result = SilentLevels(
         np.full(shape, np.nan), np.full((*shape, values.shape[1]), np.nan), np.full(shape, np.nan)
@@ -143,7 +144,8 @@ def _profiles_of_block(
         point = torch.from_numpy(theta)
         eta = point[:, : basis.shape[1]] @ basis.mT
         rho = point[:, basis.shape[1]] * problem.bases[1].U[0, 0]
-        search = _Search.of(rows, LevelProfiles(terms, eta, rho))
+        centre = rho if has_known_sizes else rho.clamp_max(_POISSON_LOG_SIZE)
+        search = _Search.of(rows, LevelProfiles(terms, eta, rho, centre), has_known_sizes)
         place = rows.genes.numpy(), rows.tests.numpy()
         result.supremum[place] = search.supremum.numpy()
         for number, at in enumerate(torch.from_numpy(values).unbind(1)):
@@ -209,8 +211,7 @@ def _rows(signs: Tensor, has_counts: Tensor, pairs: Tensor, scale: Tensor) -> _R
     return _Rows(*(x[chosen] for x in (genes, tests, group, silent, scale)))
 
 
-@dataclass
-class _Model:
+class _Model(NamedTuple):
     """Log-likelihood and derivatives at a mean, a log size and a difference, a row for each."""
 
     value: Tensor
@@ -218,27 +219,20 @@ class _Model:
     hessian: tuple[Tensor, Tensor, Tensor]
     of_silent: tuple[Tensor, Tensor, Tensor]  # its score, and derivatives in predictor and log size
 
+    def _map(self, function: Callable[..., Tensor], *others: _Model) -> _Model:
+        models = (self, *others)
+        fields = zip(*((m.gradient, m.hessian, m.of_silent) for m in models), strict=True)
+        value = function(*(model.value for model in models))
+        parts: list[Any] = [tuple(map(function, *field)) for field in fields]
+        return _Model(value, *parts)
+
     def rows(self, index: Tensor) -> _Model:
         """Return some of the rows."""
-        return _Model(
-            self.value[index],
-            *(tuple(x[index] for x in getattr(self, field.name)) for field in fields(self)[1:]),
-        )
+        return self._map(lambda x: x[index])
 
     def replaced(self, accepted: Tensor, other: _Model) -> _Model:
         """Return the model with the accepted rows of another one."""
-        return _Model(
-            torch.where(accepted, other.value, self.value),
-            *(
-                tuple(
-                    torch.where(accepted, new, old)
-                    for new, old in zip(
-                        getattr(other, field.name), getattr(self, field.name), strict=True
-                    )
-                )
-                for field in fields(self)[1:]
-            ),
-        )
+        return self._map(lambda old, new: torch.where(accepted, new, old), other)
 
     def step(self, difference: Tensor | float) -> tuple[Tensor, Tensor, Tensor]:
         """Return a Newton step of predictor and log size, and its gain.
@@ -272,16 +266,19 @@ class _Search(NamedTuple):
     rows : _Rows
     profiles : LevelProfiles
     supremum : Tensor of shape (n,)
+    has_known_sizes : bool
+        Whether the sizes keep their fitted values.
     """
 
     rows: _Rows
     profiles: LevelProfiles
     supremum: Tensor
+    has_known_sizes: bool
 
     @classmethod
-    def of(cls, rows: _Rows, profiles: LevelProfiles) -> _Search:
+    def of(cls, rows: _Rows, profiles: LevelProfiles, has_known_sizes: bool) -> _Search:
         """Compute the likelihoods of the fit."""
-        return cls(rows, profiles, profiles.at_fit(rows.genes))
+        return cls(rows, profiles, profiles.at_fit(rows.genes), has_known_sizes)
 
     @property
     def _of_low_size(self) -> Tensor:
@@ -290,7 +287,8 @@ class _Search(NamedTuple):
         If counts vary little, the likelihood is flat between a Poisson distribution and large
         sizes. There may be another maximum with a small size, which makes a silent group likelier.
         """
-        return torch.nonzero(self.profiles.rho[self.rows.genes] > _LARGE_LOG_SIZE)[:, 0]
+        is_large = self.profiles.rho[self.rows.genes] > _LARGE_LOG_SIZE
+        return torch.nonzero(is_large & (not self.has_known_sizes))[:, 0]
 
     def maximum_at(self, difference: Tensor) -> Tensor:
         """Return the profile log-likelihood at values of the difference; NaN if not found."""
@@ -326,8 +324,13 @@ class _Search(NamedTuple):
         of_others = self.profiles.of_others(genes, group, rho)
         (g_eta, g_rho), (h_ee, h_er, h_rr) = of_group.score, of_group.hessian
         (s_eta, s_rho), (s_ee, s_er, s_rr) = of_silent.score, of_silent.hessian
+        value = of_group.value + of_silent.value + of_others.value
+        if self.has_known_sizes:
+            none = torch.zeros_like(value)
+            hessian = h_ee + s_ee, none, none - 1.0
+            return _Model(value, (g_eta + s_eta, none), hessian, (s_eta, s_ee, none))
         return _Model(
-            of_group.value + of_silent.value + of_others.value,
+            value,
             (g_eta + s_eta, g_rho + s_rho + of_others.first),
             (h_ee + s_ee, h_er + s_er, h_rr + s_rr + of_others.second),
             (s_eta, s_ee, s_er),

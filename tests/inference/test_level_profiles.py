@@ -35,7 +35,8 @@ def profile(level_terms, gene, group, rho):
 def test_interpolation_agrees_with_maximisation():
     level_terms = terms()
     zeros = torch.zeros(N_GENES, N_GROUPS, dtype=torch.float64)
-    profiles = LevelProfiles(level_terms, zeros, torch.full((N_GENES,), 0.3).double())
+    centre = torch.full((N_GENES,), 0.3).double()
+    profiles = LevelProfiles(level_terms, zeros, centre, centre)
     rng = np.random.default_rng(1)
     for distance in rng.uniform(-4, 4, 10):
         rho = 0.3 + distance
@@ -51,9 +52,8 @@ def test_interpolation_agrees_with_maximisation():
 
 
 def test_derivatives_are_those_of_the_interpolation():
-    profiles = LevelProfiles(
-        terms(), torch.zeros(N_GENES, N_GROUPS).double(), torch.zeros(N_GENES).double()
-    )
+    zeros = torch.zeros(N_GENES).double()
+    profiles = LevelProfiles(terms(), torch.zeros(N_GENES, N_GROUPS).double(), zeros, zeros)
     genes, groups = torch.tensor([0, 1, 2, 3]), torch.tensor([0, 1, 2, 0])
     rho, step = torch.tensor([0.2, -1.3, 2.1, -0.6]).double(), 1e-5
     at = profiles.of_others(genes, groups, rho)
@@ -65,7 +65,7 @@ def test_derivatives_are_those_of_the_interpolation():
 def test_the_likelihood_of_the_fit_is_the_sum_of_all_profiles():
     level_terms = terms()
     rho = torch.tensor([0.0, 20.0, 1.0, -1.0]).double()  # of which one is Poisson in practice
-    profiles = LevelProfiles(level_terms, torch.zeros(N_GENES, N_GROUPS).double(), rho)
+    profiles = LevelProfiles(level_terms, torch.zeros(N_GENES, N_GROUPS).double(), rho, rho)
     found = profiles.at_fit(torch.arange(N_GENES))
     for gene in range(N_GENES):
         expected = sum(

@@ -33,9 +33,9 @@ def simulate():
     return obs, counts, rng.integers(1, 4, N_CELLS).astype(float)
 
 
-def fitted_cells(offset, weights):
+def fitted_cells(offset, weights, size=None):
     obs, counts, given = simulate()
-    model = make_pipeline(FormulaTransformer("~ kind", offset=offset), NegBinRegressor())
+    model = make_pipeline(FormulaTransformer("~ kind", offset=offset), NegBinRegressor(size=size))
     weight = given if weights else None
     model.fit(obs, counts, negbinregressor__sample_weight=weight)
     cells = FittedCells.of(FittedData.of(model, obs, counts), weight)
@@ -53,10 +53,18 @@ def differences(cells):
 
 
 @pytest.mark.parametrize(
-    ("offset", "weights"), [("depth", False), ("depth", True), (None, False), (None, True)]
+    ("offset", "weights", "size"),
+    [
+        ("depth", False, None),
+        ("depth", True, None),
+        (None, False, None),
+        (None, True, None),
+        ("depth", False, 0.8),
+        (None, False, 1e7),
+    ],
 )
-def test_profiles_are_those_of_all_parameters(offset, weights):
-    cells, counts, codes = fitted_cells(offset, weights)
+def test_profiles_are_those_of_all_parameters(offset, weights, size):
+    cells, counts, codes = fitted_cells(offset, weights, size)
     assert are_level_means(cells)
     pairs, tests = differences(cells)
     sums = np.array([counts[codes == k].sum(axis=0) for k in range(5)])
@@ -142,13 +150,12 @@ def test_contrasts_together_are_those_alone():
     assert_allclose(forth["p_value"], back["p_value"], rtol=1e-6)
 
 
-def test_models_with_other_sizes_or_penalties_are_left_to_the_general_search():
+def test_regressed_sizes_and_penalties_are_left_to_the_general_search():
     obs, counts, _ = simulate()
     for transformer, regressor in (
         (FormulaTransformer("~ kind", dispersion="~ kind"), NegBinRegressor()),
         (FormulaTransformer("~ kind + depth"), NegBinRegressor()),
         (FormulaTransformer("~ kind"), NegBinRegressor(alpha=1.0)),
-        (FormulaTransformer("~ kind", offset="depth"), NegBinRegressor(size=2.0)),
     ):
         model = make_pipeline(transformer, regressor).fit(obs, counts)
         assert not are_level_means(FittedCells.of(FittedData.of(model, obs, counts), None))
