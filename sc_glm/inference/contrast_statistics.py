@@ -17,7 +17,7 @@ from sc_glm.inference.constrained_fits import constrained_maxima, maxima_from
 from sc_glm.inference.log_likelihood import log_likelihoods
 from sc_glm.inference.p_values import log_f_tail
 from sc_glm.inference.score_tests import score_tests
-from sc_glm.inference.wald import wald_statistics
+from sc_glm.inference.wald import degrees_of_freedom, wald_statistics
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -96,20 +96,27 @@ class Statistics:
 
 
 def wald(
-    estimates: Estimates, number: int, contrast: Contrast, alternative: Alternative
+    estimates: Estimates,
+    number: int,
+    contrast: Contrast,
+    alternative: Alternative,
+    error: FloatArray,
 ) -> Statistics:
-    """Return the Wald statistics of one of several estimated contrasts."""
-    found = wald_statistics(estimates, number, contrast.right_hand_side)
+    """Return the Wald statistics of one of several estimated contrasts.
+
+    The standard ``error`` is that of its first combination.
+    """
     if contrast.n_constraints > 1:
+        found = wald_statistics(estimates, number, contrast.right_hand_side)
         result = Statistics.of_joint_test(found.statistic, contrast.n_constraints, found.df, "wald")
-        result.scaled = found.scaled
+        result.scaled, reason = found.scaled, found.reason
     else:
-        error = estimates.of_test(number).standard_errors()[:, 0]
+        df, reason = degrees_of_freedom(estimates, number, 1)
         difference = estimates.estimate[:, number, 0] - contrast.right_hand_side[0]
         shift = alternative.threshold
         upper, lower = (difference - shift) / error, (difference + shift) / error
-        result = Statistics.of(upper, lower, found.df, "wald")
-    result.reason = found.reason.astype(object)
+        result = Statistics.of(upper, lower, np.where(reason == "", df, np.nan), "wald")
+    result.reason = reason.astype(object)
     return result
 
 

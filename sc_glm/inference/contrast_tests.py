@@ -32,7 +32,7 @@ from sc_glm.inference.contrast_statistics import (
 from sc_glm.inference.contrasts import ContrastReader
 from sc_glm.inference.covariance_estimators import clusters_of_cells
 from sc_glm.inference.docstring_entries import ENTRIES
-from sc_glm.inference.estimates import estimate_combinations
+from sc_glm.inference.estimates import estimate_combinations, wald_limits
 from sc_glm.inference.fitted_model import FittedData
 from sc_glm.inference.infinite_contrasts import profiles_of_infinite_contrasts
 from sc_glm.inference.log_likelihood import check_maximum
@@ -290,8 +290,10 @@ class _Tests:
         )
         scores = self._scores(contrasts) if self.method == "score" else {}
         effects = [
-            _Effect.of(self, estimates, number, contrast)
-            for number, contrast in enumerate(contrasts.values())
+            _Effect.of(self, estimates, number, contrast, error)
+            for number, (contrast, error) in enumerate(
+                zip(contrasts.values(), estimates.standard_errors().T, strict=True)
+            )
         ]
         self._set_infinite(effects, estimates, list(contrasts.values()))
         fractions = self._fractions(list(contrasts.values()))
@@ -355,7 +357,7 @@ class _Tests:
     ) -> Statistics:
         """Return the statistics of a contrast by the method."""
         everywhere = np.arange(len(effect.estimate))
-        statistics = wald(estimates, number, contrast, self.question)
+        statistics = wald(estimates, number, contrast, self.question, effect.standard_error)
         estimable = bool(estimates.combinations.estimable[number])
         has_counts = self.cells.fitted.status != Status.ALL_ZERO
         if not estimable:
@@ -481,8 +483,15 @@ class _Effect:
     profile: InfiniteContrasts | None = None
 
     @classmethod
-    def of(cls, tests: _Tests, estimates: Estimates, number: int, contrast: Contrast) -> _Effect:
-        """Return the sizes of one of several estimated contrasts."""
+    def of(
+        cls,
+        tests: _Tests,
+        estimates: Estimates,
+        number: int,
+        contrast: Contrast,
+        error: FloatArray,
+    ) -> _Effect:
+        """Return the sizes of one of several estimated contrasts, with its standard error."""
         fitted = tests.cells.fitted
         nothing = np.full(len(fitted.names), np.nan)
         flat = estimates.flat[:, number] & (fitted.status != Status.ALL_ZERO)
@@ -498,13 +507,9 @@ class _Effect:
             size = np.where(known, size, np.nan)
             size[genes] = np.inf
             return cls(size, nothing, nothing, nothing, genes, no_genes)
-        of_test = estimates.of_test(number)
-        low, high = (
-            end[:, 0] - contrast.right_hand_side[0] for end in of_test.wald_limits(tests.level)
-        )
         estimate = estimates.estimate[:, number, 0] - contrast.right_hand_side[0]
-        errors = of_test.standard_errors()[:, 0]
-        return cls(np.where(known, estimate, np.nan), low, high, errors, genes, no_genes)
+        low, high = wald_limits(estimate, error, estimates.df[:, number], tests.level)
+        return cls(np.where(known, estimate, np.nan), low, high, error, genes, no_genes)
 
     def set_infinite(self, profile: InfiniteContrasts, value: float) -> None:
         """Set infinite estimates, with the finite ends of their intervals, and keep their profiles.

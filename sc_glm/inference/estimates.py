@@ -45,18 +45,6 @@ class Estimates(NamedTuple):
     reason: NDArray[np.object_]
     flat: NDArray[np.bool_]
 
-    def of_test(self, number: int) -> Estimates:
-        """Return the estimates of one test."""
-        one = slice(number, number + 1)
-        return Estimates(
-            self.combinations.of_test(number),
-            self.estimate[:, one],
-            self.covariance,
-            self.df[:, one],
-            self.reason[:, one],
-            self.flat[:, one],
-        )
-
     def covariances_of_test(self, number: int) -> FloatArray:
         """Return the covariance of one test's combinations, genes x constraints x constraints."""
         test = self.combinations.theta_matrix[number]
@@ -70,9 +58,15 @@ class Estimates(NamedTuple):
 
     def wald_limits(self, level: float) -> tuple[FloatArray, FloatArray]:
         """Return the ends of the Wald interval of each test's first combination."""
-        estimate = self.estimate[..., 0]
-        half_width = stats.t.isf((1 - level) / 2, self.df) * self.standard_errors()
-        return estimate - half_width, estimate + half_width
+        return wald_limits(self.estimate[..., 0], self.standard_errors(), self.df, level)
+
+
+def wald_limits(
+    estimate: FloatArray, error: FloatArray, df: FloatArray, level: float
+) -> tuple[FloatArray, FloatArray]:
+    """Return the ends of Wald intervals of estimates with standard errors."""
+    half_width = stats.t.isf((1 - level) / 2, df) * error
+    return estimate - half_width, estimate + half_width
 
 
 def estimate_coefficients(
