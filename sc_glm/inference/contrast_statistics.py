@@ -79,6 +79,10 @@ class Statistics:
         result.scaled = statistic / n_constraints
         return result
 
+    def rows(self, genes: NDArray[np.intp]) -> Statistics:
+        """Return the statistics of some genes."""
+        return Statistics(*(getattr(self, field.name)[genes] for field in fields(self)))
+
     def put(self, genes: NDArray[np.intp], other: Statistics) -> None:
         """Replace the statistics of some genes."""
         for field in fields(self):

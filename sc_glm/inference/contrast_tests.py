@@ -23,6 +23,7 @@ from sc_glm.inference.contrast_effects import (
     predictor_ranges,
 )
 from sc_glm.inference.contrast_statistics import (
+    Statistics,
     likelihood_ratio,
     profile_ratio,
     score,
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from sc_glm._design.design import FloatArray
-    from sc_glm.inference.contrast_statistics import Statistics
     from sc_glm.inference.contrasts import Contrast
     from sc_glm.inference.estimates import Estimates
     from sc_glm.inference.infinite_contrasts import InfiniteContrasts
@@ -288,7 +288,6 @@ class _Tests:
         estimates = estimate_combinations(
             fitted, coef_matrix, self.kind, self.groups, self.sample_weight
         )
-        scores = self._scores(contrasts) if self.method == "score" else {}
         effects = [
             _Effect.of(self, estimates, number, contrast, error)
             for number, (contrast, error) in enumerate(
@@ -296,6 +295,7 @@ class _Tests:
             )
         ]
         self._set_infinite(effects, estimates, list(contrasts.values()))
+        scores = self._scores(contrasts, effects)
         fractions = self._fractions(list(contrasts.values()))
         result = {}
         for number, (name, contrast) in enumerate(contrasts.items()):
@@ -330,12 +330,42 @@ class _Tests:
         for effect, profile, value in zip(effects, profiles, values[:, 0], strict=True):
             effect.set_infinite(profile, value)
 
-    def _scores(self, contrasts: dict[str, Contrast]) -> dict[str, Statistics]:
-        """Return score statistics of all genes, with one null fit for contrasts of a factor."""
+    def _scores(
+        self, contrasts: dict[str, Contrast], effects: list[_Effect]
+    ) -> dict[str, Statistics]:
+        """Return score statistics where they are the test, with a null fit for each factor.
+
+        They are those of all genes, or of genes whose estimates are infinite in some contrast; the
+        statistics of the other genes are then NaN.
+        """
+        if self.method == "score":
+            return self._scores_of(self.cells, contrasts)
+        is_sandwich = self.method == "auto" and self.kind == "robust"
+        if not is_sandwich or self.question.threshold:
+            return {}
+        infinite = {
+            name: effect.infinite
+            for name, effect in zip(contrasts, effects, strict=True)
+            if len(effect.infinite)
+        }
+        if not infinite:
+            return {}
+        genes = np.unique(np.concatenate(list(infinite.values())))
+        tested = {name: contrasts[name] for name in infinite}
+        nothing = np.full(len(self.cells.fitted.names), np.nan)
+        result = {}
+        for name, found in self._scores_of(self.cells.of_genes(genes), tested).items():
+            result[name] = Statistics.of(nothing, nothing, nothing, "score")
+            result[name].put(genes, found)
+        return result
+
+    def _scores_of(
+        self, cells: FittedCells, contrasts: dict[str, Contrast]
+    ) -> dict[str, Statistics]:
         result: dict[str, Statistics] = {}
         if self.kind == "cluster":
             return {
-                name: self._score_by_cluster(self.cells, contrast)
+                name: self._score_by_cluster(cells, contrast)
                 for name, contrast in contrasts.items()
             }
         by_null: dict[bytes, list[str]] = {}
@@ -343,7 +373,7 @@ class _Tests:
             by_null.setdefault(contrast.wider.tobytes(), []).append(name)
         for names in by_null.values():
             chosen = [contrasts[name] for name in names]
-            found = score(self.cells, self.part, chosen, robust=self.kind == "robust")
+            found = score(cells, self.part, chosen, robust=self.kind == "robust")
             result |= dict(zip(names, found, strict=True))
         return result
 
@@ -362,12 +392,12 @@ class _Tests:
         has_counts = self.cells.fitted.status != Status.ALL_ZERO
         if not estimable:
             return statistics
-        if scores is not None:
+        if self.method == "score" and scores is not None:
             statistics.put(everywhere, scores)
         elif self.method == "lr":
             statistics.put(everywhere, self._likelihood_ratio(everywhere, contrast, effect))
         elif self.method == "auto" and len(effect.infinite):
-            self._replace_infinite(statistics, contrast, effect)
+            self._replace_infinite(statistics, contrast, effect, scores)
         statistics.reason[~has_counts] = str(Status.ALL_ZERO)
         statistics.reason[effect.unknown] = "no counts in the cells compared"
         return statistics
@@ -379,7 +409,11 @@ class _Tests:
         return likelihood_ratio(cells, self.part, contrast, effect.estimate[genes], self.question)
 
     def _replace_infinite(
-        self, statistics: Statistics, contrast: Contrast, effect: _Effect
+        self,
+        statistics: Statistics,
+        contrast: Contrast,
+        effect: _Effect,
+        scores: Statistics | None,
     ) -> None:
         """Test infinite estimates, which have no standard error, without it."""
         genes = effect.infinite
@@ -388,9 +422,8 @@ class _Tests:
             statistics.put(genes, profile_ratio(effect.profile, sign, self.question))
         elif self.kind == "observed":
             statistics.put(genes, self._likelihood_ratio(genes, contrast, effect))
-        elif self.kind == "robust" and not self.question.threshold:
-            (found,) = score(self.cells.of_genes(genes), self.part, [contrast], robust=True)
-            statistics.put(genes, found)
+        elif scores is not None:
+            statistics.put(genes, scores.rows(genes))
         elif self.kind == "cluster" and not self.question.threshold:
             statistics.put(genes, self._score_by_cluster(self.cells.of_genes(genes), contrast))
 
