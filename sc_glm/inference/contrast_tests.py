@@ -20,8 +20,8 @@ from sc_glm.inference.constrained_fits import FittedCells
 from sc_glm.inference.contrast_effects import (
     fractions_with_counts,
     mean_counts,
-    predictor_ranges,
 )
+from sc_glm.inference.contrast_sizes import Effect
 from sc_glm.inference.contrast_statistics import (
     Statistics,
     likelihood_ratio,
@@ -33,7 +33,7 @@ from sc_glm.inference.contrast_statistics import (
 from sc_glm.inference.contrasts import ContrastReader
 from sc_glm.inference.covariance_estimators import clusters_of_cells
 from sc_glm.inference.docstring_entries import ENTRIES
-from sc_glm.inference.estimates import estimate_combinations, wald_limits
+from sc_glm.inference.estimates import estimate_combinations
 from sc_glm.inference.fitted_model import FittedData
 from sc_glm.inference.infinite_contrasts import profiles_of_infinite_contrasts
 from sc_glm.inference.log_likelihood import check_maximum
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from sc_glm._design.design import FloatArray
     from sc_glm.inference.contrasts import Contrast
     from sc_glm.inference.estimates import Estimates
-    from sc_glm.inference.infinite_contrasts import InfiniteContrasts
     from sc_glm.inference.observed_information import Clusters
 
 __all__ = ["differential_expression"]
@@ -288,8 +287,18 @@ class _Tests:
         estimates = estimate_combinations(
             fitted, coef_matrix, self.kind, self.groups, self.sample_weight
         )
+        cells = np.flatnonzero(self.weights)
         effects = [
-            _Effect.of(self, estimates, number, contrast, error)
+            Effect.of(
+                fitted,
+                estimates,
+                number,
+                contrast,
+                part=self.part,
+                cells=cells,
+                error=error,
+                level=self.level,
+            )
             for number, (contrast, error) in enumerate(
                 zip(contrasts.values(), estimates.standard_errors().T, strict=True)
             )
@@ -305,7 +314,7 @@ class _Tests:
         return result
 
     def _set_infinite(
-        self, effects: list[_Effect], estimates: Estimates, contrasts: list[Contrast]
+        self, effects: list[Effect], estimates: Estimates, contrasts: list[Contrast]
     ) -> None:
         """Compute the profile likelihoods of infinite estimates, and set their intervals.
 
@@ -331,7 +340,7 @@ class _Tests:
             effect.set_infinite(profile, value)
 
     def _scores(
-        self, contrasts: dict[str, Contrast], effects: list[_Effect]
+        self, contrasts: dict[str, Contrast], effects: list[Effect]
     ) -> dict[str, Statistics]:
         """Return score statistics where they are the test, with a null fit for each factor.
 
@@ -355,7 +364,7 @@ class _Tests:
         nothing = np.full(len(self.cells.fitted.names), np.nan)
         result = {}
         for name, found in self._scores_of(self.cells.of_genes(genes), tested).items():
-            result[name] = Statistics.of(nothing, nothing, nothing, "score")
+            result[name] = Statistics.of(nothing.copy(), nothing.copy(), nothing.copy(), "score")
             result[name].put(genes, found)
         return result
 
@@ -382,7 +391,7 @@ class _Tests:
         estimates: Estimates,
         number: int,
         contrast: Contrast,
-        effect: _Effect,
+        effect: Effect,
         scores: Statistics | None,
     ) -> Statistics:
         """Return the statistics of a contrast by the method."""
@@ -403,7 +412,7 @@ class _Tests:
         return statistics
 
     def _likelihood_ratio(
-        self, genes: NDArray[np.intp], contrast: Contrast, effect: _Effect
+        self, genes: NDArray[np.intp], contrast: Contrast, effect: Effect
     ) -> Statistics:
         cells = self.cells.of_genes(genes)
         return likelihood_ratio(cells, self.part, contrast, effect.estimate[genes], self.question)
@@ -412,7 +421,7 @@ class _Tests:
         self,
         statistics: Statistics,
         contrast: Contrast,
-        effect: _Effect,
+        effect: Effect,
         scores: Statistics | None,
     ) -> None:
         """Test infinite estimates, which have no standard error, without it."""
@@ -460,7 +469,7 @@ class _Tests:
         self,
         name: str,
         contrast: Contrast,
-        effect: _Effect,
+        effect: Effect,
         statistics: Statistics,
         fractions: FloatArray,
     ) -> pd.DataFrame:
@@ -490,73 +499,3 @@ class _Tests:
             },
             index=pd.Index(fitted.names, name="gene"),
         )
-
-
-@dataclass
-class _Effect:
-    """Size of a contrast for each gene, in natural logarithms.
-
-    Attributes
-    ----------
-    estimate, low, high, standard_error : ndarray of shape (n_genes,)
-    infinite : ndarray of int
-        Genes with an infinite estimate, which the likelihood can test.
-    unknown : ndarray of int
-        Genes whose counts say nothing about the contrast.
-    profile : InfiniteContrasts or None
-        Profile likelihoods of the infinite genes.
-    """
-
-    estimate: FloatArray
-    low: FloatArray
-    high: FloatArray
-    standard_error: FloatArray
-    infinite: NDArray[np.intp]
-    unknown: NDArray[np.intp]
-    profile: InfiniteContrasts | None = None
-
-    @classmethod
-    def of(
-        cls,
-        tests: _Tests,
-        estimates: Estimates,
-        number: int,
-        contrast: Contrast,
-        error: FloatArray,
-    ) -> _Effect:
-        """Return the sizes of one of several estimated contrasts, with its standard error."""
-        fitted = tests.cells.fitted
-        nothing = np.full(len(fitted.names), np.nan)
-        flat = estimates.flat[:, number] & (fitted.status != Status.ALL_ZERO)
-        flat &= fitted.status != Status.ITERATION_LIMIT
-        if fitted.is_penalised or not estimates.combinations.estimable[number]:
-            flat[:] = False
-        genes, no_genes = np.flatnonzero(flat), np.empty(0, dtype=np.intp)
-        known = flat | (estimates.reason[:, number] == "")
-        if contrast.n_constraints > 1:
-            columns = contrast.matrix.any(axis=0)
-            cells_of_fit = np.flatnonzero(tests.weights)
-            size = predictor_ranges(fitted, tests.part, np.flatnonzero(columns), cells_of_fit)
-            size = np.where(known, size, np.nan)
-            size[genes] = np.inf
-            return cls(size, nothing, nothing, nothing, genes, no_genes)
-        estimate = estimates.estimate[:, number, 0] - contrast.right_hand_side[0]
-        low, high = wald_limits(estimate, error, estimates.df[:, number], tests.level)
-        return cls(np.where(known, estimate, np.nan), low, high, error, genes, no_genes)
-
-    def set_infinite(self, profile: InfiniteContrasts, value: float) -> None:
-        """Set infinite estimates, with the finite ends of their intervals, and keep their profiles.
-
-        There is no finite end if the counts say nothing about the contrast. Under the hypothesis,
-        the contrast is ``value``.
-        """
-        genes = self.infinite
-        sign = np.where(self.estimate[genes] < 0, -1.0, 1.0)
-        self.profile = profile
-        end = profile.end - value
-        is_unknown = np.isinf(end)
-        self.estimate[genes] = np.where(is_unknown, np.nan, sign * np.inf)
-        self.low[genes] = np.where(sign > 0, end, -np.inf)
-        self.high[genes] = np.where(sign > 0, np.inf, end)
-        self.low[genes[is_unknown]], self.high[genes[is_unknown]] = -np.inf, np.inf
-        self.unknown = genes[is_unknown]

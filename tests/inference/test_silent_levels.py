@@ -129,6 +129,20 @@ def test_two_silent_levels_are_not_compared(offset):
     assert table["log2_fold_change"].isna().to_numpy().tolist() == is_empty.tolist()
 
 
+def test_robust_tests_of_contrasts_together_are_those_alone():
+    obs, counts, _ = simulate()
+    model = make_pipeline(FormulaTransformer("~ kind", offset="depth"), NegBinRegressor())
+    model.fit(obs, counts)
+    contrasts = {level: ("kind", level, "a") for level in "bcde"}
+    table = differential_expression(model, obs, counts, contrasts, kind="robust")
+    assert (table["test"] == "score").sum() > 20
+    for name, contrast in contrasts.items():
+        alone = differential_expression(model, obs, counts, contrast, kind="robust")
+        together = table[table["contrast"] == name]
+        together = together.drop(columns=["contrast", "p_adjusted_all"])
+        pd.testing.assert_frame_equal(together, alone, rtol=1e-8)
+
+
 def test_contrasts_together_are_those_alone():
     obs, counts, _ = simulate()
     model = make_pipeline(FormulaTransformer("~ kind", offset="depth"), NegBinRegressor())
