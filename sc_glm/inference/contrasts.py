@@ -10,6 +10,7 @@ import numpy as np
 import scipy.linalg
 
 from sc_glm._contract.validation import quoted, similar_names
+from sc_glm._likelihood.family import ZERO_INFLATION
 from sc_glm.formula.constraints import linear_constraints
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from sc_glm.inference.fitted_model import FittedData
     from sc_glm.inference.model_formula import ModelFormula
 
-REST = "rest"  # in place of a reference level: the mean of all other levels
+REST = "rest"  # in place of a reference level: the mean of the means of all other levels
 _PAIR_ENTRIES = 3  # of (factor, level, reference)
 _ROUNDING = 1e-9  # of a factor's average rows, which are sums over cells
 
@@ -43,12 +44,17 @@ class Contrast:
         contrasts of the factor.
     sides : tuple of two ndarray of bool of shape (n_cells,), or None
         Cells of the two sides, where levels of a factor are compared.
+    levels : ndarray of shape (1 + n_others, n_columns), or None
+        Average design rows of a level and of all others, where it is compared with the mean of
+        their means. Then ``matrix`` is the comparison with their geometric mean, which is zero at
+        the same time if the whole factor has no effect.
     """
 
     matrix: FloatArray
     right_hand_side: FloatArray
     wider: FloatArray
     sides: tuple[NDArray[np.bool_], NDArray[np.bool_]] | None = None
+    levels: FloatArray | None = None
 
     @property
     def n_constraints(self) -> int:
@@ -211,6 +217,7 @@ class ContrastReader:
                 np.asarray(values.isin([levels[position]])),
                 np.asarray(values.isin([levels[i] for i in others])),
             ),
+            rows[[position, *others]] if len(others) > 1 and self.part != ZERO_INFLATION else None,
         )
 
     def _average_rows(self, covariate: Covariate, values: list[Any]) -> FloatArray:
