@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
@@ -207,18 +207,13 @@ class ContrastReader:
             differences = _independent(_without_rounding(rows[1:] - rows[0]))
             self._rows_of_factors[factor] = rows, estimable_rows(differences, self.null_space)
         rows, wider = self._rows_of_factors[factor]
-        matrix = _without_rounding((rows[position] - rows[others].mean(axis=0))[None])
         values = self.formula.cells[covariate.column]
-        return Contrast(
-            matrix,
-            np.zeros(1),
-            wider if len(wider) else matrix,
-            (
-                np.asarray(values.isin([levels[position]])),
-                np.asarray(values.isin([levels[i] for i in others])),
-            ),
-            rows[[position, *others]] if len(others) > 1 and self.part != ZERO_INFLATION else None,
+        sides = (
+            np.asarray(values.isin([levels[position]])),
+            np.asarray(values.isin([levels[i] for i in others])),
         )
+        contrast = contrast_of_rows(rows, position, others, sides, self.part)
+        return replace(contrast, wider=wider) if len(wider) else contrast
 
     def _average_rows(self, covariate: Covariate, values: list[Any]) -> FloatArray:
         """Return the part's average design row with a covariate set to each of some values.
@@ -234,6 +229,34 @@ class ContrastReader:
                 for value in values
             ]
         )
+
+
+def contrast_of_rows(
+    rows: FloatArray,
+    first: int,
+    others: list[int],
+    sides: tuple[NDArray[np.bool_], NDArray[np.bool_]],
+    part: str,
+) -> Contrast:
+    """Return the contrast of one level with one other level, or with the mean of several.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n_levels, n_columns)
+        Average design row of each level.
+    first : int
+    others : list of int
+        Positions of the levels.
+    sides : tuple of two ndarray of bool of shape (n_cells,)
+        Cells of both sides.
+    part : str
+        Levels of the zero inflation are averaged on the scale of the logit, others on that of
+        their values.
+    """
+    matrix = _without_rounding((rows[first] - rows[others].mean(axis=0))[None])
+    is_mean = len(others) > 1 and part != ZERO_INFLATION
+    levels = rows[[first, *others]] if is_mean else None
+    return Contrast(matrix, np.zeros(1), matrix, sides, levels)
 
 
 def estimable_rows(matrix: FloatArray, null_space: NullSpace) -> FloatArray:
