@@ -110,6 +110,21 @@ def test_intervals_of_donors():
     assert holds["condition", "observed"] < 0.7
 
 
+@pytest.mark.parametrize("design", ["3 v 3", "2 v 10, 20 to 600 cells", "10 v 10"])
+def test_sums_of_donors(design):
+    sums = study("sums")
+    data, p_values = sums.find(design, 4000, with_r=False)
+    p, null = p_values["quasi_likelihood_test"], data.effects == 0
+    assert p.notna().all()
+    n = null.sum()
+    for low, level, high in ((0.04, 0.05, 0.06), (0.007, 0.01, 0.014), (0.0005, 0.001, 0.002)):
+        error = 3.5 * np.sqrt(level * (1 - level) / n)
+        assert low - error < rate(p[null], level) < high + error
+    found = sums.called(p)
+    assert found.sum() > 15
+    assert null[found].mean() < 0.1 + 3 * np.sqrt(0.1 * 0.9 / found.sum())
+
+
 @pytest.mark.parametrize("inflated", [False, True])
 def test_leverages_of_the_expected_information_leave_no_gene_without_a_p_value(inflated):
     n_genes = 500
@@ -150,6 +165,9 @@ def test_a_whole_run(tmp_path, monkeypatch):
     few = {name: donors.DESIGNS[name] for name in ("4 v 4", "6 v 6, 5 to 220 cells")}
     monkeypatch.setattr(donors, "DESIGNS", few)
     monkeypatch.setattr(donors, "WITH_INTERVALS", ["4 v 4"])
+    monkeypatch.setattr(study("sums"), "DESIGNS", {"4 v 4": (4, 4, False)})
+    monkeypatch.setattr(study("sums"), "by_r", lambda _: None)
+    monkeypatch.setattr(study("sums"), "BESIDE_CLUSTERS", ["4 v 4"])
     clusters = study("clusters")
     monkeypatch.setattr(clusters, "DESIGNS", {"6 v 6": clusters.DESIGNS["6 v 6"]})
     monkeypatch.setattr(clusters, "DIFFER", [0.4])

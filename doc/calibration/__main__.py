@@ -2,7 +2,7 @@
 
 ``python doc/calibration`` simulates genes, fits and tests them in one thread, and writes tables and
 pictures to ``doc/calibration/results``, which the page *Calibration* of the documentation shows;
-``python doc/calibration nulls donors`` makes some of them. Takes nine minutes of a processor, and
+``python doc/calibration nulls donors`` makes some of them. Takes 15 minutes of a processor, and
 needs the ``plots`` extra. Numbers in brackets are binomial standard errors.
 """
 
@@ -17,6 +17,7 @@ import nulls
 import pandas as pd
 import pictures
 import predictions
+import sums
 import torch
 import wrong_models
 
@@ -47,6 +48,11 @@ def of_donors(folder):
     return donors.tables(results, OF_DONORS)
 
 
+def of_sums(_):
+    """Test true and false hypotheses by sums of donors."""
+    return sums.tables(N_GENES)
+
+
 def of_clusters(_):
     """Compare leverages of the observed and of the expected information."""
     return clusters.tables(OF_CLUSTERS)
@@ -66,6 +72,7 @@ STUDIES = {
     "nulls": of_nulls,
     "intervals": of_intervals,
     "donors": of_donors,
+    "sums": of_sums,
     "clusters": of_clusters,
     "wrong_models": of_wrong_models,
     "predictions": of_predictions,

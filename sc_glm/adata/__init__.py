@@ -13,11 +13,13 @@ from sc_glm.adata.gene_ranking import rank_genes
 from sc_glm.adata.predictions import predict, sample
 from sc_glm.adata.residual_layers import residuals
 from sc_glm.adata.saved_fit import read_params
+from sc_glm.adata.sums_of_cells import pseudobulk
 
 __all__ = [
     "AnnDataRegressor",
     "fit",
     "predict",
+    "pseudobulk",
     "rank_genes",
     "read_params",
     "residuals",

@@ -24,7 +24,7 @@ from sc_glm._design.layout import INTERCEPT, Layout
 from sc_glm._likelihood.family import DISPERSION, MEAN
 from sc_glm._solver.fitting import fit_genes
 from sc_glm._solver.gene_block import Designs, GeneFits
-from sc_glm._solver.status import count_statuses
+from sc_glm._solver.status import Status, count_statuses
 from sc_glm.estimators.docstring_entries import ENTRIES
 from sc_glm.estimators.fit_designs import check_unique_columns, designs_of_fit
 from sc_glm.estimators.given_sizes import given_log_sizes
@@ -276,17 +276,30 @@ class CountRegressor(
 
     def _warn_of_statuses(self) -> None:
         reasons = [
-            f"{number} {status} ({genes})"
+            f"{number} {status} ({genes}{self._where_undetermined(status)})"
             for status, number, genes in count_statuses(self.status_, self.target_names_)
             if status.needs_warning
         ]
         if reasons:
             warn(
-                f"Of {len(self.status_)} genes, {'; '.join(reasons)}. "
-                "Predictions for them are usable, some of their coefficients are not: summary() "
-                "names them.",
+                f"Of {len(self.status_)} genes, {'; '.join(reasons)}. Predictions for them are "
+                "usable, and so are tests of their other coefficients: summary() names those that "
+                "are not determined.",
                 ConvergenceWarning,
             )
+
+    def _where_undetermined(self, status: Status) -> str:
+        """Return the coefficient that separated genes most often leave infinite, for a message."""
+        if status is not Status.SEPARATED:
+            return ""
+        genes = self.status_ == status
+        numbers = {
+            f"{part}__{name}": int(row[genes].sum())
+            for part, table in self.undetermined_.items()
+            for name, row in zip(table.index, table.to_numpy(), strict=True)
+        }
+        name = max(numbers, key=lambda name: numbers[name])
+        return f"; {numbers[name]} of them in {name}" if numbers[name] else ""
 
     @documented(ENTRIES)
     def summary(self) -> pd.DataFrame:

@@ -13,6 +13,7 @@ from sc_glm.inference.intervals import confidence_intervals
 from sc_glm.inference.likelihood_ratio import likelihood_ratio_test
 from sc_glm.inference.margins import marginal_comparisons, marginal_means
 from sc_glm.inference.new_counts import prediction_intervals
+from sc_glm.inference.quasi_likelihood import quasi_likelihood_test
 from sc_glm.inference.summary import GeneSummary, gene_summary
 from sc_glm.inference.wald import wald_test
 
@@ -30,6 +31,7 @@ __all__ = [
     "marginal_means",
     "prediction_intervals",
     "predictions",
+    "quasi_likelihood_test",
     "standard_errors",
     "wald_test",
 ]
