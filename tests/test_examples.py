@@ -108,6 +108,7 @@ def test_pancreas_fits_reach_the_best_known(tmp_path):
             "NB, dispersion ~ pseudotime": -415980.64,
             "NB, dispersion ~ .": -408968.82,
             "ZINB, all ~ pseudotime": -411720.31,
+            "NB, mean ~ bs(pseudotime, df=5)": -386636.79,
         },
         abs=0.011,
     )
