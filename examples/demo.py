@@ -72,7 +72,9 @@ def blood_cells():
             adata.obs["size_factor"] = adata.obs["total_counts"]
             return adata[adata.obs["cell_type"].notna(), adata.X.getnnz(axis=0) >= 10].copy()
     data = sc_glm.datasets.make_counts(2638, 500, preset="pbmc", random_state=0)
-    return AnnData(csr_matrix(data.counts), obs=data.obs, var=pd.DataFrame(index=data.counts.columns))
+    return AnnData(
+        csr_matrix(data.counts), obs=data.obs, var=pd.DataFrame(index=data.counts.columns)
+    )
 
 
 def draw_volcano(ax):
@@ -110,9 +112,7 @@ def draw_donors(ax):
     contrast = ("condition", "case", "control")
     by_donors = {"kind": "cluster", "groups": "donor"}
     for label, options in {"by cells": {}, "by donors": by_donors}.items():
-        tests = inference.differential_expression(
-            model, data.obs, data.counts, contrast, **options
-        )
+        tests = inference.differential_expression(model, data.obs, data.counts, contrast, **options)
         p_values = tests.loc[null, "p_value"]
         share = (p_values < 0.05).mean()
         ax.hist(
