@@ -75,7 +75,8 @@ def draw_fold_changes():
         warnings.simplefilter("ignore", ConvergenceWarning)  # separated genes are in the pictures
         model = scg.fit(adata, make_pipeline(formula, NegBinRegressor()))
     table = differential_expression(model, adata, contrast=MONOCYTES)
-    options = {"sides": MONOCYTES[1:], "genes": ["CLEC4E", "LYPD2"], "n_labels": 8}
+    _, level, reference = MONOCYTES
+    options = {"sides": (reference, level), "genes": ["CLEC4E", "LYPD2"], "n_labels": 8}
     return {
         "volcano": VolcanoDisplay.from_table(table, **options),
         "fold_changes": MeanFoldChangeDisplay.from_table(table, **options),

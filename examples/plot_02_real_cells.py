@@ -64,7 +64,7 @@ tests.nsmallest(6, "log10_p_value")[columns].round(2)
 
 # %%
 
-volcano = VolcanoDisplay.from_table(tests, sides=("Beta", "Pre-endocrine"))
+volcano = VolcanoDisplay.from_table(tests, sides=("Pre-endocrine", "Beta"))
 
 # %%
 # Redundant columns

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import runpy
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -30,15 +31,19 @@ def readmes_code():
     return blocks_of(ROOT / "README.md", r"```python\n(.*?)```")
 
 
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-def test_the_readmes_code_runs():
+def cells_with_donors():
     data = make_counts(600, 100, preset="donors", random_state=0)
     obs = data.obs.set_axis(data.obs.index.astype(str))
     obs["pseudotime"], obs["clusters"] = np.arange(600) * 7 % 601 / 600, obs["cell_type"]
     obs["total_counts"] = data.counts.sum(axis=1).to_numpy()
     counts = csr_matrix(data.counts)
     var = pd.DataFrame(index=data.counts.columns)
-    adata = AnnData(counts, obs=obs, var=var, layers={"counts": counts})
+    return AnnData(counts, obs=obs, var=var, layers={"counts": counts})
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_the_readmes_code_runs():
+    adata = cells_with_donors()
     names = {"adata": adata}
     first, *others = readmes_code()
     assert len(others) == 2
@@ -50,15 +55,25 @@ def test_the_readmes_code_runs():
     assert set(names["by_clusters"].index) == set(names["by_sums"].index) == set(adata.var_names)
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_the_short_code_of_the_page_on_real_data_runs(tmp_path, monkeypatch, pyplot):  # noqa: ARG001
+    cells_with_donors().write_h5ad(tmp_path / "cells.h5ad")
+    monkeypatch.chdir(tmp_path)
+    (code,) = blocks_of(ROOT / "doc" / "real_data.rst", r"In short:\n\n.*?\n\n(.*?)\n\n(?=\S)")
+    names = {}
+    exec(textwrap.dedent(code), names)  # noqa: S102
+    genes = set(names["adata"].var_names)
+    assert all(set(names[name].index) == genes for name in ("table", "by_donors", "of_sums"))
+
+
 def test_both_first_screens_have_the_same_code_and_numbers():
     pages = [ROOT / "README.md", ROOT / "doc" / "index.rst"]
     code, output = (
         blocks_of(pages[1], rf".. code-block:: {language}\n\n(.*?)\n\n(?=\S)")[0]
         for language in ("python", "none")
     )
-    unindented = re.compile("^   ", re.MULTILINE)
-    assert unindented.sub("", code) == readmes_code()[0].rstrip()
-    assert f"```\n{unindented.sub('', output)}\n```" in pages[0].read_text()
+    assert textwrap.dedent(code) == readmes_code()[0].rstrip()
+    assert f"```\n{textwrap.dedent(output)}\n```" in pages[0].read_text()
     numbers = [re.findall(r"-7,197,\d+.\d+|[\d.]+ s |\d+ %", page.read_text()) for page in pages]
     assert numbers[0][: len(numbers[1])] == numbers[1]
 
