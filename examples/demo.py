@@ -131,7 +131,7 @@ def draw_donors(ax):
 def draw_overview(adata, path):
     """Draw a volcano plot, a gene over pseudotime, and tests by cells and by donors."""
     with plt.style.context(style()):
-        figure, axes = plt.subplots(1, 3, figsize=(11.6, 3.8))
+        figure, axes = plt.subplots(1, 3, figsize=(11.2, 3.7), width_ratios=(1.2, 1, 1))
         draw_volcano(axes[0])
         draw_curve(adata, axes[1])
         draw_donors(axes[2])
