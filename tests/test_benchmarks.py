@@ -96,3 +96,22 @@ def test_the_comparison_of_what_follows_a_fit_runs():
     assert this.split(": ")[1] == other.split(": ")[1]
     assert len(table) == 2 + 6
     assert all(row.endswith(" 0.0e+00 |") for row in table[2:])
+
+
+def test_the_timing_of_all_pairs_runs():
+    options = ["--simulated", "--repeats", "1", "--genes", "20", "--methods", "score"]
+    done = subprocess.run(  # noqa: S603 - our own
+        [sys.executable, str(SUITE.parent / "all_pairs.py"), *options],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    first, second, *times = done.stdout.splitlines()
+    assert first == "20 genes, 400 cells, 6 pairs, one thread"
+    assert "'wald': " in second
+    assert "'lr': " in second
+    assert [line.split(":")[0] for line in times] == [
+        "fit",
+        "all pairs, method='auto'",
+        "all pairs, method='score'",
+    ]

@@ -27,7 +27,7 @@ def test_standard_errors_are_those_of_a_generalised_linear_model():
         mu, y = model.predict(OBS)[:, gene], COUNTS.iloc[:, gene].to_numpy()
         weight = mu if np.isinf(size) else size * mu * (size + y) / (size + mu) ** 2
         errors = np.sqrt(np.diag(np.linalg.inv(X.T @ (weight[:, None] * X))))
-        rows = table[table["target"] == COUNTS.columns[gene]]
+        rows = table[table["gene"] == COUNTS.columns[gene]]
         assert_allclose(rows["standard_error"].iloc[:2], errors, rtol=1e-4)
         assert rows["reason"].tolist() == ["", "", "given"]
 

@@ -80,15 +80,25 @@ class Groups:
         """Return the number of groups."""
         return len(self.first)
 
-    def sums(self, x: Tensor) -> Sums:
-        """Return the sums at ``x``, genes x groups: ``eta - rho`` at the lowest offset."""
+    def sums(self, x: Tensor, numbers: Tensor | None = None) -> Sums:
+        """Return the sums at ``x``, ``eta - rho`` at the lowest offset.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n_genes, n_groups) or (n,)
+        numbers : Tensor of int of shape (n,), optional
+            The group of each entry of ``x``; by default, each column is a group.
+        """
+        begin, total = self._begin, self.total
+        if numbers is not None:
+            begin, total = begin[numbers], total[numbers]
         position = x + (self._n_intervals - _NEGLIGIBLE)
         bounded = position.clamp(0, self._n_intervals)
         interval = bounded.floor().nan_to_num_().clamp_max_(self._n_intervals - 1)
         t = (bounded - interval - 0.5).mul_(2)
         powers = torch.ones(*x.shape, _NODES, dtype=x.dtype, device=x.device)
         torch.cumprod(t[..., None].expand(*x.shape, _NODES - 1), -1, out=powers[..., 1:])
-        rows = interval.long().add_(self._begin).view(-1)
+        rows = interval.long().add_(begin).view(-1)
         terms = self._table.index_select(0, rows).view(*x.shape, 3, _NODES)
         rest, square, variance = terms.mul_(powers[..., None, :]).sum(-1).unbind(-1)
         # Beyond the table, the functions have reached their asymptotes.
@@ -96,7 +106,7 @@ class Groups:
         decay = excess.abs().neg_().exp_()
         decay_below = decay.where(excess < 0, 1.0).square_()
         return Sums(
-            (rest * decay_below).addcmul_(self.total, excess.clamp_min_(0.0)),
+            (rest * decay_below).addcmul_(total, excess.clamp_min_(0.0)),
             square * decay_below,
             variance * decay,
         )

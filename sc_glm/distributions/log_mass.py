@@ -126,6 +126,13 @@ def log_mass_ratio_of_positives(
     family: Family, y: FloatArray, predictors: Sequence[FloatArray]
 ) -> FloatArray:
     """Return :func:`log_mass_ratio` of a 1-D array of positive counts."""
+    return _log_mass_of_positives(family, y, predictors, np.zeros_like(y))
+
+
+def _log_mass_of_positives(
+    family: Family, y: FloatArray, predictors: Sequence[FloatArray], saturated: FloatArray
+) -> FloatArray:
+    """Return the log-mass of a 1-D array of positive counts, given their saturated log-mass."""
     result = np.empty(y.shape)
     for first in range(0, len(y), _POSITIVE_ENTRIES):
         block = slice(first, first + _POSITIVE_ENTRIES)
@@ -134,7 +141,7 @@ def log_mass_ratio_of_positives(
         terms = family.positives(
             Counts(counts, counts.log(), zeros),
             [_tensor(p[block]) for p in predictors],
-            SaturatedLogMass(zeros, zeros, zeros),
+            SaturatedLogMass(_tensor(saturated[block]), zeros, zeros),
         )
         result[block] = terms.value.numpy()
     return result
@@ -176,7 +183,7 @@ def log_mass_of_matrix(
             one_size = n_cells > 1 and len(predictors[1]) == 1
             table = SaturatedTable(family, predictors[1][0] if one_size else None, n_cells)
         saturated = table.at(values, at[1], genes)
-        tile.reshape(-1)[flat] = log_mass_ratio_of_positives(family, values, at) + saturated
+        tile.reshape(-1)[flat] = _log_mass_of_positives(family, values, at, saturated)
     return result
 
 
@@ -213,10 +220,9 @@ def _log_mass_of_array(
         out[others] = _outside_support(counts[others])
         positive = others[(counts[others] > 0) & (counts[others] < np.inf)]
         at = [p[positive] for p in at]
-        masses = log_mass_ratio_of_positives(family, counts[positive], at)
-        if with_saturated:
-            masses += table.at(counts[positive], at[1], positive)
-        out[positive] = masses
+        y_positive = counts[positive]
+        saturated = table.at(y_positive, at[1], positive) if with_saturated else 0.0 * y_positive
+        out[positive] = _log_mass_of_positives(family, y_positive, at, saturated)
     return value
 
 

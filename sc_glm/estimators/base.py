@@ -276,30 +276,33 @@ class CountRegressor(
 
     def _warn_of_statuses(self) -> None:
         reasons = [
-            f"{number} {status} ({genes}{self._where_undetermined(status)})"
+            f"{number} {status} ({genes})"
             for status, number, genes in count_statuses(self.status_, self.target_names_)
             if status.needs_warning
         ]
         if reasons:
             warn(
-                f"Of {len(self.status_)} genes, {'; '.join(reasons)}. Predictions for them are "
-                "usable, and so are tests of their other coefficients: summary() names those that "
-                "are not determined.",
+                f"Of {len(self.status_)} genes, {'; '.join(reasons)}. "
+                "Predictions for them are usable, some of their coefficients are not: summary() "
+                f"names them.{self._most_often_infinite()}",
                 ConvergenceWarning,
             )
 
-    def _where_undetermined(self, status: Status) -> str:
-        """Return the coefficient that separated genes most often leave infinite, for a message."""
-        if status is not Status.SEPARATED:
-            return ""
-        genes = self.status_ == status
+    def _most_often_infinite(self) -> str:
+        """Return a sentence on the coefficient that separated genes most often leave infinite."""
+        genes = self.status_ == Status.SEPARATED
         numbers = {
             f"{part}__{name}": int(row[genes].sum())
             for part, table in self.undetermined_.items()
             for name, row in zip(table.index, table.to_numpy(), strict=True)
         }
         name = max(numbers, key=lambda name: numbers[name])
-        return f"; {numbers[name]} of them in {name}" if numbers[name] else ""
+        if not numbers[name]:
+            return ""
+        return (
+            f" Of separated genes, {numbers[name]} have no finite {name}; contrasts of other "
+            "coefficients have their estimates and tests."
+        )
 
     @documented(ENTRIES)
     def summary(self) -> pd.DataFrame:

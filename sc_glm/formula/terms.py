@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from formulaic.parser.types import Factor
 
@@ -17,22 +17,7 @@ if TYPE_CHECKING:
 
     from sc_glm.formula.covariates import Columns
 
-__all__ = ["Covariate", "FittedTerms", "NamedColumn"]
-
-
-class NamedColumn(NamedTuple):
-    """The term and the level of a column of a design.
-
-    Attributes
-    ----------
-    term : str
-        The formula's term that makes the column.
-    level : str
-        The level of its factor, or of several factors, joined by a colon; empty for numbers.
-    """
-
-    term: str
-    level: str
+__all__ = ["Covariate", "FittedTerms"]
 
 
 class Covariate(NamedTuple):
@@ -66,16 +51,6 @@ class FittedTerms:
 
     spec: ModelSpec
     columns: Columns
-
-    def named_columns(self) -> list[NamedColumn]:
-        """Return the term and the level of each column of the design."""
-        names = self.spec.column_names
-        result = [NamedColumn("", "")] * len(names)
-        for term, positions in self.spec.term_indices.items():
-            name = "Intercept" if str(term) == "1" else str(term)
-            for position in positions:
-                result[position] = NamedColumn(name, self._levels_in(names[position], term))
-        return result
 
     def term_columns(self, text: str) -> list[int] | None:
         """Return the positions of a term's columns; None if a text is not a term of the formula.
@@ -135,28 +110,3 @@ class FittedTerms:
         with contextlib.suppress(ValueError):
             return parse_formula(f"0 + {text}", self.columns, "term")
         return None
-
-    def _levels_in(self, name: str, term: Any) -> str:
-        """Return the levels that the factors of a column's name end with, ``cell_type[T.B]``."""
-        levels = []
-        for factor in term.factors:
-            kind, _ = self.spec.encoder_state.get(factor.expr, (None, {}))
-            start = name.find(factor.expr)
-            if kind is not Factor.Kind.CATEGORICAL or start < 0:
-                continue
-            name = name[start + len(factor.expr) :]
-            if name.startswith("["):
-                levels.append(name[1 : _closing_bracket(name)].removeprefix("T."))
-            else:
-                levels.append("True")  # a condition next to an intercept has its own name
-        return ":".join(levels)
-
-
-def _closing_bracket(text: str) -> int:
-    """Return the position of the bracket that closes the one at the beginning of a text."""
-    depth = 0
-    for position, character in enumerate(text):
-        depth += (character == "[") - (character == "]")
-        if not depth:
-            return position
-    return len(text)

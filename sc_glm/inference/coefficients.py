@@ -10,11 +10,10 @@ import pandas as pd
 from sc_glm._contract.docstrings import documented
 from sc_glm._design.layout import INTERCEPT
 from sc_glm._likelihood.family import MEAN
-from sc_glm.formula.terms import NamedColumn
+from sc_glm.formula.column_names import term_and_level
 from sc_glm.inference.docstring_entries import ENTRIES
 from sc_glm.inference.estimates import coefficient_rows, estimate_coefficients
 from sc_glm.inference.fitted_model import FittedData
-from sc_glm.inference.model_formula import ModelFormula
 from sc_glm.inference.p_values import adjust_p_values, log_f_tail, p_value_columns
 
 if TYPE_CHECKING:
@@ -177,8 +176,8 @@ def coefficient_table(
         gene, part, feature
             Names of the gene, the part of the model and the coefficient.
         term, level
-            Term of the formula that the coefficient belongs to, and the level of its factor; empty
-            for a number. Without a FormulaTransformer, each coefficient is a term.
+            Term of the formula and level of its factor, from the name of the coefficient. The level
+            is empty for a number.
         estimate
             Estimate on the scale of the predictor: a natural logarithm, or a logit for the zero
             inflation.
@@ -234,25 +233,11 @@ def coefficient_table(
     fitted = FittedData.of(model, X, y)
     estimates = estimate_coefficients(fitted, kind, groups, sample_weight)
     table = tests_against_zero(fitted, estimates)
-    terms, levels = _terms_and_levels(fitted, ModelFormula.of(fitted, model, X))
-    n_genes = len(fitted.names)
-    table.insert(3, "term", np.tile(np.array(terms, dtype=object), n_genes))
-    table.insert(4, "level", np.tile(np.array(levels, dtype=object), n_genes))
+    names = pd.unique(table["feature"])
+    named = {name: term_and_level(name) for name in names}
+    table.insert(3, "term", [named[name][0] for name in table["feature"]])
+    table.insert(4, "level", [named[name][1] for name in table["feature"]])
     return table
-
-
-def _terms_and_levels(
-    fitted: FittedData, formula: ModelFormula | None
-) -> tuple[list[str], list[str]]:
-    """Return the term and the level of each coefficient; without a formula, each is a term."""
-    named: list[NamedColumn] = []
-    for part, table in fitted.params.items():
-        terms = None if formula is None else formula.terms(part)
-        if terms is None:
-            named += [NamedColumn(feature, "") for feature in table.index]
-        else:
-            named += terms.named_columns()
-    return [column.term for column in named], [column.level for column in named]
 
 
 def tests_against_zero(fitted: FittedData, estimates: Estimates) -> pd.DataFrame:

@@ -34,18 +34,22 @@ def fractions_with_counts(
     ndarray of shape (n_genes, n_sets)
         NaN for a set without cells of positive weight.
     """
-    in_set = np.column_stack(sets) * weights[:, None]
     matrix: Any = counts.by_column
+    step = max(1, _MAX_DENSE_ENTRIES // len(weights))
     if isinstance(matrix, sp.csc_array):
-        positive = matrix.copy()
-        positive.data = np.ones(matrix.nnz)
-        sums = positive.T @ in_set
+        ones = np.ones(matrix.nnz)
+        positives = [sp.csr_array((ones, matrix.indices, matrix.indptr), shape=matrix.shape[::-1])]
     else:
-        step = max(1, _MAX_DENSE_ENTRIES // len(weights))
         genes = range(0, counts.n_genes, step)
-        sums = np.vstack([(matrix[:, g : g + step] > 0).T @ in_set for g in genes])
-    totals = in_set.sum(axis=0)
-    return np.asarray(sums) / np.where(totals > 0, totals, np.nan)
+        positives = [(matrix[:, g : g + step] > 0).T for g in genes]
+    fractions = np.empty((counts.n_genes, len(sets)))
+    for first in range(0, len(sets), step):
+        chosen = slice(first, first + step)
+        in_set = np.column_stack(sets[chosen]) * weights[:, None]
+        totals = in_set.sum(axis=0)
+        sums = np.vstack([positive @ in_set for positive in positives])
+        fractions[:, chosen] = sums / np.where(totals > 0, totals, np.nan)
+    return fractions
 
 
 def predictor_ranges(

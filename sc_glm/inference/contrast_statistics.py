@@ -17,7 +17,7 @@ from sc_glm.inference.constrained_fits import constrained_maxima, maxima_from
 from sc_glm.inference.log_likelihood import log_likelihoods
 from sc_glm.inference.p_values import log_f_tail
 from sc_glm.inference.score_tests import score_tests
-from sc_glm.inference.wald import wald_statistics
+from sc_glm.inference.wald import degrees_of_freedom, wald_statistics
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -79,6 +79,10 @@ class Statistics:
         result.scaled = statistic / n_constraints
         return result
 
+    def rows(self, genes: NDArray[np.intp]) -> Statistics:
+        """Return the statistics of some genes."""
+        return Statistics(*(getattr(self, field.name)[genes] for field in fields(self)))
+
     def put(self, genes: NDArray[np.intp], other: Statistics) -> None:
         """Replace the statistics of some genes."""
         for field in fields(self):
@@ -86,28 +90,37 @@ class Statistics:
 
     def log_p_values(self, alternative: Alternative, n_constraints: int) -> FloatArray:
         """Return the logarithms of the p-values."""
+        known = self.reason == ""
+        result, df = np.full(len(known), np.nan), self.df[known]
         if n_constraints > 1:
-            log_p = log_f_tail(self.scaled, n_constraints, self.df)
+            result[known] = log_f_tail(self.scaled[known], n_constraints, df)
         else:
-            log_p = alternative.log_p_value(self.upper, self.lower, self.df)
-        return np.where(self.reason == "", log_p, np.nan)
+            result[known] = alternative.log_p_value(self.upper[known], self.lower[known], df)
+        return result
 
 
 def wald(
-    estimates: Estimates, number: int, contrast: Contrast, alternative: Alternative
+    estimates: Estimates,
+    number: int,
+    contrast: Contrast,
+    alternative: Alternative,
+    error: FloatArray,
 ) -> Statistics:
-    """Return the Wald statistics of one of several estimated contrasts."""
-    found = wald_statistics(estimates, number, contrast.right_hand_side)
+    """Return the Wald statistics of one of several estimated contrasts.
+
+    The standard ``error`` is that of its first combination.
+    """
     if contrast.n_constraints > 1:
+        found = wald_statistics(estimates, number, contrast.right_hand_side)
         result = Statistics.of_joint_test(found.statistic, contrast.n_constraints, found.df, "wald")
-        result.scaled = found.scaled
+        result.scaled, reason = found.scaled, found.reason
     else:
-        error = estimates.standard_errors()[:, number]
+        df, reason = degrees_of_freedom(estimates, number, 1)
         difference = estimates.estimate[:, number, 0] - contrast.right_hand_side[0]
         shift = alternative.threshold
         upper, lower = (difference - shift) / error, (difference + shift) / error
-        result = Statistics.of(upper, lower, found.df, "wald")
-    result.reason = found.reason.astype(object)
+        result = Statistics.of(upper, lower, np.where(reason == "", df, np.nan), "wald")
+    result.reason = reason.astype(object)
     return result
 
 

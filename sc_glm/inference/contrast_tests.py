@@ -20,9 +20,10 @@ from sc_glm.inference.constrained_fits import FittedCells
 from sc_glm.inference.contrast_effects import (
     fractions_with_counts,
     mean_counts,
-    predictor_ranges,
 )
+from sc_glm.inference.contrast_sizes import Effect
 from sc_glm.inference.contrast_statistics import (
+    Statistics,
     likelihood_ratio,
     profile_ratio,
     score,
@@ -34,7 +35,7 @@ from sc_glm.inference.covariance_estimators import clusters_of_cells
 from sc_glm.inference.docstring_entries import ENTRIES
 from sc_glm.inference.estimates import estimate_combinations
 from sc_glm.inference.fitted_model import FittedData
-from sc_glm.inference.infinite_contrasts import profile_of_infinite_contrast
+from sc_glm.inference.infinite_contrasts import profiles_of_infinite_contrasts
 from sc_glm.inference.log_likelihood import check_maximum
 from sc_glm.inference.model_formula import ModelFormula
 from sc_glm.inference.p_values import adjust_p_values, p_value_columns
@@ -43,10 +44,8 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from sc_glm._design.design import FloatArray
-    from sc_glm.inference.contrast_statistics import Statistics
     from sc_glm.inference.contrasts import Contrast
     from sc_glm.inference.estimates import Estimates
-    from sc_glm.inference.infinite_contrasts import InfiniteContrasts
     from sc_glm.inference.observed_information import Clusters
 
 __all__ = ["differential_expression"]
@@ -288,20 +287,94 @@ class _Tests:
         estimates = estimate_combinations(
             fitted, coef_matrix, self.kind, self.groups, self.sample_weight
         )
-        scores = self._scores(contrasts) if self.method == "score" else {}
+        cells = np.flatnonzero(self.weights)
+        effects = [
+            Effect.of(
+                fitted,
+                estimates,
+                number,
+                contrast,
+                part=self.part,
+                cells=cells,
+                error=error,
+                level=self.level,
+            )
+            for number, (contrast, error) in enumerate(
+                zip(contrasts.values(), estimates.standard_errors().T, strict=True)
+            )
+        ]
+        self._set_infinite(effects, estimates, list(contrasts.values()))
+        scores = self._scores(contrasts, effects)
+        fractions = self._fractions(list(contrasts.values()))
         result = {}
         for number, (name, contrast) in enumerate(contrasts.items()):
-            effect = _Effect.of(self, estimates, number, contrast)
+            effect = effects[number]
             statistics = self._statistics(estimates, number, contrast, effect, scores.get(name))
-            result[name] = self._table(name, contrast, effect, statistics)
+            result[name] = self._table(name, contrast, effect, statistics, fractions[number])
         return result
 
-    def _scores(self, contrasts: dict[str, Contrast]) -> dict[str, Statistics]:
-        """Return score statistics of all genes, with one null fit for contrasts of a factor."""
+    def _set_infinite(
+        self, effects: list[Effect], estimates: Estimates, contrasts: list[Contrast]
+    ) -> None:
+        """Compute the profile likelihoods of infinite estimates, and set their intervals.
+
+        Their likelihood ratios are computed at the same time if these are the test.
+        """
+        if contrasts[0].n_constraints > 1 or not any(len(effect.infinite) for effect in effects):
+            return
+        values = np.array([contrast.right_hand_side for contrast in contrasts])
+        is_tested = self.method == "auto" and self.kind == "observed"
+        shifts = np.array(self.question.shifts if is_tested else [])
+        signs = np.zeros((len(self.cells.fitted.names), len(effects)))
+        for number, effect in enumerate(effects):
+            estimate = effect.estimate[effect.infinite]
+            signs[effect.infinite, number] = np.where(estimate < 0, -1.0, 1.0)
+        profiles = profiles_of_infinite_contrasts(
+            self.cells,
+            estimates.combinations.theta_matrix[:, 0],
+            signs,
+            values + shifts,
+            self.level,
+        )
+        for effect, profile, value in zip(effects, profiles, values[:, 0], strict=True):
+            effect.set_infinite(profile, value)
+
+    def _scores(
+        self, contrasts: dict[str, Contrast], effects: list[Effect]
+    ) -> dict[str, Statistics]:
+        """Return score statistics where they are the test, with a null fit for each factor.
+
+        They are those of all genes, or of genes whose estimates are infinite in some contrast; the
+        statistics of the other genes are then NaN.
+        """
+        if self.method == "score":
+            return self._scores_of(self.cells, contrasts)
+        is_sandwich = self.method == "auto" and self.kind == "robust"
+        if not is_sandwich or self.question.threshold:
+            return {}
+        infinite = {
+            name: effect.infinite
+            for name, effect in zip(contrasts, effects, strict=True)
+            if len(effect.infinite)
+        }
+        if not infinite:
+            return {}
+        genes = np.unique(np.concatenate(list(infinite.values())))
+        tested = {name: contrasts[name] for name in infinite}
+        nothing = np.full(len(self.cells.fitted.names), np.nan)
+        result = {}
+        for name, found in self._scores_of(self.cells.of_genes(genes), tested).items():
+            result[name] = Statistics.of(nothing.copy(), nothing.copy(), nothing.copy(), "score")
+            result[name].put(genes, found)
+        return result
+
+    def _scores_of(
+        self, cells: FittedCells, contrasts: dict[str, Contrast]
+    ) -> dict[str, Statistics]:
         result: dict[str, Statistics] = {}
         if self.kind == "cluster":
             return {
-                name: self._score_by_cluster(self.cells, contrast)
+                name: self._score_by_cluster(cells, contrast)
                 for name, contrast in contrasts.items()
             }
         by_null: dict[bytes, list[str]] = {}
@@ -309,7 +382,7 @@ class _Tests:
             by_null.setdefault(contrast.wider.tobytes(), []).append(name)
         for names in by_null.values():
             chosen = [contrasts[name] for name in names]
-            found = score(self.cells, self.part, chosen, robust=self.kind == "robust")
+            found = score(cells, self.part, chosen, robust=self.kind == "robust")
             result |= dict(zip(names, found, strict=True))
         return result
 
@@ -318,34 +391,38 @@ class _Tests:
         estimates: Estimates,
         number: int,
         contrast: Contrast,
-        effect: _Effect,
+        effect: Effect,
         scores: Statistics | None,
     ) -> Statistics:
         """Return the statistics of a contrast by the method."""
         everywhere = np.arange(len(effect.estimate))
-        statistics = wald(estimates, number, contrast, self.question)
+        statistics = wald(estimates, number, contrast, self.question, effect.standard_error)
         estimable = bool(estimates.combinations.estimable[number])
         has_counts = self.cells.fitted.status != Status.ALL_ZERO
         if not estimable:
             return statistics
-        if scores is not None:
+        if self.method == "score" and scores is not None:
             statistics.put(everywhere, scores)
         elif self.method == "lr":
             statistics.put(everywhere, self._likelihood_ratio(everywhere, contrast, effect))
         elif self.method == "auto" and len(effect.infinite):
-            self._replace_infinite(statistics, contrast, effect)
+            self._replace_infinite(statistics, contrast, effect, scores)
         statistics.reason[~has_counts] = str(Status.ALL_ZERO)
         statistics.reason[effect.unknown] = "no counts in the cells compared"
         return statistics
 
     def _likelihood_ratio(
-        self, genes: NDArray[np.intp], contrast: Contrast, effect: _Effect
+        self, genes: NDArray[np.intp], contrast: Contrast, effect: Effect
     ) -> Statistics:
         cells = self.cells.of_genes(genes)
         return likelihood_ratio(cells, self.part, contrast, effect.estimate[genes], self.question)
 
     def _replace_infinite(
-        self, statistics: Statistics, contrast: Contrast, effect: _Effect
+        self,
+        statistics: Statistics,
+        contrast: Contrast,
+        effect: Effect,
+        scores: Statistics | None,
     ) -> None:
         """Test infinite estimates, which have no standard error, without it."""
         genes = effect.infinite
@@ -354,9 +431,8 @@ class _Tests:
             statistics.put(genes, profile_ratio(effect.profile, sign, self.question))
         elif self.kind == "observed":
             statistics.put(genes, self._likelihood_ratio(genes, contrast, effect))
-        elif self.kind == "robust" and not self.question.threshold:
-            (found,) = score(self.cells.of_genes(genes), self.part, [contrast], robust=True)
-            statistics.put(genes, found)
+        elif scores is not None:
+            statistics.put(genes, scores.rows(genes))
         elif self.kind == "cluster" and not self.question.threshold:
             statistics.put(genes, self._score_by_cluster(self.cells.of_genes(genes), contrast))
 
@@ -372,14 +448,32 @@ class _Tests:
     def _base_mean(self) -> FloatArray:
         return mean_counts(self.cells.fitted.counts, self.weights)
 
+    def _fractions(self, contrasts: list[Contrast]) -> list[FloatArray]:
+        """Return the fractions of cells with counts on both sides of each contrast, genes x 2.
+
+        Contrasts share levels, so that each set of cells is counted once.
+        """
+        counts = self.cells.fitted.counts
+        sets = {side.tobytes(): side for contrast in contrasts for side in contrast.sides or ()}
+        numbers = {key: number for number, key in enumerate(sets)}
+        found = fractions_with_counts(counts, self.weights, list(sets.values()))
+        unknown = np.full((counts.n_genes, 2), np.nan)
+        return [
+            unknown
+            if contrast.sides is None
+            else found[:, [numbers[side.tobytes()] for side in contrast.sides]]
+            for contrast in contrasts
+        ]
+
     def _table(
-        self, name: str, contrast: Contrast, effect: _Effect, statistics: Statistics
+        self,
+        name: str,
+        contrast: Contrast,
+        effect: Effect,
+        statistics: Statistics,
+        fractions: FloatArray,
     ) -> pd.DataFrame:
-        fitted = self.cells.fitted
-        n_genes, q = len(fitted.names), contrast.n_constraints
-        fractions = np.full((n_genes, 2), np.nan)
-        if contrast.sides is not None:
-            fractions = fractions_with_counts(fitted.counts, self.weights, contrast.sides)
+        fitted, q = self.cells.fitted, contrast.n_constraints
         p_values = p_value_columns(statistics.log_p_values(self.question, q))
         known = statistics.reason == ""
         statistic = np.where(
@@ -405,83 +499,3 @@ class _Tests:
             },
             index=pd.Index(fitted.names, name="gene"),
         )
-
-
-@dataclass
-class _Effect:
-    """Size of a contrast for each gene, in natural logarithms.
-
-    Attributes
-    ----------
-    estimate, low, high, standard_error : ndarray of shape (n_genes,)
-    infinite : ndarray of int
-        Genes with an infinite estimate, which the likelihood can test.
-    unknown : ndarray of int
-        Genes whose counts say nothing about the contrast.
-    profile : InfiniteContrasts or None
-        Profile likelihoods of the infinite genes.
-    """
-
-    estimate: FloatArray
-    low: FloatArray
-    high: FloatArray
-    standard_error: FloatArray
-    infinite: NDArray[np.intp]
-    unknown: NDArray[np.intp]
-    profile: InfiniteContrasts | None = None
-
-    @classmethod
-    def of(cls, tests: _Tests, estimates: Estimates, number: int, contrast: Contrast) -> _Effect:
-        """Return the sizes of one of several estimated contrasts."""
-        cells, fitted = tests.cells, tests.cells.fitted
-        nothing = np.full(len(fitted.names), np.nan)
-        flat = estimates.flat[:, number] & (fitted.status != Status.ALL_ZERO)
-        flat &= fitted.status != Status.ITERATION_LIMIT
-        if fitted.is_penalised or not estimates.combinations.estimable[number]:
-            flat[:] = False
-        genes, no_genes = np.flatnonzero(flat), np.empty(0, dtype=np.intp)
-        known = flat | (estimates.reason[:, number] == "")
-        if contrast.n_constraints > 1:
-            columns = contrast.matrix.any(axis=0)
-            cells_of_fit = np.flatnonzero(tests.weights)
-            size = predictor_ranges(fitted, tests.part, np.flatnonzero(columns), cells_of_fit)
-            size = np.where(known, size, np.nan)
-            size[genes] = np.inf
-            return cls(size, nothing, nothing, nothing, genes, no_genes)
-        low, high = (
-            end[:, number] - contrast.right_hand_side[0]
-            for end in estimates.wald_limits(tests.level)
-        )
-        estimate = estimates.estimate[:, number, 0] - contrast.right_hand_side[0]
-        effect = cls(
-            np.where(known, estimate, np.nan),
-            low,
-            high,
-            estimates.standard_errors()[:, number],
-            genes,
-            no_genes,
-        )
-        if len(genes):
-            test = estimates.combinations.theta_matrix[number, 0]
-            effect._set_infinite(cells.of_genes(genes), tests, contrast, test)
-        return effect
-
-    def _set_infinite(
-        self, cells: FittedCells, tests: _Tests, contrast: Contrast, test: FloatArray
-    ) -> None:
-        """Set infinite estimates, with the finite ends of their intervals, and keep their profiles.
-
-        There is no finite end if the counts say nothing about the contrast.
-        """
-        genes, value = self.infinite, contrast.right_hand_side[0]
-        sign = np.sign(self.estimate[genes])
-        self.profile = profile_of_infinite_contrast(
-            cells, test, sign, [value + shift for shift in tests.question.shifts], tests.level
-        )
-        end = self.profile.end - value
-        is_unknown = np.isinf(end)
-        self.estimate[genes] = np.where(is_unknown, np.nan, sign * np.inf)
-        self.low[genes] = np.where(sign > 0, end, -np.inf)
-        self.high[genes] = np.where(sign > 0, np.inf, end)
-        self.low[genes[is_unknown]], self.high[genes[is_unknown]] = -np.inf, np.inf
-        self.unknown = genes[is_unknown]

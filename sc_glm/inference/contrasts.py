@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
@@ -77,6 +77,9 @@ class ContrastReader:
     part: str
     null_space: NullSpace
     weights: FloatArray
+    _rows_of_factors: dict[str, tuple[FloatArray, FloatArray]] = field(
+        default_factory=dict, init=False, repr=False
+    )  # average rows of the levels, and a basis of their differences
 
     @property
     def columns(self) -> list[str]:
@@ -183,7 +186,7 @@ class ContrastReader:
             numbers = [_number(value, factor) for value in (level, reference)]
             if numbers[0] == numbers[1]:
                 raise ValueError(f"{factor!r} has the same value on both sides: {numbers[0]:g}.")
-            rows = _average_rows(self.formula, self.part, covariate, numbers, self.weights)
+            rows = self._average_rows(covariate, numbers)
             matrix = _without_rounding(rows[:1] - rows[1:])
             return Contrast(matrix, np.zeros(1), matrix)
         levels = covariate.levels
@@ -193,10 +196,13 @@ class ContrastReader:
             others = [_position(levels, reference, factor)]
         if position in others or not others:
             raise ValueError(f"{factor!r} has {quoted(level)} on both sides of the contrast.")
-        rows = _average_rows(self.formula, self.part, covariate, levels, self.weights)
+        if factor not in self._rows_of_factors:
+            rows = self._average_rows(covariate, levels)
+            differences = _independent(_without_rounding(rows[1:] - rows[0]))
+            self._rows_of_factors[factor] = rows, estimable_rows(differences, self.null_space)
+        rows, wider = self._rows_of_factors[factor]
         matrix = _without_rounding((rows[position] - rows[others].mean(axis=0))[None])
         values = self.formula.cells[covariate.column]
-        wider = estimable_rows(_independent(_without_rounding(rows[1:] - rows[0])), self.null_space)
         return Contrast(
             matrix,
             np.zeros(1),
@@ -207,19 +213,20 @@ class ContrastReader:
             ),
         )
 
+    def _average_rows(self, covariate: Covariate, values: list[Any]) -> FloatArray:
+        """Return the part's average design row with a covariate set to each of some values.
 
-def _average_rows(
-    formula: ModelFormula, part: str, covariate: Covariate, values: list[Any], weights: FloatArray
-) -> FloatArray:
-    """Return a part's average design row with a covariate set to each of some values.
-
-    Differences of rows are the same in all cells if no term reads the covariate with others.
-    """
-    if covariate.is_additive:
-        formula, weights = formula.of_first_cell(), np.ones(1)
-    return np.array(
-        [formula.average_row(part, {covariate.column: value}, weights) for value in values]
-    )
+        Differences of rows are the same in all cells if no term reads the covariate with others.
+        """
+        assert self.formula is not None  # noqa: S101 - the covariate is one of its
+        if covariate.is_additive:
+            return self.formula.rows_of_first_cell(self.part, covariate.column, values)
+        return np.array(
+            [
+                self.formula.average_row(self.part, {covariate.column: value}, self.weights)
+                for value in values
+            ]
+        )
 
 
 def estimable_rows(matrix: FloatArray, null_space: NullSpace) -> FloatArray:

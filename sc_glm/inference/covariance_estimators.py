@@ -311,6 +311,12 @@ def _limit_of_recession(
 
 def _along_flat_direction(tests: FloatArray, flat: FloatArray) -> NDArray[np.bool_]:
     """Return which tests have a combination with a substantial part in flat directions."""
-    in_flat = np.linalg.norm(np.einsum("tqk,gkf->gtqf", tests, flat), axis=3)
+    n_tests, n_constraints, n_params = tests.shape
+    result = np.zeros((len(flat), n_tests), dtype=bool)
     length = np.linalg.norm(tests, axis=2)
-    return np.asarray((in_flat > COEFFICIENT_SHARE * length).any(axis=2))
+    for gene in np.flatnonzero(flat.any(axis=(1, 2))):
+        directions = flat[gene][:, flat[gene].any(axis=0)]
+        products = (tests.reshape(-1, n_params) @ directions).reshape(n_tests, n_constraints, -1)
+        in_flat = np.linalg.norm(products, axis=2)
+        result[gene] = (in_flat > COEFFICIENT_SHARE * length).any(axis=1)
+    return result

@@ -53,14 +53,20 @@ class Estimates(NamedTuple):
     def standard_errors(self) -> FloatArray:
         """Return the standard error of each test's first combination, (n_genes, n_tests)."""
         first = self.combinations.theta_matrix[:, 0]
-        variance = np.einsum("tk,gkl,tl->gt", first, self.covariance, first)
+        variance = np.einsum("gtl,tl->gt", first @ self.covariance, first)
         return np.where(self.reason == "", np.sqrt(np.maximum(variance, 0.0)), np.nan)
 
     def wald_limits(self, level: float) -> tuple[FloatArray, FloatArray]:
         """Return the ends of the Wald interval of each test's first combination."""
-        estimate = self.estimate[..., 0]
-        half_width = stats.t.isf((1 - level) / 2, self.df) * self.standard_errors()
-        return estimate - half_width, estimate + half_width
+        return wald_limits(self.estimate[..., 0], self.standard_errors(), self.df, level)
+
+
+def wald_limits(
+    estimate: FloatArray, error: FloatArray, df: FloatArray, level: float
+) -> tuple[FloatArray, FloatArray]:
+    """Return the ends of Wald intervals of estimates with standard errors."""
+    half_width = stats.t.isf((1 - level) / 2, df) * error
+    return estimate - half_width, estimate + half_width
 
 
 def estimate_coefficients(

@@ -24,10 +24,13 @@ from sc_glm.inference.profile_likelihood import (
     least_favourable_direction,
 )
 from sc_glm.inference.restricted_objective import RestrictedObjective, hold_sizes
+from sc_glm.inference.silent_levels import (
+    SilentLevels,
+    are_level_means,
+    profiles_of_silent_levels,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -64,11 +67,62 @@ class InfiniteContrasts(NamedTuple):
     end: FloatArray
 
 
+def profiles_of_infinite_contrasts(
+    cells: FittedCells, tests: FloatArray, signs: FloatArray, values: FloatArray, level: float
+) -> list[InfiniteContrasts]:
+    """Compute the profile likelihoods of several contrasts for the genes where they are infinite.
+
+    Parameters
+    ----------
+    cells : FittedCells
+    tests : ndarray of shape (n_tests, n_params)
+        The contrasts as combinations of the coordinates in the bases of the designs.
+    signs : ndarray of shape (n_genes, n_tests)
+        Whether an estimate is plus or minus infinity; zero if it is finite.
+    values : ndarray of shape (n_tests, n_values)
+        Values of the contrasts at which the likelihood is maximised.
+    level : float
+        Confidence level of the intervals.
+
+    Returns
+    -------
+    list of InfiniteContrasts
+        For each contrast, of the genes where it is infinite.
+    """
+    genes_of_test = [np.flatnonzero(sign) for sign in signs.T]
+    shape = signs.shape
+    found = SilentLevels(
+        np.full(shape, np.nan), np.full((*shape, values.shape[1]), np.nan), np.full(shape, np.nan)
+    )
+    some = np.flatnonzero(signs.any(axis=1))
+    if len(some) and are_level_means(cells):
+        of_some = profiles_of_silent_levels(cells.of_genes(some), tests, signs[some], values, level)
+        for target, source in zip(found, of_some, strict=True):
+            target[some] = source
+    result = []
+    for number, genes in enumerate(genes_of_test):
+        profile = InfiniteContrasts(*(array[genes, number] for array in found))
+        is_missing = np.isnan(profile.end) | np.isnan(profile.log_likelihood).any(axis=1)
+        missing = np.flatnonzero(is_missing)
+        if len(missing):
+            other = profile_of_infinite_contrast(
+                cells.of_genes(genes[missing]),
+                tests[number],
+                signs[genes[missing], number],
+                values[number],
+                level,
+            )
+            for target, source in zip(profile, other, strict=True):
+                target[missing] = source
+        result.append(profile)
+    return result
+
+
 def profile_of_infinite_contrast(
     cells: FittedCells,
     test: FloatArray,
     sign: NDArray[np.float64],
-    values: Sequence[float],
+    values: FloatArray,
     level: float,
 ) -> InfiniteContrasts:
     """Compute the profile likelihood of a contrast that is infinite.
@@ -81,7 +135,7 @@ def profile_of_infinite_contrast(
         The contrast as a combination of the coordinates in the bases of the designs.
     sign : ndarray of shape (n_genes,)
         Whether the estimate is plus or minus infinity.
-    values : sequence of float
+    values : ndarray of shape (n_values,)
         Values of the contrast at which the likelihood is maximised.
     level : float
         Confidence level of the interval.
@@ -94,7 +148,7 @@ def profile_of_infinite_contrast(
         designs,
         [cells.coordinates(), sign],
         (fitted.family, designs, cells.has_known_sizes),
-        (test, tuple(values), loss),
+        (test, tuple(float(value) for value in values), loss),
         n_jobs=fitted.regressor.n_jobs,
     )
     return InfiniteContrasts(*(np.concatenate(arrays) for arrays in zip(*blocks, strict=True)))
@@ -118,10 +172,10 @@ def _profile_of_block(
             sparse = sparse[:0]  # the second start differs in the size alone
         path = _Path.of(objective, point, *(torch.from_numpy(x) for x in (test, sign)))
         size = problem.intercept(problem.bases[1]), objective.slices[1]
-        at_values = [path.maximum_at(value, sparse, size) for value in values]
-        return InfiniteContrasts(
-            path.supremum.numpy(), torch.stack(at_values, 1).numpy(), path.end(loss).numpy()
-        )
+        at_values = np.empty((len(theta), len(values)))
+        for number, value in enumerate(values):
+            at_values[:, number] = path.maximum_at(value, sparse, size).numpy()
+        return InfiniteContrasts(path.supremum.numpy(), at_values, path.end(loss).numpy())
 
 
 class _Path(NamedTuple):

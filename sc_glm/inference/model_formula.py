@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from sc_glm._contract.validation import as_pandas, covariates_in, quoted, simila
 from sc_glm.formula.transformer import FormulaTransformer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from sc_glm._design.design import FloatArray
     from sc_glm.formula.terms import Covariate, FittedTerms
@@ -83,9 +83,21 @@ class ModelFormula:
             )
         return found
 
-    def of_first_cell(self) -> ModelFormula:
-        """Return the formulas with the first cell alone."""
-        return replace(self, cells=self.cells.iloc[:1])
+    def rows_of_first_cell(self, part: str, column: str, values: Sequence[Any]) -> FloatArray:
+        """Return the design rows of a part for the first cell with each of some values in a column.
+
+        Parameters
+        ----------
+        part : str
+        column : str
+        values : sequence of object
+
+        Returns
+        -------
+        ndarray of shape (n_values, n_columns)
+        """
+        cells = self.cells.iloc[np.zeros(len(values), dtype=int)].reset_index(drop=True)
+        return self._at(cells.assign(**{column: pd.Series(list(values)).to_numpy()})).designs[part]
 
     def average_row(
         self, part: str, values: Mapping[str, Any], weights: FloatArray | None = None
@@ -127,7 +139,11 @@ class ModelFormula:
     def _with(self, values: Mapping[str, Any]) -> FittedData:
         """Return the cells with covariates set to values, without counts."""
         columns = {name: _constant(value, len(self.cells)) for name, value in values.items()}
-        design = self.transformer.transform(self.cells.assign(**columns))
+        return self._at(self.cells.assign(**columns))
+
+    def _at(self, cells: pd.DataFrame) -> FittedData:
+        """Return the rows of other cells, without counts."""
+        design = self.transformer.transform(cells)
         if self.later_steps is not None:
             design = self.later_steps.transform(design)
         return self.fitted.at_rows(design)

@@ -65,10 +65,13 @@ def log_t_tail(statistic: ArrayLike, df: ArrayLike) -> FloatArray:
         Statistics and degrees of freedom, which broadcast. The distribution is normal if ``df`` is
         infinite.
     """
-    statistic = np.asarray(statistic, float)
-    half = log_f_tail(statistic**2, 1.0, df) - np.log(2)
+    x, df = np.broadcast_arrays(np.asarray(statistic, float), np.asarray(df, float))
+    result = special.log_ndtr(-x)
+    other = ~np.isinf(df)
+    half = log_f_tail(x[other] ** 2, 1.0, df[other]) - np.log(2)
     with np.errstate(invalid="ignore"):
-        return np.where(statistic >= 0, half, np.log1p(-np.exp(half)))
+        result[other] = np.where(x[other] >= 0, half, np.log1p(-np.exp(half)))
+    return np.asarray(result)
 
 
 def log_kolmogorov_tail(statistic: FloatArray, n: FloatArray) -> FloatArray:

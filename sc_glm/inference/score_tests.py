@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from sc_glm._likelihood.family import LARGEST_LOG_MEAN
+from sc_glm._likelihood.family import LARGEST_LOG_MEAN, NegBinFamily
 from sc_glm._solver.fitting import map_blocks
 from sc_glm.distributions.expected_information import (
     Zeros,
@@ -25,6 +25,7 @@ from sc_glm.distributions.expected_information import (
     information_in_bases,
 )
 from sc_glm.inference.effective_sample_size import effective_sample_size
+from sc_glm.inference.mean_information import information_on_mean
 from sc_glm.inference.observed_information import outer_products_of_scores, score_and_information
 
 if TYPE_CHECKING:
@@ -97,7 +98,12 @@ def _tests_of_block(
     finite = np.asarray(np.isfinite(null).all(axis=1))
     theta = np.where(finite[:, None], null, 0.0)
     score = score_and_information(family, counts, designs, theta).score
-    information = _expected_information(family, designs, theta)
+    n_mean = next(iter(designs.parts.values())).rank
+    if family == NegBinFamily() and not tests[..., n_mean:].any():
+        information = np.zeros((len(theta), *(theta.shape[1],) * 2))
+        information[:, :n_mean, :n_mean] = information_on_mean(designs, theta)
+    else:
+        information = _expected_information(family, designs, theta)
     information[:, known], information[:, :, known] = 0.0, 0.0
     inverse = _pseudo_inverse(information)
     loadings = tests @ inverse[:, None]

@@ -160,6 +160,15 @@ class WaldStatistics(NamedTuple):
     reason: NDArray[np.object_]
 
 
+def degrees_of_freedom(
+    estimates: Estimates, number: int, n_constraints: int
+) -> tuple[FloatArray, NDArray[np.object_]]:
+    """Return the denominator degrees of freedom of a test, and why there is no statistic."""
+    df = estimates.df[:, number] - n_constraints + 1
+    reason = estimates.reason[:, number]
+    return df, np.where((reason == "") & (df < 1), "too few groups", reason)
+
+
 def wald_statistics(estimates: Estimates, number: int, values: FloatArray) -> WaldStatistics:
     """Return the statistics of one of several estimated tests.
 
@@ -173,9 +182,7 @@ def wald_statistics(estimates: Estimates, number: int, values: FloatArray) -> Wa
     """
     difference = estimates.estimate[:, number] - values
     q, satterthwaite_df = len(values), estimates.df[:, number]
-    df = satterthwaite_df - q + 1
-    reason = estimates.reason[:, number]
-    reason = np.where((reason == "") & (df < 1), "too few groups", reason)
+    df, reason = degrees_of_freedom(estimates, number, q)
     known = reason == ""
     statistic = _wald_statistic(difference, estimates.covariances_of_test(number), known)
     with np.errstate(invalid="ignore"):

@@ -51,23 +51,6 @@ def test_other_texts_are_no_terms(text):
     assert TERMS.term_columns(text) is None
 
 
-def test_each_column_has_its_term_and_level():
-    named = dict(zip(COLUMNS, TERMS.named_columns(), strict=True))
-    expected = {
-        "Intercept": ("Intercept", ""),
-        "type[T.B]": ("type", "B"),
-        "bs(t, df=4)[1]": ("bs(t, df=4)", ""),
-        "C(donor)[T.2]": ("C(donor)", "2"),
-        "flag": ("flag", "True"),
-        "cell size[T.v]": ("cell size", "v"),
-        "type[T.B]:condition[T.y]": ("type:condition", "B:y"),
-        "np.log(t):type[A]": ("np.log(t):type", "A"),
-    }
-    assert {name: tuple(named[name]) for name in expected} == expected
-    sizes = FITTED.terms_of("dispersion").named_columns()
-    assert [tuple(column) for column in sizes] == [("type", level) for level in "ABC"]
-
-
 @pytest.mark.parametrize(
     ("name", "column", "levels", "is_additive"),
     [

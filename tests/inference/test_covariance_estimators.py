@@ -274,7 +274,7 @@ def test_groups_of_another_order_are_refused():
 
 def test_the_block_size_and_jobs_do_not_matter(fitted, monkeypatch):
     expected = of_coefficients(fitted, "cluster", DONOR)
-    monkeypatch.setattr("sc_glm.inference.covariance_estimators._MAX_CLUSTER_ENTRIES", 1)
+    monkeypatch.setattr("sc_glm.inference.covariance_estimators.MAX_CLUSTER_ENTRIES", 1)
     fitted.regressor.n_jobs = 2
     try:
         assert_allclose(of_coefficients(fitted, "cluster", DONOR), expected, rtol=1e-12)
