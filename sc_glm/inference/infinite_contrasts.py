@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 _TOL = 1e-6  # tolerance of a maximisation over nuisance parameters, in log-likelihood
 _MAX_ITER = 100  # of such a maximisation
 _MAX_TRIALS = 40  # distances to try for an end
-_LOSS_TOLERANCE = 2e-3  # relative, of the loss at an end
+_LOSS_TOLERANCE = 1e-4  # relative, of the loss at an end
 # Between two distances beyond which no end was found: largest step of an exponential, in natural
 # logarithms, and the smallest one, relative, with which any end is reached.
 _MAX_STEP, _GROWTH = 6.0, 0.4
