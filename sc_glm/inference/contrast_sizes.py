@@ -91,6 +91,10 @@ class Effect:
         low, high = wald_limits(estimate, error, estimates.df[:, number], level)
         return cls(np.where(known, estimate, np.nan), low, high, error, genes, no_genes)
 
+    def signs(self) -> FloatArray:
+        """Return the signs of the infinite estimates."""
+        return np.where(self.estimate[self.infinite] < 0, -1.0, 1.0)
+
     def set_infinite(self, profile: InfiniteContrasts, value: float) -> None:
         """Set infinite estimates, with the finite ends of their intervals, and keep their profiles.
 
@@ -98,7 +102,7 @@ class Effect:
         the contrast is ``value``.
         """
         genes = self.infinite
-        sign = np.where(self.estimate[genes] < 0, -1.0, 1.0)
+        sign = self.signs()
         self.profile = profile
         end = profile.end - value
         is_unknown = np.isinf(end)

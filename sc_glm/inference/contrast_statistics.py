@@ -199,7 +199,7 @@ def score(
     """
     wider = contrasts[0].wider @ cells.designs.parts[part].to_coef
     null = constrained_maxima(cells, part, wider, np.zeros(len(wider)))
-    tests = np.stack([_in_all_parameters(cells, part, contrast.matrix) for contrast in contrasts])
+    tests = np.stack([in_all_parameters(cells, part, contrast.matrix) for contrast in contrasts])
     found = score_tests(cells, null.coordinates, tests, robust=robust)
     result = []
     for number, contrast in enumerate(contrasts):
@@ -220,10 +220,12 @@ def score_by_cluster(
     cells: FittedCells, part: str, contrast: Contrast, clusters: Clusters
 ) -> Statistics:
     """Return score statistics of a contrast by groups of cells; the null model is without it."""
-    rows = contrast.matrix @ cells.designs.parts[part].to_coef
-    null = constrained_maxima(cells, part, rows, contrast.right_hand_side)
+    is_linear = contrast.levels is None
+    held = contrast.matrix if is_linear else contrast.wider
+    values = contrast.right_hand_side if is_linear else np.zeros(len(held))
+    null = constrained_maxima(cells, part, held @ cells.designs.parts[part].to_coef, values)
     coordinates = np.where(null.converged[:, None], null.coordinates, np.nan)
-    test = _in_all_parameters(cells, part, contrast.matrix)
+    test = in_all_parameters(cells, part, contrast.matrix)
     found = score_tests_by_cluster(cells, clusters, coordinates, test)
     statistic, df = found.statistic, found.df_denominator
     if contrast.n_constraints > 1:
@@ -236,7 +238,7 @@ def score_by_cluster(
     return result
 
 
-def _in_all_parameters(cells: FittedCells, part: str, matrix: FloatArray) -> FloatArray:
+def in_all_parameters(cells: FittedCells, part: str, matrix: FloatArray) -> FloatArray:
     """Return combinations of a part's coefficients as combinations of all coordinates."""
     pieces = [
         (matrix if name == part else np.zeros((len(matrix), len(other.to_coef)))) @ other.to_coef

@@ -24,6 +24,7 @@ from sc_glm.inference.contrast_effects import (
 from sc_glm.inference.contrast_sizes import Effect
 from sc_glm.inference.contrast_statistics import (
     Statistics,
+    in_all_parameters,
     likelihood_ratio,
     profile_ratio,
     score,
@@ -33,12 +34,17 @@ from sc_glm.inference.contrast_statistics import (
 from sc_glm.inference.contrasts import ContrastReader
 from sc_glm.inference.covariance_estimators import clusters_of_cells
 from sc_glm.inference.docstring_entries import ENTRIES
-from sc_glm.inference.estimates import estimate_combinations
+from sc_glm.inference.estimates import check_part, estimate_combinations, in_all_parts
 from sc_glm.inference.fitted_model import FittedData
-from sc_glm.inference.infinite_contrasts import profiles_of_infinite_contrasts
+from sc_glm.inference.infinite_contrasts import (
+    profile_of_contrast,
+    profiles_of_infinite_contrasts,
+)
+from sc_glm.inference.level_against_rest import with_means_of_rest
 from sc_glm.inference.log_likelihood import check_maximum
 from sc_glm.inference.model_formula import ModelFormula
 from sc_glm.inference.p_values import adjust_p_values, p_value_columns
+from sc_glm.inference.restricted_objective import MeanRestrictedObjective
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -46,6 +52,7 @@ if TYPE_CHECKING:
     from sc_glm._design.design import FloatArray
     from sc_glm.inference.contrasts import Contrast
     from sc_glm.inference.estimates import Estimates
+    from sc_glm.inference.infinite_contrasts import InfiniteContrasts
     from sc_glm.inference.observed_information import Clusters
 
 __all__ = ["differential_expression"]
@@ -85,8 +92,8 @@ def differential_expression(
 
         - ``(factor, level, reference)``, such as ``("cell_type", "T", "B")``: the difference of
           two levels. If the factor interacts with other covariates, it is averaged over the cells.
-          The reference ``"rest"`` is the mean of all other levels. Two values of a number are
-          compared in the same way: ``("pseudotime", 1.0, 0.0)``;
+          The reference ``"rest"`` is the mean of the means of all other levels. Two values of a
+          number are compared in the same way: ``("pseudotime", 1.0, 0.0)``;
         - a term of the formula, such as ``"cell_type"`` or ``"bs(pseudotime, df=5)"``: all its
           coefficients jointly;
         - a constraint, as in :func:`wald_test`: ``"x - z = 0"``;
@@ -194,13 +201,9 @@ def differential_expression(
             "differential_expression needs a contrast by its name or after y, such as "
             "contrast=('cell_type', 'T', 'B')."
         )
-    question = _question(method, kind, alternative, log2_threshold)
-    check_scalar(level, "level", Real, min_val=0, max_val=1, include_boundaries="neither")
+    question = question_of_test(method, kind, alternative, log2_threshold)
     fitted = FittedData.of(model, X, y)
-    if part not in fitted.params:
-        raise ValueError(f"This model has no part {part!r}: its parts are {list(fitted.params)}.")
-    if method in ("lr", "score"):
-        check_maximum(fitted, f"method={method!r}")
+    check_part(fitted, part)
     cells = FittedCells.of(fitted, sample_weight)
     weights = fitted.weights(sample_weight)
     reader = ContrastReader(
@@ -208,8 +211,17 @@ def differential_expression(
     )
     named = isinstance(contrast, Mapping)
     contrasts = reader.read_all(contrast) if named else {"": reader.read(contrast)}
-    tests = _Tests(cells, part, method, kind, question, level, weights, groups, sample_weight)
-    table = pd.concat(tests.tables(contrasts))
+    table = table_of_contrasts(
+        cells,
+        contrasts,
+        part=part,
+        method=method,
+        question=question,
+        kind=kind,
+        groups=groups,
+        level=level,
+        sample_weight=sample_weight,
+    )
     if not named:
         return table.drop(columns="contrast")
     table["p_adjusted_all"] = adjust_p_values(table["p_value"].to_numpy())
@@ -218,7 +230,41 @@ def differential_expression(
     return table[order]
 
 
-def _question(method: str, kind: str, alternative: str, log2_threshold: float) -> Alternative:
+def table_of_contrasts(
+    cells: FittedCells,
+    contrasts: dict[str, Contrast],
+    *,
+    part: str,
+    method: str,
+    question: Alternative,
+    kind: str,
+    groups: ArrayLike | None,
+    level: float,
+    sample_weight: ArrayLike | None,
+) -> pd.DataFrame:
+    """Return the tables of contrasts, one after the other, with a column for their names.
+
+    Parameters
+    ----------
+    cells : FittedCells
+    contrasts : dict of str to Contrast
+    part, method, level
+        See :func:`differential_expression`.
+    question : Alternative
+    kind, groups, sample_weight
+        See :data:`~sc_glm.inference.docstring_entries.ENTRIES`.
+    """
+    check_scalar(level, "level", Real, min_val=0, max_val=1, include_boundaries="neither")
+    if method in ("lr", "score"):
+        check_maximum(cells.fitted, f"method={method!r}")
+    weights = cells.fitted.weights(sample_weight)
+    tests = _Tests(cells, part, method, kind, question, level, weights, groups, sample_weight)
+    return pd.concat(tests.tables(contrasts))
+
+
+def question_of_test(
+    method: str, kind: str, alternative: str, log2_threshold: float
+) -> Alternative:
     """Check which test is asked for."""
     if method not in _METHODS:
         raise ValueError(f"method must be one of {list(_METHODS)}, not {method!r}.")
@@ -272,20 +318,19 @@ class _Tests:
         """Return the tables of contrasts with equal numbers of constraints."""
         fitted = self.cells.fitted
         coef_matrix = np.array(
-            [
-                np.hstack(
-                    [
-                        contrast.matrix
-                        if part == self.part
-                        else np.zeros((contrast.n_constraints, len(table)))
-                        for part, table in fitted.params.items()
-                    ]
-                )
-                for contrast in contrasts.values()
-            ]
+            [in_all_parts(fitted, self.part, contrast.matrix) for contrast in contrasts.values()]
         )
         estimates = estimate_combinations(
             fitted, coef_matrix, self.kind, self.groups, self.sample_weight
+        )
+        estimates, errors = with_means_of_rest(
+            fitted,
+            self.part,
+            list(contrasts.values()),
+            estimates,
+            kind=self.kind,
+            groups=self.groups,
+            sample_weight=self.sample_weight,
         )
         cells = np.flatnonzero(self.weights)
         effects = [
@@ -300,7 +345,7 @@ class _Tests:
                 level=self.level,
             )
             for number, (contrast, error) in enumerate(
-                zip(contrasts.values(), estimates.standard_errors().T, strict=True)
+                zip(contrasts.values(), errors.T, strict=True)
             )
         ]
         self._set_infinite(effects, estimates, list(contrasts.values()))
@@ -326,9 +371,9 @@ class _Tests:
         is_tested = self.method == "auto" and self.kind == "observed"
         shifts = np.array(self.question.shifts if is_tested else [])
         signs = np.zeros((len(self.cells.fitted.names), len(effects)))
-        for number, effect in enumerate(effects):
-            estimate = effect.estimate[effect.infinite]
-            signs[effect.infinite, number] = np.where(estimate < 0, -1.0, 1.0)
+        for number, (effect, contrast) in enumerate(zip(effects, contrasts, strict=True)):
+            if contrast.levels is None:
+                signs[effect.infinite, number] = effect.signs()
         profiles = profiles_of_infinite_contrasts(
             self.cells,
             estimates.combinations.theta_matrix[:, 0],
@@ -336,8 +381,18 @@ class _Tests:
             values + shifts,
             self.level,
         )
-        for effect, profile, value in zip(effects, profiles, values[:, 0], strict=True):
-            effect.set_infinite(profile, value)
+        for effect, contrast, profile in zip(effects, contrasts, profiles, strict=True):
+            if contrast.levels is not None and len(effect.infinite):
+                cells = self.cells.of_genes(effect.infinite)
+                profile = self._profile_against_rest(cells, contrast, effect.signs(), shifts)  # noqa: PLW2901
+            effect.set_infinite(profile, contrast.right_hand_side[0])
+
+    def _profile_against_rest(
+        self, cells: FittedCells, contrast: Contrast, sign: FloatArray, values: FloatArray
+    ) -> InfiniteContrasts:
+        assert contrast.levels is not None  # noqa: S101 - the callers' condition
+        rows = in_all_parameters(cells, self.part, contrast.levels)
+        return profile_of_contrast(cells, (MeanRestrictedObjective, rows), sign, values, self.level)
 
     def _scores(
         self, contrasts: dict[str, Contrast], effects: list[Effect]
@@ -414,8 +469,13 @@ class _Tests:
     def _likelihood_ratio(
         self, genes: NDArray[np.intp], contrast: Contrast, effect: Effect
     ) -> Statistics:
-        cells = self.cells.of_genes(genes)
-        return likelihood_ratio(cells, self.part, contrast, effect.estimate[genes], self.question)
+        cells, estimate = self.cells.of_genes(genes), effect.estimate[genes]
+        if contrast.levels is None:
+            return likelihood_ratio(cells, self.part, contrast, estimate, self.question)
+        no_end = np.zeros(len(genes))
+        values = np.array(self.question.shifts)
+        profile = self._profile_against_rest(cells, contrast, no_end, values)
+        return profile_ratio(profile, estimate, self.question)
 
     def _replace_infinite(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ import numpy as np
 import scipy.linalg
 
 from sc_glm._contract.validation import quoted, similar_names
+from sc_glm._likelihood.family import ZERO_INFLATION
 from sc_glm.formula.constraints import linear_constraints
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from sc_glm.inference.fitted_model import FittedData
     from sc_glm.inference.model_formula import ModelFormula
 
-REST = "rest"  # in place of a reference level: the mean of all other levels
+REST = "rest"  # in place of a reference level: the mean of the means of all other levels
 _PAIR_ENTRIES = 3  # of (factor, level, reference)
 _ROUNDING = 1e-9  # of a factor's average rows, which are sums over cells
 
@@ -43,12 +44,17 @@ class Contrast:
         contrasts of the factor.
     sides : tuple of two ndarray of bool of shape (n_cells,), or None
         Cells of the two sides, where levels of a factor are compared.
+    levels : ndarray of shape (1 + n_others, n_columns), or None
+        Average design rows of a level and of all others, where it is compared with the mean of
+        their means. Then ``matrix`` is the comparison with their geometric mean, which is zero at
+        the same time if the whole factor has no effect.
     """
 
     matrix: FloatArray
     right_hand_side: FloatArray
     wider: FloatArray
     sides: tuple[NDArray[np.bool_], NDArray[np.bool_]] | None = None
+    levels: FloatArray | None = None
 
     @property
     def n_constraints(self) -> int:
@@ -201,17 +207,13 @@ class ContrastReader:
             differences = _independent(_without_rounding(rows[1:] - rows[0]))
             self._rows_of_factors[factor] = rows, estimable_rows(differences, self.null_space)
         rows, wider = self._rows_of_factors[factor]
-        matrix = _without_rounding((rows[position] - rows[others].mean(axis=0))[None])
         values = self.formula.cells[covariate.column]
-        return Contrast(
-            matrix,
-            np.zeros(1),
-            wider if len(wider) else matrix,
-            (
-                np.asarray(values.isin([levels[position]])),
-                np.asarray(values.isin([levels[i] for i in others])),
-            ),
+        sides = (
+            np.asarray(values.isin([levels[position]])),
+            np.asarray(values.isin([levels[i] for i in others])),
         )
+        contrast = contrast_of_rows(rows, position, others, sides, self.part)
+        return replace(contrast, wider=wider) if len(wider) else contrast
 
     def _average_rows(self, covariate: Covariate, values: list[Any]) -> FloatArray:
         """Return the part's average design row with a covariate set to each of some values.
@@ -227,6 +229,34 @@ class ContrastReader:
                 for value in values
             ]
         )
+
+
+def contrast_of_rows(
+    rows: FloatArray,
+    first: int,
+    others: list[int],
+    sides: tuple[NDArray[np.bool_], NDArray[np.bool_]],
+    part: str,
+) -> Contrast:
+    """Return the contrast of one level with one other level, or with the mean of several.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n_levels, n_columns)
+        Average design row of each level.
+    first : int
+    others : list of int
+        Positions of the levels.
+    sides : tuple of two ndarray of bool of shape (n_cells,)
+        Cells of both sides.
+    part : str
+        Levels of the zero inflation are averaged on the scale of the logit, others on that of
+        their values.
+    """
+    matrix = _without_rounding((rows[first] - rows[others].mean(axis=0))[None])
+    is_mean = len(others) > 1 and part != ZERO_INFLATION
+    levels = rows[[first, *others]] if is_mean else None
+    return Contrast(matrix, np.zeros(1), matrix, sides, levels)
 
 
 def estimable_rows(matrix: FloatArray, null_space: NullSpace) -> FloatArray:

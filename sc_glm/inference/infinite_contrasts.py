@@ -8,7 +8,7 @@ exponential of the distance, so that its logarithm is interpolated.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -23,7 +23,11 @@ from sc_glm.inference.profile_likelihood import (
     MAX_DISTANCE,
     least_favourable_direction,
 )
-from sc_glm.inference.restricted_objective import RestrictedObjective, hold_sizes
+from sc_glm.inference.restricted_objective import (
+    MeanRestrictedObjective,
+    RestrictedObjective,
+    hold_sizes,
+)
 from sc_glm.inference.silent_levels import (
     SilentLevels,
     are_level_means,
@@ -36,16 +40,19 @@ if TYPE_CHECKING:
 
     from sc_glm._design.design import FloatArray
     from sc_glm._likelihood.family import Family
-    from sc_glm._likelihood.objective import Objective
     from sc_glm._solver.gene_block import Designs
     from sc_glm._solver.trust_region import Solution
     from sc_glm.inference.constrained_fits import FittedCells
 
+    Restriction: TypeAlias = tuple[type[RestrictedObjective | MeanRestrictedObjective], FloatArray]
+
 _TOL = 1e-6  # tolerance of a maximisation over nuisance parameters, in log-likelihood
 _MAX_ITER = 100  # of such a maximisation
 _MAX_TRIALS = 40  # distances to try for an end
-_LOSS_TOLERANCE = 2e-3  # relative, of the loss at an end
-_MAX_STEP = 6.0  # between two distances beyond which no end was found, in natural logarithms
+_LOSS_TOLERANCE = 1e-4  # relative, of the loss at an end
+# Between two distances beyond which no end was found: largest step of an exponential, in natural
+# logarithms, and the smallest one, relative, with which any end is reached.
+_MAX_STEP, _GROWTH = 6.0, 0.4
 _POISSON_LOG_SIZE = 12.0  # a start that finds the maxima of genes whose counts vary little
 
 
@@ -105,9 +112,9 @@ def profiles_of_infinite_contrasts(
         is_missing = np.isnan(profile.end) | np.isnan(profile.log_likelihood).any(axis=1)
         missing = np.flatnonzero(is_missing)
         if len(missing):
-            other = profile_of_infinite_contrast(
+            other = profile_of_contrast(
                 cells.of_genes(genes[missing]),
-                tests[number],
+                (RestrictedObjective, tests[number]),
                 signs[genes[missing], number],
                 values[number],
                 level,
@@ -118,23 +125,24 @@ def profiles_of_infinite_contrasts(
     return result
 
 
-def profile_of_infinite_contrast(
+def profile_of_contrast(
     cells: FittedCells,
-    test: FloatArray,
+    restriction: Restriction,
     sign: NDArray[np.float64],
     values: FloatArray,
     level: float,
 ) -> InfiniteContrasts:
-    """Compute the profile likelihood of a contrast that is infinite.
+    """Compute the profile likelihood of one contrast, which may be infinite.
 
     Parameters
     ----------
     cells : FittedCells
-        Genes with an infinite estimate of the contrast.
-    test : ndarray of shape (n_params,)
-        The contrast as a combination of the coordinates in the bases of the designs.
+    restriction : tuple of type and ndarray
+        The objective that holds the contrast fixed, and its argument: a combination of the
+        coordinates in the bases of the designs, or rows of levels.
     sign : ndarray of shape (n_genes,)
-        Whether the estimate is plus or minus infinity.
+        Sign of the estimates. The end of the interval on the other side is searched for; it is not
+        if the sign is zero.
     values : ndarray of shape (n_values,)
         Values of the contrast at which the likelihood is maximised.
     level : float
@@ -148,7 +156,7 @@ def profile_of_infinite_contrast(
         designs,
         [cells.coordinates(), sign],
         (fitted.family, designs, cells.has_known_sizes),
-        (test, tuple(float(value) for value in values), loss),
+        (restriction, tuple(float(value) for value in values), loss),
         n_jobs=fitted.regressor.n_jobs,
     )
     return InfiniteContrasts(*(np.concatenate(arrays) for arrays in zip(*blocks, strict=True)))
@@ -159,9 +167,10 @@ def _profile_of_block(
     theta: FloatArray,
     sign: FloatArray,
     model: tuple[Family, Designs, bool],
-    question: tuple[FloatArray, tuple[float, ...], float],
+    question: tuple[Restriction, tuple[float, ...], float],
 ) -> InfiniteContrasts:
-    (family, designs, has_known_sizes), (test, values, loss) = model, question
+    (family, designs, has_known_sizes), (restriction, values, loss) = model, question
+    hold, argument = restriction
     with one_thread(), torch.inference_mode():
         problem = build_problem(family, counts, designs, SETTINGS).unpacked()
         objective = problem.model_objective()
@@ -170,7 +179,8 @@ def _profile_of_block(
         if has_known_sizes:
             hold_sizes(objective, point)
             sparse = sparse[:0]  # the second start differs in the size alone
-        path = _Path.of(objective, point, *(torch.from_numpy(x) for x in (test, sign)))
+        restricted = hold(objective, torch.from_numpy(argument), torch.zeros(len(point)).to(point))
+        path = _Path.of(restricted, point, torch.from_numpy(sign))
         size = problem.intercept(problem.bases[1]), objective.slices[1]
         at_values = np.empty((len(theta), len(values)))
         for number, value in enumerate(values):
@@ -183,40 +193,45 @@ class _Path(NamedTuple):
 
     Attributes
     ----------
-    restricted : RestrictedObjective
+    restricted : RestrictedObjective or MeanRestrictedObjective
     theta, direction : Tensor of shape (n_genes, n_params)
         The fit, and the change of the parameters that raises the contrast by one.
     contrast, side : Tensor of shape (n_genes,)
         The contrast at the fit, and the sign of its changes.
     curvature : Tensor of shape (n_genes,)
         Loss at the fit by which the supremum exceeds it, which grows exponentially.
-    supremum : Tensor of shape (n_genes,)
-    max_distance : float
+    supremum, max_distance : Tensor of shape (n_genes,)
     """
 
-    restricted: RestrictedObjective
+    restricted: RestrictedObjective | MeanRestrictedObjective
     theta: Tensor
     direction: Tensor
     contrast: Tensor
     side: Tensor
     curvature: Tensor
     supremum: Tensor
-    max_distance: float
+    max_distance: Tensor
 
     @classmethod
-    def of(cls, objective: Objective, theta: Tensor, test: Tensor, sign: Tensor) -> _Path:
-        at_fit = objective.evaluate(theta, torch.arange(len(theta)))
-        direction = least_favourable_direction(at_fit.hessian, test)
+    def of(
+        cls,
+        restricted: RestrictedObjective | MeanRestrictedObjective,
+        theta: Tensor,
+        sign: Tensor,
+    ) -> _Path:
+        at_fit = restricted.objective.evaluate(theta, torch.arange(len(theta)))
+        gradient = restricted.gradient(theta)
+        direction = least_favourable_direction(at_fit.hessian, gradient)
         curvature = -(direction[:, None] @ at_fit.hessian @ direction[:, :, None])[:, 0, 0]
         return cls(
-            RestrictedObjective(objective, test, torch.zeros_like(at_fit.value)),
+            restricted,
             theta,
             direction,
-            theta @ test,
+            restricted.contrast(theta),
             -sign,
             curvature.clamp_min(torch.finfo(theta.dtype).tiny),
             at_fit.value,
-            MAX_DISTANCE * float(torch.linalg.vector_norm(test)),
+            MAX_DISTANCE * torch.linalg.vector_norm(gradient, dim=1),
         )
 
     def maximum_at(self, value: float, sparse: Tensor, size: tuple[Tensor, slice]) -> Tensor:
@@ -251,12 +266,12 @@ class _Path(NamedTuple):
         low, log_low = torch.zeros_like(self.contrast), self.curvature.log()
         high = torch.full_like(low, torch.inf)
         log_high = torch.full_like(low, torch.nan)
-        distance = (goal - log_low).clamp(1.0, self.max_distance)
+        distance = (goal - log_low).clamp_min(1.0).minimum(self.max_distance)
         result = torch.full_like(low, torch.nan)
         nuisance, last = self.restricted.to_nuisance(self.theta), torch.zeros_like(low)
         direction = self.restricted.to_nuisance(self.direction)
-        active = torch.arange(len(low))
-        for _ in range(_MAX_TRIALS):
+        active = torch.nonzero(self.side)[:, 0]
+        for _ in range(_MAX_TRIALS if len(active) else 0):
             self.restricted.values = self.contrast + self.side * distance
             change = (self.side * (distance - last))[active, None]
             start = nuisance[active] + change * direction[active]
@@ -269,7 +284,7 @@ class _Path(NamedTuple):
             low[below], log_low[below] = distance[below], log_lost[is_below]
             high[above], log_high[above] = distance[above], log_lost[~is_below]
             is_found = (lost / loss - 1).abs() <= _LOSS_TOLERANCE
-            is_unbounded = is_below & (distance[active] >= self.max_distance)
+            is_unbounded = is_below & (distance[active] >= self.max_distance[active])
             result[active[is_found]] = self.restricted.values[active[is_found]]
             unbounded = active[is_unbounded]
             result[unbounded] = self.side[unbounded] * torch.inf
@@ -278,8 +293,7 @@ class _Path(NamedTuple):
                 break
             fraction = (goal - log_low) / (log_high - log_low)
             inside = low + (high - low) * fraction.clamp(0.05, 0.95)
-            outside = (distance + (goal - log_low).clamp(0.1, _MAX_STEP)).clamp_max(
-                self.max_distance
-            )
+            step = (goal - log_low).clamp(0.1, _MAX_STEP).maximum(_GROWTH * distance)
+            outside = (distance + step).minimum(self.max_distance)
             distance = torch.where(high.isfinite(), inside, outside)
         return result

@@ -132,12 +132,13 @@ def _limits_of_test(
 def least_favourable_direction(hessian: Tensor, test: Tensor) -> Tensor:
     """Return the change of the parameters that raises a combination by one at the least loss.
 
-    Along flat directions the loss is zero: the difference of a group from a group without counts
-    grows by the infinite estimate, and the mean of the other group stays.
+    The combination ``test`` is one for all genes, or has a row for each. Along flat directions the
+    loss is zero: the difference of a group from a group without counts grows by the infinite
+    estimate, and the mean of the other group stays.
     """
     # A gene without finite numbers must not stop the decomposition of the others.
     values, vectors = rowwise.eigh(torch.nan_to_num(-hessian, 0.0, 0.0, 0.0))
-    along = rowwise.matvec(vectors.mT, test[None])
+    along = rowwise.matvec(vectors.mT, test.expand(len(hessian), -1))
     direction = rowwise.matvec(vectors, along / values.clamp_min(FLAT_INFORMATION))
     return direction / (direction * test).sum(1, keepdim=True)
 

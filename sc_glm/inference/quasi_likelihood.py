@@ -82,8 +82,8 @@ def quasi_likelihood_test(
         What is tested:
 
         - ``(factor, level, reference)``, such as ``("condition", "case", "control")``: the
-          difference of two levels. The reference ``"rest"`` is the mean of all other levels. Two
-          values of a number are compared in the same way: ``("age", 60, 30)``;
+          difference of two levels. The reference ``"rest"`` is the geometric mean of all other
+          levels. Two values of a number are compared in the same way: ``("age", 60, 30)``;
         - a term of the formula, such as ``"condition"``: all its coefficients jointly;
         - a constraint, as in :func:`wald_test`: ``"condition[T.case] = 0"``;
         - a vector with a weight for each coefficient, or several as rows.

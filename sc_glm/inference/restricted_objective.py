@@ -35,10 +35,19 @@ class RestrictedObjective:
 
     def __init__(self, objective: Objective, direction: Tensor, values: Tensor) -> None:
         self.objective = objective
+        self.direction = direction
         self.unit_step = direction / direction.square().sum()  # raises the combination by one
         complete_basis = torch.linalg.qr(direction[:, None], mode="complete")[0]
         self.nuisance_basis = complete_basis[:, 1:]
         self.values = values
+
+    def contrast(self, theta: Tensor) -> Tensor:
+        """Return the combination at points."""
+        return theta @ self.direction
+
+    def gradient(self, theta: Tensor) -> Tensor:
+        """Return the derivatives of the combination at points, (n_genes, n_params)."""
+        return self.direction.expand(len(theta), -1)
 
     def to_nuisance(self, theta: Tensor) -> Tensor:
         """Return the nuisance parameters of points, one row each."""

@@ -13,6 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sc_glm import FormulaTransformer, NegBinRegressor, ZINBRegressor, make_pipeline
 from sc_glm.inference import (
     confidence_intervals,
+    covariance,
     differential_expression,
     likelihood_ratio_test,
     wald_test,
@@ -468,3 +469,78 @@ def test_penalised_fits_have_wald_tests_alone():
     assert set(table["test"]) <= {"wald", ""}
     with pytest.raises(ValueError, match="without a penalty"):
         differential_expression(model, OBS, COUNTS, "cell_type", method="lr")
+
+
+def log_likelihood_of_means(y, log_means, log_size):
+    """The negative binomial log-likelihood of cells with these log means."""
+    size = np.exp(log_size)
+    success = size / (size + np.exp(log_means))
+    return scipy.stats.nbinom.logpmf(y, size, success).sum()
+
+
+def test_the_rest_is_the_mean_of_means():
+    """Its estimate, its standard error and its likelihood ratio, computed by other means."""
+    levels = MODEL.params_["mean"].to_numpy()
+    log_means = np.vstack([levels[0], levels[0] + levels[1], levels[0] + levels[2]])
+    table = differential_expression(MODEL, OBS, COUNTS, ("cell_type", "T", "rest"))
+    expected = log_means[2] - np.log((np.exp(log_means[0]) + np.exp(log_means[1])) / 2)
+    finite = table["test"] == "wald"
+    assert_allclose(table["log2_fold_change"][finite], (expected / np.log(2))[finite], atol=1e-6)
+    assert finite[["gene_0", "gene_1"]].all()  # one of the others is silent, the other is not
+    by_ratio = differential_expression(MODEL, OBS, COUNTS, ("cell_type", "T", "rest"), method="lr")
+    depth = OBS["log_depth"].to_numpy()
+    for gene in ("gene_0", "gene_2", "gene_5"):
+        y = COUNTS[gene].to_numpy()
+
+        def loss(parameters, y=y):
+            others, log_size = parameters[:2], parameters[2]
+            mean = np.logaddexp(*others) - np.log(2)
+            log_mean = np.select([IS["B"], IS["NK"]], others, mean) + depth
+            return -log_likelihood_of_means(y, log_mean, log_size)
+
+        found = [
+            scipy.optimize.minimize(
+                loss,
+                start,
+                method="Nelder-Mead",
+                options={"maxiter": 4000, "fatol": 1e-9, "xatol": 1e-7},
+            )
+            for start in ([0.0, -1.0, 0.0], [-1.0, 0.0, 1.0])
+        ]
+        highest = MODEL[-1].log_likelihood_[COUNTS.columns.get_loc(gene)]
+        ratio = 2 * (highest + min(result.fun for result in found))
+        assert by_ratio["statistic"][gene] ** 2 == pytest.approx(ratio, rel=1e-3)
+    assert table["log2_fold_change"]["gene_2"] == np.inf
+    assert table["statistic"]["gene_2"] == pytest.approx(by_ratio["statistic"]["gene_2"], rel=1e-4)
+
+
+def test_the_standard_error_against_the_rest_is_that_of_the_delta_method():
+    """It changes by the estimates of all levels, of which derivatives are taken numerically."""
+    kinds = [("observed", {}), ("cluster", {"groups": np.arange(N) % 10}), ("robust", {})]
+    covariances = {
+        kind: covariance(MODEL, OBS, COUNTS, kind=kind, **more)[:, :3, :3] for kind, more in kinds
+    }
+    coef = MODEL.params_["mean"].to_numpy()
+
+    def contrast(b):
+        means = np.exp([b[0], b[0] + b[1], b[0] + b[2]])
+        return np.log(means[2]) - np.log(means[:2].mean())
+
+    for kind, more in kinds:
+        table = differential_expression(
+            MODEL, OBS, COUNTS, ("cell_type", "T", "rest"), kind=kind, **more
+        )
+        for gene in range(5, 10):
+            slope = scipy.optimize.approx_fprime(coef[:, gene], contrast, 1e-7)
+            error = np.sqrt(slope @ covariances[kind][gene] @ slope) / np.log(2)
+            assert table["standard_error"].iloc[gene] == pytest.approx(error, rel=1e-4)
+
+
+def test_a_level_that_others_share_no_counts_with_is_compared_with_the_rest():
+    """In a large table, most genes are silent in some rare type; only both sides matter."""
+    table = differential_expression(MODEL, OBS, COUNTS, ("cell_type", "NK", "rest"))
+    assert table["log2_fold_change"]["gene_1"] == pytest.approx(
+        np.log2(COUNTS["gene_1"][IS["NK"]].mean() / (COUNTS["gene_1"][IS["T"]].mean() / 2)), abs=0.3
+    )
+    assert np.isneginf(table["log2_fold_change"][["gene_0", "gene_2"]]).all()
+    assert (table["p_value"][["gene_0", "gene_1", "gene_2"]] < 0.05).sum() >= 2
