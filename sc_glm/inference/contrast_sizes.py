@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy import stats
 
 from sc_glm._solver.status import Status
 from sc_glm.inference.contrast_effects import predictor_ranges
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from sc_glm.inference.estimates import Estimates
     from sc_glm.inference.fitted_model import FittedData
     from sc_glm.inference.infinite_contrasts import InfiniteContrasts
+
+_FLAT_LOSS = 1e-3  # of likelihood, up to which values of a contrast are taken for equally likely
+_SHARE = 0.98  # of a deviance at which an interval ends, by the tolerance of the searches
 
 
 @dataclass
@@ -95,19 +99,56 @@ class Effect:
         """Return the signs of the infinite estimates."""
         return np.where(self.estimate[self.infinite] < 0, -1.0, 1.0)
 
-    def set_infinite(self, profile: InfiniteContrasts, value: float) -> None:
+    def signed_estimate(self) -> FloatArray:
+        """Return the estimate, or zero where counts do not tell its sign."""
+        return np.nan_to_num(self.estimate, posinf=np.inf, neginf=-np.inf)
+
+    def widen(self, genes: NDArray[np.intp], root: FloatArray, level: float) -> None:
+        """Give infinite ends to intervals of infinite estimates whose test does not reject zero.
+
+        The test has found a higher likelihood than the search for the end.
+
+        Parameters
+        ----------
+        genes : ndarray of int
+        root : ndarray of shape (n_genes,)
+            Signed roots of the likelihood ratios.
+        level : float
+        """
+        deviance = root[genes] ** 2
+        excludes_zero = (self.low[genes] > 0) | (self.high[genes] < 0)
+        wide = genes[excludes_zero & (deviance < _SHARE * stats.chi2.ppf(level, 1))]
+        self.low[wide], self.high[wide] = -np.inf, np.inf
+        self.estimate[genes[deviance < 2 * _FLAT_LOSS]] = np.nan
+
+    def set_infinite(
+        self, profile: InfiniteContrasts, value: float, has_counts: NDArray[np.bool_]
+    ) -> None:
         """Set infinite estimates, with the finite ends of their intervals, and keep their profiles.
 
-        There is no finite end if the counts say nothing about the contrast. Under the hypothesis,
-        the contrast is ``value``.
+        Parameters
+        ----------
+        profile : InfiniteContrasts
+            Of the infinite genes.
+        value : float
+            The contrast under the hypothesis.
+        has_counts : ndarray of bool of shape (n_genes,)
+            Whether a gene is known to have counts in the cells compared.
+
+        Notes
+        -----
+        An interval has no finite end if no value of the contrast costs enough likelihood. If none
+        costs any, the counts do not tell the sign: it is unknown, and the estimate NaN.
         """
         genes = self.infinite
         sign = self.signs()
         self.profile = profile
         end = profile.end - value
-        is_unknown = np.isinf(end)
-        self.estimate[genes] = np.where(is_unknown, np.nan, sign * np.inf)
+        losses = profile.supremum[:, None] - profile.log_likelihood
+        is_flat = np.isinf(end) & ~(losses > _FLAT_LOSS).any(axis=1)
+        self.estimate[genes] = np.where(is_flat, np.nan, sign * np.inf)
         self.low[genes] = np.where(sign > 0, end, -np.inf)
         self.high[genes] = np.where(sign > 0, np.inf, end)
-        self.low[genes[is_unknown]], self.high[genes[is_unknown]] = -np.inf, np.inf
-        self.unknown = genes[is_unknown]
+        is_unbounded = genes[np.isinf(end)]
+        self.low[is_unbounded], self.high[is_unbounded] = -np.inf, np.inf
+        self.unknown = genes[is_flat & ~has_counts[genes]]

@@ -13,10 +13,10 @@ import pandas as pd
 from sklearn.utils import check_scalar
 
 from sc_glm._contract.docstrings import documented
-from sc_glm._likelihood.family import MEAN
+from sc_glm._likelihood.family import MEAN, NegBinFamily
 from sc_glm._solver.status import Status
 from sc_glm.inference.alternatives import ALTERNATIVES, Alternative
-from sc_glm.inference.constrained_fits import FittedCells
+from sc_glm.inference.constrained_fits import FittedCells, constrained_maxima
 from sc_glm.inference.contrast_effects import (
     fractions_with_counts,
     mean_counts,
@@ -309,18 +309,27 @@ class _Tests:
                 zip(contrasts.values(), errors.T, strict=True)
             )
         ]
-        self._set_infinite(effects, estimates, list(contrasts.values()))
-        scores = self._scores(contrasts, effects)
         fractions = self._fractions(list(contrasts.values()))
+        self._set_infinite(effects, estimates, list(contrasts.values()), fractions)
+        scores = self._scores(contrasts, effects)
         result = {}
         for number, (name, contrast) in enumerate(contrasts.items()):
             effect = effects[number]
             statistics = self._statistics(estimates, number, contrast, effect, scores.get(name))
+            statistics.reason[effect.unknown] = np.where(
+                (fractions[number][effect.unknown] == 0).all(axis=1),
+                "no counts in the cells compared",
+                str(Status.NOT_IDENTIFIED),
+            )
             result[name] = self._table(name, contrast, effect, statistics, fractions[number])
         return result
 
     def _set_infinite(
-        self, effects: list[Effect], estimates: Estimates, contrasts: list[Contrast]
+        self,
+        effects: list[Effect],
+        estimates: Estimates,
+        contrasts: list[Contrast],
+        fractions: list[FloatArray],
     ) -> None:
         """Compute the profile likelihoods of infinite estimates, and set their intervals.
 
@@ -342,18 +351,26 @@ class _Tests:
             values + shifts,
             self.level,
         )
-        for effect, contrast, profile in zip(effects, contrasts, profiles, strict=True):
+        for number, (effect, contrast) in enumerate(zip(effects, contrasts, strict=True)):
+            profile = profiles[number]
             if contrast.levels is not None and len(effect.infinite):
                 cells = self.cells.of_genes(effect.infinite)
-                profile = self._profile_against_rest(cells, contrast, effect.signs(), shifts)  # noqa: PLW2901
-            effect.set_infinite(profile, contrast.right_hand_side[0])
+                profile = self._profile_against_rest(cells, contrast, effect.signs(), shifts)
+            has_counts = (fractions[number] > 0).any(axis=1)
+            effect.set_infinite(profile, contrast.right_hand_side[0], has_counts)
 
     def _profile_against_rest(
-        self, cells: FittedCells, contrast: Contrast, sign: FloatArray, values: FloatArray
+        self,
+        cells: FittedCells,
+        contrast: Contrast,
+        sign: FloatArray,
+        values: FloatArray,
+        coordinates: FloatArray | None = None,
     ) -> InfiniteContrasts:
         assert contrast.levels is not None  # noqa: S101 - the callers' condition
         rows = in_all_parameters(cells, self.part, contrast.levels)
-        return profile_of_contrast(cells, (MeanRestrictedObjective, rows), sign, values, self.level)
+        restriction = MeanRestrictedObjective, rows
+        return profile_of_contrast(cells, restriction, sign, values, self.level, coordinates)
 
     def _scores(
         self, contrasts: dict[str, Contrast], effects: list[Effect]
@@ -424,19 +441,29 @@ class _Tests:
         elif self.method == "auto" and len(effect.infinite):
             self._replace_infinite(statistics, contrast, effect, scores)
         statistics.reason[~has_counts] = str(Status.ALL_ZERO)
-        statistics.reason[effect.unknown] = "no counts in the cells compared"
+        if contrast.n_constraints == 1 and self.question.is_plain:
+            is_ratio = statistics.test[effect.infinite] == "lr"
+            effect.widen(effect.infinite[is_ratio], statistics.upper, self.level)
         return statistics
 
     def _likelihood_ratio(
         self, genes: NDArray[np.intp], contrast: Contrast, effect: Effect
     ) -> Statistics:
-        cells, estimate = self.cells.of_genes(genes), effect.estimate[genes]
+        cells, estimate = self.cells.of_genes(genes), effect.signed_estimate()[genes]
         if contrast.levels is None:
             return likelihood_ratio(cells, self.part, contrast, estimate, self.question)
         no_end = np.zeros(len(genes))
         values = np.array(self.question.shifts)
         profile = self._profile_against_rest(cells, contrast, no_end, values)
-        return profile_ratio(profile, estimate, self.question)
+        found = profile_ratio(profile, estimate, self.question)
+        if cells.fitted.family != NegBinFamily():
+            # Zero inflation has several maxima, and equal levels lead to others than the fit.
+            wider = contrast.wider @ cells.designs.parts[self.part].to_coef
+            null = constrained_maxima(cells, self.part, wider, np.zeros(len(wider)))
+            other = self._profile_against_rest(cells, contrast, no_end, values, null.coordinates)
+            other = other._replace(supremum=profile.supremum)
+            found.put_nearer(np.arange(len(genes)), profile_ratio(other, estimate, self.question))
+        return found
 
     def _replace_infinite(
         self,
@@ -448,8 +475,15 @@ class _Tests:
         """Test infinite estimates, which have no standard error, without it."""
         genes = effect.infinite
         if self.kind == "observed" and effect.profile is not None:
-            sign = effect.estimate[genes]
-            statistics.put(genes, profile_ratio(effect.profile, sign, self.question))
+            sign = effect.signed_estimate()[genes]
+            found = profile_ratio(effect.profile, sign, self.question)
+            statistics.put(genes, found)
+            is_sure = (found.reason == "") & (self.cells.fitted.family == NegBinFamily())
+            doubtful = np.setdiff1d(genes[~is_sure], effect.unknown)
+            if len(doubtful) and (contrast.levels is not None or self._can_fix):
+                # Other starts than the fit may lead to higher likelihoods.
+                other = self._likelihood_ratio(doubtful, contrast, effect)
+                statistics.put_nearer(doubtful, other)
         elif self.kind == "observed":
             statistics.put(genes, self._likelihood_ratio(genes, contrast, effect))
         elif scores is not None:
@@ -459,6 +493,11 @@ class _Tests:
 
     def _score_by_cluster(self, cells: FittedCells, contrast: Contrast) -> Statistics:
         return score_by_cluster(cells, self.part, contrast, self._clusters)
+
+    @property
+    def _can_fix(self) -> bool:
+        """Whether the likelihood can be maximised under the hypothesis by the solver."""
+        return self.part == MEAN or not self.question.threshold
 
     @cached_property
     def _clusters(self) -> Clusters:

@@ -155,8 +155,28 @@ class ContrastReader:
         if covariate is not None and len(covariate.levels) == len(matrix) > 1:
             # The factor has a column for each level, and no intercept beside it: levels are equal.
             matrix = matrix[1:] - matrix[0]
-        matrix = estimable_rows(matrix, self.null_space)
-        return Contrast(matrix, np.zeros(len(matrix)), matrix) if len(matrix) else None
+        elif self._gives_constant(positions):
+            # Its cells' predictors can all be equal, which is the hypothesis, as for a factor.
+            constant = self._weights_of_constant(positions)
+            matrix = scipy.linalg.null_space(constant[None]).T @ matrix
+        rows = estimable_rows(matrix, self.null_space)
+        matrix = rows if len(rows) else matrix  # has a reason instead of p-values
+        return Contrast(matrix, np.zeros(len(matrix)), matrix)
+
+    def _weights_of_constant(self, positions: list[int]) -> FloatArray:
+        """Return weights of some columns whose sum is the closest to one in all cells."""
+        columns = self.fitted.designs[self.part][:, positions]
+        return np.asarray(np.linalg.lstsq(columns, np.ones(len(columns)))[0])
+
+    def _gives_constant(self, positions: list[int]) -> bool:
+        """Return whether some columns have a sum of one in all cells, and the others do not."""
+        others = [i for i in range(len(self.columns)) if i not in positions]
+        design = self.fitted.designs[self.part]
+        gives = [
+            np.abs(design[:, columns] @ self._weights_of_constant(columns) - 1).max() < _ROUNDING
+            for columns in (positions, others)
+        ]
+        return bool(len(positions) > 1 and gives[0] and not gives[1])
 
     def _of_vectors(self, contrast: Any) -> Contrast:
         expected = (
@@ -193,7 +213,7 @@ class ContrastReader:
             if numbers[0] == numbers[1]:
                 raise ValueError(f"{factor!r} has the same value on both sides: {numbers[0]:g}.")
             rows = self._average_rows(covariate, numbers)
-            matrix = _without_rounding(rows[:1] - rows[1:])
+            matrix = self._difference(rows[:1], rows[1:], contrast=(factor, level, reference))
             return Contrast(matrix, np.zeros(1), matrix)
         levels = covariate.levels
         position = _position(levels, level, factor)
@@ -204,10 +224,11 @@ class ContrastReader:
             raise ValueError(f"{factor!r} has {quoted(level)} on both sides of the contrast.")
         if factor not in self._rows_of_factors:
             rows = self._average_rows(covariate, levels)
-            differences = _independent(_without_rounding(rows[1:] - rows[0]))
+            differences = _independent(self._without_rounding(rows[1:] - rows[0]))
             self._rows_of_factors[factor] = rows, estimable_rows(differences, self.null_space)
         rows, wider = self._rows_of_factors[factor]
-        matrix = _without_rounding((rows[position] - rows[others].mean(axis=0))[None])
+        rest = rows[others].mean(axis=0)
+        matrix = self._difference(rows[[position]], rest[None], contrast=(factor, level, reference))
         values = self.formula.cells[covariate.column]
         return Contrast(
             matrix,
@@ -219,6 +240,28 @@ class ContrastReader:
             ),
             rows[[position, *others]] if len(others) > 1 and self.part != ZERO_INFLATION else None,
         )
+
+    def _difference(self, row: FloatArray, reference: FloatArray, *, contrast: Any) -> FloatArray:
+        """Return the difference of average design rows.
+
+        Raises
+        ------
+        ValueError
+            If it is zero.
+        """
+        matrix = self._without_rounding(row - reference)
+        if not matrix.any():
+            raise ValueError(
+                f"Both sides of {quoted(contrast)} have the same predictor on average over the "
+                "cells. Test the term or its coefficients instead."
+            )
+        return matrix
+
+    def _without_rounding(self, rows: FloatArray) -> FloatArray:
+        """Set entries to zero that are differences of equal averages of a column."""
+        sizes = np.abs(self.fitted.designs[self.part]).max(axis=0)
+        rows = np.where(np.abs(rows) > _ROUNDING * sizes, rows, 0.0)
+        return _without_rounding(rows)
 
     def _average_rows(self, covariate: Covariate, values: list[Any]) -> FloatArray:
         """Return the part's average design row with a covariate set to each of some values.
@@ -239,14 +282,17 @@ class ContrastReader:
 def estimable_rows(matrix: FloatArray, null_space: NullSpace) -> FloatArray:
     """Return a basis of those combinations of rows that the fit determines.
 
-    Rows are left as they are if the fit determines all of them.
+    Rows are left as they are if the fit determines all of them. Otherwise, the largest entry of
+    each is one, so that a single row is a coefficient or a difference of two where it can be.
     """
     if not null_space.not_estimable(matrix).any():
         return matrix
     in_null_space = np.hstack(
         [(matrix / null_space.scale) @ null_space.directions, matrix[:, null_space.empty]]
     )
-    return np.asarray(scipy.linalg.null_space(in_null_space.T).T @ matrix)
+    rows = _without_rounding(scipy.linalg.null_space(in_null_space.T).T @ matrix)
+    largest = np.abs(rows).argmax(axis=1, keepdims=True)
+    return np.asarray(rows / np.take_along_axis(rows, largest, axis=1))
 
 
 def _independent(rows: FloatArray) -> FloatArray:

@@ -14,10 +14,12 @@ import numpy as np
 import torch
 from scipy import stats
 
+from sc_glm._likelihood.family import MEAN
 from sc_glm._solver.fitting import map_blocks
 from sc_glm._solver.gene_block import build_problem, one_thread
 from sc_glm._solver.submodels import is_sparse
 from sc_glm._solver.trust_region import maximize
+from sc_glm.inference.constrained_fits import constrained_maxima
 from sc_glm.inference.observed_information import SETTINGS
 from sc_glm.inference.profile_likelihood import (
     MAX_DISTANCE,
@@ -53,6 +55,8 @@ _LOSS_TOLERANCE = 2e-3  # relative, of the loss at an end
 # Between two distances beyond which no end was found: largest step of an exponential, in natural
 # logarithms, and the smallest one, relative, with which any end is reached.
 _MAX_STEP, _GROWTH = 6.0, 0.4
+# A contrast of a fit beyond which the search begins elsewhere, and where, in natural logarithms
+_FAR, _NEAR = 60.0, 25.0
 _POISSON_LOG_SIZE = 12.0  # a start that finds the maxima of genes whose counts vary little
 
 
@@ -112,16 +116,36 @@ def profiles_of_infinite_contrasts(
         is_missing = np.isnan(profile.end) | np.isnan(profile.log_likelihood).any(axis=1)
         missing = np.flatnonzero(is_missing)
         if len(missing):
+            of_missing, sign = cells.of_genes(genes[missing]), signs[genes[missing], number]
             other = profile_of_contrast(
-                cells.of_genes(genes[missing]),
+                of_missing,
                 (RestrictedObjective, tests[number]),
-                signs[genes[missing], number],
+                sign,
                 values[number],
                 level,
+                _coordinates_near_zero(of_missing, tests[number], sign),
             )
             for target, source in zip(profile, other, strict=True):
                 target[missing] = source
         result.append(profile)
+    return result
+
+
+def _coordinates_near_zero(cells: FittedCells, test: FloatArray, sign: FloatArray) -> FloatArray:
+    """Return the coordinates of the fit, or others as likely where a fit has gone too far.
+
+    If some cells are all that hold a coefficient, the fit may leave it at any value. From a
+    contrast of millions, no search comes back. The likelihood is the same at a near one.
+    """
+    result, mean = cells.coordinates(), cells.designs.parts[MEAN]
+    if test[mean.rank :].any():
+        return result
+    for side in (-1.0, 1.0):
+        genes = np.flatnonzero((sign == side) & (np.abs(result @ test) > _FAR))
+        if len(genes):
+            rows, value = test[None, : mean.rank], np.array([side * _NEAR])
+            found = constrained_maxima(cells.of_genes(genes), MEAN, rows, value)
+            result[genes[found.converged]] = found.coordinates[found.converged]
     return result
 
 
@@ -131,6 +155,7 @@ def profile_of_contrast(
     sign: NDArray[np.float64],
     values: FloatArray,
     level: float,
+    coordinates: FloatArray | None = None,
 ) -> InfiniteContrasts:
     """Compute the profile likelihood of one contrast, which may be infinite.
 
@@ -147,6 +172,8 @@ def profile_of_contrast(
         Values of the contrast at which the likelihood is maximised.
     level : float
         Confidence level of the interval.
+    coordinates : ndarray of shape (n_genes, n_params), optional
+        Points where the likelihood is as at the fit; the default is the fit.
     """
     fitted, counts, designs = cells
     loss = float(stats.chi2.ppf(level, 1)) / 2
@@ -154,7 +181,7 @@ def profile_of_contrast(
         _profile_of_block,
         counts,
         designs,
-        [cells.coordinates(), sign],
+        [cells.coordinates() if coordinates is None else coordinates, sign],
         (fitted.family, designs, cells.has_known_sizes),
         (restriction, tuple(float(value) for value in values), loss),
         n_jobs=fitted.regressor.n_jobs,
