@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from sc_glm.inference.fitted_model import FittedData
     from sc_glm.inference.infinite_contrasts import InfiniteContrasts
 
+# Natural logarithm of a fold change beyond which a separated gene's is infinite: its fit follows a
+# likelihood that rises for ever, such as that of a spline that falls where counts end.
+FAR = 60.0
+LARGE = 15.0  # such a logarithm whose standard error is that of a curve at its edge, and too small
 _FLAT_LOSS = 1e-3  # of likelihood, up to which values of a contrast are taken for equally likely
 _SHARE = 0.98  # of a deviance at which an interval ends, by the tolerance of the searches
 
@@ -81,6 +85,9 @@ class Effect:
         nothing = np.full(len(fitted.names), np.nan)
         flat = estimates.flat[:, number] & (fitted.status != Status.ALL_ZERO)
         flat &= fitted.status != Status.ITERATION_LIMIT
+        if contrast.n_constraints == 1:
+            is_far = np.abs(estimates.estimate[:, number, 0]) > FAR
+            flat |= is_far & (fitted.status == Status.SEPARATED)
         if fitted.is_penalised or not estimates.combinations.estimable[number]:
             flat[:] = False
         genes, no_genes = np.flatnonzero(flat), np.empty(0, dtype=np.intp)
@@ -103,10 +110,17 @@ class Effect:
         """Return the estimate, or zero where counts do not tell its sign."""
         return np.nan_to_num(self.estimate, posinf=np.inf, neginf=-np.inf)
 
-    def widen(self, genes: NDArray[np.intp], root: FloatArray, level: float) -> None:
-        """Give infinite ends to intervals of infinite estimates whose test does not reject zero.
+    def far_genes(self, status: NDArray[np.object_]) -> NDArray[np.intp]:
+        """Return separated genes with finite estimates that are too large for Wald tests."""
+        is_large = np.isfinite(self.estimate) & (np.abs(np.nan_to_num(self.estimate)) > LARGE)
+        is_large &= status == Status.SEPARATED
+        return np.setdiff1d(np.flatnonzero(is_large), self.infinite)
 
-        The test has found a higher likelihood than the search for the end.
+    def widen(self, genes: NDArray[np.intp], root: FloatArray, level: float) -> None:
+        """Give infinite ends to intervals of estimates whose likelihood ratio does not reject zero.
+
+        The test has found a higher likelihood than the search for the end, or the standard error
+        is too small.
 
         Parameters
         ----------
@@ -145,7 +159,8 @@ class Effect:
         self.profile = profile
         end = profile.end - value
         losses = profile.supremum[:, None] - profile.log_likelihood
-        is_flat = np.isinf(end) & ~(losses > _FLAT_LOSS).any(axis=1)
+        is_far = np.abs(np.nan_to_num(self.estimate[genes])) > FAR
+        is_flat = np.isinf(end) & ~(losses > _FLAT_LOSS).any(axis=1) & ~is_far
         self.estimate[genes] = np.where(is_flat, np.nan, sign * np.inf)
         self.low[genes] = np.where(sign > 0, end, -np.inf)
         self.high[genes] = np.where(sign > 0, np.inf, end)

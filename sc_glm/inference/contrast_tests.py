@@ -356,7 +356,7 @@ class _Tests:
             if contrast.levels is not None and len(effect.infinite):
                 cells = self.cells.of_genes(effect.infinite)
                 profile = self._profile_against_rest(cells, contrast, effect.signs(), shifts)
-            has_counts = (fractions[number] > 0).any(axis=1)
+            has_counts = (fractions[number] > 0).any(axis=1) | contrast.is_term
             effect.set_infinite(profile, contrast.right_hand_side[0], has_counts)
 
     def _profile_against_rest(
@@ -438,12 +438,18 @@ class _Tests:
             statistics.put(everywhere, scores)
         elif self.method == "lr":
             statistics.put(everywhere, self._likelihood_ratio(everywhere, contrast, effect))
-        elif self.method == "auto" and len(effect.infinite):
-            self._replace_infinite(statistics, contrast, effect, scores)
+        elif self.method == "auto":
+            if len(effect.infinite):
+                self._replace_infinite(statistics, contrast, effect, scores)
+            far = effect.far_genes(self.cells.fitted.status)
+            if len(far) and contrast.n_constraints == 1 and self.kind == "observed":
+                statistics.put(far, self._likelihood_ratio(far, contrast, effect))
         statistics.reason[~has_counts] = str(Status.ALL_ZERO)
         if contrast.n_constraints == 1 and self.question.is_plain:
-            is_ratio = statistics.test[effect.infinite] == "lr"
-            effect.widen(effect.infinite[is_ratio], statistics.upper, self.level)
+            far = effect.far_genes(self.cells.fitted.status)
+            genes = np.union1d(effect.infinite, far)
+            genes = genes[statistics.test[genes] == "lr"]
+            effect.widen(genes, statistics.upper, self.level)
         return statistics
 
     def _likelihood_ratio(
@@ -461,7 +467,6 @@ class _Tests:
             wider = contrast.wider @ cells.designs.parts[self.part].to_coef
             null = constrained_maxima(cells, self.part, wider, np.zeros(len(wider)))
             other = self._profile_against_rest(cells, contrast, no_end, values, null.coordinates)
-            other = other._replace(supremum=profile.supremum)
             found.put_nearer(np.arange(len(genes)), profile_ratio(other, estimate, self.question))
         return found
 

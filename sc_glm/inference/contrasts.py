@@ -48,6 +48,8 @@ class Contrast:
         Average design rows of a level and of all others, where it is compared with the mean of
         their means. Then ``matrix`` is the comparison with their geometric mean, which is zero at
         the same time if the whole factor has no effect.
+    is_term : bool
+        Whether a term is tested as a whole, so that all cells are compared.
     """
 
     matrix: FloatArray
@@ -55,6 +57,7 @@ class Contrast:
     wider: FloatArray
     sides: tuple[NDArray[np.bool_], NDArray[np.bool_]] | None = None
     levels: FloatArray | None = None
+    is_term: bool = False
 
     @property
     def n_constraints(self) -> int:
@@ -161,7 +164,7 @@ class ContrastReader:
             matrix = scipy.linalg.null_space(constant[None]).T @ matrix
         rows = estimable_rows(matrix, self.null_space)
         matrix = rows if len(rows) else matrix  # has a reason instead of p-values
-        return Contrast(matrix, np.zeros(len(matrix)), matrix)
+        return Contrast(matrix, np.zeros(len(matrix)), matrix, is_term=True)
 
     def _weights_of_constant(self, positions: list[int]) -> FloatArray:
         """Return weights of some columns whose sum is the closest to one in all cells."""

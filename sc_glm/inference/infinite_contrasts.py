@@ -20,6 +20,8 @@ from sc_glm._solver.gene_block import build_problem, one_thread
 from sc_glm._solver.submodels import is_sparse
 from sc_glm._solver.trust_region import maximize
 from sc_glm.inference.constrained_fits import constrained_maxima
+from sc_glm.inference.contrast_sizes import FAR
+from sc_glm.inference.log_likelihood import log_likelihoods
 from sc_glm.inference.observed_information import SETTINGS
 from sc_glm.inference.profile_likelihood import (
     MAX_DISTANCE,
@@ -55,8 +57,9 @@ _LOSS_TOLERANCE = 2e-3  # relative, of the loss at an end
 # Between two distances beyond which no end was found: largest step of an exponential, in natural
 # logarithms, and the smallest one, relative, with which any end is reached.
 _MAX_STEP, _GROWTH = 6.0, 0.4
-# A contrast of a fit beyond which the search begins elsewhere, and where, in natural logarithms
-_FAR, _NEAR = 60.0, 25.0
+# Where a search begins instead of at a contrast beyond FAR, in natural logarithms
+_NEAR = (25.0, 50.0, 100.0)
+_MAX_LOSS = 0.2  # of log-likelihood, up to which the search may begin there
 _POISSON_LOG_SIZE = 12.0  # a start that finds the maxima of genes whose counts vary little
 
 
@@ -132,20 +135,26 @@ def profiles_of_infinite_contrasts(
 
 
 def _coordinates_near_zero(cells: FittedCells, test: FloatArray, sign: FloatArray) -> FloatArray:
-    """Return the coordinates of the fit, or others as likely where a fit has gone too far.
+    """Return the coordinates of the fit, or others almost as likely where a fit has gone too far.
 
     If some cells are all that hold a coefficient, the fit may leave it at any value. From a
-    contrast of millions, no search comes back. The likelihood is the same at a near one.
+    contrast of millions, no search comes back.
     """
     result, mean = cells.coordinates(), cells.designs.parts[MEAN]
     if test[mean.rank :].any():
         return result
-    for side in (-1.0, 1.0):
-        genes = np.flatnonzero((sign == side) & (np.abs(result @ test) > _FAR))
-        if len(genes):
-            rows, value = test[None, : mean.rank], np.array([side * _NEAR])
-            found = constrained_maxima(cells.of_genes(genes), MEAN, rows, value)
-            result[genes[found.converged]] = found.coordinates[found.converged]
+    is_far = (np.abs(result @ test) > FAR) & (sign != 0)
+    for near in _NEAR:
+        for side in (-1.0, 1.0):
+            genes = np.flatnonzero(is_far & (sign == side))
+            if not len(genes):
+                continue
+            of_genes, value = cells.of_genes(genes), np.array([side * near])
+            found = constrained_maxima(of_genes, MEAN, test[None, : mean.rank], value)
+            at_fit = log_likelihoods(of_genes.fitted, of_genes.counts, cells.designs)
+            chosen = found.converged & (found.log_likelihood > at_fit - _MAX_LOSS)
+            result[genes[chosen]] = found.coordinates[chosen]
+            is_far[genes[chosen]] = False
     return result
 
 
@@ -173,15 +182,17 @@ def profile_of_contrast(
     level : float
         Confidence level of the interval.
     coordinates : ndarray of shape (n_genes, n_params), optional
-        Points where the likelihood is as at the fit; the default is the fit.
+        Points where the search begins; the default is the fit.
     """
     fitted, counts, designs = cells
+    begin = cells.coordinates() if coordinates is None else coordinates
+    supremum = log_likelihoods(fitted, counts, designs)
     loss = float(stats.chi2.ppf(level, 1)) / 2
     blocks = map_blocks(
         _profile_of_block,
         counts,
         designs,
-        [cells.coordinates() if coordinates is None else coordinates, sign],
+        [begin, sign, supremum],
         (fitted.family, designs, cells.has_known_sizes),
         (restriction, tuple(float(value) for value in values), loss),
         n_jobs=fitted.regressor.n_jobs,
@@ -193,6 +204,7 @@ def _profile_of_block(
     counts: Any,
     theta: FloatArray,
     sign: FloatArray,
+    supremum: FloatArray,
     model: tuple[Family, Designs, bool],
     question: tuple[Restriction, tuple[float, ...], float],
 ) -> InfiniteContrasts:
@@ -208,6 +220,7 @@ def _profile_of_block(
             sparse = sparse[:0]  # the second start differs in the size alone
         restricted = hold(objective, torch.from_numpy(argument), torch.zeros(len(point)).to(point))
         path = _Path.of(restricted, point, torch.from_numpy(sign))
+        path = path._replace(supremum=torch.from_numpy(supremum))
         size = problem.intercept(problem.bases[1]), objective.slices[1]
         at_values = np.empty((len(theta), len(values)))
         for number, value in enumerate(values):
