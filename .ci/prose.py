@@ -1,7 +1,8 @@
 """Check that pages, docstrings and comments are in plain sentences.
 
 Each rule names a phrase that stops a reader, and a plainer one. Long sentences are flaws, too.
-Code, tables and output are left out. The arguments are the files to check; without any, all are.
+Tables are left out. Of code and output on pages, the lines must be short enough to be seen whole.
+The arguments are the files to check; without any, all are.
 """
 
 import ast
@@ -13,6 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 MOST_WORDS = 35
+# What fits beside both sidebars at 1280 pixels (doc/_static/site.css). Code of docstrings fits,
+# because lines of modules have at most 100 characters, and docstrings are indented by four.
+MOST_CHARACTERS = 96
 PAGES = ["*.md", "doc/*.rst", "examples/README.rst", "doc/benchmarks/*.md"]
 CODE = ["sc_glm/**/*.py", "examples/*.py"]
 
@@ -48,6 +52,7 @@ LITERAL = re.compile(r"``[^`]*``|`[^`]*`|\$[^$]*\$|https?://\S+")
 SENTENCE_END = re.compile(r"(?<=[.!?:;])[)\"'”]*\s+(?=[A-Z`*(\"0-9])")
 
 
+CODE_BLOCK = re.compile(r"\.\. (code-block|literalinclude|testcode)::")
 PROSE_DIRECTIVE = re.compile(r"\.\. (note|warning|tip|important|grid|card|list-table|tab|dropdown)")
 CODE_FOLLOWS = re.compile(r"^\.\. [\w-]+::|::$")
 NO_PROSE = re.compile(
@@ -122,6 +127,26 @@ def paragraphs(path: Path) -> Iterator[tuple[int, str]]:
         yield first, " ".join(comment)
 
 
+def wide_code(text: str) -> Iterator[tuple[int, str]]:
+    """Yield lines of a page's code and output that do not fit, with line numbers from one."""
+    fenced = in_example = False
+    block = margin = None  # indentations of a block's directive and of its code
+    for number, line in enumerate(text.splitlines(), start=1):
+        bare, indent = line.strip(), len(line) - len(line.lstrip())
+        if bare and block is not None and indent <= block:
+            block = margin = None
+        in_example = bool(bare) and (in_example or bare.startswith(">>>"))
+        fenced ^= bare.startswith("```")
+        if block is not None and bare and margin is None:
+            margin = indent
+        if fenced or in_example or margin is not None:
+            width = len(line) - (margin or 0)
+            if width > MOST_CHARACTERS:
+                yield number, f"a line of code of {width} characters: '{bare[:40]} ...'"
+        if CODE_BLOCK.match(bare):
+            block, margin = indent, None
+
+
 def flaws(paragraph: str) -> Iterator[str]:
     """Say what stops a reader of a paragraph."""
     text = plain(paragraph)
@@ -141,10 +166,12 @@ def main(names: list[str]) -> int:
     )
     n_flaws = 0
     for path in files:
-        for line, paragraph in paragraphs(path):
-            for flaw in flaws(paragraph):
-                n_flaws += 1
-                print(f"{path}:{line}: {flaw}")
+        found = [(line, flaw) for line, text in paragraphs(path) for flaw in flaws(text)]
+        if path.suffix != ".py":
+            found += wide_code(path.read_text())
+        n_flaws += len(found)
+        for line, flaw in found:
+            print(f"{path}:{line}: {flaw}")
     if n_flaws:
         print(f"{n_flaws} flaws.")
     return min(n_flaws, 1)

@@ -1,10 +1,10 @@
 """Open every built page in a headless browser, on a desk and on a phone, and say what is wrong.
 
 ``make docs && make browser`` (needs Chromium, named by ``CHROMIUM`` if it is not on the path). A
-page must load what it names, not scroll sideways, raise no error, and link to what is there; search
-must find, and code must be copied without prompts. ``--pictures FOLDER`` keeps a picture of each
-page for a look with one's own eyes; ``--mathjax FOLDER`` takes MathJax from npm packages there
-instead of from the network.
+page must load what it names, not scroll sideways, raise no error, and link to what is there. On a
+desk, code must fit its column. Search must find, and code must be copied without prompts.
+``--pictures FOLDER`` keeps a picture of each page for a look with one's own eyes; ``--mathjax
+FOLDER`` takes MathJax from npm packages there instead of from the network.
 """
 
 import argparse
@@ -37,6 +37,8 @@ FACTS = """() => ({
     unnamed: [...document.images].filter(i => !i.hasAttribute('alt')).map(i => i.src),
     links: [...document.querySelectorAll('a[href]')].map(a => a.href),
     anchors: [...document.querySelectorAll('[id]')].map(e => e.id),
+    cut: [...document.querySelectorAll('div.highlight pre')].filter(
+        e => e.scrollWidth > e.clientWidth + 1).map(e => e.textContent.trim().slice(0, 40)),
     unrendered: document.querySelectorAll('mjx-merror').length,
 })"""
 
@@ -85,9 +87,12 @@ def visit(context, root, page, picture):
         picture.parent.mkdir(parents=True, exist_ok=True)
         tab.screenshot(path=picture, full_page=True)
     facts = tab.evaluate(FACTS)
+    width = tab.viewport_size["width"]
     tab.close()
     if facts["wide"] > 0:
         complaints.append(f"scrolls sideways by {facts['wide']}: {facts['culprits']}")
+    if facts["cut"] and width == WIDTHS["desk"][0]:
+        complaints.append(f"has code that is wider than its column: {facts['cut']}")
     if facts["unrendered"]:
         complaints.append(f"has {facts['unrendered']} formulas that are not TeX")
     complaints += [f"has a broken picture: {source}" for source in facts["broken"]]

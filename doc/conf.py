@@ -92,12 +92,15 @@ def skip_scikit_learn(app, what, name, obj, skip, options):  # noqa: ARG001, PLR
     return skip or module.split(".")[0] == "sklearn"
 
 
-def give_code_the_width(app, page, template, context, doctree):  # noqa: ARG001
-    """Leave the table of contents out beside examples, whose lines are long."""
-    if page.startswith("gallery/"):
+WIDE = ("gallery/", "benchmarks", "calibration", "moderation")  # lines or tables are wide
+
+
+def give_tables_the_width(app, page, template, context, doctree):  # noqa: ARG001
+    """Leave the table of contents out beside examples and wide tables."""
+    if page.startswith(WIDE):
         context["meta"] = {**(context["meta"] or {}), "html_theme.sidebar_secondary.remove": "true"}
 
 
 def setup(app):
-    app.connect("html-page-context", give_code_the_width)
+    app.connect("html-page-context", give_tables_the_width)
     app.connect("autodoc-skip-member", skip_scikit_learn)

@@ -2,18 +2,16 @@
 What does a model of real cells show?
 =====================================
 
-The data are 2087 cells of the developing pancreas and 100 of their genes. The mean follows
-pseudotime, and the dispersion depends on every column of ``obs``. This example shows one gene, the
-coefficients, the status of each gene, predictions, and simulated cells.
+The data are 2087 cells of the developing pancreas and 100 of their genes. This example shows the
+curve of one gene over pseudotime, the genes that differ between two cell types, the status of each
+gene, predictions, and simulated cells.
 """
 
 # %%
-# An AnnData and two formulas
-# ---------------------------
+# An AnnData
+# ----------
 #
-# Counts are in a layer, covariates in ``obs``. ``~ .`` stands for all columns of ``obs``. Three of
-# these columns, ``clusters``, ``clusters_coarse`` and ``cell_type``, divide the cells in the same
-# way.
+# Counts are in a layer, covariates in ``obs``.
 
 import warnings
 
@@ -23,7 +21,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sc_glm import FormulaTransformer, NegBinRegressor, ZINBRegressor, inference, make_pipeline
 from sc_glm import adata as scg
 from sc_glm.datasets import fetch_pancreas
-from sc_glm.plots import CovariateDisplay, SimulatedSummariesDisplay
+from sc_glm.plots import CovariateDisplay, SimulatedSummariesDisplay, VolcanoDisplay
 
 adata = fetch_pancreas()
 del adata.obs["total_counts"]  # sizeFactor in other units
@@ -33,31 +31,52 @@ adata
 # A gene over pseudotime
 # ----------------------
 #
-# The gene with the most counts is switched on late. The band should contain nine of ten cells. It
-# depends on the mean and on the dispersion, and both follow pseudotime here.
+# The gene with the most counts is switched on late. Its mean follows a spline, and its dispersion a
+# line. The band should contain nine of ten cells: it depends on both. The model knows its layer, so
+# that plots and tests take the AnnData as it is.
 
 trend = "~ pseudotime"
-smooth = make_pipeline(FormulaTransformer(mean=trend, dispersion=trend), NegBinRegressor())
-scg.fit(adata, smooth, layer="counts", key_added="trend")
-counts = adata.to_df("counts")
-gene = counts.mean().idxmax()
-display = CovariateDisplay.from_estimator(
-    smooth, adata.obs, counts, gene=gene, covariate="pseudotime"
+curve = make_pipeline(
+    FormulaTransformer(mean="~ bs(pseudotime, df=5)", dispersion=trend), NegBinRegressor()
 )
+curve = scg.fit(adata, curve, layer="counts", key_added="curve")
+gene = adata.to_df("counts").mean().idxmax()
+display = CovariateDisplay.from_estimator(curve, adata, gene=gene, covariate="pseudotime")
+
+# %%
+# Two cell types
+# --------------
+#
+# This model has a mean for each type, at the cell's depth. The contrast names the factor and the
+# two levels. A positive fold change means more counts in beta cells.
+
+types = make_pipeline(
+    FormulaTransformer("~ cell_type", offset="np.log(sizeFactor)"), NegBinRegressor()
+)
+types = scg.fit(adata, types, layer="counts", key_added="types")
+contrast = ("cell_type", "Beta", "Pre-endocrine")
+tests = inference.differential_expression(types, adata, contrast=contrast)
+columns = ["fraction", "fraction_reference", "log2_fold_change", "log10_p_value", "test"]
+tests.nsmallest(6, "log10_p_value")[columns].round(2)
+
+# %%
+
+volcano = VolcanoDisplay.from_table(tests, sides=("Pre-endocrine", "Beta"))
 
 # %%
 # Redundant columns
 # -----------------
 #
-# With ``~ .``, each of the three groupings of the cells has three columns. Many coefficients give
-# the same prediction. The fit chooses the coefficients of smallest norm, so equal columns have
-# equal coefficients.
+# ``~ .`` stands for all columns of ``obs``. Three of these columns, ``clusters``,
+# ``clusters_coarse`` and ``cell_type``, divide the cells in the same way, and each has three
+# columns in the design. Many coefficients give the same prediction. The fit chooses the
+# coefficients of smallest norm, so equal columns have equal coefficients.
 
 model = make_pipeline(FormulaTransformer(mean=trend, dispersion="~ ."), NegBinRegressor())
 with warnings.catch_warnings():
     # The warning counts the genes with undetermined coefficients. The tables below name them.
     warnings.simplefilter("ignore", ConvergenceWarning)
-    scg.fit(adata, model, layer="counts")
+    model = scg.fit(adata, model, layer="counts")
 model.params_["dispersion"].iloc[:, :6].round(2)
 
 # %%
@@ -65,7 +84,7 @@ model.params_["dispersion"].iloc[:, :6].round(2)
 # depend on it, so the test has the reason ``aliased`` and no number. Leave out redundant columns if
 # you want to interpret coefficients.
 
-table = inference.coefficient_table(model, adata.obs, counts)
+table = inference.coefficient_table(model, adata)
 own = table[(table["gene"] == gene) & (table["part"] == "dispersion")].set_index("feature")
 own[["estimate", "standard_error", "p_value", "reason"]].round(3)
 
@@ -99,29 +118,32 @@ predicted.to_df("dispersion").iloc[:4, :6].round(2)
 # How much does a formula explain?
 # --------------------------------
 #
-# A dispersion that differs between cells increases the log-likelihood by thousands of units. This
-# is more than zero inflation adds. AIC, which has a penalty for each coefficient, leads to the same
-# conclusion.
+# For a mean that is a line in pseudotime, a dispersion that differs between cells increases the
+# log-likelihood by thousands of units. This is more than zero inflation adds. The curve adds more
+# than both. AIC, which has a penalty for each coefficient, leads to the same conclusion.
 
+line = make_pipeline(FormulaTransformer(mean=trend, dispersion=trend), NegBinRegressor())
 constant = make_pipeline(FormulaTransformer(mean=trend), NegBinRegressor())
 inflated = make_pipeline(
     FormulaTransformer(mean=trend, dispersion=trend, zero_inflation=trend), ZINBRegressor()
 )
-scg.fit(adata, constant, layer="counts", key_added="constant")
+line = scg.fit(adata, line, layer="counts", key_added="line")
+constant = scg.fit(adata, constant, layer="counts", key_added="constant")
 with warnings.catch_warnings():
     # In the earliest cells of one gene, all zeros are structural: that coefficient is infinite.
     warnings.simplefilter("ignore", ConvergenceWarning)
-    scg.fit(adata, inflated, layer="counts", key_added="inflated")
+    inflated = scg.fit(adata, inflated, layer="counts", key_added="inflated")
 models = {
     "NB, dispersion ~ 1": constant,
-    "NB, dispersion ~ pseudotime": smooth,
+    "NB, dispersion ~ pseudotime": line,
     "NB, dispersion ~ .": model,
     "ZINB, all ~ pseudotime": inflated,
+    "NB, mean ~ bs(pseudotime, df=5)": curve,
 }
 likelihoods = pd.DataFrame(
     {
         "log-likelihood": {name: fit[-1].log_likelihood_.sum() for name, fit in models.items()},
-        "AIC": {name: inference.aic(fit, adata.obs, counts).sum() for name, fit in models.items()},
+        "AIC": {name: inference.aic(fit, adata).sum() for name, fit in models.items()},
     }
 )
 likelihoods.round(2)
@@ -135,7 +157,7 @@ likelihoods.round(2)
 # :doc:`plot_04_pseudotime_splines`.
 
 simulated = scg.sample(adata, inflated, random_state=0)
-summaries = SimulatedSummariesDisplay.from_estimator(inflated, adata.obs, counts, random_state=0)
+summaries = SimulatedSummariesDisplay.from_estimator(inflated, adata, random_state=0)
 
 # %%
 # Summary

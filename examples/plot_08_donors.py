@@ -16,7 +16,9 @@ from sc_glm import FormulaTransformer, NegBinRegressor, make_pipeline
 from sc_glm import adata as scg
 from sc_glm.datasets import make_counts
 from sc_glm.inference import quasi_likelihood_test, wald_test
-from sc_glm.plots import VolcanoDisplay
+from sc_glm.plots import VolcanoDisplay, style
+
+plt.style.use(style())  # the style of the displays
 
 # %%
 # Six cases, six controls
@@ -84,7 +86,7 @@ figure, axes = plt.subplots(1, 4, figsize=(7.4, 2.6), sharey=True, layout="const
 null = truth == 0
 for ax, (name, test) in zip(axes, tests.items(), strict=True):
     p_values = test.loc[null, "p_value"]
-    ax.hist(p_values, bins=20, range=(0, 1), color="#3f90da")
+    ax.hist(p_values, bins=20, range=(0, 1), color="C0")
     ax.axhline(len(p_values) / 20, color="black", linestyle="--", linewidth=1)
     ax.set(title=name, xlabel="p-value", xticks=[0, 0.5, 1])
 axes[0].set_ylabel("genes without effect")

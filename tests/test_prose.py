@@ -68,3 +68,19 @@ def test_parameters_are_sentences_of_their_own(tmp_path):
     half = " ".join(["word"] * (prose.MOST_WORDS - 5))
     code = f'"""Do it.\n\nx : int\n    {half}\ny : int\n    {half}\n"""\n'
     assert found(tmp_path, "code.py", code) == []
+
+
+@pytest.mark.parametrize(
+    ("before", "line"),
+    [(">>> ", 1), (".. code-block:: python\n\n   ", 3), ("```\n", 2), (">>> f()\n", 2)],
+)
+def test_lines_of_code_that_do_not_fit(before, line):
+    prompt = 4 * before.endswith("> ")
+    fits = before + (prose.MOST_CHARACTERS - prompt) * "x"
+    assert list(prose.wide_code(fits)) == []
+    assert [number for number, _ in prose.wide_code(fits + "x")] == [line]
+
+
+def test_long_lines_of_text_and_tables_are_no_code():
+    page = f">>> f()\n1\n\n{LONG * 9}\n\n.. code-block:: sh\n\n   ls\n\n{LONG * 9}\n"
+    assert list(prose.wide_code(page)) == []

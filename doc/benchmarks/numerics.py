@@ -154,16 +154,15 @@ def quantile_levels(probabilities):
 
 
 def measure(at):
-    """Return a row for each function: name, points, worst error and its point, that as a number."""
+    """Return a row for each function: name, number of points, worst error, and its point."""
     y, mu, r, pi = at
     rows = []
 
-    def add(name, error, where, unit="{:.1e}"):
+    def add(name, error, where):
         worst = int(np.argmax(error))
-        names = ("y", "mu", "r", "pi")[: len(where)]
-        point = ", ".join(f"{n} = {x[worst]:.6g}" for n, x in zip(names, where, strict=True))
-        point = point if error[worst] else ""
-        rows.append((name, len(error), unit.format(error[worst]), point, float(error[worst])))
+        point = [f"{x[worst]:.6g}" for x in where] if error[worst] else []
+        point += [""] * (4 - len(point))
+        rows.append((name, str(len(error)), f"{error[worst]:.1e}" if point[0] else "exact", *point))
 
     models = {
         "NB": (NB(mu, r), NegBinFamily(), exact_negative_binomial, (y, mu, r)),
@@ -180,15 +179,15 @@ def measure(at):
             add(f"{name} {method}", error, where)
         q, wide = quantile_levels(probabilities)
         found = dist[wide].ppf(q[wide])
-        add(f"{name} ppf", np.abs(found - y[wide]), [x[wide] for x in where], "{:.0f} counts off")
+        add(f"{name} ppf", np.abs(found - y[wide]), [x[wide] for x in where])
 
         # Derivatives are functions of the predictors, so these are taken for exact.
         predictors = [np.log(mu), np.log(r), np.log(pi) - np.log1p(-pi)][: len(family.parts)]
         ours = terms(family, y, predictors, torch.float64)
         exact = [exact_terms(*entry) for entry in zip(y, *predictors, strict=True)]
-        parts = [part.replace("_", " ") for part in family.parts]
-        labels = [f"{name} score, {part}" for part in parts]
-        labels += [f"{name} Hessian, {parts[a]} and {parts[b]}" for a, b in pairs(len(parts))]
+        by = ["log mu", "log r", "logit pi"][: len(family.parts)]
+        labels = [f"{name} score, {one}" for one in by]
+        labels += [f"{name} Hessian, {by[a]}, {by[b]}" for a, b in pairs(len(by))]
         for i, label in enumerate(labels, start=1):
             add(label, errors(ours[i], [e[i] for e in exact], LEAST_DERIVATIVE), where)
 
@@ -197,8 +196,8 @@ def measure(at):
         exact = [exact_terms(*entry)[0] for entry in zip(y, *single, strict=True)]
         error = np.where(ours <= 0, errors(ours, exact), np.inf)
         few = y <= 1000
-        add(f"{name} logpmf in float32", error, where)
-        add(f"{name} logpmf in float32, y <= 1000", error[few], [x[few] for x in where])
+        add(f"{name} logpmf, float32", error, where)
+        add(f"{name} logpmf, float32, y <= 1000", error[few], [x[few] for x in where])
     return rows
 
 
@@ -210,13 +209,13 @@ def _exactly_at(exact_terms, y, mu, r, *pi):
 
 def main(n_random=2000):
     """Print the table."""
-    header = ("function", "points", "worst error", "where")
+    header = ("function", "points", "error", "y", "mu", "r", "pi")
     with mp.workdps(DIGITS):
-        rows = [header, *([str(x) for x in row[:4]] for row in measure(points(n_random)))]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    rows.insert(1, ["-" * width for width in widths])
-    for row in rows:
-        print("|", " | ".join(x.ljust(w) for x, w in zip(row, widths, strict=True)), "|")
+        rows = [header, *measure(points(n_random))]
+    first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
+    for name, *numbers in rows:
+        cells = [x.rjust(width) for x, width in zip(numbers, others, strict=True)]
+        print("  ".join([name.ljust(first), *cells]).rstrip())
 
 
 if __name__ == "__main__":

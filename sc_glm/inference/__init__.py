@@ -11,7 +11,8 @@ from sc_glm.inference.expected_counts import predictions
 from sc_glm.inference.information_criteria import aic, bic
 from sc_glm.inference.intervals import confidence_intervals
 from sc_glm.inference.likelihood_ratio import likelihood_ratio_test
-from sc_glm.inference.margins import marginal_comparisons, marginal_means
+from sc_glm.inference.margins import marginal_means
+from sc_glm.inference.mean_comparisons import marginal_comparisons
 from sc_glm.inference.new_counts import prediction_intervals
 from sc_glm.inference.quasi_likelihood import quasi_likelihood_test
 from sc_glm.inference.summary import GeneSummary, gene_summary

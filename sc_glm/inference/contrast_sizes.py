@@ -11,6 +11,7 @@ from scipy import stats
 from sc_glm._solver.status import Status
 from sc_glm.inference.contrast_effects import predictor_ranges
 from sc_glm.inference.estimates import wald_limits
+from sc_glm.inference.infinite_contrasts import FAR
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,10 +22,9 @@ if TYPE_CHECKING:
     from sc_glm.inference.fitted_model import FittedData
     from sc_glm.inference.infinite_contrasts import InfiniteContrasts
 
-# Natural logarithm of a fold change beyond which a separated gene's is infinite: its fit follows a
-# likelihood that rises for ever, such as that of a spline that falls where counts end.
-FAR = 60.0
-LARGE = 15.0  # such a logarithm whose standard error is that of a curve at its edge, and too small
+# Natural logarithm of a fold change of a separated gene, above which its standard error is too
+# small: a curve at its edge has the error of the edge alone.
+LARGE = 15.0
 _FLAT_LOSS = 1e-3  # of likelihood, up to which values of a contrast are taken for equally likely
 _SHARE = 0.98  # of a deviance at which an interval ends, by the tolerance of the searches
 

@@ -34,7 +34,7 @@ from sc_glm.inference.contrast_statistics import (
 from sc_glm.inference.contrasts import ContrastReader
 from sc_glm.inference.covariance_estimators import clusters_of_cells
 from sc_glm.inference.docstring_entries import ENTRIES
-from sc_glm.inference.estimates import estimate_combinations, in_all_parts
+from sc_glm.inference.estimates import check_part, estimate_combinations, in_all_parts
 from sc_glm.inference.fitted_model import FittedData
 from sc_glm.inference.infinite_contrasts import (
     profile_of_contrast,
@@ -201,13 +201,9 @@ def differential_expression(
             "differential_expression needs a contrast by its name or after y, such as "
             "contrast=('cell_type', 'T', 'B')."
         )
-    question = _question(method, kind, alternative, log2_threshold)
-    check_scalar(level, "level", Real, min_val=0, max_val=1, include_boundaries="neither")
+    question = question_of_test(method, kind, alternative, log2_threshold)
     fitted = FittedData.of(model, X, y)
-    if part not in fitted.params:
-        raise ValueError(f"This model has no part {part!r}: its parts are {list(fitted.params)}.")
-    if method in ("lr", "score"):
-        check_maximum(fitted, f"method={method!r}")
+    check_part(fitted, part)
     cells = FittedCells.of(fitted, sample_weight)
     weights = fitted.weights(sample_weight)
     reader = ContrastReader(
@@ -215,8 +211,17 @@ def differential_expression(
     )
     named = isinstance(contrast, Mapping)
     contrasts = reader.read_all(contrast) if named else {"": reader.read(contrast)}
-    tests = _Tests(cells, part, method, kind, question, level, weights, groups, sample_weight)
-    table = pd.concat(tests.tables(contrasts))
+    table = table_of_contrasts(
+        cells,
+        contrasts,
+        part=part,
+        method=method,
+        question=question,
+        kind=kind,
+        groups=groups,
+        level=level,
+        sample_weight=sample_weight,
+    )
     if not named:
         return table.drop(columns="contrast")
     table["p_adjusted_all"] = adjust_p_values(table["p_value"].to_numpy())
@@ -225,7 +230,41 @@ def differential_expression(
     return table[order]
 
 
-def _question(method: str, kind: str, alternative: str, log2_threshold: float) -> Alternative:
+def table_of_contrasts(
+    cells: FittedCells,
+    contrasts: dict[str, Contrast],
+    *,
+    part: str,
+    method: str,
+    question: Alternative,
+    kind: str,
+    groups: ArrayLike | None,
+    level: float,
+    sample_weight: ArrayLike | None,
+) -> pd.DataFrame:
+    """Return the tables of contrasts, one after the other, with a column for their names.
+
+    Parameters
+    ----------
+    cells : FittedCells
+    contrasts : dict of str to Contrast
+    part, method, level
+        See :func:`differential_expression`.
+    question : Alternative
+    kind, groups, sample_weight
+        See :data:`~sc_glm.inference.docstring_entries.ENTRIES`.
+    """
+    check_scalar(level, "level", Real, min_val=0, max_val=1, include_boundaries="neither")
+    if method in ("lr", "score"):
+        check_maximum(cells.fitted, f"method={method!r}")
+    weights = cells.fitted.weights(sample_weight)
+    tests = _Tests(cells, part, method, kind, question, level, weights, groups, sample_weight)
+    return pd.concat(tests.tables(contrasts))
+
+
+def question_of_test(
+    method: str, kind: str, alternative: str, log2_threshold: float
+) -> Alternative:
     """Check which test is asked for."""
     if method not in _METHODS:
         raise ValueError(f"method must be one of {list(_METHODS)}, not {method!r}.")

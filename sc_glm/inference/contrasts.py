@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
@@ -155,31 +155,31 @@ class ContrastReader:
             return None
         matrix = np.eye(len(self.columns))[positions]
         covariate = terms.covariate(text)
+        constant = self._weights_of_own_constant(positions)
         if covariate is not None and len(covariate.levels) == len(matrix) > 1:
             # The factor has a column for each level, and no intercept beside it: levels are equal.
             matrix = matrix[1:] - matrix[0]
-        elif self._gives_constant(positions):
-            # Its cells' predictors can all be equal, which is the hypothesis, as for a factor.
-            constant = self._weights_of_constant(positions)
+        elif constant is not None:  # as for a factor, the predictor is the same in all cells
             matrix = scipy.linalg.null_space(constant[None]).T @ matrix
         rows = estimable_rows(matrix, self.null_space)
         matrix = rows if len(rows) else matrix  # has a reason instead of p-values
         return Contrast(matrix, np.zeros(len(matrix)), matrix, is_term=True)
 
-    def _weights_of_constant(self, positions: list[int]) -> FloatArray:
-        """Return weights of some columns whose sum is the closest to one in all cells."""
+    def _weights_of_constant(self, positions: list[int]) -> FloatArray | None:
+        """Return weights of some columns whose sum is one in all cells; None if there are none."""
         columns = self.fitted.designs[self.part][:, positions]
-        return np.asarray(np.linalg.lstsq(columns, np.ones(len(columns)))[0])
+        ones = np.ones(len(columns))
+        weights = np.asarray(np.linalg.lstsq(columns, ones, rcond=None)[0])
+        return weights if np.abs(columns @ weights - 1).max(initial=0.0) < _ROUNDING else None
 
-    def _gives_constant(self, positions: list[int]) -> bool:
-        """Return whether some columns have a sum of one in all cells, and the others do not."""
+    def _weights_of_own_constant(self, positions: list[int]) -> FloatArray | None:
+        """Return such weights of a term's columns, unless other columns have them too."""
         others = [i for i in range(len(self.columns)) if i not in positions]
-        design = self.fitted.designs[self.part]
-        gives = [
-            np.abs(design[:, columns] @ self._weights_of_constant(columns) - 1).max() < _ROUNDING
-            for columns in (positions, others)
-        ]
-        return bool(len(positions) > 1 and gives[0] and not gives[1])
+        has_intercept = (self.fitted.designs[self.part][:, others] == 1).all(axis=0).any()
+        if len(positions) == 1 or has_intercept:
+            return None
+        weights = self._weights_of_constant(positions)
+        return None if weights is None or self._weights_of_constant(others) is not None else weights
 
     def _of_vectors(self, contrast: Any) -> Contrast:
         expected = (
@@ -216,7 +216,8 @@ class ContrastReader:
             if numbers[0] == numbers[1]:
                 raise ValueError(f"{factor!r} has the same value on both sides: {numbers[0]:g}.")
             rows = self._average_rows(covariate, numbers)
-            matrix = self._difference(rows[:1], rows[1:], contrast=(factor, level, reference))
+            matrix = _without_rounding(rows[:1] - rows[1:])
+            _check_not_zero(matrix, (factor, level, reference))
             return Contrast(matrix, np.zeros(1), matrix)
         levels = covariate.levels
         position = _position(levels, level, factor)
@@ -227,44 +228,22 @@ class ContrastReader:
             raise ValueError(f"{factor!r} has {quoted(level)} on both sides of the contrast.")
         if factor not in self._rows_of_factors:
             rows = self._average_rows(covariate, levels)
-            differences = _independent(self._without_rounding(rows[1:] - rows[0]))
+            differences = _independent(_without_rounding(rows[1:] - rows[0]))
             self._rows_of_factors[factor] = rows, estimable_rows(differences, self.null_space)
         rows, wider = self._rows_of_factors[factor]
-        rest = rows[others].mean(axis=0)
-        matrix = self._difference(rows[[position]], rest[None], contrast=(factor, level, reference))
         values = self.formula.cells[covariate.column]
-        return Contrast(
-            matrix,
-            np.zeros(1),
-            wider if len(wider) else matrix,
-            (
-                np.asarray(values.isin([levels[position]])),
-                np.asarray(values.isin([levels[i] for i in others])),
-            ),
-            rows[[position, *others]] if len(others) > 1 and self.part != ZERO_INFLATION else None,
+        sides = (
+            np.asarray(values.isin([levels[position]])),
+            np.asarray(values.isin([levels[i] for i in others])),
         )
-
-    def _difference(self, row: FloatArray, reference: FloatArray, *, contrast: Any) -> FloatArray:
-        """Return the difference of average design rows.
-
-        Raises
-        ------
-        ValueError
-            If it is zero.
-        """
-        matrix = self._without_rounding(row - reference)
-        if not matrix.any():
-            raise ValueError(
-                f"Both sides of {quoted(contrast)} have the same predictor on average over the "
-                "cells. Test the term or its coefficients instead."
-            )
-        return matrix
+        contrast = contrast_of_rows(rows, position, others, sides, self.part)
+        _check_not_zero(contrast.matrix, (factor, level, reference))
+        return replace(contrast, wider=wider) if len(wider) else contrast
 
     def _without_rounding(self, rows: FloatArray) -> FloatArray:
-        """Set entries to zero that are differences of equal averages of a column."""
+        """Set entries of average rows equal to the first row's if they differ by rounding."""
         sizes = np.abs(self.fitted.designs[self.part]).max(axis=0)
-        rows = np.where(np.abs(rows) > _ROUNDING * sizes, rows, 0.0)
-        return _without_rounding(rows)
+        return np.where(np.abs(rows - rows[0]) > _ROUNDING * sizes, rows, rows[0])
 
     def _average_rows(self, covariate: Covariate, values: list[Any]) -> FloatArray:
         """Return the part's average design row with a covariate set to each of some values.
@@ -274,12 +253,39 @@ class ContrastReader:
         assert self.formula is not None  # noqa: S101 - the covariate is one of its
         if covariate.is_additive:
             return self.formula.rows_of_first_cell(self.part, covariate.column, values)
-        return np.array(
-            [
-                self.formula.average_row(self.part, {covariate.column: value}, self.weights)
-                for value in values
-            ]
-        )
+        rows = [
+            self.formula.average_row(self.part, {covariate.column: value}, self.weights)
+            for value in values
+        ]
+        return self._without_rounding(np.array(rows))
+
+
+def contrast_of_rows(
+    rows: FloatArray,
+    first: int,
+    others: list[int],
+    sides: tuple[NDArray[np.bool_], NDArray[np.bool_]],
+    part: str,
+) -> Contrast:
+    """Return the contrast of one level with one other level, or with the mean of several.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n_levels, n_columns)
+        Average design row of each level.
+    first : int
+    others : list of int
+        Positions of the levels.
+    sides : tuple of two ndarray of bool of shape (n_cells,)
+        Cells of both sides.
+    part : str
+        Levels of the zero inflation are averaged on the scale of the logit, others on that of
+        their values.
+    """
+    matrix = _without_rounding((rows[first] - rows[others].mean(axis=0))[None])
+    is_mean = len(others) > 1 and part != ZERO_INFLATION
+    levels = rows[[first, *others]] if is_mean else None
+    return Contrast(matrix, np.zeros(1), matrix, sides, levels)
 
 
 def estimable_rows(matrix: FloatArray, null_space: NullSpace) -> FloatArray:
@@ -305,6 +311,15 @@ def _independent(rows: FloatArray) -> FloatArray:
     _, upper, order = scipy.linalg.qr(rows.T, mode="economic", pivoting=True)
     size = np.abs(np.diag(upper))
     return rows[np.sort(order[: int((size > _ROUNDING * size[0]).sum())])]
+
+
+def _check_not_zero(matrix: FloatArray, contrast: tuple[Any, ...]) -> None:
+    """Raise a ValueError if nothing differs between the sides of a contrast."""
+    if (np.abs(matrix) <= _ROUNDING * _ROUNDING).all():
+        raise ValueError(
+            f"Both sides of {quoted(contrast)} have the same predictor on average over the cells. "
+            "Test the term or its coefficients instead."
+        )
 
 
 def _without_rounding(rows: FloatArray) -> FloatArray:

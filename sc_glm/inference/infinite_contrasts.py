@@ -20,7 +20,6 @@ from sc_glm._solver.gene_block import build_problem, one_thread
 from sc_glm._solver.submodels import is_sparse
 from sc_glm._solver.trust_region import maximize
 from sc_glm.inference.constrained_fits import constrained_maxima
-from sc_glm.inference.contrast_sizes import FAR
 from sc_glm.inference.log_likelihood import log_likelihoods
 from sc_glm.inference.observed_information import SETTINGS
 from sc_glm.inference.profile_likelihood import (
@@ -53,10 +52,13 @@ if TYPE_CHECKING:
 _TOL = 1e-6  # tolerance of a maximisation over nuisance parameters, in log-likelihood
 _MAX_ITER = 100  # of such a maximisation
 _MAX_TRIALS = 40  # distances to try for an end
-_LOSS_TOLERANCE = 2e-3  # relative, of the loss at an end
+_LOSS_TOLERANCE = 1e-4  # relative, of the loss at an end
 # Between two distances beyond which no end was found: largest step of an exponential, in natural
 # logarithms, and the smallest one, relative, with which any end is reached.
 _MAX_STEP, _GROWTH = 6.0, 0.4
+# Natural logarithm of a fold change beyond which a separated gene's is infinite: its fit follows a
+# likelihood that rises for ever, such as that of a spline that falls where counts end.
+FAR = 60.0
 # Where a search begins instead of at a contrast beyond FAR, in natural logarithms
 _NEAR = (25.0, 50.0, 100.0)
 _MAX_LOSS = 0.2  # of log-likelihood, up to which the search may begin there

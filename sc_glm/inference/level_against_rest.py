@@ -2,8 +2,8 @@ r"""A level against the mean of the other levels' means, gene by gene.
 
 With average design rows :math:`x_0` of the level and :math:`x_k` of the others, the contrast is
 :math:`x_0^\top\beta - \log\frac1K\sum_k\exp(x_k^\top\beta)`. A level without counts adds nothing
-to the sum, whereas an average of logarithms would be minus infinity. The standard error is that of
-the delta method: the contrast changes as :math:`x_0 - \sum_k p_k x_k` with the shares :math:`p_k`
+to the sum, whereas an average of logarithms would be minus infinity. The delta method gives the
+standard error: the contrast changes as :math:`x_0 - \sum_k p_k x_k` with the shares :math:`p_k`
 of the levels in the sum.
 """
 

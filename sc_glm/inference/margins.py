@@ -1,8 +1,8 @@
-"""Estimated marginal means: predictors averaged over the cells, and their comparisons."""
+"""Estimated marginal means: predictors averaged over the cells."""
 
 from __future__ import annotations
 
-from itertools import combinations, product
+from itertools import product
 from numbers import Real
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,7 +21,6 @@ from sc_glm.inference.estimates import check_part, estimate_combinations, in_all
 from sc_glm.inference.fitted_model import FittedData
 from sc_glm.inference.intervals import check_method
 from sc_glm.inference.model_formula import ModelFormula
-from sc_glm.inference.p_values import adjust_p_values, log_f_tail, p_value_columns
 from sc_glm.inference.profile_likelihood import profile_limits
 
 if TYPE_CHECKING:
@@ -32,12 +31,10 @@ if TYPE_CHECKING:
     from sc_glm._design.design import FloatArray
     from sc_glm.inference.estimates import Estimates
 
-__all__ = ["marginal_comparisons", "marginal_means"]
+__all__ = ["marginal_means"]
 
 _VALUES = {MEAN: "mean", DISPERSION: "size", ZERO_INFLATION: "probability"}
 _INVERSE_LINKS: dict[str, Any] = {MEAN: np.exp, DISPERSION: np.exp, ZERO_INFLATION: expit}
-_COMPARE = ("pairs", "reference", "rest")
-_REST = "rest"
 
 # Expected total of all cells below which an infinite estimate is one of minus infinity. A fit stops
 # where the cells without counts lose less than its tolerance of log-likelihood, which is the total.
@@ -155,7 +152,9 @@ def marginal_means(
     check_scalar(level, "level", Real, min_val=0, max_val=1, include_boundaries="neither")
     fitted = FittedData.of(model, X, y, genes=genes)
     check_method(fitted, method, kind)
-    margins = _margins(fitted, model, X, by=by, at=at, part=part, sample_weight=sample_weight)
+    margins = average_margins(
+        fitted, model, X, by=by, at=at, part=part, sample_weight=sample_weight
+    )
     rows = in_all_parts(fitted, part, margins.rows)[:, None]
     estimates = estimate_combinations(fitted, rows, kind, groups, sample_weight)
     reason, estimate = estimates.reason, estimates.estimate[..., 0].copy()
@@ -184,139 +183,7 @@ def marginal_means(
     return _table(fitted, margins.labels, columns)
 
 
-@documented(ENTRIES)
-def marginal_comparisons(
-    model: Any,
-    X: Any,
-    y: Any = None,
-    by: str | Sequence[str] | None = None,
-    *,
-    compare: str = "pairs",
-    at: Mapping[str, Any] | None = None,
-    part: str = MEAN,
-    kind: str = "observed",
-    groups: ArrayLike | None = None,
-    level: float = 0.95,
-    sample_weight: ArrayLike | None = None,
-) -> pd.DataFrame:
-    """Compare the marginal means of every gene between levels of a factor.
-
-    The differences are those of :func:`marginal_means`, so `at` matters if the factor has
-    interactions: the effect at one pseudotime, or in one cell type.
-
-    Parameters
-    ----------
-    {model}
-        It must have a :class:`~sc_glm.FormulaTransformer`.
-    {X_of_fit}
-    {y_of_fit}
-    by : str or sequence of str
-        Factors of the formula of `part`, by their columns. Their levels, or combinations of levels,
-        are compared.
-    compare : {"pairs", "reference", "rest"}, default="pairs"
-        ``"pairs"``: each level with each one before it. ``"reference"``: each with the first one.
-        ``"rest"``: each with the average of all others.
-    {at}
-    part : str, default="mean"
-        The part of the model.
-    {kind}
-    {groups}
-    {level}
-    {sample_weight_of_fit}
-        They are also weights of the averages.
-
-    Returns
-    -------
-    DataFrame
-        One row per gene and comparison, with columns
-
-        gene
-            Name of the gene.
-        level, reference
-            What is compared with what. Levels of several factors are joined by a colon; the average
-            of the other levels is named ``rest``.
-        estimate
-            Difference of the average predictors; infinite if one of the two has no counts.
-        standard_error
-            Standard error of the difference.
-        log2_fold_change
-            ``estimate / log(2)`` for the mean; NaN for other parts.
-        lower, upper
-            Ends of the Wald interval of the estimate.
-        statistic
-            ``estimate / standard_error``.
-        df
-            Degrees of freedom of the t distribution that the statistic is compared with.
-        p_value
-            Two-sided p-value, at least 2.2e-308, the smallest normal number.
-        {log10_p_value}
-        p_adjusted
-            P-value adjusted over the genes of the same comparison (Benjamini and Hochberg 1995).
-        reason
-            Why there is no p-value, as in :func:`marginal_means`; empty if there is one.
-
-    Raises
-    ------
-    {raises_margins}
-    ValueError
-        If `compare` is unknown, or there are fewer than two levels.
-    {raises_kind}
-    {raises_not_of_fit}
-
-    Examples
-    --------
-    The difference of two cell types at one pseudotime, where it depends on the pseudotime:
-
-    >>> from sc_glm import FormulaTransformer, NegBinRegressor, make_pipeline
-    >>> from sc_glm.datasets import make_counts
-    >>> from sc_glm.inference import marginal_comparisons
-    >>> data = make_counts(n_targets=1, random_state=0)
-    >>> formula = FormulaTransformer("~ cell_type * pseudotime")
-    >>> model = make_pipeline(formula, NegBinRegressor()).fit(data.obs, data.counts)
-    >>> test = marginal_comparisons(
-    ...     model, data.obs, data.counts, "cell_type", at={"pseudotime": 0.5}
-    ... )
-    >>> test[["gene", "level", "reference", "log2_fold_change", "p_value"]].round(3)
-         gene level reference  log2_fold_change  p_value
-    0  gene_0     b         a            -0.367    0.158
-    1  gene_0     c         a             0.141    0.570
-    2  gene_0     c         b             0.509    0.047
-    """
-    if compare not in _COMPARE:
-        raise ValueError(f"compare must be one of {list(_COMPARE)}, not {compare!r}.")
-    check_scalar(level, "level", Real, min_val=0, max_val=1, include_boundaries="neither")
-    fitted = FittedData.of(model, X, y)
-    margins = _margins(fitted, model, X, by=by, at=at, part=part, sample_weight=sample_weight)
-    labels, weights = _comparisons(margins.labels, compare)
-    rows = in_all_parts(fitted, part, weights @ margins.rows)[:, None]
-    estimates = estimate_combinations(fitted, rows, kind, groups, sample_weight)
-    reason, estimate = estimates.reason, estimates.estimate[..., 0]
-    error = estimates.standard_errors()
-    statistic = np.where(reason == "", estimate / error, np.nan)
-    df = np.where(reason == "", estimates.df, np.nan)
-    p_values = p_value_columns(log_f_tail(statistic**2, 1.0, df))
-    lower, upper = estimates.wald_limits(level)
-    infinite = _infinite_difference(weights, _without_counts(fitted, part, margins))
-    infinite[~_is_infinite(estimates)] = np.nan
-    estimate = np.where(reason == "", estimate, infinite)
-    columns = {
-        "estimate": estimate,
-        "standard_error": error,
-        "log2_fold_change": estimate / np.log(2)
-        if part == MEAN
-        else np.full_like(estimate, np.nan),
-        "lower": lower,
-        "upper": upper,
-        "statistic": statistic,
-        "df": df,
-        **p_values,
-        "p_adjusted": np.column_stack([adjust_p_values(p) for p in p_values["p_value"].T]),
-        "reason": reason,
-    }
-    return _table(fitted, labels, columns)
-
-
-class _Margins(NamedTuple):
+class Margins(NamedTuple):
     """Average design rows.
 
     Attributes
@@ -328,15 +195,18 @@ class _Margins(NamedTuple):
     offset : float
         Average offset.
     weights : ndarray of shape (n_cells,)
+    cells : list of ndarray of bool of shape (n_cells,)
+        Cells that have the levels of each row.
     """
 
     labels: pd.DataFrame
     rows: FloatArray
     offset: float
     weights: FloatArray
+    cells: list[NDArray[np.bool_]]
 
 
-def _margins(
+def average_margins(
     fitted: FittedData,
     model: Any,
     X: Any,
@@ -345,7 +215,7 @@ def _margins(
     at: Mapping[str, Any] | None,
     part: str,
     sample_weight: ArrayLike | None,
-) -> _Margins:
+) -> Margins:
     """Check the arguments, and average the design over the cells for all levels."""
     check_part(fitted, part)
     formula = ModelFormula.of(fitted, model, X)
@@ -374,7 +244,8 @@ def _margins(
         {name: list(column) for name, column in zip(names, zip(*levels, strict=True), strict=True)},
         index=range(len(levels)),
     )
-    return _Margins(labels, np.array(rows), formula.average_offset(values, weights), weights)
+    cells = [(formula.cells[columns] == list(row)).all(axis=1).to_numpy() for row in levels]
+    return Margins(labels, np.array(rows), formula.average_offset(values, weights), weights, cells)
 
 
 def _checked_values(
@@ -397,25 +268,7 @@ def _checked_values(
     return values
 
 
-def _comparisons(labels: pd.DataFrame, compare: str) -> tuple[pd.DataFrame, FloatArray]:
-    """Return the names of the levels that are compared, and weights of the levels."""
-    names = [":".join(map(str, row)) for row in labels.itertuples(index=False)]
-    n = len(names)
-    if n < 2:
-        raise ValueError("A comparison needs a factor of at least two levels in by.")
-    if compare == _REST:
-        weights = (n * np.eye(n) - 1) / (n - 1)
-        return pd.DataFrame({"level": names, "reference": _REST}), weights
-    pairs = [(i, 0) for i in range(1, n)]
-    if compare == "pairs":
-        pairs = [(i, j) for j, i in combinations(range(n), 2)]
-    first, second = np.array(pairs).T
-    weights = np.eye(n)[first] - np.eye(n)[second]
-    table = {"level": [names[i] for i in first], "reference": [names[j] for j in second]}
-    return pd.DataFrame(table), weights
-
-
-def _without_counts(fitted: FittedData, part: str, margins: _Margins) -> NDArray[np.bool_]:
+def _without_counts(fitted: FittedData, part: str, margins: Margins) -> NDArray[np.bool_]:
     """Return the genes and levels whose mean is next to zero, (n_genes, n_levels)."""
     predictors = margins.rows @ fitted.params[part].to_numpy() + margins.offset
     return (np.log(_NO_COUNTS / margins.weights.sum()) > predictors.T) & (part == MEAN)
@@ -423,12 +276,6 @@ def _without_counts(fitted: FittedData, part: str, margins: _Margins) -> NDArray
 
 def _is_infinite(estimates: Estimates) -> NDArray[np.bool_]:
     return np.isin(estimates.reason, [str(Status.SEPARATED), str(Status.ALL_ZERO)])
-
-
-def _infinite_difference(weights: FloatArray, no_counts: NDArray[np.bool_]) -> FloatArray:
-    """Return the differences of means of which one is zero; NaN if both are."""
-    above, below = (no_counts @ side.T > 0 for side in (weights < 0, weights > 0))
-    return np.select([above & ~below, below & ~above], [np.inf, -np.inf], np.nan)
 
 
 def _table(
