@@ -132,7 +132,9 @@ def differential_expression(
             Fractions of the cells of both sides with counts; NaN if no levels are compared.
         log2_fold_change
             Estimate of the contrast to the base 2: of the ratio of means, of sizes, or of the odds
-            of a structural zero. It is infinite if one side has no counts. For a joint test, it is
+            of a structural zero. It is infinite if one side has no counts, and NaN with a p-value
+            of one if all its values are as likely; another part may explain the silence. For a
+            joint test, it is
             the largest minus the smallest value of the tested term over the cells.
         log2_low, log2_high
             Ends of its confidence interval: of Wald, and of the profile likelihood for an infinite
@@ -177,6 +179,11 @@ def differential_expression(
     -----
     A reason belongs to a contrast. A gene that is silent in some group has infinite coefficients,
     and its contrasts of other groups have estimates and standard errors like those of any gene.
+    Where such a gene's fold change is finite but above three million, ``"auto"`` uses the
+    likelihood ratio: where a spline falls to zero, standard errors are too small.
+
+    The reason is ``no counts in the cells compared`` if both levels are silent, and ``not
+    identified`` if the counts leave another contrast undetermined.
 
     Examples
     --------
@@ -395,7 +402,7 @@ class _Tests:
             if contrast.levels is not None and len(effect.infinite):
                 cells = self.cells.of_genes(effect.infinite)
                 profile = self._profile_against_rest(cells, contrast, effect.signs(), shifts)
-            has_counts = (fractions[number] > 0).any(axis=1) | contrast.is_term
+            has_counts = np.logical_or((fractions[number] > 0).any(axis=1), contrast.is_term)
             effect.set_infinite(profile, contrast.right_hand_side[0], has_counts)
 
     def _profile_against_rest(
@@ -409,7 +416,9 @@ class _Tests:
         assert contrast.levels is not None  # noqa: S101 - the callers' condition
         rows = in_all_parameters(cells, self.part, contrast.levels)
         restriction = MeanRestrictedObjective, rows
-        return profile_of_contrast(cells, restriction, sign, values, self.level, coordinates)
+        return profile_of_contrast(
+            cells, restriction, sign, values, self.level, coordinates=coordinates
+        )
 
     def _scores(
         self, contrasts: dict[str, Contrast], effects: list[Effect]

@@ -159,7 +159,7 @@ class ContrastReader:
         if covariate is not None and len(covariate.levels) == len(matrix) > 1:
             # The factor has a column for each level, and no intercept beside it: levels are equal.
             matrix = matrix[1:] - matrix[0]
-        elif constant is not None:  # as for a factor, the predictor is the same in all cells
+        elif constant is not None:  # the predictor is the same in all cells
             matrix = scipy.linalg.null_space(constant[None]).T @ matrix
         rows = estimable_rows(matrix, self.null_space)
         matrix = rows if len(rows) else matrix  # has a reason instead of p-values

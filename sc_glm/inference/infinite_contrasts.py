@@ -128,7 +128,7 @@ def profiles_of_infinite_contrasts(
                 sign,
                 values[number],
                 level,
-                _coordinates_near_zero(of_missing, tests[number], sign),
+                coordinates=_coordinates_near_zero(of_missing, tests[number], sign),
             )
             for target, source in zip(profile, other, strict=True):
                 target[missing] = source
@@ -166,6 +166,7 @@ def profile_of_contrast(
     sign: NDArray[np.float64],
     values: FloatArray,
     level: float,
+    *,
     coordinates: FloatArray | None = None,
 ) -> InfiniteContrasts:
     """Compute the profile likelihood of one contrast, which may be infinite.
@@ -194,7 +195,7 @@ def profile_of_contrast(
         _profile_of_block,
         counts,
         designs,
-        [begin, sign, supremum],
+        [begin, np.column_stack([sign, supremum])],
         (fitted.family, designs, cells.has_known_sizes),
         (restriction, tuple(float(value) for value in values), loss),
         n_jobs=fitted.regressor.n_jobs,
@@ -205,8 +206,7 @@ def profile_of_contrast(
 def _profile_of_block(
     counts: Any,
     theta: FloatArray,
-    sign: FloatArray,
-    supremum: FloatArray,
+    sides: FloatArray,
     model: tuple[Family, Designs, bool],
     question: tuple[Restriction, tuple[float, ...], float],
 ) -> InfiniteContrasts:
@@ -221,8 +221,8 @@ def _profile_of_block(
             hold_sizes(objective, point)
             sparse = sparse[:0]  # the second start differs in the size alone
         restricted = hold(objective, torch.from_numpy(argument), torch.zeros(len(point)).to(point))
-        path = _Path.of(restricted, point, torch.from_numpy(sign))
-        path = path._replace(supremum=torch.from_numpy(supremum))
+        sign, supremum = torch.from_numpy(sides.T.copy())
+        path = _Path.of(restricted, point, sign)._replace(supremum=supremum)
         size = problem.intercept(problem.bases[1]), objective.slices[1]
         at_values = np.empty((len(theta), len(values)))
         for number, value in enumerate(values):
