@@ -134,8 +134,8 @@ def differential_expression(
             Estimate of the contrast to the base 2: of the ratio of means, of sizes, or of the odds
             of a structural zero. It is infinite if one side has no counts, and NaN with a p-value
             of one if all its values are as likely; another part may explain the silence. For a
-            joint test, it is
-            the largest minus the smallest value of the tested term over the cells.
+            joint test, it is the largest minus the smallest value of the tested term over the
+            cells.
         log2_low, log2_high
             Ends of its confidence interval: of Wald, and of the profile likelihood for an infinite
             estimate; NaN for a joint test.
@@ -143,7 +143,8 @@ def differential_expression(
             Standard error of `log2_fold_change`; NaN if this is infinite or of a joint test.
         statistic
             Signed: the estimate in standard errors, or the signed root of the likelihood ratio or
-            score statistic. For a joint test, the statistic with `df` degrees of freedom.
+            score statistic. With a threshold, it is the distance from the nearer one, and zero
+            between both. For a joint test, the statistic with `df` degrees of freedom.
         df
             Number of constraints.
         df_denominator
@@ -589,9 +590,7 @@ class _Tests:
         fitted, q = self.cells.fitted, contrast.n_constraints
         p_values = p_value_columns(statistics.log_p_values(self.question, q))
         known = statistics.reason == ""
-        statistic = np.where(
-            np.abs(statistics.upper) < np.abs(statistics.lower), statistics.upper, statistics.lower
-        )
+        statistic = self.question.statistic(statistics.upper, statistics.lower)
         return pd.DataFrame(
             {
                 "contrast": name,
