@@ -125,6 +125,23 @@ def test_a_spline_that_falls_where_counts_end(high):
     assert gene["log2_high"] == np.inf or (gene["log2_high"] > 0) == (gene["p_value"] > 0.05)
 
 
+def test_counts_in_the_last_cells_of_a_covariate_are_seen():
+    """The Wald test of such a steep slope has no power."""
+    rng = np.random.default_rng(8)
+    obs = pd.DataFrame({"x": np.sort(rng.uniform(size=300))})
+    y = pd.DataFrame({"gene": np.where(np.arange(300) >= 298, 2.0, 0.0), "other": 1.0})
+    y["other"] = rng.poisson(1.0, 300)
+    model, null = pipeline("~ x").fit(obs, y), pipeline("~ 1").fit(obs, y)
+    expected = likelihood_ratio_test(null, model, obs, y)["statistic"].to_numpy()
+    for contrast in ("x", ("x", 1.0, 0.0)):
+        table = differential_expression(model, obs, y, contrast)
+        assert list(table["test"]) == ["lr", "wald"]
+        assert table["statistic"]["gene"] ** 2 == pytest.approx(expected[0], rel=1e-3)
+        assert table["log2_fold_change"]["gene"] > 0
+    wald = differential_expression(model, obs, y, "x", method="wald")
+    assert wald["p_value"]["gene"] > 0.05
+
+
 @pytest.mark.parametrize("formulas", [{"zero_inflation": "~ g"}, {"dispersion": "~ g"}])
 def test_silence_that_another_part_explains_says_nothing_about_the_mean(formulas):
     """The gene has counts on one side, and the likelihood is the same for any difference."""

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from sc_glm.inference.fitted_model import FittedData
     from sc_glm.inference.infinite_contrasts import InfiniteContrasts
 
-# Natural logarithm of a fold change of a separated gene, above which its standard error is too
-# small: a curve at its edge has the error of the edge alone.
+# Natural logarithm of a fold change above which standard errors tell little. That of a steep slope
+# grows faster than the slope (Hauck and Donner 1977, JASA 72: 851); that of a spline which falls to
+# zero is that of its edge.
 LARGE = 15.0
 _FLAT_LOSS = 1e-3  # of likelihood, up to which values of a contrast are taken for equally likely
 _SHARE = 0.98  # of a deviance at which an interval ends, by the tolerance of the searches
@@ -110,10 +111,9 @@ class Effect:
         """Return the estimate, or zero where counts do not tell its sign."""
         return np.nan_to_num(self.estimate, posinf=np.inf, neginf=-np.inf)
 
-    def far_genes(self, status: NDArray[np.object_]) -> NDArray[np.intp]:
-        """Return separated genes with finite estimates that are too large for Wald tests."""
+    def far_genes(self) -> NDArray[np.intp]:
+        """Return genes with finite estimates that are too large for Wald tests."""
         is_large = np.isfinite(self.estimate) & (np.abs(np.nan_to_num(self.estimate)) > LARGE)
-        is_large &= status == Status.SEPARATED
         return np.setdiff1d(np.flatnonzero(is_large), self.infinite)
 
     def widen(self, genes: NDArray[np.intp], root: FloatArray, level: float) -> None:

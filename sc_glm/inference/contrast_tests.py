@@ -180,8 +180,10 @@ def differential_expression(
     -----
     A reason belongs to a contrast. A gene that is silent in some group has infinite coefficients,
     and its contrasts of other groups have estimates and standard errors like those of any gene.
-    Where such a gene's fold change is finite but above three million, ``"auto"`` uses the
-    likelihood ratio: where a spline falls to zero, standard errors are too small.
+
+    Where a fold change is finite but above three million, ``"auto"`` uses the likelihood ratio.
+    The standard error of such a steep slope is too large, and that of a spline which falls to zero
+    is too small.
 
     The reason is ``no counts in the cells compared`` if both levels are silent, and ``not
     identified`` if the counts leave another contrast undetermined.
@@ -490,13 +492,12 @@ class _Tests:
         elif self.method == "auto":
             if len(effect.infinite):
                 self._replace_infinite(statistics, contrast, effect, scores)
-            far = effect.far_genes(self.cells.fitted.status)
-            if len(far) and contrast.n_constraints == 1 and self.kind == "observed":
+            far = self._far_genes(contrast, effect)
+            if len(far):
                 statistics.put(far, self._likelihood_ratio(far, contrast, effect))
         statistics.reason[~has_counts] = str(Status.ALL_ZERO)
         if contrast.n_constraints == 1 and self.question.is_plain:
-            far = effect.far_genes(self.cells.fitted.status)
-            genes = np.union1d(effect.infinite, far)
+            genes = np.union1d(effect.infinite, effect.far_genes())
             genes = genes[statistics.test[genes] == "lr"]
             effect.widen(genes, statistics.upper, self.level)
         return statistics
@@ -547,6 +548,13 @@ class _Tests:
 
     def _score_by_cluster(self, cells: FittedCells, contrast: Contrast) -> Statistics:
         return score_by_cluster(cells, self.part, contrast, self._clusters)
+
+    def _far_genes(self, contrast: Contrast, effect: Effect) -> NDArray[np.intp]:
+        """Return genes with large finite estimates, which likelihood ratios can test."""
+        is_ratio = self.kind == "observed" and not self.cells.fitted.is_penalised
+        if contrast.n_constraints > 1 or not is_ratio or not self._can_fix:
+            return np.empty(0, dtype=np.intp)
+        return effect.far_genes()
 
     @property
     def _can_fix(self) -> bool:
