@@ -43,6 +43,8 @@ class Effect:
         Genes whose counts say nothing about the contrast.
     profile : InfiniteContrasts or None
         Profile likelihoods of the infinite genes.
+    sides : ndarray or None
+        Signs of the infinite genes' estimates at the fit; None for a joint hypothesis.
     """
 
     estimate: FloatArray
@@ -52,6 +54,7 @@ class Effect:
     infinite: NDArray[np.intp]
     unknown: NDArray[np.intp]
     profile: InfiniteContrasts | None = None
+    sides: FloatArray | None = None
 
     @classmethod
     def of(
@@ -108,8 +111,11 @@ class Effect:
         return np.where(self.estimate[self.infinite] < 0, -1.0, 1.0)
 
     def signed_estimate(self) -> FloatArray:
-        """Return the estimate, or zero where counts do not tell its sign."""
-        return np.nan_to_num(self.estimate, posinf=np.inf, neginf=-np.inf)
+        """Return the estimate, with infinities also where its sign may be unknown."""
+        result = self.estimate.copy()
+        if self.sides is not None:
+            result[self.infinite] = self.sides * np.inf
+        return result
 
     def far_genes(self) -> NDArray[np.intp]:
         """Return genes with finite estimates that are too large for Wald tests."""
@@ -129,11 +135,14 @@ class Effect:
             Signed roots of the likelihood ratios.
         level : float
         """
+        genes = np.setdiff1d(genes, self.unknown)
         deviance = root[genes] ** 2
         excludes_zero = (self.low[genes] > 0) | (self.high[genes] < 0)
         wide = genes[excludes_zero & (deviance < _SHARE * stats.chi2.ppf(level, 1))]
         self.low[wide], self.high[wide] = -np.inf, np.inf
-        self.estimate[genes[deviance < 2 * _FLAT_LOSS]] = np.nan
+        estimate = self.signed_estimate()[genes]
+        is_flat = np.isinf(estimate) & (deviance <= 2 * _FLAT_LOSS)
+        self.estimate[genes] = np.where(is_flat, np.nan, estimate)
 
     def set_infinite(
         self, profile: InfiniteContrasts, value: float, has_counts: NDArray[np.bool_]
@@ -156,7 +165,7 @@ class Effect:
         """
         genes = self.infinite
         sign = self.signs()
-        self.profile = profile
+        self.profile, self.sides = profile, sign
         end = profile.end - value
         losses = profile.supremum[:, None] - profile.log_likelihood
         is_far = np.abs(np.nan_to_num(self.estimate[genes])) > FAR
