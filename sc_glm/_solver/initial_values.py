@@ -157,7 +157,7 @@ def separation_step(problem: Problem) -> Tensor:
     is_null = eigenvalues < _NULL_SPACE_TOL * eigenvalues[:, -1:]
     genes = torch.nonzero(is_null.any(1))[:, 0]
     weighted = weights[:, None] * U
-    for chunk in torch.split(genes, max(1, _SEPARATION_ENTRIES // U.numel())):
+    for chunk in torch.split(genes, max(1, _SEPARATION_ENTRIES // max(1, U.numel()))):
         null_space = vectors[chunk] * is_null[chunk][:, None, :]
         projection = (U @ null_space).square().sum(2)  # genes x rows
         target = -(projection > _NULL_SPACE_TOL).to(U.dtype)

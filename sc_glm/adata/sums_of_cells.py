@@ -126,6 +126,8 @@ def _groups(obs: pd.DataFrame, columns: list[str]) -> tuple[NDArray[np.intp], ND
     """Return a code for the group of each cell, in order, and the first cell of each group."""
     if not columns:
         raise ValueError("by is empty: name at least one column of adata.obs.")
+    if len(set(columns)) < len(columns):
+        raise ValueError(f"by={columns} names a column twice.")
     codes = []
     for column in columns:
         if column not in obs.columns:

@@ -39,6 +39,18 @@ class Alternative:
         """The values of the combination that bound the null hypothesis."""
         return [self.threshold, -self.threshold] if self.threshold else [0.0]
 
+    def statistic(self, upper: FloatArray, lower: FloatArray) -> FloatArray:
+        """Return the signed statistics that rank genes by this alternative.
+
+        Both statistics are those of :meth:`log_p_value`. A two-sided statistic is zero between the
+        thresholds.
+        """
+        if self.direction == "greater":
+            return upper
+        if self.direction == "less" or not self.threshold:
+            return lower
+        return np.where(upper + lower >= 0, np.maximum(upper, 0.0), np.minimum(lower, 0.0))
+
     def log_p_value(self, upper: FloatArray, lower: FloatArray, df: FloatArray) -> FloatArray:
         """Return the logarithms of p-values.
 

@@ -88,6 +88,13 @@ class Statistics:
         for field in fields(self):
             getattr(self, field.name)[genes] = getattr(other, field.name)
 
+    def put_nearer(self, genes: NDArray[np.intp], other: Statistics) -> None:
+        """Replace the statistics of some genes where others are known and nearer to zero."""
+        missing = self.reason[genes] != ""
+        sizes = [np.abs(x.upper) + np.abs(x.lower) for x in (self.rows(genes), other)]
+        better = (other.reason == "") & (missing | (sizes[1] < sizes[0]))
+        self.put(genes[better], other.rows(np.flatnonzero(better)))
+
     def log_p_values(self, alternative: Alternative, n_constraints: int) -> FloatArray:
         """Return the logarithms of the p-values."""
         known = self.reason == ""

@@ -13,10 +13,10 @@ import pandas as pd
 from sklearn.utils import check_scalar
 
 from sc_glm._contract.docstrings import documented
-from sc_glm._likelihood.family import MEAN
+from sc_glm._likelihood.family import MEAN, NegBinFamily
 from sc_glm._solver.status import Status
 from sc_glm.inference.alternatives import ALTERNATIVES, Alternative
-from sc_glm.inference.constrained_fits import FittedCells
+from sc_glm.inference.constrained_fits import FittedCells, constrained_maxima
 from sc_glm.inference.contrast_effects import (
     fractions_with_counts,
     mean_counts,
@@ -132,8 +132,10 @@ def differential_expression(
             Fractions of the cells of both sides with counts; NaN if no levels are compared.
         log2_fold_change
             Estimate of the contrast to the base 2: of the ratio of means, of sizes, or of the odds
-            of a structural zero. It is infinite if one side has no counts. For a joint test, it is
-            the largest minus the smallest value of the tested term over the cells.
+            of a structural zero. It is infinite if one side has no counts, and NaN with a p-value
+            of one if all its values are as likely; another part may explain the silence. For a
+            joint test, it is the largest minus the smallest value of the tested term over the
+            cells.
         log2_low, log2_high
             Ends of its confidence interval: of Wald, and of the profile likelihood for an infinite
             estimate; NaN for a joint test.
@@ -141,7 +143,8 @@ def differential_expression(
             Standard error of `log2_fold_change`; NaN if this is infinite or of a joint test.
         statistic
             Signed: the estimate in standard errors, or the signed root of the likelihood ratio or
-            score statistic. For a joint test, the statistic with `df` degrees of freedom.
+            score statistic. With a threshold, it is the distance from the nearer one, and zero
+            between both. For a joint test, the statistic with `df` degrees of freedom.
         df
             Number of constraints.
         df_denominator
@@ -177,6 +180,13 @@ def differential_expression(
     -----
     A reason belongs to a contrast. A gene that is silent in some group has infinite coefficients,
     and its contrasts of other groups have estimates and standard errors like those of any gene.
+
+    Where a fold change is finite but above three million, ``"auto"`` uses the likelihood ratio.
+    The standard error of such a steep slope is too large, and that of a spline which falls to zero
+    is too small.
+
+    The reason is ``no counts in the cells compared`` if both levels are silent, and ``not
+    identified`` if the counts leave another contrast undetermined.
 
     Examples
     --------
@@ -348,18 +358,27 @@ class _Tests:
                 zip(contrasts.values(), errors.T, strict=True)
             )
         ]
-        self._set_infinite(effects, estimates, list(contrasts.values()))
-        scores = self._scores(contrasts, effects)
         fractions = self._fractions(list(contrasts.values()))
+        self._set_infinite(effects, estimates, list(contrasts.values()), fractions)
+        scores = self._scores(contrasts, effects)
         result = {}
         for number, (name, contrast) in enumerate(contrasts.items()):
             effect = effects[number]
             statistics = self._statistics(estimates, number, contrast, effect, scores.get(name))
+            statistics.reason[effect.unknown] = np.where(
+                (fractions[number][effect.unknown] == 0).all(axis=1),
+                "no counts in the cells compared",
+                str(Status.NOT_IDENTIFIED),
+            )
             result[name] = self._table(name, contrast, effect, statistics, fractions[number])
         return result
 
     def _set_infinite(
-        self, effects: list[Effect], estimates: Estimates, contrasts: list[Contrast]
+        self,
+        effects: list[Effect],
+        estimates: Estimates,
+        contrasts: list[Contrast],
+        fractions: list[FloatArray],
     ) -> None:
         """Compute the profile likelihoods of infinite estimates, and set their intervals.
 
@@ -381,18 +400,28 @@ class _Tests:
             values + shifts,
             self.level,
         )
-        for effect, contrast, profile in zip(effects, contrasts, profiles, strict=True):
+        for number, (effect, contrast) in enumerate(zip(effects, contrasts, strict=True)):
+            profile = profiles[number]
             if contrast.levels is not None and len(effect.infinite):
                 cells = self.cells.of_genes(effect.infinite)
-                profile = self._profile_against_rest(cells, contrast, effect.signs(), shifts)  # noqa: PLW2901
-            effect.set_infinite(profile, contrast.right_hand_side[0])
+                profile = self._profile_against_rest(cells, contrast, effect.signs(), shifts)
+            has_counts = np.logical_or((fractions[number] > 0).any(axis=1), contrast.is_term)
+            effect.set_infinite(profile, contrast.right_hand_side[0], has_counts)
 
     def _profile_against_rest(
-        self, cells: FittedCells, contrast: Contrast, sign: FloatArray, values: FloatArray
+        self,
+        cells: FittedCells,
+        contrast: Contrast,
+        sign: FloatArray,
+        values: FloatArray,
+        coordinates: FloatArray | None = None,
     ) -> InfiniteContrasts:
         assert contrast.levels is not None  # noqa: S101 - the callers' condition
         rows = in_all_parameters(cells, self.part, contrast.levels)
-        return profile_of_contrast(cells, (MeanRestrictedObjective, rows), sign, values, self.level)
+        restriction = MeanRestrictedObjective, rows
+        return profile_of_contrast(
+            cells, restriction, sign, values, self.level, coordinates=coordinates
+        )
 
     def _scores(
         self, contrasts: dict[str, Contrast], effects: list[Effect]
@@ -460,22 +489,36 @@ class _Tests:
             statistics.put(everywhere, scores)
         elif self.method == "lr":
             statistics.put(everywhere, self._likelihood_ratio(everywhere, contrast, effect))
-        elif self.method == "auto" and len(effect.infinite):
-            self._replace_infinite(statistics, contrast, effect, scores)
+        elif self.method == "auto":
+            if len(effect.infinite):
+                self._replace_infinite(statistics, contrast, effect, scores)
+            far = self._far_genes(contrast, effect)
+            if len(far):
+                statistics.put(far, self._likelihood_ratio(far, contrast, effect))
         statistics.reason[~has_counts] = str(Status.ALL_ZERO)
-        statistics.reason[effect.unknown] = "no counts in the cells compared"
+        if contrast.n_constraints == 1 and self.question.is_plain:
+            genes = np.union1d(effect.infinite, effect.far_genes())
+            genes = genes[statistics.test[genes] == "lr"]
+            effect.widen(genes, statistics.upper, self.level)
         return statistics
 
     def _likelihood_ratio(
         self, genes: NDArray[np.intp], contrast: Contrast, effect: Effect
     ) -> Statistics:
-        cells, estimate = self.cells.of_genes(genes), effect.estimate[genes]
+        cells, estimate = self.cells.of_genes(genes), effect.signed_estimate()[genes]
         if contrast.levels is None:
             return likelihood_ratio(cells, self.part, contrast, estimate, self.question)
         no_end = np.zeros(len(genes))
         values = np.array(self.question.shifts)
         profile = self._profile_against_rest(cells, contrast, no_end, values)
-        return profile_ratio(profile, estimate, self.question)
+        found = profile_ratio(profile, estimate, self.question)
+        if cells.fitted.family != NegBinFamily():
+            # Zero inflation has several maxima, and equal levels lead to others than the fit.
+            wider = contrast.wider @ cells.designs.parts[self.part].to_coef
+            null = constrained_maxima(cells, self.part, wider, np.zeros(len(wider)))
+            other = self._profile_against_rest(cells, contrast, no_end, values, null.coordinates)
+            found.put_nearer(np.arange(len(genes)), profile_ratio(other, estimate, self.question))
+        return found
 
     def _replace_infinite(
         self,
@@ -487,8 +530,15 @@ class _Tests:
         """Test infinite estimates, which have no standard error, without it."""
         genes = effect.infinite
         if self.kind == "observed" and effect.profile is not None:
-            sign = effect.estimate[genes]
-            statistics.put(genes, profile_ratio(effect.profile, sign, self.question))
+            sign = effect.signed_estimate()[genes]
+            found = profile_ratio(effect.profile, sign, self.question)
+            statistics.put(genes, found)
+            is_sure = (found.reason == "") & (self.cells.fitted.family == NegBinFamily())
+            doubtful = np.setdiff1d(genes[~is_sure], effect.unknown)
+            if len(doubtful) and (contrast.levels is not None or self._can_fix):
+                # Other starts than the fit may lead to higher likelihoods.
+                other = self._likelihood_ratio(doubtful, contrast, effect)
+                statistics.put_nearer(doubtful, other)
         elif self.kind == "observed":
             statistics.put(genes, self._likelihood_ratio(genes, contrast, effect))
         elif scores is not None:
@@ -498,6 +548,18 @@ class _Tests:
 
     def _score_by_cluster(self, cells: FittedCells, contrast: Contrast) -> Statistics:
         return score_by_cluster(cells, self.part, contrast, self._clusters)
+
+    def _far_genes(self, contrast: Contrast, effect: Effect) -> NDArray[np.intp]:
+        """Return genes with large finite estimates, which likelihood ratios can test."""
+        is_ratio = self.kind == "observed" and not self.cells.fitted.is_penalised
+        if contrast.n_constraints > 1 or not is_ratio or not self._can_fix:
+            return np.empty(0, dtype=np.intp)
+        return effect.far_genes()
+
+    @property
+    def _can_fix(self) -> bool:
+        """Whether the likelihood can be maximised under the hypothesis by the solver."""
+        return self.part == MEAN or not self.question.threshold
 
     @cached_property
     def _clusters(self) -> Clusters:
@@ -536,9 +598,7 @@ class _Tests:
         fitted, q = self.cells.fitted, contrast.n_constraints
         p_values = p_value_columns(statistics.log_p_values(self.question, q))
         known = statistics.reason == ""
-        statistic = np.where(
-            np.abs(statistics.upper) < np.abs(statistics.lower), statistics.upper, statistics.lower
-        )
+        statistic = self.question.statistic(statistics.upper, statistics.lower)
         return pd.DataFrame(
             {
                 "contrast": name,

@@ -48,6 +48,8 @@ class Contrast:
         Average design rows of a level and of all others, where it is compared with the mean of
         their means. Then ``matrix`` is the comparison with their geometric mean, which is zero at
         the same time if the whole factor has no effect.
+    is_term : bool
+        Whether a term is tested as a whole, so that all cells are compared.
     """
 
     matrix: FloatArray
@@ -55,6 +57,7 @@ class Contrast:
     wider: FloatArray
     sides: tuple[NDArray[np.bool_], NDArray[np.bool_]] | None = None
     levels: FloatArray | None = None
+    is_term: bool = False
 
     @property
     def n_constraints(self) -> int:
@@ -152,11 +155,31 @@ class ContrastReader:
             return None
         matrix = np.eye(len(self.columns))[positions]
         covariate = terms.covariate(text)
+        constant = self._weights_of_own_constant(positions)
         if covariate is not None and len(covariate.levels) == len(matrix) > 1:
             # The factor has a column for each level, and no intercept beside it: levels are equal.
             matrix = matrix[1:] - matrix[0]
-        matrix = estimable_rows(matrix, self.null_space)
-        return Contrast(matrix, np.zeros(len(matrix)), matrix) if len(matrix) else None
+        elif constant is not None:  # the predictor is the same in all cells
+            matrix = scipy.linalg.null_space(constant[None]).T @ matrix
+        rows = estimable_rows(matrix, self.null_space)
+        matrix = rows if len(rows) else matrix  # has a reason instead of p-values
+        return Contrast(matrix, np.zeros(len(matrix)), matrix, is_term=True)
+
+    def _weights_of_constant(self, positions: list[int]) -> FloatArray | None:
+        """Return weights of some columns whose sum is one in all cells; None if there are none."""
+        columns = self.fitted.designs[self.part][:, positions]
+        ones = np.ones(len(columns))
+        weights = np.asarray(np.linalg.lstsq(columns, ones, rcond=None)[0])
+        return weights if np.abs(columns @ weights - 1).max(initial=0.0) < _ROUNDING else None
+
+    def _weights_of_own_constant(self, positions: list[int]) -> FloatArray | None:
+        """Return such weights of a term's columns, unless other columns have them too."""
+        others = [i for i in range(len(self.columns)) if i not in positions]
+        has_intercept = (self.fitted.designs[self.part][:, others] == 1).all(axis=0).any()
+        if len(positions) == 1 or has_intercept:
+            return None
+        weights = self._weights_of_constant(positions)
+        return None if weights is None or self._weights_of_constant(others) is not None else weights
 
     def _of_vectors(self, contrast: Any) -> Contrast:
         expected = (
@@ -194,6 +217,7 @@ class ContrastReader:
                 raise ValueError(f"{factor!r} has the same value on both sides: {numbers[0]:g}.")
             rows = self._average_rows(covariate, numbers)
             matrix = _without_rounding(rows[:1] - rows[1:])
+            _check_not_zero(matrix, (factor, level, reference))
             return Contrast(matrix, np.zeros(1), matrix)
         levels = covariate.levels
         position = _position(levels, level, factor)
@@ -213,7 +237,13 @@ class ContrastReader:
             np.asarray(values.isin([levels[i] for i in others])),
         )
         contrast = contrast_of_rows(rows, position, others, sides, self.part)
+        _check_not_zero(contrast.matrix, (factor, level, reference))
         return replace(contrast, wider=wider) if len(wider) else contrast
+
+    def _without_rounding(self, rows: FloatArray) -> FloatArray:
+        """Set entries of average rows equal to the first row's if they differ by rounding."""
+        sizes = np.abs(self.fitted.designs[self.part]).max(axis=0)
+        return np.where(np.abs(rows - rows[0]) > _ROUNDING * sizes, rows, rows[0])
 
     def _average_rows(self, covariate: Covariate, values: list[Any]) -> FloatArray:
         """Return the part's average design row with a covariate set to each of some values.
@@ -223,12 +253,11 @@ class ContrastReader:
         assert self.formula is not None  # noqa: S101 - the covariate is one of its
         if covariate.is_additive:
             return self.formula.rows_of_first_cell(self.part, covariate.column, values)
-        return np.array(
-            [
-                self.formula.average_row(self.part, {covariate.column: value}, self.weights)
-                for value in values
-            ]
-        )
+        rows = [
+            self.formula.average_row(self.part, {covariate.column: value}, self.weights)
+            for value in values
+        ]
+        return self._without_rounding(np.array(rows))
 
 
 def contrast_of_rows(
@@ -262,14 +291,17 @@ def contrast_of_rows(
 def estimable_rows(matrix: FloatArray, null_space: NullSpace) -> FloatArray:
     """Return a basis of those combinations of rows that the fit determines.
 
-    Rows are left as they are if the fit determines all of them.
+    Rows are left as they are if the fit determines all of them. Otherwise, the largest entry of
+    each is one, so that a single row is a coefficient or a difference of two where it can be.
     """
     if not null_space.not_estimable(matrix).any():
         return matrix
     in_null_space = np.hstack(
         [(matrix / null_space.scale) @ null_space.directions, matrix[:, null_space.empty]]
     )
-    return np.asarray(scipy.linalg.null_space(in_null_space.T).T @ matrix)
+    rows = _without_rounding(scipy.linalg.null_space(in_null_space.T).T @ matrix)
+    largest = np.abs(rows).argmax(axis=1, keepdims=True)
+    return np.asarray(rows / np.take_along_axis(rows, largest, axis=1))
 
 
 def _independent(rows: FloatArray) -> FloatArray:
@@ -279,6 +311,15 @@ def _independent(rows: FloatArray) -> FloatArray:
     _, upper, order = scipy.linalg.qr(rows.T, mode="economic", pivoting=True)
     size = np.abs(np.diag(upper))
     return rows[np.sort(order[: int((size > _ROUNDING * size[0]).sum())])]
+
+
+def _check_not_zero(matrix: FloatArray, contrast: tuple[Any, ...]) -> None:
+    """Raise a ValueError if nothing differs between the sides of a contrast."""
+    if (np.abs(matrix) <= _ROUNDING * _ROUNDING).all():
+        raise ValueError(
+            f"Both sides of {quoted(contrast)} have the same predictor on average over the cells. "
+            "Test the term or its coefficients instead."
+        )
 
 
 def _without_rounding(rows: FloatArray) -> FloatArray:

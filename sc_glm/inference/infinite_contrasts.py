@@ -14,10 +14,13 @@ import numpy as np
 import torch
 from scipy import stats
 
+from sc_glm._likelihood.family import MEAN
 from sc_glm._solver.fitting import map_blocks
 from sc_glm._solver.gene_block import build_problem, one_thread
 from sc_glm._solver.submodels import is_sparse
 from sc_glm._solver.trust_region import maximize
+from sc_glm.inference.constrained_fits import constrained_maxima
+from sc_glm.inference.log_likelihood import log_likelihoods
 from sc_glm.inference.observed_information import SETTINGS
 from sc_glm.inference.profile_likelihood import (
     MAX_DISTANCE,
@@ -53,6 +56,12 @@ _LOSS_TOLERANCE = 1e-4  # relative, of the loss at an end
 # Between two distances beyond which no end was found: largest step of an exponential, in natural
 # logarithms, and the smallest one, relative, with which any end is reached.
 _MAX_STEP, _GROWTH = 6.0, 0.4
+# Natural logarithm of a fold change beyond which a separated gene's is infinite: its fit follows a
+# likelihood that rises for ever, such as that of a spline that falls where counts end.
+FAR = 60.0
+# Where a search begins instead of at a contrast beyond FAR, in natural logarithms
+_NEAR = (25.0, 50.0, 100.0)
+_MAX_LOSS = 0.2  # of log-likelihood, up to which the search may begin there
 _POISSON_LOG_SIZE = 12.0  # a start that finds the maxima of genes whose counts vary little
 
 
@@ -112,16 +121,42 @@ def profiles_of_infinite_contrasts(
         is_missing = np.isnan(profile.end) | np.isnan(profile.log_likelihood).any(axis=1)
         missing = np.flatnonzero(is_missing)
         if len(missing):
+            of_missing, sign = cells.of_genes(genes[missing]), signs[genes[missing], number]
             other = profile_of_contrast(
-                cells.of_genes(genes[missing]),
+                of_missing,
                 (RestrictedObjective, tests[number]),
-                signs[genes[missing], number],
+                sign,
                 values[number],
                 level,
+                coordinates=_coordinates_near_zero(of_missing, tests[number], sign),
             )
             for target, source in zip(profile, other, strict=True):
                 target[missing] = source
         result.append(profile)
+    return result
+
+
+def _coordinates_near_zero(cells: FittedCells, test: FloatArray, sign: FloatArray) -> FloatArray:
+    """Return the coordinates of the fit, or others almost as likely where a fit has gone too far.
+
+    If some cells are all that hold a coefficient, the fit may leave it at any value. From a
+    contrast of millions, no search comes back.
+    """
+    result, mean = cells.coordinates(), cells.designs.parts[MEAN]
+    if test[mean.rank :].any():
+        return result
+    is_far = (np.abs(result @ test) > FAR) & (sign != 0)
+    for near in _NEAR:
+        for side in (-1.0, 1.0):
+            genes = np.flatnonzero(is_far & (sign == side))
+            if not len(genes):
+                continue
+            of_genes, value = cells.of_genes(genes), np.array([side * near])
+            found = constrained_maxima(of_genes, MEAN, test[None, : mean.rank], value)
+            at_fit = log_likelihoods(of_genes.fitted, of_genes.counts, cells.designs)
+            chosen = found.converged & (found.log_likelihood > at_fit - _MAX_LOSS)
+            result[genes[chosen]] = found.coordinates[chosen]
+            is_far[genes[chosen]] = False
     return result
 
 
@@ -131,6 +166,8 @@ def profile_of_contrast(
     sign: NDArray[np.float64],
     values: FloatArray,
     level: float,
+    *,
+    coordinates: FloatArray | None = None,
 ) -> InfiniteContrasts:
     """Compute the profile likelihood of one contrast, which may be infinite.
 
@@ -147,14 +184,18 @@ def profile_of_contrast(
         Values of the contrast at which the likelihood is maximised.
     level : float
         Confidence level of the interval.
+    coordinates : ndarray of shape (n_genes, n_params), optional
+        Points where the search begins; the default is the fit.
     """
     fitted, counts, designs = cells
+    begin = cells.coordinates() if coordinates is None else coordinates
+    supremum = log_likelihoods(fitted, counts, designs)
     loss = float(stats.chi2.ppf(level, 1)) / 2
     blocks = map_blocks(
         _profile_of_block,
         counts,
         designs,
-        [cells.coordinates(), sign],
+        [begin, np.column_stack([sign, supremum])],
         (fitted.family, designs, cells.has_known_sizes),
         (restriction, tuple(float(value) for value in values), loss),
         n_jobs=fitted.regressor.n_jobs,
@@ -165,7 +206,7 @@ def profile_of_contrast(
 def _profile_of_block(
     counts: Any,
     theta: FloatArray,
-    sign: FloatArray,
+    sides: FloatArray,
     model: tuple[Family, Designs, bool],
     question: tuple[Restriction, tuple[float, ...], float],
 ) -> InfiniteContrasts:
@@ -180,7 +221,8 @@ def _profile_of_block(
             hold_sizes(objective, point)
             sparse = sparse[:0]  # the second start differs in the size alone
         restricted = hold(objective, torch.from_numpy(argument), torch.zeros(len(point)).to(point))
-        path = _Path.of(restricted, point, torch.from_numpy(sign))
+        sign, supremum = torch.from_numpy(sides.T.copy())
+        path = _Path.of(restricted, point, sign)._replace(supremum=supremum)
         size = problem.intercept(problem.bases[1]), objective.slices[1]
         at_values = np.empty((len(theta), len(values)))
         for number, value in enumerate(values):

@@ -90,8 +90,10 @@ def _against_rest(
     theta_rows = levels.combinations.theta_matrix[chosen, 0]
     gradient = theta_rows[0] - shares @ theta_rows[1:]
     variance = np.einsum("gk,gkl,gl->g", gradient, levels.covariance, gradient)
-    # Of several reasons, the level's own counts most. Silent levels have none.
-    reasons = np.where(silent, "", levels.reason[:, chosen])
+    # Of several reasons, the level's own counts most. Silent levels have none, unless
+    # the cells do not determine them.
+    is_level = silent & levels.combinations.estimable[chosen]
+    reasons = np.where(is_level, "", levels.reason[:, chosen])
     reason = np.full(len(log_means), "", dtype=object)
     for column in reasons.T[::-1]:
         reason = np.where(column != "", column, reason)

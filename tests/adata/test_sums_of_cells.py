@@ -93,6 +93,8 @@ def test_what_is_missing_is_named(adata):
         scg.pseudobulk(adata, "donors")
     with pytest.raises(ValueError, match="by is empty"):
         scg.pseudobulk(adata, [])
+    with pytest.raises(ValueError, match="names a column twice"):
+        scg.pseudobulk(adata, ["donor", "donor"])
     adata.obs["n_cells"] = 1
     with pytest.raises(ValueError, match="that pseudobulk writes"):
         scg.pseudobulk(adata, "n_cells")

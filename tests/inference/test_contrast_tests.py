@@ -219,6 +219,10 @@ def test_a_threshold_asks_for_more_than_zero():
     assert table["p_value"][gene] == pytest.approx(expected)
     tested = plain["reason"] == ""
     assert (table["p_value"][tested] >= plain["p_value"][tested]).all()
+    beyond = plain["log2_fold_change"].abs() > threshold
+    assert (table["statistic"][tested & ~beyond].abs() < 1e-6).all()
+    signs = np.sign(plain["log2_fold_change"][tested & beyond])
+    assert (np.sign(table["statistic"][tested & beyond]) == signs).all()
 
 
 def test_a_threshold_of_an_infinite_estimate_is_held_by_the_offset():
