@@ -105,7 +105,8 @@ def rank_genes(
     - ``names``, by falling score; genes without a test are last;
     - ``scores``: the normal quantile of the p-value with the sign of the fold change. It is finite
       and distinguishes genes also where p-values underflow;
-    - ``logfoldchanges``: to the base 2, infinite where the estimate is;
+    - ``logfoldchanges``: to the base 2, infinite where the estimate is. A dot plot of them
+      (``values_to_plot="logfoldchanges"``) then needs limits of its colours: ``vmin=-4, vmax=4``;
     - ``pvals``, at least 2.2e-308, and ``pvals_adj`` (Benjamini and Hochberg 1995).
 
     With `pts`, the frames ``pts`` and, against the rest, ``pts_rest`` are added. ``params`` has

@@ -101,7 +101,7 @@ def differential_expression(
         - a dict of names and any of these.
     part : str, default="mean"
         The part of the model whose coefficients are tested.
-    method : {{"auto", "wald", "lr", "score"}}, default="auto"
+    method : {"auto", "wald", "lr", "score"}, default="auto"
         ``"wald"`` compares the estimate with its standard error; infinite estimates have none.
         ``"lr"`` is the likelihood ratio of the fit without and with the contrast, one more fit for
         each contrast. ``"score"`` needs the fit without the contrast alone; one such fit serves all
@@ -109,7 +109,7 @@ def differential_expression(
         or the score test for ``kind="robust"`` and ``"cluster"``.
     {kind}
     {groups}
-    alternative : {{"two-sided", "greater", "less"}}, default="two-sided"
+    alternative : {"two-sided", "greater", "less"}, default="two-sided"
         Whether the contrast is different from zero, greater or less.
     log2_threshold : float, default=0
         The test asks for a log2 fold change beyond this one, in either direction or in that of
@@ -157,7 +157,7 @@ def differential_expression(
         p_adjusted_all
             P-value adjusted over all contrasts and genes, if `contrast` is a dict.
         test
-            ``wald``, ``lr`` or ``score``.
+            ``wald``, ``lr`` or ``score``; empty if there is no p-value.
         reason
             Why there is no p-value; empty if there is one.
 

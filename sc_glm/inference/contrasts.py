@@ -336,9 +336,10 @@ def _position(levels: list[Hashable], level: Any, factor: str) -> int:
         return texts.index(str(level))
     similar = similar_names(str(level), texts, 3)
     hint = f" Similar: {similar}." if similar else ""
-    raise ValueError(
-        f"{factor!r} has no level {quoted(level)}: it has {quoted(levels[:10])}.{hint}"
-    )
+    known = quoted(levels[:10])
+    if len(levels) > 10:
+        known = f"{len(levels)} levels, such as {known}"
+    raise ValueError(f"{factor!r} has no level {quoted(level)}: it has {known}.{hint}")
 
 
 def _number(value: Any, factor: str) -> float:

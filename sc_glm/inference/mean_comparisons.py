@@ -66,7 +66,7 @@ def marginal_comparisons(
     {at}
     part : str, default="mean"
         The part of the model.
-    method : {{"auto", "wald", "lr", "score"}}, default="auto"
+    method : {"auto", "wald", "lr", "score"}, default="auto"
         The test, as in :func:`differential_expression`.
     {kind}
     {groups}
