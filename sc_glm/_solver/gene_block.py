@@ -126,7 +126,9 @@ class Designs:
         """Return coordinates, (n_genes, n_params), from the coefficients of each part."""
         return np.hstack(
             [
-                rowwise.product(torch.tensor(coef[name].T), torch.tensor(part.from_coef.T)).numpy()
+                rowwise.product(
+                    torch.tensor(np.ascontiguousarray(coef[name].T)), torch.tensor(part.from_coef.T)
+                ).numpy()
                 for name, part in self.parts.items()
             ]
         )

@@ -43,6 +43,7 @@ def rank_genes(
     method: str = "auto",
     kind: str = "observed",
     groups: ArrayLike | None = None,
+    log2_threshold: float = 0.0,
     sample_weight: ArrayLike | None = None,
     n_genes: int | None = None,
     pts: bool = False,
@@ -75,6 +76,9 @@ def rank_genes(
     groups : str or array-like of shape (n_cells,), default=None
         Group of each cell, such as its donor, or the name of a column of ``obs``, for
         ``kind="cluster"``.
+    log2_threshold : float, default=0
+        The tests ask for a log2 fold change beyond this one. With a threshold of 1, genes that
+        differ a little in very many cells no longer rank first.
     sample_weight : str or array-like of shape (n_cells,), default=None
         Weights of the fit, or the name of a column of ``obs``.
     n_genes : int, default=None
@@ -139,6 +143,7 @@ def rank_genes(
         method=method,
         kind=kind,
         groups=groups,
+        log2_threshold=log2_threshold,
         sample_weight=sample_weight,
     )
     tables = {name: _ranked(table[table["contrast"] == name]) for name in contrasts}

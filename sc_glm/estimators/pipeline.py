@@ -90,6 +90,7 @@ def counts_in(model: Any, X: Any) -> Any:
             "The target y is None: give the counts as y. (Only an AnnData holds them too, as the X "
             "of a model that sc_glm.adata.fit or an AnnDataRegressor fitted.)"
         )
+    check_is_fitted(regressor)
     if not hasattr(regressor, "layer_"):
         raise ValueError(
             "The target y is None, and the model does not know where in the AnnData its counts "

@@ -52,6 +52,10 @@ class FittedTerms:
     spec: ModelSpec
     columns: Columns
 
+    def names(self) -> list[str]:
+        """Return the names of the terms besides the intercept."""
+        return [str(term) for term in self.spec.term_indices if str(term) != "1"]
+
     def term_columns(self, text: str) -> list[int] | None:
         """Return the positions of a term's columns; None if a text is not a term of the formula.
 

@@ -132,17 +132,42 @@ class ContrastReader:
         ValueError
             If it names an unknown factor, level or coefficient, or has no coefficient.
         """
-        if isinstance(contrast, tuple) and len(contrast) == _PAIR_ENTRIES:
-            if isinstance(contrast[0], str):
-                return self._of_levels(*contrast)
-        elif isinstance(contrast, str):
+        if self._names_levels(contrast):
+            return self._of_levels(*contrast)
+        if isinstance(contrast, str):
             return self._of_term(contrast) or self._of_constraints(contrast)
         if isinstance(contrast, list) and all(isinstance(line, str) for line in contrast):
             return self._of_constraints(contrast)
         return self._of_vectors(contrast)
 
+    def _names_levels(self, contrast: Any) -> bool:
+        """Return whether a contrast is (factor, level, reference), which may be a list.
+
+        Raises
+        ------
+        ValueError
+            If it is a tuple of a factor and a level alone.
+        """
+        if not (isinstance(contrast, tuple | list) and contrast and isinstance(contrast[0], str)):
+            return False
+        if isinstance(contrast, tuple):
+            if len(contrast) != _PAIR_ENTRIES:
+                raise ValueError(
+                    f"A contrast of levels is (factor, level, reference), not {quoted(contrast)}. "
+                    f"The reference may be {REST!r}, the mean of all other levels."
+                )
+            return True
+        terms = None if self.formula is None else self.formula.terms(self.part)
+        is_factor = terms is not None and terms.covariate(contrast[0]) is not None
+        return len(contrast) == _PAIR_ENTRIES and contrast[0] not in self.columns and is_factor
+
     def _of_constraints(self, text: str | list[str]) -> Contrast:
-        matrix, values = linear_constraints(text, self.columns)
+        try:
+            matrix, values = linear_constraints(text, self.columns)
+        except ValueError as error:
+            terms = None if self.formula is None else self.formula.terms(self.part)
+            names = [] if terms is None else terms.names()
+            raise ValueError(f"{error} Terms are {names[:10]}." if names else str(error)) from error
         return Contrast(matrix, values, matrix)
 
     def _of_term(self, text: str) -> Contrast | None:

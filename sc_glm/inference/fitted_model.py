@@ -15,6 +15,7 @@ from sc_glm._contract.validation import (
     check_same_order,
     column_or_values,
     covariates_in,
+    is_anndata,
     quoted,
     similar_names,
 )
@@ -102,11 +103,18 @@ class FittedData:
         ------
         {raises_not_a_regressor}
         TypeError
-            If `genes` are not strings.
+            If `genes` are not strings, if `y` is one, or if the model is an AnnData.
         {raises_invalid_data}
         ValueError
             If a gene is not a gene of the fit, or `genes` is empty.
         """
+        if is_anndata(model):
+            raise TypeError("The model comes first, and the AnnData second.")
+        if isinstance(y, str):
+            raise TypeError(
+                f"y holds counts, but is {quoted(y)}. With an AnnData, give further arguments by "
+                "name, as in (model, adata, genes=...)."
+            )
         check_same_order(X, y, "y")
         if y is None:
             y = counts_in(model, X)

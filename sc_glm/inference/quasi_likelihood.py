@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -46,6 +47,7 @@ _BARTLETT_NODES = 4  # of the grid, at which Bartlett's correction is computed
 _MAX_CORRECTION = 0.5  # of a statistic, relative
 _INFINITE_VARIANCE = 1e4  # of an estimate: its information is that of less than a single count
 _MIN_GENES = 10
+_LOG_DEPTH = "log_depth"
 _LOG_2 = np.log(2.0)
 _DISPERSIONS = (
     "overdispersion_trend",
@@ -62,7 +64,7 @@ def quasi_likelihood_test(
     contrast: Any,
     *,
     y: Any = None,
-    offset: str | None = "log_depth",
+    offset: str | None = _LOG_DEPTH,
 ) -> pd.DataFrame:
     r"""Test which genes differ between donors, or other units whose cells were summed.
 
@@ -82,8 +84,8 @@ def quasi_likelihood_test(
         What is tested:
 
         - ``(factor, level, reference)``, such as ``("condition", "case", "control")``: the
-          difference of two levels. The reference ``"rest"`` is the geometric mean of all other
-          levels. Two values of a number are compared in the same way: ``("age", 60, 30)``;
+          difference of two levels. Two values of a number are compared in the same way:
+          ``("age", 60, 30)``;
         - a term of the formula, such as ``"condition"``: all its coefficients jointly;
         - a constraint, as in :func:`wald_test`: ``"condition[T.case] = 0"``;
         - a vector with a weight for each coefficient, or several as rows.
@@ -138,9 +140,9 @@ def quasi_likelihood_test(
     TypeError
         If `contrast` is of another type.
     ValueError
-        If the data are not valid, or the formula leaves no degrees of freedom to estimate
-        dispersions. If `contrast` names an unknown factor, level or coefficient, or if the design
-        does not determine it. If fewer than ten genes have counts.
+        If the data are not valid, or lack the column of the default offset. If the formula leaves
+        no degrees of freedom to estimate dispersions. If `contrast` names an unknown factor, level
+        or coefficient, or if the design does not determine it. If fewer than ten genes have counts.
 
     See Also
     --------
@@ -288,6 +290,12 @@ class _Question:
     ) -> _Question:
         """Check the arguments."""
         obs, counts = _sums(pseudobulk, y)
+        if offset == _LOG_DEPTH and offset not in obs:
+            raise ValueError(
+                f"pseudobulk has no column {offset!r}, the default offset, which "
+                "sc_glm.adata.pseudobulk writes to its sums of cells. Give it the sums, or name "
+                "another offset."
+            )
         model = make_pipeline(FormulaTransformer(formula, offset=offset), NegBinRegressor())
         ones = np.ones(len(obs))  # a gene, with which the formula and contrasts of a model are read
         with warnings.catch_warnings():
@@ -296,7 +304,14 @@ class _Question:
         _, designs = fitted.counts_and_designs(ones)
         null_space = designs.parts[MEAN].null
         reader = ContrastReader(fitted, ModelFormula.of(fitted, model, obs), MEAN, null_space, ones)
+        if isinstance(contrast, Mapping):
+            raise TypeError("quasi_likelihood_test takes one contrast, not a dict.")
         found = reader.read(contrast)
+        if found.levels is not None:
+            raise ValueError(
+                "The mean of several other levels is no combination of coefficients. Compare two "
+                "levels, or give a vector with a weight for each coefficient."
+            )
         if null_space.not_estimable(found.matrix).any():
             raise ValueError(
                 f"The samples do not determine the contrast {contrast!r}: columns of the design "

@@ -7,15 +7,18 @@ import pandas as pd
 import pytest
 import scipy.optimize
 import scipy.stats
+from anndata import AnnData
 from numpy.testing import assert_allclose
-from sklearn.exceptions import ConvergenceWarning
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 
 from sc_glm import FormulaTransformer, NegBinRegressor, ZINBRegressor, make_pipeline
+from sc_glm import adata as adapters
 from sc_glm.inference import (
     confidence_intervals,
     covariance,
     differential_expression,
     likelihood_ratio_test,
+    marginal_means,
     wald_test,
 )
 from sc_glm.moderation import moderate_dispersion
@@ -408,7 +411,8 @@ def test_the_reference_level_does_not_matter():
         (("cell_type", "Tcell", "B"), "no level 'Tcell'"),
         (("cell_type", "T", "T"), "both sides"),
         (("log_depth", 1.0, 0.0), "no factor 'log_depth'"),
-        ("cell_typ", "no coefficient"),
+        ("cell_typ", "no coefficient 'cell_typ'.*Terms are \\['cell_type'\\]"),
+        (("cell_type", "T"), "is \\(factor, level, reference\\)"),
         ([1.0, 2.0], "has 3 coefficients"),
         ([0.0, 0.0, 0.0], "linearly independent"),
         ([0.0, np.nan, 1.0], "missing or infinite"),
@@ -548,3 +552,23 @@ def test_a_level_that_others_share_no_counts_with_is_compared_with_the_rest():
     )
     assert np.isneginf(table["log2_fold_change"][["gene_0", "gene_2"]]).all()
     assert (table["p_value"][["gene_0", "gene_1", "gene_2"]] < 0.05).sum() >= 2
+
+
+def test_a_list_of_three_names_levels_too():
+    """It is the form of DESeq2's users; a list of coefficients is still a joint constraint."""
+    pair = differential_expression(MODEL, OBS, COUNTS, ["cell_type", "T", "B"])
+    assert pair.equals(differential_expression(MODEL, OBS, COUNTS, ("cell_type", "T", "B")))
+    joint = differential_expression(MODEL, OBS, COUNTS, ["cell_type[T.T]", "cell_type[T.NK]"])
+    assert set(joint["df"]) == {2}
+
+
+def test_arguments_in_another_order_are_named():
+    adata = AnnData(COUNTS, obs=OBS.set_axis(COUNTS.index.astype(str)))
+    model = adapters.fit(adata, make_pipeline(FormulaTransformer("~ cell_type"), NegBinRegressor()))
+    with pytest.raises(TypeError, match="model comes first"):
+        differential_expression(adata, model, contrast=("cell_type", "T", "B"))
+    with pytest.raises(TypeError, match="y holds counts, but is 'cell_type'"):
+        marginal_means(model, adata, "cell_type")
+    unfitted = make_pipeline(FormulaTransformer("~ cell_type"), NegBinRegressor())
+    with pytest.raises(NotFittedError):
+        differential_expression(unfitted, adata, contrast=("cell_type", "T", "B"))

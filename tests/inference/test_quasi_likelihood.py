@@ -69,7 +69,9 @@ def test_a_gene_without_counts_has_a_reason(table):
     assert np.isnan(table.loc["g50", "p_value"])
     others = table.drop("g50")
     assert (others["reason"] == "").all()
-    assert np.isfinite(others[["statistic", "p_value", "p_adjusted", "overdispersion"]]).all(None)
+    assert np.isfinite(others[["statistic", "p_value", "p_adjusted", "overdispersion"]]).all(
+        axis=None
+    )
 
 
 def test_p_values_are_near_the_f_distribution(table):
@@ -149,3 +151,13 @@ def test_bad_input_is_named():
         quasi_likelihood_test(OBS, "~ condition", ("condition", "cases", "control"), y=COUNTS)
     with pytest.raises(ValueError, match="depth"):
         quasi_likelihood_test(OBS, "~ condition", CONTRAST, y=COUNTS, offset="depth")
+
+
+def test_the_mean_of_other_levels_is_no_combination():
+    with pytest.raises(ValueError, match="mean of several other levels"):
+        quasi_likelihood_test(OBS, "~ batch", ("batch", "a", "rest"), y=COUNTS)
+    with pytest.raises(TypeError, match="not a dict"):
+        quasi_likelihood_test(OBS, "~ batch", {"one": "batch"}, y=COUNTS)
+    cells = OBS.drop(columns="log_depth")
+    with pytest.raises(ValueError, match=r"no column 'log_depth'.*adata\.pseudobulk"):
+        quasi_likelihood_test(cells, "~ condition", CONTRAST, y=COUNTS)
