@@ -10,7 +10,8 @@ import numpy as np
 from sc_glm._contract.docstrings import documented
 from sc_glm._likelihood.family import MEAN
 from sc_glm.inference.constrained_fits import FittedCells
-from sc_glm.inference.contrast_tests import question_of_test, table_of_contrasts
+from sc_glm.inference.contrast_tables import table_of_contrasts
+from sc_glm.inference.contrast_tests import question_of_test
 from sc_glm.inference.contrasts import contrast_of_rows
 from sc_glm.inference.docstring_entries import ENTRIES
 from sc_glm.inference.fitted_model import FittedData
