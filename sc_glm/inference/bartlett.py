@@ -49,7 +49,7 @@ def lawley_epsilon(design: FloatArray, fit: Fit, overdispersion: FloatArray) -> 
     pairs = (rows[..., :, None] * rows[..., None, :]).reshape(n_genes, n_samples, -1)
 
     def cubes(factor: FloatArray) -> FloatArray:
-        return (pairs * factor[..., None]).mT @ rows
+        return np.swapaxes(pairs * factor[..., None], -1, -2) @ rows
 
     def traces(factor: FloatArray) -> FloatArray:
         return (rows * (factor * leverage)[..., None]).sum(axis=1)
