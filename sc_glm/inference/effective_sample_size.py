@@ -68,6 +68,17 @@ def effective_sample_size(
     )
 
 
+def expected_information_of_cells(
+    family: Family, designs: Designs, theta: FloatArray
+) -> FloatArray:
+    """Return the expected information of all cells, (n_genes, n_params, n_params).
+
+    ``theta`` are coordinates in the bases of the designs.
+    """
+    cells = _RepresentativeCells.exactly(designs)
+    return cells.whole(cells.expected_information(family, theta))
+
+
 def expected_information_by_cluster(
     family: Family, clusters: Clusters, theta: FloatArray
 ) -> FloatArray:
@@ -127,13 +138,17 @@ class _RepresentativeCells(NamedTuple):
     squares: FloatArray
 
     @classmethod
+    def exactly(cls, designs: Designs) -> _RepresentativeCells:
+        """Return the rows of designs as they are."""
+        bases = [part.basis() for part in designs.parts.values()]
+        return cls(bases, designs.offset, designs.weights, designs.squared().weights)
+
+    @classmethod
     def of(cls, designs: Designs) -> _RepresentativeCells:
         """Merge similar cells: the effective number of cells needs no exact rows."""
-        bases, weights = [part.basis() for part in designs.parts.values()], designs.weights
-        squares = designs.squared().weights
-        if len(weights) <= _MAX_ROWS:
-            return cls(bases, designs.offset, weights, squares)
-        cells = cls(bases, designs.offset, weights, squares)
+        cells = cls.exactly(designs)
+        if len(cells.weights) <= _MAX_ROWS:
+            return cells
         rows = similar_rows(cells.bases_and_offset(), _MAX_ROWS, _WITHIN_ROW_SD)
         return cells.merged(rows)
 

@@ -47,10 +47,3 @@ class LinearCombinations:
         )
         estimable = ~not_estimable.reshape(coef_matrix.shape[:2]).any(axis=1)
         return cls(coef_matrix, coef_matrix @ to_coef, estimable)
-
-    def of_test(self, number: int) -> LinearCombinations:
-        """Return the combinations of one test."""
-        one = slice(number, number + 1)
-        return LinearCombinations(
-            self.coef_matrix[one], self.theta_matrix[one], self.estimable[one]
-        )

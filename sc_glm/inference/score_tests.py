@@ -17,14 +17,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from sc_glm._likelihood.family import LARGEST_LOG_MEAN, NegBinFamily
+from sc_glm._likelihood.family import NegBinFamily
 from sc_glm._solver.fitting import map_blocks
-from sc_glm.distributions.expected_information import (
-    Zeros,
-    expected_information,
-    information_in_bases,
+from sc_glm.inference.effective_sample_size import (
+    effective_sample_size,
+    expected_information_of_cells,
 )
-from sc_glm.inference.effective_sample_size import effective_sample_size
 from sc_glm.inference.mean_information import information_on_mean
 from sc_glm.inference.observed_information import outer_products_of_scores, score_and_information
 
@@ -103,7 +101,7 @@ def _tests_of_block(
         information = np.zeros((len(theta), *(theta.shape[1],) * 2))
         information[:, :n_mean, :n_mean] = information_on_mean(designs, theta)
     else:
-        information = _expected_information(family, designs, theta)
+        information = expected_information_of_cells(family, designs, theta)
     information[:, known], information[:, :, known] = 0.0, 0.0
     inverse = _pseudo_inverse(information)
     loadings = tests @ inverse[:, None]
@@ -117,19 +115,6 @@ def _tests_of_block(
         variances = loadings @ np.swapaxes(tests, -1, -2)
     statistic = _statistics(steps, variances)
     return ScoreTests(np.where(finite[:, None], statistic, np.nan), df)
-
-
-def _expected_information(family: Family, designs: Designs, theta: FloatArray) -> FloatArray:
-    bases = [part.basis() for part in designs.parts.values()]
-    stops = np.cumsum([basis.shape[1] for basis in bases])[:-1]
-    predictors = [
-        basis @ coordinates.T
-        for basis, coordinates in zip(bases, np.split(theta, stops, axis=1), strict=True)
-    ]
-    predictors[0] = np.minimum(predictors[0] + designs.offset[:, None], LARGEST_LOG_MEAN)
-    entries = expected_information(Zeros.of(family, predictors), predictors)
-    weighted = {pair: designs.weights[:, None] * values for pair, values in entries.items()}
-    return information_in_bases(weighted, bases)
 
 
 def _pseudo_inverse(information: FloatArray) -> FloatArray:
